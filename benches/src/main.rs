@@ -1,0 +1,3 @@
+//! Side-by-side comparison of the engine with its peers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Compaction policies as pure functions, the garbage rules of a merge, and a simulator.

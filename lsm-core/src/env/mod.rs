@@ -1,0 +1,67 @@
+//! The seam to clocks, randomness and threads.
+//!
+//! Background work is [`Job`]s made of short steps; clients block in [`Env::wait`] and nowhere else. Under
+//! `ThreadEnv` jobs run on worker threads. Under `SimEnv` (feature `sim`) they run, one step at a time in an
+//! order drawn from a seed, while a client waits, so that a whole database runs on one thread and every run can
+//! be repeated.
+
+mod event;
+
+pub use event::Event;
+
+/// Clock, randomness and jobs.
+pub trait Env: Send + Sync {
+    /// Microseconds since some fixed moment; never goes back.
+    fn monotonic_micros(&self) -> u64;
+
+    /// Microseconds since 1970-01-01 UTC as the system clock has it; may jump.
+    fn unix_micros(&self) -> u64;
+
+    /// 64 random bits, good enough for identifiers.
+    fn random(&self) -> u64;
+
+    /// Runs a job in the background until it says [`Step::Done`]. Among jobs that can run, those of the higher
+    /// priority go first.
+    fn spawn(&self, priority: Priority, job: Box<dyn Job>);
+
+    /// Blocks until `event` was notified since `seen` was taken from [`Event::epoch`], or until
+    /// [`monotonic_micros`](Env::monotonic_micros) reaches the deadline. Returns whether it was notified.
+    ///
+    /// The caller must hold no lock that a job might take, and must not itself be a job.
+    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool;
+}
+
+/// Which job goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Deep compactions, scrubbing.
+    Low,
+    /// Compactions out of level 0, clean-up.
+    Normal,
+    /// Flushes, syncs of the log: what writers may be waiting for.
+    High,
+}
+
+/// Work in the background.
+pub trait Job: Send {
+    /// Does a bounded piece of work: milliseconds, not seconds. Must not block except on the file system.
+    fn step(&mut self) -> Step;
+}
+
+/// What a job says after a step.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// The job is finished; drop it.
+    Done,
+    /// There is more to do now.
+    Again,
+    /// Nothing to do until `event` is notified past `seen`, or the clock reaches the deadline.
+    Pending {
+        /// What to wait for.
+        event: Event,
+        /// The epoch of the event before the job looked for work.
+        seen: u64,
+        /// When to step again in any case, in [`Env::monotonic_micros`].
+        deadline_micros: Option<u64>,
+    },
+}

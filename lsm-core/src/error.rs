@@ -1,0 +1,75 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Result of anything that touches a file.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with a file. Cheap to clone, so that one failure can be told to many waiters.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `"read"`, `"sync"`.
+        operation: &'static str,
+        /// On which file or directory.
+        path: Arc<PathBuf>,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+
+    /// The bytes of a file are not what was written. The file was left as it is.
+    #[error("{} is corrupt at offset {offset}: {detail}", path.display())]
+    Corruption {
+        /// Which file.
+        path: Arc<PathBuf>,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What was expected and what was found.
+        detail: Arc<str>,
+    },
+
+    /// The file was written by a newer version of this software.
+    #[error("{} has format version {found}; this build reads versions up to {supported}; use a newer build", path.display())]
+    UnsupportedVersion {
+        /// Which file.
+        path: Arc<PathBuf>,
+        /// The version in the file.
+        found: u32,
+        /// The highest version that this build reads.
+        supported: u32,
+    },
+
+    /// The caller asked for something that cannot be, such as a key out of order or too long.
+    #[error("{detail}")]
+    InvalidArgument {
+        /// What was wrong and what is allowed.
+        detail: Arc<str>,
+    },
+
+    /// An earlier failure closed this file for writing; the data written before it is safe.
+    #[error("writing was stopped by an earlier failure: {cause}")]
+    Stopped {
+        /// The earlier failure.
+        cause: Arc<Error>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`].
+    pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { operation, path: Arc::new(path.to_owned()), source: Arc::new(source) }
+    }
+
+    /// An [`Error::Corruption`].
+    pub fn corruption(path: &Path, offset: u64, detail: impl Into<Arc<str>>) -> Self {
+        Self::Corruption { path: Arc::new(path.to_owned()), offset, detail: detail.into() }
+    }
+
+    /// An [`Error::InvalidArgument`].
+    pub fn invalid(detail: impl Into<Arc<str>>) -> Self {
+        Self::InvalidArgument { detail: detail.into() }
+    }
+}

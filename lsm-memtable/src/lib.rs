@@ -1,0 +1,1 @@
+//! Sorted in-memory tables with one writer and many readers that never wait.

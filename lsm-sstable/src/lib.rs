@@ -1,0 +1,1 @@
+//! Immutable sorted table files: write once, find and scan fast, prove every byte.

@@ -1,0 +1,1 @@
+//! A write-ahead log: append opaque records, make them durable, read them back after a crash.
