@@ -9,3 +9,18 @@ pub fn crc32(seed: u32, bytes: &[u8]) -> u32 {
     hasher.update(bytes);
     hasher.finalize()
 }
+
+/// CRC-64/NVME of `bytes`, started from `seed`, which may be the CRC-64 of what stands before them; 0 at the
+/// beginning.
+///
+/// ```
+/// use lsm_core::checksum::crc64;
+/// assert_eq!(crc64(0, b"123456789"), 0xae8b_1486_0a79_9888);
+/// assert_eq!(crc64(crc64(0, b"1234"), b"56789"), crc64(0, b"123456789"));
+/// ```
+#[inline]
+pub fn crc64(seed: u64, bytes: &[u8]) -> u64 {
+    let mut digest = crc_fast::Digest::new_with_init_state(crc_fast::CrcAlgorithm::Crc64Nvme, !seed);
+    digest.update(bytes);
+    digest.finalize()
+}

@@ -5,6 +5,8 @@
 //! through the traits [`Vfs`](vfs::Vfs) and [`Env`](env::Env), so that the whole store runs unchanged in a
 //! seeded simulator (feature `sim`).
 
+#![deny(unsafe_code)]
+
 pub mod checksum;
 pub mod coding;
 mod cursor;

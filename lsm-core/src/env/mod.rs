@@ -1,13 +1,15 @@
 //! The seam to clocks, randomness and threads.
 //!
 //! Background work is [`Job`]s made of short steps; clients block in [`Env::wait`] and nowhere else. Under
-//! `ThreadEnv` jobs run on worker threads. Under `SimEnv` (feature `sim`) they run, one step at a time in an
+//! [`ThreadEnv`] jobs run on worker threads. Under `SimEnv` (feature `sim`) they run, one step at a time in an
 //! order drawn from a seed, while a client waits, so that a whole database runs on one thread and every run can
 //! be repeated.
 
 mod event;
+mod threads;
 
 pub use event::Event;
+pub use threads::ThreadEnv;
 
 /// Clock, randomness and jobs.
 pub trait Env: Send + Sync {
@@ -29,6 +31,11 @@ pub trait Env: Send + Sync {
     ///
     /// The caller must hold no lock that a job might take, and must not itself be a job.
     fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool;
+
+    /// How many jobs can run at once: into how many parts it pays to split work.
+    fn worker_count(&self) -> usize {
+        1
+    }
 }
 
 /// Which job goes first.
@@ -55,7 +62,8 @@ pub enum Step {
     Done,
     /// There is more to do now.
     Again,
-    /// Nothing to do until `event` is notified past `seen`, or the clock reaches the deadline.
+    /// Nothing to do until `event` is notified past `seen`, or the clock reaches the deadline. The job may be
+    /// stepped earlier all the same, and looks again.
     Pending {
         /// What to wait for.
         event: Event,
@@ -64,4 +72,11 @@ pub enum Step {
         /// When to step again in any case, in [`Env::monotonic_micros`].
         deadline_micros: Option<u64>,
     },
+}
+
+/// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): a bijection that scatters neighbouring integers.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }

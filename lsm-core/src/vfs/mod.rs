@@ -1,19 +1,26 @@
 //! The seam to the file system.
 //!
 //! A database touches files only through [`Vfs`], so that tests can lose power at every operation, fill the disk
-//! and damage bytes. `PosixFs` is the real one; `SimFs`, behind the feature `sim`, models what a disk keeps.
+//! and damage bytes. [`PosixFs`] is the real one; `SimFs`, behind the feature `sim`, models what a disk keeps.
 //!
 //! # Contract
 //!
 //! - A file's bytes are durable after [`VfsFile::sync_data`]; its name after [`Vfs::sync_dir`] on its directory.
 //!   Until then a power cut may keep or lose each write and each directory change independently.
 //! - Everything that was written survives a crash of the process, durable or not, [`Window`]s included.
-//! - Failures leave the file as it was, except that a failed write may have written a part.
-//! - No call retries: what a failure means is for the caller to decide.
+//! - Failures leave the file as it was, except that a failed write may have written a part, and a failed
+//!   [`allocate`](VfsFile::allocate) may have extended the file by zeros.
+//! - No call retries, except when a signal interrupted it: what a failure means is for the caller to decide.
+
+mod mapped_window;
+mod platform;
+mod posix;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use posix::PosixFs;
 
 /// A file system.
 pub trait Vfs: Send + Sync {
@@ -56,7 +63,7 @@ pub trait Vfs: Send + Sync {
     /// this or another process. Dropping the guard, or the end of the process, releases it. The file stays.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
 
-    /// Bytes that can still be written below `path`.
+    /// Bytes that can still be written below `path`; `Unsupported` where the system does not tell.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 

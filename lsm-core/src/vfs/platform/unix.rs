@@ -1,0 +1,65 @@
+//! Linux, macOS and the BSDs.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::vfs::Access;
+
+pub(in crate::vfs) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    FileExt::read_at(file, buffer, offset)
+}
+
+pub(in crate::vfs) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    FileExt::write_at(file, bytes, offset)
+}
+
+/// Reserves blocks and extends the file; `false` if this file system cannot.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple"))]
+pub(in crate::vfs) fn allocate(file: &File, bytes: u64) -> io::Result<bool> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::{Errno, retry_on_intr};
+
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
+        // macOS reserves without extending, and what it reserves is at the end of the file.
+        Ok(()) => Ok(!cfg!(target_vendor = "apple")),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple")))]
+pub(in crate::vfs) fn allocate(_file: &File, _bytes: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Nothing: `sync_file_range` is the only call that does this without dropping pages, and rustix has no safe
+/// wrapper for it. The kernel starts by itself after a while.
+pub(in crate::vfs) fn start_writeback(_file: &File, _offset: u64, _bytes: u64) {}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+pub(in crate::vfs) fn advise(file: &File, access: Access) {
+    let advice = match access {
+        Access::Random => rustix::fs::Advice::Random,
+        Access::Sequential => rustix::fs::Advice::Sequential,
+    };
+    let _ = rustix::fs::fadvise(file, 0, None, advice);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+pub(in crate::vfs) fn advise(_file: &File, _access: Access) {}
+
+#[expect(clippy::disallowed_methods, reason = "below PosixFs")]
+pub(in crate::vfs) fn sync_dir(path: &Path) -> io::Result<()> {
+    let directory = File::open(path)?;
+    if !directory.metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    directory.sync_all()
+}
+
+pub(in crate::vfs) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let statistics = rustix::fs::statvfs(path)?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+}
