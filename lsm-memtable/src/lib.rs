@@ -1,1 +1,24 @@
-//! Sorted in-memory tables with one writer and many readers that never wait.
+//! Sorted maps in memory, as log-structured stores need them: one writer, many readers that never wait, all
+//! versions of a key kept until the table is dropped.
+//!
+//! A store talks to [`MemtableFactory`], [`MemtableWriter`] and [`MemtableReader`] and does not know which
+//! structure is behind them. [`ReferenceMemtable`] is the plain one, the model of the tests.
+//!
+//! ```
+//! use lsm_core::ValueKind;
+//! use lsm_memtable::{MemtableFactory, MemtableReader, ReferenceMemtable};
+//!
+//! let (mut writer, reader) = ReferenceMemtable.create();
+//! writer.insert(b"alice", 1, ValueKind::Put, b"30")?;
+//! writer.insert(b"alice", 2, ValueKind::Put, b"42")?;
+//! assert_eq!(reader.get(b"alice", 1).unwrap().value, b"30");
+//! assert_eq!(reader.get(b"alice", 9).unwrap().value, b"42");
+//! # Ok::<(), lsm_memtable::Full>(())
+//! ```
+#![deny(unsafe_code)]
+
+mod memtable;
+mod reference;
+
+pub use memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
+pub use reference::ReferenceMemtable;

@@ -1,0 +1,95 @@
+use std::fmt;
+use std::sync::Arc;
+
+use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
+
+/// Makes memtables of one kind.
+///
+/// A store is given one factory and calls [`create`](Self::create) each time that a memtable is sealed. What
+/// tables share, such as memory that is handed on from a dropped table to the next, lives in the factory.
+pub trait MemtableFactory: Send + Sync + fmt::Debug {
+    /// Name of the structure, for logs and reports.
+    fn name(&self) -> &'static str;
+
+    /// A new, empty table. The two halves share it; it is freed when both, and all its cursors, are dropped.
+    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>);
+
+    /// Bytes that the factory keeps for tables to come. They belong to no table, so
+    /// [`MemtableReader::memory_bytes`] does not contain them.
+    fn pooled_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// The writing half of a memtable. There is one per table, so that one writer is a fact of types.
+pub trait MemtableWriter: Send {
+    /// Inserts a version of `key`.
+    ///
+    /// The version can be found by every reader whose call happens after this one returned. A reader that runs at
+    /// the same time finds all of it or nothing; hence, publish the sequence number (with a releasing store) after
+    /// this returns, and read with published numbers.
+    ///
+    /// # Caller
+    /// `key` has at most [`KEY_BYTES_MAX`](lsm_core::key::KEY_BYTES_MAX) bytes, `value` at most
+    /// [`VALUE_BYTES_MAX`](lsm_core::key::VALUE_BYTES_MAX), `sequence` is at most
+    /// [`SEQUENCE_MAX`](lsm_core::SEQUENCE_MAX). For one key, sequence numbers ascend.
+    ///
+    /// # Errors
+    /// [`Full`] if the table cannot take this entry. The table is as it was and stays readable; the entry belongs
+    /// into the next table. An empty table takes any single entry for which there is memory.
+    ///
+    /// # Panics
+    /// If the caller breaks the rules above. The table is unchanged then.
+    fn insert(
+        &mut self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> Result<(), Full>;
+}
+
+/// The reading half of a memtable. Any number of threads may use it while the writer writes.
+pub trait MemtableReader: Send + Sync {
+    /// The newest version of `key` whose sequence number is at most `sequence`, tombstones included.
+    fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>>;
+
+    /// A cursor over all versions in the order of internal keys. It owns the table, and it never fails:
+    /// [`Cursor::error`] is always `None`.
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send>;
+
+    /// Everything that is allocated for this table, in bytes: what dropping it frees, or hands back to the factory.
+    /// Cheap enough to ask after every insert.
+    fn memory_bytes(&self) -> usize;
+
+    /// Number of versions inserted.
+    fn entry_count(&self) -> usize;
+}
+
+/// The table cannot take this entry; seal the table and go on with a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the memtable is full; seal it and go on with a new one")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// Checks the rules of [`MemtableWriter::insert`] that do not depend on the content of the table.
+pub(crate) fn assert_insertable(key: &[u8], sequence: SequenceNumber, value: &[u8]) {
+    assert!(key.len() <= lsm_core::key::KEY_BYTES_MAX, "key of {} bytes is too long", key.len());
+    assert!(
+        value.len() as u64 <= lsm_core::key::VALUE_BYTES_MAX,
+        "value of {} bytes is too long",
+        value.len()
+    );
+    assert!(sequence <= lsm_core::SEQUENCE_MAX, "sequence number {sequence} is too large");
+}
+
+/// Checks the rule about versions of one key.
+pub(crate) fn assert_ascending(newest: SequenceNumber, sequence: SequenceNumber) {
+    assert!(sequence > newest, "sequence number {sequence} does not follow {newest} of the same key");
+}
