@@ -1,0 +1,218 @@
+use crate::shape::{RunningShape, TableShape, TreeShape};
+use lsm_core::Slice;
+use std::fmt;
+use std::sync::Arc;
+
+/// What to do next to a tree. Whoever carries it out calls [`validate`](crate::validate) first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// The tables that leave the tree, each level at most once.
+    pub inputs: Vec<InputLevel>,
+    /// Where the outputs go. Meaningless for [`Action::Drop`].
+    pub output_level: usize,
+    /// Which run of the output level they become part of.
+    pub output_run: OutputRun,
+    /// How the outputs come about.
+    pub action: Action,
+    /// Size in bytes at which a merge starts a new output table. It may start one earlier, where a table of
+    /// [`tables_below`](Compaction::tables_below) begins, and later, since a user key never spans two tables.
+    pub target_table_bytes: u64,
+    /// Why, for logs and metrics.
+    pub reason: Reason,
+}
+
+/// Input tables of one level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputLevel {
+    /// Which level.
+    pub level: usize,
+    /// The ids of its tables, in any order, of any of its runs.
+    pub tables: Vec<u64>,
+}
+
+/// Which run the outputs become part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutputRun {
+    /// They join the oldest run of the output level, which is the only one in a leveled level; a level without
+    /// runs gets one. Never in level 0.
+    Join,
+    /// They become a run of their own: in the place of the newest run with an input in the output level, directly
+    /// before what remains of that run; without an input in the output level, its newest run.
+    NewRun,
+}
+
+/// How the outputs come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The inputs are merged into new tables.
+    Merge,
+    /// The inputs themselves change place; nothing is written.
+    Move,
+    /// The inputs are dropped with all their data: only from a policy whose
+    /// [`drops_data`](crate::CompactionPolicy::drops_data) says so.
+    Drop,
+}
+
+/// Why a compaction was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Level 0 holds too many runs or bytes.
+    Level0,
+    /// Level 0 holds too many runs, and the level below is busy.
+    IntraLevel0,
+    /// A level holds more bytes than its target.
+    LevelBytes,
+    /// A level holds more runs than it should.
+    RunCount,
+    /// Neighbouring runs are of about the same size.
+    SizeRatio,
+    /// All runs together are too large beside the oldest.
+    SpaceAmplification,
+    /// Most of a table is tombstones.
+    TombstoneDensity,
+    /// A tombstone is older than the bound for reaching the bottom.
+    TombstoneAge,
+    /// Data is older than its time to live.
+    TimeToLive,
+    /// The tree is larger than it may be.
+    TotalBytes,
+    /// Someone asked for it.
+    Manual,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Level0 => "level 0",
+            Self::IntraLevel0 => "within level 0",
+            Self::LevelBytes => "level bytes",
+            Self::RunCount => "run count",
+            Self::SizeRatio => "size ratio",
+            Self::SpaceAmplification => "space amplification",
+            Self::TombstoneDensity => "tombstone density",
+            Self::TombstoneAge => "tombstone age",
+            Self::TimeToLive => "time to live",
+            Self::TotalBytes => "total bytes",
+            Self::Manual => "manual",
+        })
+    }
+}
+
+/// A table and its place in the tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located<'s> {
+    pub(crate) level: usize,
+    pub(crate) run: usize,
+    pub(crate) table: &'s Arc<TableShape>,
+}
+
+impl Compaction {
+    /// The input tables with their level, newest first. Ids that are not in `shape` are passed over.
+    pub fn input_tables<'s>(&self, shape: &'s TreeShape) -> Vec<(usize, &'s Arc<TableShape>)> {
+        self.locate(shape).into_iter().map(|input| (input.level, input.table)).collect()
+    }
+
+    /// The inputs with their places, newest first.
+    pub(crate) fn locate<'s>(&self, shape: &'s TreeShape) -> Vec<Located<'s>> {
+        let mut found = Vec::new();
+        let mut inputs: Vec<_> = self.inputs.iter().collect();
+        inputs.sort_by_key(|input| input.level);
+        for input in inputs {
+            let mut ids = input.tables.clone();
+            ids.sort_unstable();
+            let Some(level) = shape.levels.get(input.level) else { continue };
+            for (run, run_shape) in level.runs.iter().enumerate() {
+                let tables = run_shape.tables.iter().filter(|table| ids.binary_search(&table.id).is_ok());
+                found.extend(tables.map(|table| Located { level: input.level, run, table }));
+            }
+        }
+        found
+    }
+
+    /// The place of the output run among those of the output level: outputs are newer than this run and all
+    /// after it, except that the outputs of [`OutputRun::Join`] become part of it.
+    pub(crate) fn output_position(&self, shape: &TreeShape, inputs: &[Located<'_>]) -> usize {
+        match self.output_run {
+            OutputRun::Join => {
+                shape.levels.get(self.output_level).map_or(0, |level| level.runs.len().saturating_sub(1))
+            }
+            OutputRun::NewRun => {
+                let runs = inputs.iter().filter(|input| input.level == self.output_level);
+                runs.map(|input| input.run).min().unwrap_or(0)
+            }
+        }
+    }
+
+    /// Smallest and largest key bound of the inputs, between which all outputs lie; `None` without inputs.
+    pub fn bounds<'s>(&self, shape: &'s TreeShape) -> Option<(&'s Slice, &'s Slice)> {
+        let tables = self.input_tables(shape);
+        let smallest = tables.iter().map(|(_, table)| &table.smallest).min()?;
+        let largest = tables.iter().map(|(_, table)| &table.largest).max()?;
+        Some((smallest, largest))
+    }
+
+    /// What [`TreeShape::running`] holds while this compaction is under way; `None` without inputs.
+    pub fn running(&self, shape: &TreeShape) -> Option<RunningShape> {
+        let (smallest, largest) = self.bounds(shape)?;
+        Some(RunningShape {
+            output_level: self.output_level,
+            output_run: self.output_run,
+            smallest: smallest.clone(),
+            largest: largest.clone(),
+        })
+    }
+
+    /// Sum of the sizes of the inputs: what a merge reads, and writes at most.
+    pub fn input_bytes(&self, shape: &TreeShape) -> u64 {
+        self.input_tables(shape).iter().map(|(_, table)| table.bytes).sum()
+    }
+
+    /// Whether the inputs hold the oldest versions of every key they hold: no table outside of them overlaps one
+    /// of them and is older. Then a merge may drop tombstones that every reader can see.
+    ///
+    /// Holds until the compaction is committed, whatever else is committed meanwhile: data that is older than an
+    /// input can neither come into being nor be moved by a valid compaction.
+    pub fn is_bottommost(&self, shape: &TreeShape) -> bool {
+        self.tables_older_than_output(shape).is_empty()
+    }
+
+    /// The tables, inputs aside, that stay older than the outputs and overlap an input: a tombstone may be
+    /// dropped where none of them has a key it deletes. By ascending id.
+    pub fn tables_older_than_output<'s>(&self, shape: &'s TreeShape) -> Vec<&'s Arc<TableShape>> {
+        let inputs = self.locate(shape);
+        let mut ids: Vec<u64> = inputs.iter().map(|input| input.table.id).collect();
+        ids.sort_unstable();
+        let position = self.output_position(shape, &inputs);
+        let mut older: Vec<&Arc<TableShape>> = Vec::new();
+        for (level, level_shape) in shape.levels.iter().enumerate().skip(self.output_level) {
+            let newest = if level == self.output_level { position } else { 0 };
+            for (run, run_shape) in level_shape.runs.iter().enumerate().skip(newest) {
+                // Tables of one run share no key, even where they touch.
+                for input in inputs.iter().filter(|input| (input.level, input.run) != (level, run)) {
+                    let range = run_shape.overlapping(&input.table.smallest, &input.table.largest);
+                    let tables = run_shape.tables[range].iter();
+                    older.extend(tables.filter(|table| ids.binary_search(&table.id).is_err()));
+                }
+            }
+        }
+        older.sort_by_key(|table| table.id);
+        older.dedup_by_key(|table| table.id);
+        older
+    }
+
+    /// The tables of the first level below the outputs that holds any in their key range, by key. Outputs that
+    /// end where one of these begins make the next compaction down read less.
+    pub fn tables_below<'s>(&self, shape: &'s TreeShape) -> &'s [Arc<TableShape>] {
+        let Some((smallest, largest)) = self.bounds(shape) else { return &[] };
+        for level in shape.levels.iter().skip(self.output_level + 1) {
+            if let Some(run) = level.runs.last() {
+                let range = run.overlapping(smallest, largest);
+                if !range.is_empty() {
+                    return &run.tables[range];
+                }
+            }
+        }
+        &[]
+    }
+}

@@ -1,0 +1,191 @@
+//! Policies: pure functions from the shape of a tree to the next compaction.
+
+mod leveled;
+
+pub use leveled::{Leveled, LeveledOptions};
+
+use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape, validate};
+use lsm_core::Slice;
+use std::fmt;
+use std::sync::Arc;
+
+/// Decides what to compact next.
+///
+/// A policy is a pure function: it reads no clock, file or random number and keeps no state, so that the same
+/// shape always gives the same answer. It must cope with every shape, since the tree may have been left by
+/// another policy: levels with more runs than it would make, data below its last level, tables of any size.
+///
+/// The store calls [`pick`](Self::pick) after every change of the tree, and again at once after starting a
+/// compaction, until it returns `None`; so several compactions may be running, and their inputs are
+/// [busy](crate::TableShape::busy). Each pick goes through [`validate`](crate::validate); a rejected one is not
+/// carried out and counts as `None`. On a tree that does not change otherwise, picking and carrying out must
+/// come to an end.
+///
+/// ```
+/// use lsm_compaction::*;
+///
+/// /// Merges all of level 0 as soon as there are two runs.
+/// #[derive(Debug)]
+/// struct Eager;
+///
+/// impl CompactionPolicy for Eager {
+///     fn name(&self) -> &'static str {
+///         "eager"
+///     }
+///     fn level_count(&self) -> usize {
+///         1
+///     }
+///     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+///         let runs = &shape.levels[0].runs;
+///         if runs.len() < 2 || runs.iter().any(RunShape::is_busy) {
+///             return None;
+///         }
+///         Some(Compaction {
+///             inputs: vec![InputLevel { level: 0, tables: shape.levels[0].tables().map(|t| t.id).collect() }],
+///             output_level: 0,
+///             output_run: OutputRun::NewRun,
+///             action: Action::Merge,
+///             target_table_bytes: u64::MAX,
+///             reason: Reason::Level0,
+///         })
+///     }
+///     fn debt_bytes(&self, shape: &TreeShape) -> u64 {
+///         if shape.levels[0].runs.len() < 2 { 0 } else { shape.bytes() }
+///     }
+/// }
+/// ```
+pub trait CompactionPolicy: Send + Sync + fmt::Debug {
+    /// A short name for logs and reports.
+    fn name(&self) -> &'static str;
+
+    /// How many levels the tree must have, level 0 included; at least 1.
+    fn level_count(&self) -> usize;
+
+    /// The next compaction to start, if any.
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction>;
+
+    /// Bytes that must still be rewritten before the tree has the shape that the policy wants; 0 once it has.
+    /// Backpressure follows it. An estimate; running compactions count until they are committed.
+    fn debt_bytes(&self, shape: &TreeShape) -> u64;
+
+    /// Whether the policy may drop data that nobody deleted. Only then may a store carry out
+    /// [`Action::Drop`](crate::Action::Drop).
+    fn drops_data(&self) -> bool {
+        false
+    }
+}
+
+/// When the tombstones of a table are reason enough to send it down.
+#[derive(Clone, Copy, Debug)]
+struct TombstoneBounds {
+    age_micros_max: u64,
+    percent_max: u64,
+}
+
+impl TombstoneBounds {
+    fn aged(self, table: &TableShape, now_micros: u64) -> bool {
+        table.tombstone_age_micros(now_micros).is_some_and(|age| age >= self.age_micros_max)
+    }
+
+    fn reason(self, table: &TableShape, now_micros: u64) -> Option<Reason> {
+        if self.aged(table, now_micros) {
+            return Some(Reason::TombstoneAge);
+        }
+        let dense = u128::from(table.tombstones) * 100
+            >= u128::from(table.entries.max(1)) * u128::from(self.percent_max);
+        (dense && table.tombstones > 0).then_some(Reason::TombstoneDensity)
+    }
+}
+
+/// How long a table that was just written keeps tombstones before they are worth another try: what held them was
+/// a snapshot.
+fn retry_micros(age_micros_max: u64) -> u64 {
+    (age_micros_max / 4).clamp(1_000_000, 3_600_000_000)
+}
+
+/// The compaction if it is sound right now: nothing it needs is busy.
+fn accepted(shape: &TreeShape, compaction: Compaction) -> Option<Compaction> {
+    validate(shape, &compaction).is_ok().then_some(compaction)
+}
+
+fn ids<'s>(tables: impl IntoIterator<Item = &'s Arc<TableShape>>) -> Vec<u64> {
+    tables.into_iter().map(|table| table.id).collect()
+}
+
+/// Smallest and largest key bound of some tables.
+fn bounds_of<'s>(tables: impl IntoIterator<Item = &'s Arc<TableShape>>) -> Option<(&'s Slice, &'s Slice)> {
+    tables.into_iter().fold(None, |bounds, table| match bounds {
+        None => Some((&table.smallest, &table.largest)),
+        Some((smallest, largest)) => Some((smallest.min(&table.smallest), largest.max(&table.largest))),
+    })
+}
+
+/// Merges the runs of a level that should have one: another policy left them.
+fn consolidate(shape: &TreeShape, level: usize, target_table_bytes: u64) -> Option<Compaction> {
+    if shape.levels[level].runs.len() < 2 {
+        return None;
+    }
+    accepted(
+        shape,
+        Compaction {
+            inputs: vec![InputLevel { level, tables: ids(shape.levels[level].tables()) }],
+            output_level: level,
+            output_run: OutputRun::NewRun,
+            action: Action::Merge,
+            target_table_bytes,
+            reason: Reason::RunCount,
+        },
+    )
+}
+
+/// Inputs that send one table of a level with one run to the next level, which has at most one, and whether they
+/// can be moved. Neighbours of the table come along if that costs nothing in the next level, until their bytes
+/// exceed `wanted_bytes` (when moved) or all inputs exceed `compaction_bytes_max`.
+fn push_down(
+    shape: &TreeShape,
+    level: usize,
+    index: usize,
+    wanted_bytes: u64,
+    compaction_bytes_max: u64,
+) -> Option<(Vec<InputLevel>, Action)> {
+    let tables = &shape.levels[level].runs.first()?.tables;
+    let seed = tables.get(index)?;
+    let empty = RunShape::default();
+    let below = shape.levels.get(level + 1)?.runs.first().unwrap_or(&empty);
+    let met = below.overlapping(&seed.smallest, &seed.largest);
+    let met_bytes: u64 = below.tables[met.clone()].iter().map(|table| table.bytes).sum();
+    let limit = if met.is_empty() { wanted_bytes } else { compaction_bytes_max };
+    let mut bytes = seed.bytes + met_bytes;
+    let mut comes_along = |table: &TableShape| {
+        let theirs = below.overlapping(&table.smallest, &table.largest);
+        let costs_nothing = theirs.is_empty() || (theirs.start >= met.start && theirs.end <= met.end);
+        // What overlaps nothing is moved later, not merged now.
+        let alike = theirs.is_empty() == met.is_empty();
+        let take = !table.busy && costs_nothing && alike && bytes.saturating_add(table.bytes) <= limit;
+        bytes = bytes.saturating_add(if take { table.bytes } else { 0 });
+        take
+    };
+    let mut first = index;
+    while first > 0 && comes_along(&tables[first - 1]) {
+        first -= 1;
+    }
+    let mut end = index + 1;
+    while end < tables.len() && comes_along(&tables[end]) {
+        end += 1;
+    }
+    let taken = &tables[first..end];
+    let mut inputs = vec![InputLevel { level, tables: ids(taken) }];
+    if !met.is_empty() {
+        inputs.push(InputLevel { level: level + 1, tables: ids(&below.tables[met]) });
+        return Some((inputs, Action::Merge));
+    }
+    // Tombstones that reach the bottom are better left out than moved.
+    let something_below = |table: &TableShape| {
+        let levels = shape.levels[level + 1..].iter();
+        levels
+            .flat_map(|level| &level.runs)
+            .any(|run| !run.overlapping(&table.smallest, &table.largest).is_empty())
+    };
+    let elides = taken.iter().any(|table| table.has_tombstones() && !something_below(table));
+    Some((inputs, if elides { Action::Merge } else { Action::Move }))
+}

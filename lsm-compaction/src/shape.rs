@@ -1,0 +1,162 @@
+use crate::compaction::OutputRun;
+use lsm_core::{SequenceNumber, Slice};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a policy may know of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableShape {
+    /// File number: unique, and greater than that of every table written before.
+    pub id: u64,
+    /// Smallest user key, range tombstones included.
+    pub smallest: Slice,
+    /// Largest user key, inclusive. Where a range tombstone reaches further than the last point, its exclusive
+    /// end stands here, so that neighbours in a run may share this one key as bound.
+    pub largest: Slice,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Point entries, deletes included.
+    pub entries: u64,
+    /// Point deletes among the entries.
+    pub tombstones: u64,
+    /// Range deletes.
+    pub range_tombstones: u64,
+    /// When the file was written, in microseconds of the same clock as [`TreeShape::now_micros`].
+    pub created_micros: u64,
+    /// When the oldest tombstone in the table (point or range) was written to its first table; a merge passes on
+    /// the smallest value of its inputs. `None`: not known, [`created_micros`](Self::created_micros) stands in.
+    pub oldest_tombstone_micros: Option<u64>,
+    /// Smallest sequence number of any entry or range tombstone.
+    pub smallest_sequence: SequenceNumber,
+    /// Largest sequence number of any entry or range tombstone.
+    pub largest_sequence: SequenceNumber,
+    /// Whether the table is an input of a running compaction.
+    pub busy: bool,
+}
+
+impl TableShape {
+    /// Whether the table may hold a key of `[smallest, largest]`, both ends inclusive.
+    pub fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        *self.smallest <= *largest && *self.largest >= *smallest
+    }
+
+    /// Whether the table deletes anything.
+    pub fn has_tombstones(&self) -> bool {
+        self.tombstones > 0 || self.range_tombstones > 0
+    }
+
+    /// Age of the oldest tombstone in microseconds; `None` without tombstones.
+    pub fn tombstone_age_micros(&self, now_micros: u64) -> Option<u64> {
+        let written = self.oldest_tombstone_micros.unwrap_or(self.created_micros);
+        self.has_tombstones().then(|| now_micros.saturating_sub(written))
+    }
+}
+
+/// Tables sorted by key that share no key: one source of a read.
+///
+/// Neighbours may touch: the largest bound of one may equal the smallest of the next where a range tombstone ends
+/// exclusively at that key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunShape {
+    /// The tables, by ascending key.
+    pub tables: Vec<Arc<TableShape>>,
+}
+
+impl RunShape {
+    /// Sum of the sizes of the tables.
+    pub fn bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.bytes).sum()
+    }
+
+    /// Whether a table of this run is an input of a running compaction.
+    pub fn is_busy(&self) -> bool {
+        self.tables.iter().any(|table| table.busy)
+    }
+
+    /// Positions of the tables that may hold a key of `[smallest, largest]`, both ends inclusive.
+    pub fn overlapping(&self, smallest: &[u8], largest: &[u8]) -> Range<usize> {
+        let start = self.tables.partition_point(|table| *table.largest < *smallest);
+        let end = self.tables.partition_point(|table| *table.smallest <= *largest);
+        start..end.max(start)
+    }
+
+    /// Smallest and largest key bound of the run; `None` if it is empty.
+    pub fn bounds(&self) -> Option<(&Slice, &Slice)> {
+        Some((&self.tables.first()?.smallest, &self.tables.last()?.largest))
+    }
+}
+
+/// Runs, newest first: where two hold the same key, the earlier run holds the newer versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LevelShape {
+    /// The runs, newest first. None is empty.
+    pub runs: Vec<RunShape>,
+}
+
+impl LevelShape {
+    /// Sum of the sizes of the runs.
+    pub fn bytes(&self) -> u64 {
+        self.runs.iter().map(RunShape::bytes).sum()
+    }
+
+    /// All tables: newest run first, by key within a run.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableShape>> {
+        self.runs.iter().flat_map(|run| &run.tables)
+    }
+}
+
+/// What a compaction that is under way will add to the tree.
+///
+/// Its inputs are the tables with [`TableShape::busy`]; that alone does not say which keys its output tables may
+/// span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningShape {
+    /// [`Compaction::output_level`](crate::Compaction::output_level).
+    pub output_level: usize,
+    /// [`Compaction::output_run`](crate::Compaction::output_run).
+    pub output_run: OutputRun,
+    /// Smallest key bound of all its inputs.
+    pub smallest: Slice,
+    /// Largest key bound of all its inputs, inclusive.
+    pub largest: Slice,
+}
+
+/// A whole tree as policies see it: levels of runs of tables, and what is happening to it.
+///
+/// Order of age: a smaller level is newer than a larger one; within a level, an earlier run is newer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TreeShape {
+    /// The levels. Level 0 takes one run per flush. At least
+    /// [`CompactionPolicy::level_count`](crate::CompactionPolicy::level_count) of them, empty ones included; more
+    /// if an earlier policy left data further down.
+    pub levels: Vec<LevelShape>,
+    /// The time, in microseconds.
+    pub now_micros: u64,
+    /// The compactions under way.
+    pub running: Vec<RunningShape>,
+}
+
+impl TreeShape {
+    /// A tree without tables.
+    pub fn empty(level_count: usize) -> Self {
+        Self { levels: vec![LevelShape::default(); level_count], ..Self::default() }
+    }
+
+    /// Sum of the sizes of all tables.
+    pub fn bytes(&self) -> u64 {
+        self.levels.iter().map(LevelShape::bytes).sum()
+    }
+
+    /// All tables with their level, newest first.
+    pub fn tables(&self) -> impl Iterator<Item = (usize, &Arc<TableShape>)> {
+        self.levels
+            .iter()
+            .enumerate()
+            .flat_map(|(level, shape)| shape.tables().map(move |table| (level, table)))
+    }
+
+    /// Number of runs of the whole tree: the sources of a scan.
+    pub fn run_count(&self) -> usize {
+        self.levels.iter().map(|level| level.runs.len()).sum()
+    }
+}
