@@ -1,0 +1,94 @@
+use std::fmt;
+use std::sync::Arc;
+
+use lsm_core::Result;
+
+/// A byte position in a log, counted across all its segments. A record is named by the position of its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Where a log begins that never was told to begin elsewhere; as a place to read from, the oldest record
+    /// there is.
+    pub const ZERO: Self = Self(0);
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// A crash of the process, but not of the machine.
+    #[default]
+    Buffered,
+    /// A power cut.
+    Sync,
+}
+
+/// The writing end of a log of opaque records.
+///
+/// # Contract
+///
+/// - Whoever holds the log is the only one who appends: `&mut self` says so. Waiting for durability goes through
+///   [`sync_handle`](Log::sync_handle), from any number of threads, while appending goes on.
+/// - Records are found again in the order of their appends, whole or not at all, each behind all its
+///   predecessors: after a crash the log is a prefix of what was appended, at least up to the last append that
+///   returned (crash of the process) or the last position that was durable (power cut).
+/// - A failed append leaves no record. A later one may succeed.
+/// - After a failed sync nothing can be appended or waited for any more, [`Error::Stopped`] says why; open
+///   the log anew.
+///
+/// [`Error::Stopped`]: lsm_core::Error::Stopped
+pub trait Log: Send {
+    /// Appends one record of at most 4 GiB - 1 bytes and returns the position of its end. Recovery finds it
+    /// after a crash of the process once this returns. `tag` is the caller's, handed back by readers.
+    fn append(&mut self, tag: u64, payload: &[u8]) -> Result<Position>;
+
+    /// The handle by which others wait for durability.
+    fn sync_handle(&self) -> Arc<dyn LogSync>;
+
+    /// Everything before `position` is no longer needed: whole segments below it are removed.
+    fn truncate_front(&mut self, position: Position) -> Result<()>;
+
+    /// Position of the end of the last record.
+    fn end(&self) -> Position;
+
+    /// Syncs everything, closes, and returns what a marker of a clean close needs.
+    fn close(self: Box<Self>) -> Result<CleanClose>;
+}
+
+/// The waiting end of a log.
+pub trait LogSync: Send + Sync {
+    /// Blocks, through `Env::wait`, until everything before `position` is durable. Those who wait at the same
+    /// time share one sync. Must not be called from a job nor with a lock held that a job takes.
+    fn wait_durable(&self, position: Position) -> Result<()>;
+
+    /// Everything before this survives a power cut.
+    fn durable(&self) -> Position;
+
+    /// Calls `callback` once everything before `position` is durable, or cannot become so; at once if that is
+    /// known already. It runs on whatever thread syncs, with no lock held, must not block, and a panic in it
+    /// goes no further.
+    fn on_durable(&self, position: Position, callback: DurableCallback);
+}
+
+/// What [`LogSync::on_durable`] calls.
+pub type DurableCallback = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Where a log ended when it was closed. Whoever keeps it (an engine in its `CURRENT` file) and hands it to
+/// [`WalReader::open`](crate::WalReader::open) notices a log that was cut afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanClose {
+    /// Position of the end of the last record.
+    pub end: Position,
+    /// Number of the last segment.
+    pub segment: u64,
+    /// Bytes of the last segment up to the end of the last record, its header included.
+    pub length: u64,
+    /// Checksum of the last record, chained over everything before it.
+    pub checksum: u64,
+}

@@ -1,0 +1,174 @@
+//! One record, as it stands in segments and windows.
+//!
+//! ```text
+//! record   := header payload zeros checksum         8-byte aligned, integers little-endian
+//! header   := crc u32         CRC-32 of the 28 bytes that follow
+//!             length u32      bytes of payload
+//!             position u56    log position of the record's first byte
+//!             type u8         1 data, 2 the log was closed here
+//!             tag u64         the caller's
+//!             synced u64      when this was appended, everything before this position was on disk
+//! zeros    := 0 to 7 bytes, to a multiple of 8
+//! checksum := u64             CRC-64 of header, payload and zeros, continued from the checksum of the record
+//!                             before; the first of a segment continues from the seed in the segment's header
+//! ```
+//!
+//! The header stands on its own, so that a later record can be believed when it says what was synced, though
+//! the chain to it is broken. No record begins with zeros, since there is no type 0. Positions are never used
+//! twice for different bytes under one chain, so what an earlier generation left behind does not pass.
+
+use std::ops::Range;
+
+use lsm_core::checksum::{crc32, crc64};
+
+/// Bytes of a record's header.
+pub(crate) const HEADER_BYTES: usize = 32;
+/// Bytes of a record's checksum.
+pub(crate) const CHECKSUM_BYTES: usize = 8;
+/// First position that does not fit.
+pub(crate) const POSITION_MAX: u64 = 1 << 56;
+/// Longest payload.
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = u32::MAX as u64;
+
+/// Bytes that a record with a payload of this length takes.
+#[inline]
+pub(crate) const fn record_bytes(payload_bytes: u64) -> u64 {
+    (HEADER_BYTES + CHECKSUM_BYTES) as u64 + payload_bytes.next_multiple_of(8)
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum RecordType {
+    /// A caller's record.
+    Data = 1,
+    /// Nothing follows: the log was closed. Takes no positions; the next segment overrules it.
+    Close = 2,
+}
+
+/// The header of a record, without its CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub(crate) length: u32,
+    pub(crate) position: u64,
+    pub(crate) kind: RecordType,
+    pub(crate) tag: u64,
+    pub(crate) synced: u64,
+}
+
+impl RecordHeader {
+    #[inline]
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..16].copy_from_slice(&(self.position | (self.kind as u64) << 56).to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.tag.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.synced.to_le_bytes());
+        let crc = crc32(0, &bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header in `bytes`, if it is one.
+    #[inline]
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let (words, _) = bytes.as_chunks::<8>();
+        let [first, place, tag, synced] = words else { return None };
+        let [first, place, tag, synced] = [first, place, tag, synced].map(|word| u64::from_le_bytes(*word));
+        let kind = match place >> 56 {
+            1 => RecordType::Data,
+            2 => RecordType::Close,
+            _ => return None,
+        };
+        let position = place & (POSITION_MAX - 1);
+        let believable = synced <= position && crc32(0, &bytes[4..]) == first as u32;
+        believable.then_some(Self { length: (first >> 32) as u32, position, kind, tag, synced })
+    }
+
+    /// Bytes of the whole record.
+    #[inline]
+    pub(crate) fn record_bytes(&self) -> u64 {
+        record_bytes(u64::from(self.length))
+    }
+
+    /// Position after the record.
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        self.position + self.record_bytes()
+    }
+
+    /// Where the payload stands in the record.
+    #[inline]
+    pub(crate) fn payload(&self) -> Range<usize> {
+        HEADER_BYTES..HEADER_BYTES + self.length as usize
+    }
+}
+
+/// Appends a record to `out` and returns its checksum; `chain` is the one of the record before. The caller has
+/// checked that the payload is no longer than [`PAYLOAD_BYTES_MAX`] and `header.length` is its length.
+#[inline]
+pub(crate) fn encode(out: &mut Vec<u8>, header: &RecordHeader, payload: &[u8], chain: u64) -> u64 {
+    debug_assert_eq!(header.length as usize, payload.len());
+    let start = out.len();
+    out.extend_from_slice(&header.encode());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(&[0; 7][..payload.len().next_multiple_of(8) - payload.len()]);
+    let checksum = crc64(chain, &out[start..]);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    checksum
+}
+
+/// The checksum that stands at the end of a record, `record` being all of it.
+#[inline]
+pub(crate) fn stored_checksum(record: &[u8]) -> Option<u64> {
+    record.last_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The checksum that ought to stand at the end of a record.
+#[inline]
+pub(crate) fn expected_checksum(record: &[u8], chain: u64) -> u64 {
+    crc64(chain, &record[..record.len().saturating_sub(CHECKSUM_BYTES)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: RecordHeader =
+        RecordHeader { length: 5, position: 4096, kind: RecordType::Data, tag: 77, synced: 4000 };
+
+    #[test]
+    fn a_header_survives_and_any_flipped_bit_spoils_it() {
+        let bytes = HEADER.encode();
+        assert_eq!(RecordHeader::decode(&bytes), Some(HEADER));
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(RecordHeader::decode(&flipped), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_header() {
+        assert_eq!(RecordHeader::decode(&[0; HEADER_BYTES]), None);
+    }
+
+    #[test]
+    fn a_claim_about_what_comes_after_itself_is_no_header() {
+        assert_eq!(RecordHeader::decode(&RecordHeader { synced: 4097, ..HEADER }.encode()), None);
+    }
+
+    #[test]
+    fn records_are_aligned_and_end_with_their_checksum() {
+        for length in 0..20_u32 {
+            let mut out = Vec::new();
+            let checksum =
+                encode(&mut out, &RecordHeader { length, ..HEADER }, &[9; 20][..length as usize], 3);
+            assert_eq!(out.len() % 8, 0);
+            assert_eq!(out.len() as u64, record_bytes(u64::from(length)));
+            assert_eq!(stored_checksum(&out), Some(checksum));
+            assert_eq!(expected_checksum(&out, 3), checksum);
+            assert_ne!(expected_checksum(&out, 4), checksum, "the chain counts");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::vfs::VfsFile;
+use lsm_core::{Error, Result};
+
+use crate::Position;
+use crate::record::{self, RecordHeader};
+
+/// How much is read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A file that holds a contiguous stretch of the log: a segment, or the contents of a window.
+///
+/// Reads in chunks, one kept. Memory is bounded by a chunk or the longest record, whichever is more, and no
+/// length is believed before it was compared with what the file has.
+pub(crate) struct Source {
+    file: Arc<dyn VfsFile>,
+    path: PathBuf,
+    /// Log position of `first_offset`.
+    start: u64,
+    /// File offset of the first record.
+    first_offset: u64,
+    /// Bytes of the file when it was opened.
+    len: u64,
+    chunk: Vec<u8>,
+    chunk_offset: u64,
+    chunk_bytes: usize,
+}
+
+/// What stands at a position.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A record that continues the chain.
+    Record(FoundRecord),
+    /// Something else, or nothing.
+    Nothing,
+}
+
+/// A record in the chunk of a [`Source`].
+#[derive(Debug)]
+pub(crate) struct FoundRecord {
+    pub(crate) header: RecordHeader,
+    pub(crate) chain_before: u64,
+    pub(crate) checksum: u64,
+    /// Where the payload stands in the chunk.
+    payload: Range<usize>,
+}
+
+impl Source {
+    pub(crate) fn new(
+        file: Arc<dyn VfsFile>,
+        path: PathBuf,
+        len: u64,
+        first_offset: u64,
+        start: u64,
+    ) -> Self {
+        Self { file, path, start, first_offset, len, chunk: Vec::new(), chunk_offset: 0, chunk_bytes: 0 }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn first_offset(&self) -> u64 {
+        self.first_offset
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The file offset of a position; `None` before the first record.
+    pub(crate) fn offset_of(&self, position: u64) -> Option<u64> {
+        position.checked_sub(self.start)?.checked_add(self.first_offset)
+    }
+
+    /// The position that a file offset stands for.
+    pub(crate) fn position_of(&self, offset: u64) -> Option<u64> {
+        offset.checked_sub(self.first_offset)?.checked_add(self.start)
+    }
+
+    /// The bytes at `offset`, `bytes` of them or as many as the file has.
+    pub(crate) fn load(&mut self, offset: u64, bytes: usize) -> Result<&[u8]> {
+        let range = self.load_range(offset, bytes)?;
+        Ok(&self.chunk[range])
+    }
+
+    #[inline]
+    fn load_range(&mut self, offset: u64, bytes: usize) -> Result<Range<usize>> {
+        let within = offset.wrapping_sub(self.chunk_offset);
+        if offset >= self.chunk_offset
+            && within <= self.chunk_bytes as u64
+            && bytes as u64 <= self.chunk_bytes as u64 - within
+        {
+            return Ok(within as usize..within as usize + bytes);
+        }
+        self.refill(offset, bytes)
+    }
+
+    #[cold]
+    fn refill(&mut self, offset: u64, bytes: usize) -> Result<Range<usize>> {
+        let left = self.len.saturating_sub(offset);
+        let wanted = left.min(bytes.max(CHUNK_BYTES) as u64) as usize;
+        if self.chunk.len() < wanted {
+            self.chunk.resize(wanted, 0);
+        }
+        let kept = match offset.checked_sub(self.chunk_offset) {
+            Some(within) if within < self.chunk_bytes as u64 => {
+                self.chunk.copy_within(within as usize..self.chunk_bytes, 0);
+                self.chunk_bytes - within as usize
+            }
+            _ => 0,
+        };
+        self.chunk_offset = offset;
+        self.chunk_bytes = kept;
+        while self.chunk_bytes < wanted {
+            let at = offset + self.chunk_bytes as u64;
+            match self.file.read_at(&mut self.chunk[self.chunk_bytes..wanted], at) {
+                Ok(0) => break,
+                Ok(count) => self.chunk_bytes += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path, error)),
+            }
+        }
+        Ok(0..self.chunk_bytes.min(bytes))
+    }
+
+    /// The record header at `offset`, whatever position it speaks of, if the whole record fits the file.
+    pub(crate) fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>> {
+        let header = self.load(offset, record::HEADER_BYTES)?.first_chunk().and_then(RecordHeader::decode);
+        let left = self.len.saturating_sub(offset);
+        Ok(header.filter(|header| header.record_bytes() <= left && usize::try_from(left).is_ok()))
+    }
+
+    /// The record that begins at `position`, if it is sound and continues the chain.
+    #[inline]
+    pub(crate) fn record_at(&mut self, position: u64, chain: u64) -> Result<Found> {
+        let Some(offset) = self.offset_of(position) else { return Ok(Found::Nothing) };
+        let Some(header) = self.header_at(offset)? else { return Ok(Found::Nothing) };
+        if header.position != position {
+            return Ok(Found::Nothing);
+        }
+        let bytes = header.record_bytes() as usize;
+        let range = self.load_range(offset, bytes)?;
+        if range.len() != bytes {
+            return Ok(Found::Nothing);
+        }
+        let record = &self.chunk[range.clone()];
+        let checksum = record::expected_checksum(record, chain);
+        if record::stored_checksum(record) != Some(checksum) {
+            return Ok(Found::Nothing);
+        }
+        let payload = header.payload();
+        let payload = range.start + payload.start..range.start + payload.end;
+        Ok(Found::Record(FoundRecord { header, chain_before: chain, checksum, payload }))
+    }
+
+    /// The payload of the record that the last call of [`record_at`](Self::record_at) found.
+    #[inline]
+    pub(crate) fn payload(&self, found: &FoundRecord) -> &[u8] {
+        &self.chunk[found.payload.clone()]
+    }
+}
+
+/// A record, borrowed from the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record<'a> {
+    /// What the caller of `append` passed as tag.
+    pub tag: u64,
+    /// What the caller appended.
+    pub payload: &'a [u8],
+    /// Position of the record's first byte.
+    pub start: Position,
+    /// Position of the record's end, by which `append` named it.
+    pub end: Position,
+    /// When the record was appended, everything before this was durable.
+    pub synced: Position,
+}
+
+impl<'a> Record<'a> {
+    #[inline]
+    pub(crate) fn new(found: &FoundRecord, payload: &'a [u8]) -> Self {
+        let RecordHeader { position, tag, synced, .. } = found.header;
+        let end = Position(found.header.end());
+        Self { tag, payload, start: Position(position), end, synced: Position(synced) }
+    }
+}
