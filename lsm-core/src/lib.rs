@@ -14,10 +14,12 @@ pub mod env;
 mod error;
 pub mod hash;
 pub mod key;
+mod merging_cursor;
 mod slice;
 pub mod vfs;
 
 pub use cursor::Cursor;
 pub use error::{Error, Result};
 pub use key::{Entry, SEQUENCE_MAX, SequenceNumber, ValueKind};
+pub use merging_cursor::MergingCursor;
 pub use slice::Slice;
