@@ -15,6 +15,7 @@ mod error;
 pub mod hash;
 pub mod key;
 mod merging_cursor;
+pub mod range_tombstone;
 mod slice;
 pub mod vfs;
 

@@ -1,0 +1,308 @@
+//! A persistent map from keys to "the newest tombstone that covers this".
+//!
+//! Boundary keys in a height-balanced tree (AVL); the number of a boundary holds up to the next boundary. A new
+//! tombstone, being newer than all others, *paints* its range: the boundaries inside it go, its own two come.
+//! Nodes are never changed: a paint copies the way from the root to both ends, about `2 log n` nodes of 24 bytes, and
+//! leaves the trees of before intact, each the answer for readers that see no further. Splits and joins are
+//! those of Blelloch, Ferizovic and Sun, "Just Join for Parallel Ordered Sets" (SPAA 2016).
+
+use std::cmp::Ordering;
+
+use super::append_vec::AppendVec;
+use crate::{SequenceNumber, Slice};
+
+/// Index of no node.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// One boundary. Four-byte fields keep a stored node at 24 bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Node {
+    left: u32,
+    right: u32,
+    key: u32,
+    sequence_low: u32,
+    /// Height in the lowest eight bits, then the upper 24 bits of the sequence number.
+    sequence_high_height: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Boundary {
+    key: u32,
+    sequence: SequenceNumber,
+}
+
+impl Node {
+    fn new(left: u32, boundary: Boundary, right: u32, height: u32) -> Self {
+        Self {
+            left,
+            right,
+            key: boundary.key,
+            sequence_low: boundary.sequence as u32,
+            sequence_high_height: ((boundary.sequence >> 32) as u32) << 8 | height,
+        }
+    }
+
+    fn height(self) -> u32 {
+        self.sequence_high_height & 0xff
+    }
+
+    fn sequence(self) -> SequenceNumber {
+        u64::from(self.sequence_high_height >> 8) << 32 | u64::from(self.sequence_low)
+    }
+
+    fn boundary(self) -> Boundary {
+        Boundary { key: self.key, sequence: self.sequence() }
+    }
+}
+
+/// The nodes of all trees, and their keys.
+pub(super) struct Forest {
+    nodes: AppendVec<Node>,
+    keys: AppendVec<Slice>,
+}
+
+/// What surrounds a key: the boundaries at or before it, and after it.
+pub(super) struct Surroundings<'a> {
+    pub(super) start: Option<&'a [u8]>,
+    pub(super) end: Option<&'a [u8]>,
+    pub(super) sequence: SequenceNumber,
+}
+
+impl Forest {
+    pub(super) fn new() -> Self {
+        Self { nodes: AppendVec::new(), keys: AppendVec::new() }
+    }
+
+    pub(super) fn key(&self, key: u32) -> &[u8] {
+        self.keys.get(key).map(|key| &**key).unwrap_or_default()
+    }
+
+    pub(super) fn surroundings(&self, root: u32, key: &[u8]) -> Surroundings<'_> {
+        let mut found = Surroundings { start: None, end: None, sequence: 0 };
+        let mut next = root;
+        while let Some(node) = self.nodes.get(next) {
+            let boundary = self.key(node.key);
+            if boundary <= key {
+                found.start = Some(boundary);
+                found.sequence = node.sequence();
+                next = node.right;
+            } else {
+                found.end = Some(boundary);
+                next = node.left;
+            }
+        }
+        found
+    }
+}
+
+/// How much of a [`Forest`] is in use. Held by the one who paints.
+#[derive(Default)]
+pub(super) struct Painter {
+    node_count: u32,
+    key_count: u32,
+    /// Nodes of the paint at hand. Most are superseded before it is done; only the others are stored.
+    fresh: Vec<Node>,
+    pub(super) allocated_bytes: usize,
+}
+
+/// A paint's result.
+pub(super) struct Painted {
+    pub(super) root: u32,
+    pub(super) start_key: u32,
+    pub(super) end_key: u32,
+}
+
+impl Painter {
+    /// Paints `[start, end)`, not empty, over the tree at `root`. `None` if the forest is full.
+    pub(super) fn paint(
+        &mut self,
+        forest: &Forest,
+        root: u32,
+        (start, end): (&[u8], &[u8]),
+        sequence: SequenceNumber,
+    ) -> Option<Painted> {
+        self.fresh.clear();
+        let beyond = forest.surroundings(root, end).sequence;
+        let (left, at_start, rest) = self.split(forest, root, start);
+        let (_, at_end, right) = self.split(forest, rest, end);
+        let start_key = match at_start {
+            Some(boundary) => boundary.key,
+            None => self.store_key(forest, start)?,
+        };
+        let end_key = match at_end {
+            Some(boundary) => boundary.key,
+            None => self.store_key(forest, end)?,
+        };
+        let right = self.join(forest, NONE, Boundary { key: end_key, sequence: beyond }, right);
+        let root = self.join(forest, left, Boundary { key: start_key, sequence }, right);
+        let root = self.store(forest, root)?;
+        Some(Painted { root, start_key, end_key })
+    }
+
+    fn store_key(&mut self, forest: &Forest, key: &[u8]) -> Option<u32> {
+        let index = self.key_count;
+        let key = Slice::copy_from(key);
+        self.allocated_bytes += heap_bytes(&key);
+        self.allocated_bytes += forest.keys.push(index, key)?;
+        self.key_count += 1;
+        Some(index)
+    }
+
+    /// Stores the fresh nodes of the tree at `root`, returns its index for good.
+    fn store(&mut self, forest: &Forest, root: u32) -> Option<u32> {
+        let Some(fresh) = self.fresh_index(root) else {
+            return Some(root);
+        };
+        let mut node = self.fresh[fresh];
+        node.left = self.store(forest, node.left)?;
+        node.right = self.store(forest, node.right)?;
+        let index = self.node_count;
+        self.allocated_bytes += forest.nodes.push(index, node)?;
+        self.node_count += 1;
+        Some(index)
+    }
+
+    /// Fresh nodes are numbered downward from below [`NONE`], stored ones upward from 0 to 2^31 at most.
+    fn fresh_index(&self, index: u32) -> Option<usize> {
+        let fresh = (NONE - 1).checked_sub(index)? as usize;
+        (fresh < self.fresh.len()).then_some(fresh)
+    }
+
+    fn node(&self, forest: &Forest, index: u32) -> Option<Node> {
+        match self.fresh_index(index) {
+            Some(fresh) => self.fresh.get(fresh).copied(),
+            None => forest.nodes.get(index).copied(),
+        }
+    }
+
+    fn height(&self, forest: &Forest, index: u32) -> u32 {
+        self.node(forest, index).map_or(0, Node::height)
+    }
+
+    fn make(&mut self, forest: &Forest, left: u32, boundary: Boundary, right: u32) -> u32 {
+        let height = 1 + self.height(forest, left).max(self.height(forest, right));
+        self.fresh.push(Node::new(left, boundary, right, height));
+        NONE - self.fresh.len() as u32
+    }
+
+    /// The boundaries below `key`, the one at it, those above.
+    fn split(&mut self, forest: &Forest, root: u32, key: &[u8]) -> (u32, Option<Boundary>, u32) {
+        let Some(node) = self.node(forest, root) else {
+            return (NONE, None, NONE);
+        };
+        match key.cmp(forest.key(node.key)) {
+            Ordering::Less => {
+                let (left, at, right) = self.split(forest, node.left, key);
+                (left, at, self.join(forest, right, node.boundary(), node.right))
+            }
+            Ordering::Equal => (node.left, Some(node.boundary()), node.right),
+            Ordering::Greater => {
+                let (left, at, right) = self.split(forest, node.right, key);
+                (self.join(forest, node.left, node.boundary(), left), at, right)
+            }
+        }
+    }
+
+    /// One tree of `left`, `middle` and `right`, which are in order.
+    fn join(&mut self, forest: &Forest, left: u32, middle: Boundary, right: u32) -> u32 {
+        let (left_height, right_height) = (self.height(forest, left), self.height(forest, right));
+        if left_height > right_height + 1
+            && let Some(node) = self.node(forest, left)
+        {
+            let joined = self.join(forest, node.right, middle, right);
+            return self.balance(forest, node.left, node.boundary(), joined);
+        }
+        if right_height > left_height + 1
+            && let Some(node) = self.node(forest, right)
+        {
+            let joined = self.join(forest, left, middle, node.left);
+            return self.balance(forest, joined, node.boundary(), node.right);
+        }
+        self.make(forest, left, middle, right)
+    }
+
+    /// A node of two trees whose heights differ by two at most, rotated where they do.
+    fn balance(&mut self, forest: &Forest, left: u32, middle: Boundary, right: u32) -> u32 {
+        let (left_height, right_height) = (self.height(forest, left), self.height(forest, right));
+        if left_height > right_height + 1
+            && let Some(node) = self.node(forest, left)
+        {
+            if self.height(forest, node.left) >= self.height(forest, node.right) {
+                let lower = self.make(forest, node.right, middle, right);
+                return self.make(forest, node.left, node.boundary(), lower);
+            }
+            if let Some(inner) = self.node(forest, node.right) {
+                let lower_left = self.make(forest, node.left, node.boundary(), inner.left);
+                let lower_right = self.make(forest, inner.right, middle, right);
+                return self.make(forest, lower_left, inner.boundary(), lower_right);
+            }
+        }
+        if right_height > left_height + 1
+            && let Some(node) = self.node(forest, right)
+        {
+            if self.height(forest, node.right) >= self.height(forest, node.left) {
+                let lower = self.make(forest, left, middle, node.left);
+                return self.make(forest, lower, node.boundary(), node.right);
+            }
+            if let Some(inner) = self.node(forest, node.left) {
+                let lower_left = self.make(forest, left, middle, inner.left);
+                let lower_right = self.make(forest, inner.right, node.boundary(), node.right);
+                return self.make(forest, lower_left, inner.boundary(), lower_right);
+            }
+        }
+        self.make(forest, left, middle, right)
+    }
+}
+
+/// What a slice of its own allocates: two counters and the bytes, if they do not fit inside.
+fn heap_bytes(key: &Slice) -> usize {
+    let inside = key.as_ptr().addr().wrapping_sub(std::ptr::from_ref(key).addr()) < size_of::<Slice>();
+    if inside { 0 } else { key.len() + 2 * size_of::<usize>() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks order, balance and heights; returns the height.
+    fn check(forest: &Forest, root: u32, lower: Option<&[u8]>, upper: Option<&[u8]>) -> u32 {
+        let Some(node) = forest.nodes.get(root) else {
+            return 0;
+        };
+        let key = forest.key(node.key);
+        assert!(lower.is_none_or(|lower| lower < key) && upper.is_none_or(|upper| key < upper));
+        let left = check(forest, node.left, lower, Some(key));
+        let right = check(forest, node.right, Some(key), upper);
+        assert!(left.abs_diff(right) <= 1, "heights {left} and {right}");
+        assert_eq!(node.height(), 1 + left.max(right));
+        node.height()
+    }
+
+    #[test]
+    fn trees_stay_sorted_and_balanced_and_cheap() {
+        let (forest, mut painter) = (Forest::new(), Painter::default());
+        let mut root = NONE;
+        let mut state = 1_u64;
+        for sequence in 1..5_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let start = (state >> 40) as u32 % 1_000_000;
+            // Now and then one that covers half of everything.
+            let length = if sequence % 500 == 0 { 500_000 } else { 1 + (state >> 20) as u32 % 50 };
+            let (start, end) = (start.to_be_bytes(), (start + length).to_be_bytes());
+            root = painter.paint(&forest, root, (&start, &end), sequence).expect("there is room").root;
+            if sequence % 100 == 0 {
+                check(&forest, root, None, None);
+            }
+        }
+        assert!(check(&forest, root, None, None) < 20);
+        assert!(painter.node_count < 5_000 * 30, "{} nodes", painter.node_count);
+    }
+
+    #[test]
+    fn a_node_holds_a_sequence_number_of_56_bits() {
+        let boundary = Boundary { key: 7, sequence: crate::SEQUENCE_MAX };
+        let node = Node::new(1, boundary, 2, 40);
+        assert_eq!((node.sequence(), node.height(), node.key), (crate::SEQUENCE_MAX, 40, 7));
+        assert_eq!(size_of::<std::sync::OnceLock<Node>>(), 24);
+    }
+}
