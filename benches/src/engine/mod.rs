@@ -1,0 +1,77 @@
+//! The engines that are compared, behind what the workloads need of them.
+
+#[cfg(feature = "fjall")]
+mod fjall;
+#[cfg(test)]
+pub(crate) mod model;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Result;
+use crate::sample::Sample;
+use crate::settings::Settings;
+use crate::workload::{Group, Selection};
+
+/// An ordered store of byte strings.
+///
+/// Each driver uses the fastest call that the engine offers for the purpose, and copies nothing that the engine
+/// need not copy. Writes without `sync` must survive a crash of the process; with it, a power cut.
+pub(crate) trait Engine: Sized + Sync {
+    /// Opens the store in `dir`, creating it if there is none.
+    fn open(dir: &Path, settings: &Settings) -> Result<Self>;
+
+    /// Sets `key` to `value`.
+    fn put(&self, key: &[u8], value: &[u8]) -> Result;
+
+    /// Sets `key` to `value` and returns once that is on stable storage.
+    fn put_sync(&self, key: &[u8], value: &[u8]) -> Result;
+
+    /// Deletes `key`.
+    fn delete(&self, key: &[u8]) -> Result;
+
+    /// Shows the value of `key` to `visit`.
+    fn get<R>(&self, key: &[u8], visit: impl FnOnce(Option<&[u8]>) -> R) -> Result<R>;
+
+    /// Shows rows to `visit`, in order from the first at or after `from`, until it says `false` or they end. All of
+    /// them are of one moment.
+    fn scan(&self, from: &[u8], visit: impl FnMut(&[u8], &[u8]) -> bool) -> Result;
+
+    /// Writes what is in memory to tables and waits until no compaction runs or is due. Returns how long it waited
+    /// only to be sure of that.
+    fn settle(&self) -> Result<Duration>;
+
+    /// Flushes and closes.
+    fn close(self) -> Result;
+}
+
+/// Names of the engines in this build, the project's own first.
+pub(crate) const NAMES: &[&str] = &[
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
+    #[cfg(feature = "fjall")]
+    "fjall",
+];
+
+/// Runs one group of workloads on the engine with this name; each measurement goes to `sink` as it is made.
+pub(crate) fn run(
+    name: &str,
+    group: Group,
+    selection: &Selection,
+    dir: &Path,
+    settings: &Settings,
+    sink: &mut dyn FnMut(Sample),
+) -> Result {
+    match name {
+        #[cfg(feature = "rocksdb")]
+        "rocksdb" => crate::bench::run::<rocksdb::RocksDb>(group, selection, dir, settings, sink),
+        #[cfg(feature = "fjall")]
+        "fjall" => crate::bench::run::<fjall::Fjall>(group, selection, dir, settings, sink),
+        _ => {
+            Err(format!("no engine {name:?} in this build; there are {NAMES:?} (see --features peers)")
+                .into())
+        }
+    }
+}
