@@ -3,10 +3,6 @@
 
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "measures real files, clocks and threads")]
-#![cfg_attr(
-    not(any(feature = "rocksdb", feature = "fjall")),
-    expect(dead_code, unused_variables, reason = "a build without engines runs no workload")
-)]
 
 mod bench;
 mod compare;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fjall")]
 mod fjall;
+mod lsm;
 #[cfg(test)]
 pub(crate) mod model;
 #[cfg(feature = "rocksdb")]
@@ -49,6 +50,7 @@ pub(crate) trait Engine: Sized + Sync {
 
 /// Names of the engines in this build, the project's own first.
 pub(crate) const NAMES: &[&str] = &[
+    "lsm",
     #[cfg(feature = "rocksdb")]
     "rocksdb",
     #[cfg(feature = "fjall")]
@@ -65,6 +67,7 @@ pub(crate) fn run(
     sink: &mut dyn FnMut(Sample),
 ) -> Result {
     match name {
+        "lsm" => crate::bench::run::<lsm::Lsm>(group, selection, dir, settings, sink),
         #[cfg(feature = "rocksdb")]
         "rocksdb" => crate::bench::run::<rocksdb::RocksDb>(group, selection, dir, settings, sink),
         #[cfg(feature = "fjall")]
