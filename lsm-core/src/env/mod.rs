@@ -6,9 +6,13 @@
 //! be repeated.
 
 mod event;
+#[cfg(feature = "sim")]
+mod sim;
 mod threads;
 
 pub use event::Event;
+#[cfg(feature = "sim")]
+pub use sim::SimEnv;
 pub use threads::ThreadEnv;
 
 /// Clock, randomness and jobs.
@@ -75,7 +79,7 @@ pub enum Step {
 }
 
 /// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): a bijection that scatters neighbouring integers.
-fn mix(mut bits: u64) -> u64 {
+pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)

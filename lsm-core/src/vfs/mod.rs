@@ -15,12 +15,19 @@
 mod mapped_window;
 mod platform;
 mod posix;
+#[cfg(feature = "sim")]
+mod sim;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use posix::PosixFs;
+#[cfg(feature = "sim")]
+pub use sim::{
+    AllKept, AllLost, Choice, CrashImage, CrashImages, EntryChange, Fate, Fault, Operation, OperationKind,
+    Piece, PieceKind, Seeded, SimFs,
+};
 
 /// A file system.
 pub trait Vfs: Send + Sync {
