@@ -31,11 +31,13 @@
 #![forbid(unsafe_code)]
 
 mod compaction;
+pub mod garbage;
 mod policy;
 mod shape;
 mod validate;
 
 pub use compaction::{Action, Compaction, InputLevel, OutputRun, Reason};
+pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, OlderTables, OlderVersions};
 pub use policy::{CompactionPolicy, Leveled, LeveledOptions};
 pub use shape::{LevelShape, RunShape, RunningShape, TableShape, TreeShape};
 pub use validate::{Rejection, validate};

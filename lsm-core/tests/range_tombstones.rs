@@ -1,6 +1,8 @@
 //! Fragmented or added one by one, range tombstones cover what each of them covers alone.
 
-use lsm_core::range_tombstone::{Fragment, FragmentedRangeTombstones, RangeTombstone, RangeTombstoneSet};
+use lsm_core::range_tombstone::{
+    Fragment, FragmentWalk, FragmentedRangeTombstones, RangeTombstone, RangeTombstoneSet,
+};
 use lsm_core::{SequenceNumber, Slice};
 use proptest::prelude::*;
 
@@ -77,6 +79,15 @@ proptest! {
             prop_assert_eq!(fragments.fragment_at_or_after(&key), all.iter().find(|f| f.end > &key[..]).copied());
             prop_assert_eq!(fragments.fragment_at_or_before(&key), all.iter().rfind(|f| f.start <= &key[..]).copied());
             prop_assert_eq!(fragments.fragment_before(&key), all.iter().rfind(|f| f.start < &key[..]).copied());
+        }
+        let mut ascending = probes(&tombstones, &extra);
+        ascending.sort();
+        for step in [1, 3] {
+            let mut walk = FragmentWalk::default();
+            for key in ascending.iter().step_by(step) {
+                let expected = fragments.iter().find(|f| f.start <= &key[..] && &key[..] < f.end);
+                prop_assert_eq!(walk.advance(&fragments, key), expected);
+            }
         }
         let again = FragmentedRangeTombstones::from_fragments(fragments.iter());
         prop_assert_eq!(again.as_ref(), Some(&fragments));

@@ -262,6 +262,37 @@ impl FragmentedRangeTombstones {
     }
 }
 
+/// A walk over a list along ascending keys: finds each key's fragment by one comparison while the keys stay in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FragmentWalk {
+    /// The first interval that can contain the next key.
+    next: usize,
+}
+
+impl FragmentWalk {
+    /// The fragment of `tombstones` that contains `key`. The list is always the same, and no key is below the one
+    /// before.
+    #[inline]
+    pub fn advance<'a>(
+        &mut self,
+        tombstones: &'a FragmentedRangeTombstones,
+        key: &[u8],
+    ) -> Option<Fragment<'a>> {
+        if self.next >= tombstones.sequence_ends.len() {
+            return None;
+        }
+        if tombstones.boundary(self.next + 1) <= key {
+            self.next = tombstones.boundaries_up_to(key).saturating_sub(1);
+            if self.next >= tombstones.sequence_ends.len() {
+                return None;
+            }
+        } else if key < tombstones.boundary(self.next) {
+            return None;
+        }
+        tombstones.fragment(self.next)
+    }
+}
+
 impl std::fmt::Debug for FragmentedRangeTombstones {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()

@@ -11,7 +11,7 @@ mod fragmenter;
 mod painted_tree;
 mod set;
 
-pub use fragmented::{Fragment, FragmentedRangeTombstones};
+pub use fragmented::{Fragment, FragmentWalk, FragmentedRangeTombstones};
 pub use set::{Cover, RangeTombstoneSet};
 
 use crate::{SequenceNumber, Slice};

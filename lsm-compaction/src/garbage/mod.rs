@@ -1,0 +1,64 @@
+//! What a merge may leave out.
+//!
+//! Readers look at the store at certain sequence numbers only: those of the snapshots, and everything from the
+//! visible number on. Two neighbouring numbers of that list bound a *stripe*; all versions in a stripe are seen or
+//! missed by the same readers, so of each key only the newest matters there. From this all rules follow:
+//!
+//! - A version is left out if a newer one of its key, or a range tombstone that covers it, lies in its stripe.
+//! - A tombstone is left out if it lies in the oldest stripe and nothing older of its key can exist outside the
+//!   merge: then there is nothing left for it to hide. The same holds of a range tombstone and its range.
+//! - A put that is kept under those conditions needs no sequence number any more: 0 says "older than
+//!   everything", and compresses well.
+//! - A merge operand hides nothing: the operands of a stripe are kept down to the first put or delete, inclusive.
+//! - Versions above the last number of the list are all kept: a snapshot may be taken between them later.
+//!
+//! A single delete is treated as a delete, and never removed together with "its" put alone. A put that meets
+//! such a pair may itself have replaced a tombstone in an earlier merge, with an older put still further down,
+//! which would come back. Puts with expiry are puts here, and blob pointers are puts whose loss is reported.
+
+mod older;
+mod stream;
+
+pub use older::{OlderTables, OlderVersions};
+pub use stream::{CompactionStream, GarbageCounts};
+
+use lsm_core::SequenceNumber;
+
+/// What a merge must know to tell garbage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GarbageRules {
+    /// The sequence numbers that readers may look at, ascending: those of all snapshots, then the visible number.
+    /// What lies above the last is kept whole.
+    ///
+    /// Copy the list after the inputs of the merge are sealed and published. Empty: nobody will ever look at less
+    /// than everything.
+    pub snapshots: Vec<SequenceNumber>,
+    /// Nothing older than the inputs exists outside the merge for any key in their range. If not set, an
+    /// [`OlderVersions`] is asked key by key.
+    pub bottommost: bool,
+    /// Puts that everyone sees and below which nothing exists get sequence number 0.
+    pub zero_sequences: bool,
+}
+
+impl GarbageRules {
+    /// Which stripe a version is in: 0 is the oldest, `snapshots.len()` that of versions beyond the last number.
+    #[inline]
+    fn stripe(&self, sequence: SequenceNumber) -> usize {
+        match self.snapshots.first() {
+            Some(oldest) if sequence > *oldest => {
+                self.snapshots.partition_point(|snapshot| *snapshot < sequence)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The highest number that readers of a stripe may look at, `None` for the versions that are kept whole.
+    #[inline]
+    fn stripe_end(&self, stripe: usize) -> Option<SequenceNumber> {
+        if self.snapshots.is_empty() {
+            Some(SequenceNumber::MAX)
+        } else {
+            self.snapshots.get(stripe).copied()
+        }
+    }
+}

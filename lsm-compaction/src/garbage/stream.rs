@@ -1,0 +1,364 @@
+use std::fmt;
+use std::sync::Arc;
+
+use lsm_core::range_tombstone::{Fragment, FragmentWalk, FragmentedRangeTombstones};
+use lsm_core::{Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
+
+use super::{GarbageRules, OlderVersions};
+
+/// Stands for "no stripe of this key is closed yet".
+const OPEN: usize = usize::MAX;
+
+/// What is left of a sorted sequence of versions when the garbage is gone.
+///
+/// The input is a cursor over the versions of all inputs of the merge, and their range tombstones. Entries pass
+/// through unchanged, except for sequence numbers that became 0; they are borrowed from the cursor, nothing is
+/// allocated for them.
+///
+/// ```
+/// use lsm_compaction::{CompactionStream, GarbageRules};
+/// # use lsm_core::{Cursor, Entry, Error, SequenceNumber, ValueKind};
+/// # struct Rows(Vec<(&'static [u8], u64, ValueKind)>, usize);
+/// # impl Cursor for Rows {
+/// #     fn first(&mut self) { self.1 = 0; }
+/// #     fn last(&mut self) {}
+/// #     fn seek(&mut self, _: &[u8], _: SequenceNumber) {}
+/// #     fn seek_for_prev(&mut self, _: &[u8], _: SequenceNumber) {}
+/// #     fn next(&mut self) { self.1 += 1; }
+/// #     fn prev(&mut self) {}
+/// #     fn entry(&self) -> Option<Entry<'_>> {
+/// #         self.0.get(self.1).map(|row| Entry { key: row.0, sequence: row.1, kind: row.2, value: b"" })
+/// #     }
+/// #     fn error(&self) -> Option<&Error> { None }
+/// # }
+/// use ValueKind::{Delete, Put};
+/// let input = Rows(vec![(b"a", 9, Put), (b"a", 5, Put), (b"a", 3, Put), (b"b", 8, Delete), (b"b", 2, Put)], 0);
+/// // A snapshot at 4 still needs the oldest version of each.
+/// let rules = GarbageRules { snapshots: vec![4, 9], bottommost: true, ..GarbageRules::default() };
+/// let mut stream = CompactionStream::new(input, Default::default(), rules);
+/// let mut kept = Vec::new();
+/// while let Some(entry) = stream.next()? {
+///     kept.push((entry.key.to_vec(), entry.sequence));
+/// }
+/// assert_eq!(kept, [(b"a".to_vec(), 9), (b"a".to_vec(), 3), (b"b".to_vec(), 8), (b"b".to_vec(), 2)]);
+/// assert_eq!(stream.counts().shadowed, 1);
+/// # Ok::<(), lsm_core::Error>(())
+/// ```
+pub struct CompactionStream<C, O = ()> {
+    cursor: C,
+    tombstones: Arc<FragmentedRangeTombstones>,
+    surviving: Arc<FragmentedRangeTombstones>,
+    rules: GarbageRules,
+    older: O,
+    lower: Option<Slice>,
+    upper: Option<Slice>,
+    blob_sink: Option<BlobSink>,
+    counts: GarbageCounts,
+
+    state: State,
+    /// The key at hand.
+    key: Vec<u8>,
+    /// Older versions of the key in this stripe are hidden by one seen before.
+    closed_stripe: usize,
+    walk: FragmentWalk,
+    survivors_walk: FragmentWalk,
+}
+
+type BlobSink = Box<dyn FnMut(Entry<'_>) + Send>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Start,
+    /// The cursor stands at an entry that was returned.
+    Returned,
+    Done,
+}
+
+/// What went into a merge, what came out, and why the rest did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GarbageCounts {
+    /// Entries read.
+    pub entries_in: u64,
+    /// Entries returned.
+    pub entries_out: u64,
+    /// Bytes of the keys and values read.
+    pub bytes_in: u64,
+    /// Bytes of the keys and values returned.
+    pub bytes_out: u64,
+    /// Entries left out because of a newer version of their key.
+    pub shadowed: u64,
+    /// Entries left out because of a range tombstone.
+    pub range_deleted: u64,
+    /// Point tombstones left out because there was nothing for them to hide.
+    pub tombstones_dropped: u64,
+    /// Entries returned with sequence number 0 instead of their own.
+    pub sequences_zeroed: u64,
+    /// Blob pointers among the entries left out.
+    pub blob_pointers_dropped: u64,
+}
+
+impl<C: Cursor> CompactionStream<C> {
+    /// Merges all that `cursor` holds. Unless the rules say `bottommost`, older versions of every key may exist.
+    pub fn new(cursor: C, tombstones: Arc<FragmentedRangeTombstones>, rules: GarbageRules) -> Self {
+        Self::with_older(cursor, tombstones, rules, (), None, None)
+    }
+}
+
+impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
+    /// Merges the part of `cursor` and `tombstones` in `[lower, upper)`; `None` means no bound. Where older
+    /// versions may exist, `older` knows; it is not asked if the rules say `bottommost`.
+    pub fn with_older(
+        cursor: C,
+        tombstones: Arc<FragmentedRangeTombstones>,
+        rules: GarbageRules,
+        mut older: O,
+        lower: Option<&[u8]>,
+        upper: Option<&[u8]>,
+    ) -> Self {
+        debug_assert!(rules.snapshots.is_sorted());
+        let tombstones = if lower.is_some() || upper.is_some() {
+            Arc::new(tombstones.truncated(lower, upper))
+        } else {
+            tombstones
+        };
+        let surviving = survivors(&tombstones, &rules, &mut older);
+        Self {
+            cursor,
+            tombstones,
+            surviving,
+            rules,
+            older,
+            lower: lower.map(Slice::from),
+            upper: upper.map(Slice::from),
+            blob_sink: None,
+            counts: GarbageCounts::default(),
+            state: State::Start,
+            key: Vec::new(),
+            closed_stripe: OPEN,
+            walk: FragmentWalk::default(),
+            survivors_walk: FragmentWalk::default(),
+        }
+    }
+
+    /// Calls `sink` with every blob pointer that is left out, once each: its blob became garbage.
+    #[must_use]
+    pub fn on_dropped_blob_pointer(mut self, sink: impl FnMut(Entry<'_>) + Send + 'static) -> Self {
+        self.blob_sink = Some(Box::new(sink));
+        self
+    }
+
+    /// The next entry that is kept, in the order of internal keys; `None` at the end. It is borrowed until the
+    /// next call.
+    ///
+    /// # Errors
+    /// The cursor's. The merge has failed then: every further call returns the error again.
+    #[expect(clippy::should_implement_trait, reason = "it lends, and it may fail")]
+    pub fn next(&mut self) -> Result<Option<Entry<'_>>> {
+        let Some(zero_sequence) = self.find()? else {
+            return Ok(None);
+        };
+        let mut kept = self.cursor.entry();
+        if let Some(entry) = &mut kept {
+            self.counts.entries_out += 1;
+            self.counts.bytes_out += entry_bytes(*entry);
+            if zero_sequence {
+                self.counts.sequences_zeroed += 1;
+                entry.sequence = 0;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The range tombstones that the outputs must carry. Known from the start. Clip them to each output.
+    pub fn surviving_range_tombstones(&self) -> Arc<FragmentedRangeTombstones> {
+        Arc::clone(&self.surviving)
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> &GarbageCounts {
+        &self.counts
+    }
+
+    /// The input, standing at the entry returned last.
+    pub fn cursor(&self) -> &C {
+        &self.cursor
+    }
+
+    /// Moves the cursor to the next entry that is kept; whether its sequence number goes.
+    #[inline]
+    fn find(&mut self) -> Result<Option<bool>> {
+        match self.state {
+            State::Start => {
+                match &self.lower {
+                    Some(lower) => self.cursor.seek(lower, SEQUENCE_MAX),
+                    None => self.cursor.first(),
+                }
+                self.state = State::Returned;
+                let Some(entry) = self.cursor.entry() else {
+                    return self.end();
+                };
+                // Any other key, so that the first entry is seen to begin one.
+                self.key.extend_from_slice(entry.key);
+                self.key.push(0);
+            }
+            State::Returned => self.cursor.next(),
+            State::Done => return self.end(),
+        }
+        loop {
+            let Some(entry) = self.cursor.entry() else {
+                return self.end();
+            };
+            let is_new_key = *entry.key != *self.key;
+            if is_new_key {
+                if self.upper.as_ref().is_some_and(|upper| *entry.key >= **upper) {
+                    self.state = State::Done;
+                    return Ok(None);
+                }
+                self.key.clear();
+                self.key.extend_from_slice(entry.key);
+                self.closed_stripe = OPEN;
+            }
+            self.counts.entries_in += 1;
+            self.counts.bytes_in += entry_bytes(entry);
+            let (sequence, kind) = (entry.sequence, entry.kind);
+            match self.judge(sequence, kind) {
+                Verdict::Keep => return Ok(Some(false)),
+                Verdict::KeepZeroed => return Ok(Some(sequence != 0)),
+                Verdict::Drop => {
+                    if kind == ValueKind::BlobPointer {
+                        self.drop_blob_pointer();
+                    }
+                    self.cursor.next();
+                }
+            }
+        }
+    }
+
+    /// Applies the rules to a version of the key at hand.
+    #[inline]
+    fn judge(&mut self, sequence: SequenceNumber, kind: ValueKind) -> Verdict {
+        let stripe = self.rules.stripe(sequence);
+        let Some(stripe_end) = self.rules.stripe_end(stripe) else {
+            return Verdict::Keep;
+        };
+        if stripe == self.closed_stripe {
+            self.counts.shadowed += 1;
+            return Verdict::Drop;
+        }
+        if !self.tombstones.is_empty() {
+            let fragment = self.walk.advance(&self.tombstones, &self.key);
+            if fragment.is_some_and(|fragment| fragment.covering_sequence(stripe_end) > sequence) {
+                self.counts.range_deleted += 1;
+                return Verdict::Drop;
+            }
+        }
+        match kind {
+            ValueKind::Put => {
+                self.closed_stripe = stripe;
+                if stripe == 0 && self.rules.zero_sequences && self.nothing_older() && self.nothing_covers() {
+                    return Verdict::KeepZeroed;
+                }
+            }
+            ValueKind::PutWithExpiry | ValueKind::BlobPointer => self.closed_stripe = stripe,
+            ValueKind::Delete | ValueKind::SingleDelete => {
+                self.closed_stripe = stripe;
+                if stripe == 0 && self.nothing_older() {
+                    self.counts.tombstones_dropped += 1;
+                    return Verdict::Drop;
+                }
+            }
+            // Operands hide nothing. Whatever else may come to stand in a table is not ours to judge.
+            _ => {}
+        }
+        Verdict::Keep
+    }
+
+    #[inline]
+    fn nothing_older(&mut self) -> bool {
+        self.rules.bottommost || !self.older.may_hold(&self.key)
+    }
+
+    /// Whether no surviving tombstone covers the key: a sequence number of 0 would put the version below it.
+    #[inline]
+    fn nothing_covers(&mut self) -> bool {
+        self.surviving.is_empty() || self.survivors_walk.advance(&self.surviving, &self.key).is_none()
+    }
+
+    #[cold]
+    fn drop_blob_pointer(&mut self) {
+        self.counts.blob_pointers_dropped += 1;
+        if let (Some(sink), Some(entry)) = (&mut self.blob_sink, self.cursor.entry()) {
+            sink(entry);
+        }
+    }
+
+    #[cold]
+    fn end(&mut self) -> Result<Option<bool>> {
+        self.state = State::Done;
+        self.cursor.error().map_or(Ok(None), |error| Err(error.clone()))
+    }
+}
+
+enum Verdict {
+    Keep,
+    KeepZeroed,
+    Drop,
+}
+
+fn entry_bytes(entry: Entry<'_>) -> u64 {
+    (entry.key.len() + entry.value.len()) as u64
+}
+
+/// Leaves out of each fragment what a newer number in the same stripe makes needless, and of the oldest stripe
+/// what has nothing to hide.
+fn survivors(
+    tombstones: &Arc<FragmentedRangeTombstones>,
+    rules: &GarbageRules,
+    older: &mut impl OlderVersions,
+) -> Arc<FragmentedRangeTombstones> {
+    let mut kept = Vec::new();
+    let mut fragments = Vec::new();
+    let mut is_changed = false;
+    for fragment in tombstones.iter() {
+        let before = kept.len();
+        let mut closed_stripe = OPEN;
+        for sequence in fragment.sequences {
+            let stripe = rules.stripe(*sequence);
+            let is_judged = rules.stripe_end(stripe).is_some();
+            if is_judged && stripe == closed_stripe {
+                continue;
+            }
+            closed_stripe = stripe;
+            let hides_something =
+                stripe > 0 || (!rules.bottommost && older.may_overlap(fragment.start, fragment.end));
+            if !is_judged || hides_something {
+                kept.push(*sequence);
+            }
+        }
+        is_changed |= kept.len() - before < fragment.sequences.len();
+        if kept.len() > before {
+            fragments.push((fragment.start, fragment.end, before..kept.len()));
+        }
+    }
+    if !is_changed {
+        return Arc::clone(tombstones);
+    }
+    let fragments = fragments.into_iter().map(|(start, end, range)| Fragment {
+        start,
+        end,
+        sequences: kept.get(range).unwrap_or_default(),
+    });
+    // Fragments of a sorted list are sorted; should they ever not be, all of them survive.
+    FragmentedRangeTombstones::from_fragments(fragments).map_or_else(|| Arc::clone(tombstones), Arc::new)
+}
+
+impl<C, O> fmt::Debug for CompactionStream<C, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompactionStream")
+            .field("rules", &self.rules)
+            .field("surviving", &self.surviving)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
