@@ -105,3 +105,37 @@ impl Event {
         self.epoch() != seen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_waker_is_kept_once_and_called_once() {
+        let (event, count) = (Event::new(), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        for _ in 0..100 {
+            // As a job does that wakes at its deadline again and again, for an event that never comes.
+            event.register(0, waker.clone());
+        }
+        assert_eq!(event.0.waiters.lock().wakers.len(), 1);
+        event.notify();
+        event.notify();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(event.0.waiting.load(Ordering::Relaxed), 0);
+        event.register(0, waker);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2, "the epoch has passed already");
+    }
+}

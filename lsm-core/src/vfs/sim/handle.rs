@@ -100,15 +100,14 @@ impl Vfs for SimFs {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.enter(OperationKind::Link, to)?;
         let id = state.tree.lookup(from)?;
+        let (parent, name) = state.tree.parent(to)?;
+        if state.tree.directory(parent)?.get(name).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         if state.tree.directory(id).is_ok() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let (parent, name) = state.tree.parent(to)?;
-        let parent = state.tree.directory_mut(parent)?;
-        if parent.get(name).is_some() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        parent.add(name, id);
+        state.tree.directory_mut(parent)?.add(name, id);
         Ok(())
     }
 

@@ -107,15 +107,15 @@ impl Tree {
         if replaced == Some(id) {
             return Ok(());
         }
+        if self.directory(id).is_ok() && self.contains(id, to_parent) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match (self.nodes.get(&id), replaced.and_then(|id| self.nodes.get(&id))) {
             (_, None) | (Some(Node::File(_)), Some(Node::File(_))) => {}
             (Some(Node::File(_)), Some(Node::Directory(_))) => return Err(io::ErrorKind::IsADirectory.into()),
             (_, Some(Node::File(_))) => return Err(io::ErrorKind::NotADirectory.into()),
             (_, Some(Node::Directory(directory))) if directory.entries().next().is_none() => {}
             (_, Some(Node::Directory(_))) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
-        }
-        if self.directory(id).is_ok() && self.contains(id, to_parent) {
-            return Err(io::ErrorKind::InvalidInput.into());
         }
         if from_parent == to_parent {
             self.directory_mut(from_parent)?.rename(from_name, to_name, id);
