@@ -14,6 +14,8 @@ const SECTOR_BYTES: u64 = 512;
 pub(crate) struct Aftermath {
     /// The highest position that a sound record header says was synced, and the offset of that header.
     pub(crate) claim: Option<(u64, u64)>,
+    /// Offset after the last sound record header at its place, 0 if there is none.
+    pub(crate) sound_end: u64,
     /// Offset after the last byte that is not zero, 0 if all are.
     pub(crate) nonzero_end: u64,
 }
@@ -43,6 +45,7 @@ pub(crate) fn aftermath(source: &mut Source, offset: u64, placed: bool) -> Resul
             let position = place & (record::POSITION_MAX - 1);
             let belongs = !placed || source.position_of(at) == Some(position);
             if belongs && let Some(header) = RecordHeader::decode(&header) {
+                seen.sound_end = at + HEADER_BYTES as u64;
                 // Without a header of the file, a claim reaches back no further than the file does.
                 let reach = if placed {
                     0

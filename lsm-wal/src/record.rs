@@ -20,6 +20,7 @@
 use std::ops::Range;
 
 use lsm_core::checksum::{crc32, crc64};
+use lsm_core::{Error, Result};
 
 /// Bytes of a record's header.
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -102,6 +103,20 @@ impl RecordHeader {
     pub(crate) fn payload(&self) -> Range<usize> {
         HEADER_BYTES..HEADER_BYTES + self.length as usize
     }
+}
+
+/// The length of a payload as a header stores it, if a record of it may begin at `position`.
+pub(crate) fn payload_length(payload: &[u8], position: u64) -> Result<u32> {
+    let bytes = payload.len() as u64;
+    if bytes > PAYLOAD_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "a record of {bytes} bytes is too long for the log; the limit is {PAYLOAD_BYTES_MAX} bytes"
+        )));
+    }
+    if record_bytes(bytes) > POSITION_MAX - position.min(POSITION_MAX) {
+        return Err(Error::invalid("the log is full: positions have 56 bits"));
+    }
+    Ok(bytes as u32)
 }
 
 /// Appends a record to `out` and returns its checksum; `chain` is the one of the record before. The caller has

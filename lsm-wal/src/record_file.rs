@@ -75,7 +75,7 @@ impl RecordFile {
     /// Appends a record of at most 4 GiB - 1 bytes and returns the position of its end.
     pub fn append(&mut self, tag: u64, payload: &[u8]) -> Result<Position> {
         self.check()?;
-        let length = payload_length(payload, self.end)?;
+        let length = record::payload_length(payload, self.end)?;
         let header =
             RecordHeader { length, position: self.end, kind: RecordType::Data, tag, synced: self.synced };
         self.scratch.clear();
@@ -131,21 +131,6 @@ impl RecordFile {
         self.failure = Some(Arc::new(error.clone()));
         error
     }
-}
-
-/// The length of a payload as a header stores it, if a record of it may begin at `position`.
-pub(crate) fn payload_length(payload: &[u8], position: u64) -> Result<u32> {
-    let bytes = payload.len() as u64;
-    if bytes > record::PAYLOAD_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "a record of {bytes} bytes is too long for the log; the limit is {} bytes",
-            record::PAYLOAD_BYTES_MAX
-        )));
-    }
-    if record::record_bytes(bytes) > record::POSITION_MAX - position.min(record::POSITION_MAX) {
-        return Err(Error::invalid("the log is full: positions have 56 bits"));
-    }
-    Ok(bytes as u32)
 }
 
 /// Reads what a [`RecordFile`] wrote, changing nothing.

@@ -59,6 +59,11 @@ impl Source {
         Self { file, path, start, first_offset, len, chunk: Vec::new(), chunk_offset: 0, chunk_bytes: 0 }
     }
 
+    /// Takes the file to end at `len`, if it is longer.
+    pub(crate) fn limit(&mut self, len: u64) {
+        self.len = self.len.min(len);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

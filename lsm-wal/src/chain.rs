@@ -1,0 +1,145 @@
+//! The segments of a directory and how they continue each other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::vfs::Vfs;
+use lsm_core::{Error, Result};
+
+use crate::directory::{self, LogFile};
+use crate::segment::{self, HeaderState, SegmentHeader};
+use crate::source::Source;
+use crate::{Position, RecoveryMode, record};
+
+/// A segment's file.
+pub(crate) struct Listed {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    /// `None` if it was never used, or lost before it was synced.
+    pub(crate) header: Option<SegmentHeader>,
+}
+
+/// All segments of a directory, by number.
+///
+/// A segment continues its predecessor. When several name the same predecessor, the highest number is right: it
+/// was written because the others were given up, by recovery, by [`truncate_tail`](crate::Wal::truncate_tail)
+/// or after a write failed.
+pub(crate) struct Chain {
+    pub(crate) segments: Vec<Listed>,
+    pub(crate) files: Vec<LogFile>,
+}
+
+impl Chain {
+    pub(crate) fn read(vfs: &dyn Vfs, directory: &Path, mode: RecoveryMode) -> Result<Self> {
+        let files = directory::list(vfs, directory)?;
+        let mut segments = Vec::new();
+        for &file in &files {
+            let LogFile::Segment(number) = file else { continue };
+            let path = file.path(directory);
+            let header = match directory::read_header(vfs, &path)? {
+                HeaderState::Valid(header) => check_header(&path, number, header).map(Some),
+                HeaderState::Newer(found) => {
+                    let supported = segment::VERSION;
+                    return Err(Error::UnsupportedVersion { path: Arc::new(path), found, supported });
+                }
+                HeaderState::Flipped => {
+                    Err(Error::corruption(&path, 0, "one bit of the segment's header was flipped"))
+                }
+                HeaderState::Empty | HeaderState::Garbage => Ok(None),
+            };
+            let header = match header {
+                Err(_) if mode == RecoveryMode::Salvage => None,
+                header => header?,
+            };
+            segments.push(Listed { number, path, header });
+        }
+        Ok(Self { segments, files })
+    }
+
+    /// Where to begin in order to read from a position: the newest segment that begins at or before it. From
+    /// position 0, the oldest of a log whose front was truncated will do.
+    pub(crate) fn first(&self, from: Position) -> Result<Option<usize>> {
+        let starts = |listed: &Listed| listed.header.is_some_and(|header| header.start <= from.0);
+        if let Some(index) = self.segments.iter().rposition(starts) {
+            return Ok(Some(index));
+        }
+        let oldest = self.segments.iter().position(|listed| listed.header.is_some());
+        match oldest.and_then(|index| self.segments.get(index)) {
+            Some(Listed { path, header: Some(header), .. }) if from > Position::ZERO => {
+                let start = header.start;
+                let detail = format!(
+                    "the log begins at position {start}; what is before it, from {from} on, is missing"
+                );
+                Err(Error::corruption(path, 0, detail))
+            }
+            _ => Ok(oldest),
+        }
+    }
+
+    pub(crate) fn header(&self, index: usize) -> Option<&SegmentHeader> {
+        self.segments.get(index)?.header.as_ref()
+    }
+
+    /// The segment that continues this one.
+    pub(crate) fn successor(&self, index: usize) -> Option<usize> {
+        let number = self.segments.get(index)?.number;
+        let names = |listed: &Listed| listed.header.is_some_and(|header| header.predecessor == number);
+        self.segments.iter().rposition(names).filter(|&successor| successor > index)
+    }
+
+    /// The segment of this number.
+    fn find(&self, number: u64) -> Option<usize> {
+        self.segments.binary_search_by_key(&number, |listed| listed.number).ok()
+    }
+
+    /// Whether what a segment says holds for the log that another segment belongs to. A log that was begun anew
+    /// beside an older one, because an engine's recovery was cut short, knows nothing about that one.
+    pub(crate) fn same_log(&self, index: usize, other: usize) -> bool {
+        let root = self.root(index);
+        root.is_none() || root == self.root(other)
+    }
+
+    /// The segment that a log began with; `None` if it is gone.
+    fn root(&self, mut index: usize) -> Option<usize> {
+        // Predecessors have lower numbers, so this ends.
+        loop {
+            let predecessor = self.header(index)?.predecessor;
+            if predecessor == 0 {
+                return Some(index);
+            }
+            index = self.find(predecessor).filter(|&before| before < index)?;
+        }
+    }
+
+    /// Opens a segment for reading, up to where its successor begins.
+    pub(crate) fn open(&self, vfs: &dyn Vfs, index: usize) -> Result<Option<Source>> {
+        let Some(Listed { path, header: Some(header), .. }) = self.segments.get(index) else {
+            return Ok(None);
+        };
+        let mut source = open_source(vfs, path, header.start)?;
+        if let Some(next) = self.successor(index).and_then(|next| self.header(next))
+            && let Some(end) = source.offset_of(next.start)
+        {
+            source.limit(end);
+        }
+        Ok(Some(source))
+    }
+}
+
+/// Opens a segment's file; without a header `start` means nothing.
+pub(crate) fn open_source(vfs: &dyn Vfs, path: &Path, start: u64) -> Result<Source> {
+    let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
+    let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
+    Ok(Source::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start))
+}
+
+fn check_header(path: &Path, number: u64, header: SegmentHeader) -> Result<SegmentHeader> {
+    if header.number != number {
+        let detail = format!("this is segment {} under another's name", header.number);
+        return Err(Error::corruption(path, 16, detail));
+    }
+    if header.start >= record::POSITION_MAX || header.synced > header.start || header.predecessor >= number {
+        return Err(Error::corruption(path, 24, "the segment's header contradicts itself"));
+    }
+    Ok(header)
+}

@@ -1,0 +1,137 @@
+//! The names of a log's files.
+
+use std::path::{Path, PathBuf};
+
+use lsm_core::vfs::Vfs;
+use lsm_core::{Error, Result};
+
+use crate::segment::{self, HeaderState, SegmentHeader};
+
+/// What the name of a segment ends with, after its number of at least six digits.
+pub const SEGMENT_SUFFIX: &str = ".wal";
+/// What the name of a window ends with, after the number of the first segment that uses it.
+pub const WINDOW_SUFFIX: &str = ".window";
+/// What the name of a segment ends with that recovery has not finished.
+pub const UNFINISHED_SUFFIX: &str = ".wal.tmp";
+/// What is appended to the name of a segment that [`Wal::open`](crate::Wal::open) set aside because it holds
+/// something that is not part of the log. Nothing reads or removes it.
+pub const DROPPED_SUFFIX: &str = ".dropped";
+
+/// What a file of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFile {
+    Segment(u64),
+    Window(u64),
+    Unfinished(u64),
+}
+
+impl LogFile {
+    /// The kind and number that a file name stands for.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+        let (digits, suffix) = name.split_at_checked(digits)?;
+        let number = digits.parse().ok()?;
+        let file = match suffix {
+            SEGMENT_SUFFIX => Self::Segment(number),
+            WINDOW_SUFFIX => Self::Window(number),
+            UNFINISHED_SUFFIX => Self::Unfinished(number),
+            _ => return None,
+        };
+        // One number, one name: "7.wal" is not ours.
+        (file.name() == name).then_some(file)
+    }
+
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Segment(number) => format!("{number:06}{SEGMENT_SUFFIX}"),
+            Self::Window(number) => format!("{number:06}{WINDOW_SUFFIX}"),
+            Self::Unfinished(number) => format!("{number:06}{UNFINISHED_SUFFIX}"),
+        }
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        let (Self::Segment(number) | Self::Window(number) | Self::Unfinished(number)) = self;
+        number
+    }
+
+    pub(crate) fn path(self, directory: &Path) -> PathBuf {
+        directory.join(self.name())
+    }
+}
+
+/// The files of the log in a directory, by number.
+pub(crate) fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<LogFile>> {
+    let names = vfs.read_dir(directory).map_err(|error| Error::io("list the directory", directory, error))?;
+    let mut files: Vec<LogFile> = names.iter().filter_map(|name| LogFile::parse(name)).collect();
+    files.sort_by_key(|file| file.number());
+    Ok(files)
+}
+
+pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match vfs.remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn sync(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    vfs.sync_dir(directory).map_err(|error| Error::io("sync the directory", directory, error))
+}
+
+/// The header of a segment, its file opened for reading.
+pub(crate) fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<HeaderState> {
+    let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
+    let mut bytes = [0; segment::HEADER_BYTES];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", path, error)),
+        }
+    }
+    Ok(SegmentHeader::decode(&bytes[..filled]))
+}
+
+/// Removes all of the log's files with numbers below `segment`, for an engine whose manifest no longer needs
+/// them and is durable. Windows that a remaining segment still uses stay, so that this may be called while the
+/// log is being written.
+pub fn remove_segments_below(vfs: &dyn Vfs, directory: &Path, segment: u64) -> Result<()> {
+    let files = list(vfs, directory)?;
+    let mut windows = Vec::new();
+    for &file in &files {
+        if let LogFile::Segment(number) = file
+            && number >= segment
+            && let HeaderState::Valid(header) = read_header(vfs, &file.path(directory))?
+        {
+            windows.push(header.window);
+        }
+    }
+    let mut removed = false;
+    for file in files.into_iter().take_while(|file| file.number() < segment) {
+        if matches!(file, LogFile::Window(number) if windows.contains(&number)) {
+            continue;
+        }
+        remove(vfs, &file.path(directory))?;
+        removed = true;
+    }
+    if removed { sync(vfs, directory) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_correspond_one_to_one() {
+        for file in [LogFile::Segment(7), LogFile::Window(1_234_567), LogFile::Unfinished(0)] {
+            assert_eq!(LogFile::parse(&file.name()), Some(file));
+        }
+        let others =
+            ["7.wal", "000007.sst", "wal", "", "000007.wal.dropped", "99999999999999999999.wal", "é.wal"];
+        for other in others {
+            assert_eq!(LogFile::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Waiting for durability: those who wait at the same time share one sync.
+//!
+//! The first to wait opens a batch and leads it; those who come before it starts to sync join. Syncs take turns.
+//! A leader whose turn it is first lets the batch grow to the size of the last one, because whoever the last
+//! sync woke is likely on the way back: it yields the processor until that many have come, or two yields bring
+//! nobody. Without that, threads split into two halves that wait for each other's syncs, at half the rate.
+//! Each batch has an event of its own out of a small ring, so that a sync wakes whom it covers and nobody else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lsm_core::env::{Env, Event};
+use lsm_core::{Error, Result};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::writer::Writer;
+use crate::{DurableCallback, LogSync, Position};
+
+/// Batches that waiters can be late by before they share an event with a new one.
+const RING: usize = 8;
+/// How many yields may bring nobody before a leader goes.
+const IDLE_YIELDS_MAX: u32 = 2;
+
+/// What appender, waiters and the background job share.
+pub(crate) struct GroupCommit {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) writer: Mutex<Writer>,
+    /// Everything before this is durable.
+    durable: AtomicU64,
+    queue: Mutex<Queue>,
+    /// Batches below this are done.
+    done: AtomicU64,
+    /// A sync ended: whoever leads the next batch may go.
+    turn: Event,
+    /// Batch `n` is done: `batch_done[n % RING]`.
+    batch_done: [Event; RING],
+    /// There is something to do in the background.
+    pub(crate) work: Event,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Number of the batch that can be joined.
+    open: u64,
+    /// How many joined it.
+    joined: u32,
+    /// How many joined the one before.
+    joined_before: u32,
+    syncing: bool,
+    callbacks: Vec<(Position, DurableCallback)>,
+    /// How a batch failed, at its number modulo [`RING`].
+    errors: [Option<(u64, Error)>; RING],
+}
+
+impl GroupCommit {
+    pub(crate) fn new(env: Arc<dyn Env>, writer: Writer) -> Self {
+        Self {
+            env,
+            durable: AtomicU64::new(writer.end()),
+            work: writer.background.work.clone(),
+            writer: Mutex::new(writer),
+            queue: Mutex::default(),
+            done: AtomicU64::new(0),
+            turn: Event::new(),
+            batch_done: std::array::from_fn(|_| Event::new()),
+        }
+    }
+
+    /// Makes everything durable that was appended, on this thread. One at a time.
+    fn sync(&self) -> Result<()> {
+        let Some(unsynced) = self.writer.lock().prepare_sync()? else { return Ok(()) };
+        for segment in &unsynced.segments {
+            if let Err(error) = segment.sync() {
+                // What the disk has of the file is anyone's guess now, and asking again would not tell.
+                self.writer.lock().stop(&error);
+                return Err(error);
+            }
+        }
+        self.writer.lock().finish_sync(&unsynced);
+        self.durable.fetch_max(unsynced.end, Ordering::Release);
+        Ok(())
+    }
+
+    /// After the tail of the log was given up: positions from here on will be used again. No sync is running.
+    pub(crate) fn set_durable(&self, position: u64) {
+        self.durable.store(position, Ordering::Release);
+    }
+
+    /// Runs `act` while no sync is running, after everything was made durable.
+    pub(crate) fn synced<T>(&self, act: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+        let queue = self.queue.lock();
+        self.take_turn(queue);
+        let result = self.sync().and_then(|()| act(&mut self.writer.lock()));
+        self.end_turn(None, &result);
+        result
+    }
+
+    /// Waits until no sync is running and claims the next.
+    fn take_turn<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) {
+        while queue.syncing {
+            let seen = self.turn.epoch();
+            drop(queue);
+            self.env.wait(&self.turn, seen, None);
+            queue = self.queue.lock();
+        }
+        queue.syncing = true;
+    }
+
+    /// Gives the turn to the next, tells the batch, and calls back whom the sync concerned.
+    fn end_turn<T>(&self, batch: Option<u64>, result: &Result<T>) {
+        let mut queue = self.queue.lock();
+        queue.syncing = false;
+        if let Some(batch) = batch {
+            let slot = &mut queue.errors[(batch % RING as u64) as usize];
+            *slot = result.as_ref().err().map(|error| (batch, error.clone()));
+            self.done.store(batch + 1, Ordering::SeqCst);
+        }
+        let failed = result.as_ref().err();
+        let durable = self.durable();
+        let due = queue.callbacks.extract_if(.., |(position, _)| *position <= durable || failed.is_some());
+        let due: Vec<_> = due.collect();
+        let more = !queue.callbacks.is_empty();
+        drop(queue);
+        self.turn.notify();
+        if let Some(batch) = batch {
+            self.batch_done[(batch % RING as u64) as usize].notify();
+        }
+        if more {
+            self.work.notify();
+        }
+        for (position, callback) in due {
+            let result = match failed {
+                Some(error) if position > durable => Err(error.clone()),
+                _ => Ok(()),
+            };
+            run(callback, result);
+        }
+    }
+
+    /// Leads a batch.
+    fn lead<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> Result<()> {
+        self.take_turn(queue);
+        let mut queue = self.queue.lock();
+        let mut idle_yields = 0;
+        while queue.joined < queue.joined_before && idle_yields < IDLE_YIELDS_MAX {
+            let joined = queue.joined;
+            drop(queue);
+            std::thread::yield_now();
+            queue = self.queue.lock();
+            idle_yields = if queue.joined == joined { idle_yields + 1 } else { 0 };
+        }
+        let batch = queue.open;
+        queue.open += 1;
+        queue.joined_before = std::mem::take(&mut queue.joined);
+        drop(queue);
+        let result = self.sync();
+        self.end_turn(Some(batch), &result);
+        result
+    }
+
+    /// Waits for the leader of a batch; its error, if it had one and that is still known.
+    fn follow(&self, batch: u64) -> Result<()> {
+        let event = &self.batch_done[(batch % RING as u64) as usize];
+        loop {
+            let seen = event.epoch();
+            if self.done.load(Ordering::SeqCst) > batch {
+                break;
+            }
+            self.env.wait(event, seen, None);
+        }
+        match &self.queue.lock().errors[(batch % RING as u64) as usize] {
+            Some((of, error)) if *of == batch => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// For the background job: syncs for callbacks and for records that waited long enough, unless someone else
+    /// is syncing already. Returns when to look again.
+    pub(crate) fn sync_in_background(&self, lag_micros: Option<u64>) -> Option<u64> {
+        let due_micros = {
+            let writer = self.writer.lock();
+            lag_micros
+                .zip(writer.background.oldest_unsynced_micros)
+                .map(|(lag, oldest)| oldest.saturating_add(lag))
+        };
+        let mut queue = self.queue.lock();
+        let overdue = due_micros.is_some_and(|due| due <= self.env.monotonic_micros());
+        if queue.callbacks.is_empty() && !overdue {
+            return due_micros;
+        }
+        if queue.syncing {
+            // Whoever is at it notifies `work` when callbacks remain; and a record that is still due then is
+            // covered by the sync that begins now or was appended since.
+            return lag_micros.map(|lag| self.env.monotonic_micros().saturating_add(lag));
+        }
+        queue.syncing = true;
+        drop(queue);
+        let result = self.sync();
+        self.end_turn(None, &result);
+        None
+    }
+
+    /// The background job neither has nor makes a spare any more.
+    pub(crate) fn end_preparing(&self) {
+        self.writer.lock().background.preparing = false;
+        self.turn.notify();
+    }
+
+    /// Ends the background job. It creates no file after this returns.
+    pub(crate) fn retire(&self) {
+        self.writer.lock().abandon();
+        self.work.notify();
+        loop {
+            let seen = self.turn.epoch();
+            if !self.writer.lock().background.preparing {
+                return;
+            }
+            self.env.wait(&self.turn, seen, None);
+        }
+    }
+
+    /// Microseconds since the oldest record was appended that is not durable and not being synced.
+    pub(crate) fn sync_lag_micros(&self) -> u64 {
+        let oldest = self.writer.lock().background.oldest_unsynced_micros;
+        oldest.map_or(0, |oldest| self.env.monotonic_micros().saturating_sub(oldest))
+    }
+
+    /// Why `position` is not durable, if that is known without a sync.
+    fn hopeless(&self, position: Position) -> Option<Error> {
+        let writer = self.writer.lock();
+        if let Some(cause) = writer.stopped() {
+            return Some(Error::Stopped { cause: Arc::clone(cause) });
+        }
+        let end = writer.end();
+        (position.0 > end)
+            .then(|| Error::invalid(format!("position {position} is beyond the end of the log, {end}")))
+    }
+}
+
+/// Calls back. A panic there is the caller's and not that of whoever happens to sync.
+fn run(callback: DurableCallback, result: Result<()>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| callback(result)));
+}
+
+impl LogSync for GroupCommit {
+    fn wait_durable(&self, position: Position) -> Result<()> {
+        while self.durable() < position {
+            if let Some(error) = self.hopeless(position) {
+                return Err(error);
+            }
+            let mut queue = self.queue.lock();
+            let batch = queue.open;
+            queue.joined += 1;
+            if queue.joined == 1 {
+                self.lead(queue)?;
+            } else {
+                drop(queue);
+                self.follow(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn durable(&self) -> Position {
+        Position(self.durable.load(Ordering::Acquire))
+    }
+
+    fn on_durable(&self, position: Position, callback: DurableCallback) {
+        let known = if self.durable() >= position { Some(Ok(())) } else { self.hopeless(position).map(Err) };
+        if let Some(result) = known {
+            return run(callback, result);
+        }
+        self.queue.lock().callbacks.push((position, callback));
+        self.work.notify();
+        // The log may have ended meanwhile, and with it the job.
+        if let Some(error) = self.hopeless(position) {
+            let callbacks = std::mem::take(&mut self.queue.lock().callbacks);
+            for (_, callback) in callbacks {
+                run(callback, Err(error.clone()));
+            }
+        }
+    }
+}

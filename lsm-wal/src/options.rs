@@ -1,0 +1,43 @@
+use lsm_core::{Error, Result};
+
+use crate::{RecoveryMode, record, segment};
+
+/// How a log is written. The defaults suit a database; change them with struct update syntax.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalOptions {
+    /// Size of a segment in bytes: what [`Log::truncate_front`](crate::Log::truncate_front) frees at once. As
+    /// much again is kept allocated ahead. A record that is longer gets a segment of its own size. 64 MiB; at
+    /// least 4 KiB.
+    pub segment_bytes: u64,
+    /// Size of the window in bytes: buffered records are copied there and written to the segment when it is
+    /// full. It is held twice in memory. 0 means no window: every append is a write. 512 KiB; at most 64 MiB.
+    pub window_bytes: u64,
+    /// What to make of a log that does not end where a record ends; used by [`Wal::open`](crate::Wal::open).
+    pub recovery: RecoveryMode,
+    /// Buffered records are synced in the background when the oldest has waited this long, in microseconds;
+    /// `None` leaves it to the caller. One second.
+    pub sync_lag_micros: Option<u64>,
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            window_bytes: 512 << 10,
+            recovery: RecoveryMode::default(),
+            sync_lag_micros: Some(1_000_000),
+        }
+    }
+}
+
+impl WalOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(4096..record::POSITION_MAX - segment::HEADER_BYTES as u64).contains(&self.segment_bytes) {
+            return Err(Error::invalid("segment_bytes must be at least 4096"));
+        }
+        if self.window_bytes > 64 << 20 {
+            return Err(Error::invalid("window_bytes must be at most 64 MiB"));
+        }
+        Ok(())
+    }
+}

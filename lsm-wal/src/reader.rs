@@ -1,0 +1,506 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::vfs::Vfs;
+use lsm_core::{Error, Result};
+
+use crate::chain::{self, Chain};
+use crate::damage;
+use crate::directory::LogFile;
+use crate::record::RecordType;
+use crate::report::Dropped;
+use crate::segment;
+use crate::source::{Found, FoundRecord, Record, Source};
+use crate::{CleanClose, Position, RecoveryMode, RecoveryReport, window};
+
+/// Reads a log without changing anything on disk: for recovery, for looking into files, for followers.
+///
+/// Memory is bounded by a few mebibytes or the longest record, time by the bytes on disk.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use lsm_core::{env::ThreadEnv, vfs::PosixFs};
+/// # use lsm_wal::{Log, Position, RecoveryMode, Wal, WalOptions, WalReader};
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path();
+/// # let vfs = Arc::new(PosixFs);
+/// let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
+/// let env = Arc::new(ThreadEnv::new(1));
+/// let mut log = Wal::create(vfs.clone(), env, directory, Position::ZERO, 1, options)?;
+/// log.append(7, b"hello")?;
+///
+/// let mode = RecoveryMode::TolerateTornTail;
+/// let mut reader = WalReader::open(vfs, directory, Position::ZERO, Position::ZERO, mode, None)?;
+/// while let Some(record) = reader.next()? {
+///     assert_eq!((record.tag, record.payload), (7, &b"hello"[..]));
+/// }
+/// assert_eq!(reader.report().records, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct WalReader {
+    vfs: Arc<dyn Vfs>,
+    directory: PathBuf,
+    chain: Chain,
+    /// Index of the segment where reading began.
+    first: Option<usize>,
+    /// Index of the segment that is being read.
+    segment: usize,
+    source: Option<Source>,
+    /// The window that goes with the segment, once it was needed.
+    windows: Vec<Source>,
+    windows_of: Option<u64>,
+    cursor: Cursor,
+    from: Position,
+    /// Where to stop although there may be more: the end of a log that is being written.
+    until: Option<Position>,
+    /// Everything before this was synced, as far as is known.
+    claimed: u64,
+    mode: RecoveryMode,
+    clean: Option<CleanClose>,
+    finished: bool,
+    trace: Trace,
+    /// Stop where the position to read from is reached, before the record there.
+    pausing: bool,
+    report: RecoveryReport,
+}
+
+/// Where the next record begins, and the checksum that it continues.
+#[derive(Clone, Copy)]
+struct Cursor {
+    position: u64,
+    checksum: u64,
+}
+
+/// What recovery needs to know beyond the report.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Trace {
+    /// Where the position to read from was reached.
+    pub(crate) joint: Option<Joint>,
+    /// The first position below a synced one that does not stand in a segment as it should: damaged and left
+    /// out, or mended from the window.
+    pub(crate) first_weak: Option<u64>,
+}
+
+/// Where a segment can be continued.
+#[derive(Clone, Copy)]
+pub(crate) struct Joint {
+    pub(crate) segment: u64,
+    /// Bytes of the segment that count, its header included.
+    pub(crate) bytes: u64,
+    pub(crate) checksum: u64,
+    pub(crate) position: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Segment,
+    Window(usize),
+}
+
+impl WalReader {
+    /// Opens the log in a directory for reading the records that begin at or after `from`;
+    /// [`Position::ZERO`] is the oldest there is.
+    ///
+    /// `claimed_synced` is a position up to which the caller knows the log to be durable, from a manifest for
+    /// instance, and `clean` where it ended if it was closed: what is missing below is corruption.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        from: Position,
+        claimed_synced: Position,
+        mode: RecoveryMode,
+        clean: Option<CleanClose>,
+    ) -> Result<Self> {
+        let chain = Chain::read(&*vfs, directory, mode)?;
+        let first = chain.first(from)?;
+        let claimed = claimed_synced.max(clean.map_or(Position::ZERO, |clean| clean.end));
+        let files: Vec<String> = chain.files.iter().map(|file| file.name()).collect();
+        let next_segment = chain.files.iter().map(|file| file.number()).max().unwrap_or(0) + 1;
+        let mut reader = Self {
+            vfs,
+            directory: directory.to_owned(),
+            chain,
+            first,
+            segment: 0,
+            source: None,
+            windows: Vec::new(),
+            windows_of: None,
+            cursor: Cursor { position: 0, checksum: 0 },
+            from,
+            until: None,
+            claimed: claimed.0,
+            mode,
+            clean,
+            finished: false,
+            trace: Trace::default(),
+            pausing: false,
+            report: RecoveryReport { next_segment, files, ..RecoveryReport::default() },
+        };
+        if let Some(first) = first {
+            reader.enter(first)?;
+            reader.report.start = Position(reader.cursor.position);
+        }
+        Ok(reader)
+    }
+
+    /// Ends at a record's end without asking what stands behind it.
+    pub(crate) fn until(mut self, until: Position) -> Self {
+        self.until = Some(until);
+        self.claimed = self.claimed.max(until.0);
+        self
+    }
+
+    /// The next record, borrowed until the next call; `None` at the end.
+    ///
+    /// After an error the reader is at its end.
+    #[expect(clippy::should_implement_trait, reason = "the record borrows from the reader")]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>> {
+        let found = self.advance().inspect_err(|_| self.finished = true)?;
+        let Some((place, found)) = found else { return Ok(None) };
+        self.report.records += 1;
+        self.report.bytes += u64::from(found.header.length);
+        self.report.last_tag = Some(found.header.tag);
+        let source = match place {
+            Place::Segment => self.source.as_ref(),
+            Place::Window(index) => self.windows.get(index),
+        };
+        Ok(source.map(|source| Record::new(&found, source.payload(&found))))
+    }
+
+    /// What was found, complete once [`next`](Self::next) returned `None`.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    pub(crate) fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Where the log can be continued from the position to read from on. Before the first record was read.
+    pub(crate) fn find_joint(&mut self) -> Result<Option<Joint>> {
+        self.pausing = true;
+        let found = self.advance();
+        self.pausing = false;
+        found.map(|_| self.trace.joint)
+    }
+
+    /// The index of the segment where reading began.
+    pub(crate) fn first_segment(&self) -> Option<usize> {
+        self.first
+    }
+
+    fn advance(&mut self) -> Result<Option<(Place, FoundRecord)>> {
+        loop {
+            if self.trace.joint.is_none() && self.cursor.position >= self.from.0 {
+                self.trace.joint = self.joint();
+                if self.pausing {
+                    return Ok(None);
+                }
+            }
+            if self.finished || self.until.is_some_and(|until| self.cursor.position >= until.0) {
+                self.finish();
+                return Ok(None);
+            }
+            if let Some(successor) = self.chain.successor(self.segment)
+                && self.chain.header(successor).is_some_and(|header| header.start == self.cursor.position)
+            {
+                self.enter(successor)?;
+                continue;
+            }
+            let Some((place, found)) = self.find()? else {
+                self.end_of_log()?;
+                continue;
+            };
+            if found.header.kind == RecordType::Close {
+                self.claimed = self.claimed.max(found.header.synced);
+                self.report.closed = true;
+                self.finished = true;
+                self.check_end()?;
+                continue;
+            }
+            if let Place::Window(_) = place {
+                self.trace.first_weak.get_or_insert(found.header.position);
+            }
+            self.cursor = Cursor { position: found.header.end(), checksum: found.checksum };
+            self.claimed = self.claimed.max(found.header.synced);
+            if found.header.position >= self.from.0 {
+                return Ok(Some((place, found)));
+            }
+        }
+    }
+
+    /// The record at the cursor, from the segment or else from the window.
+    #[inline]
+    fn find(&mut self) -> Result<Option<(Place, FoundRecord)>> {
+        let Cursor { position, checksum } = self.cursor;
+        let Some(source) = &mut self.source else { return Ok(None) };
+        if let Found::Record(found) = source.record_at(position, checksum)? {
+            return Ok(Some((Place::Segment, found)));
+        }
+        if self.until.is_some() {
+            return Ok(None);
+        }
+        self.open_windows()?;
+        for (index, window) in self.windows.iter_mut().enumerate() {
+            if let Found::Record(found) = window.record_at(position, checksum)? {
+                return Ok(Some((Place::Window(index), found)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn open_windows(&mut self) -> Result<()> {
+        let number = self.chain.header(self.segment).map_or(0, |header| header.window);
+        if self.windows_of != Some(number) {
+            self.windows = match number {
+                0 => Vec::new(),
+                number => window::read(&*self.vfs, &self.directory, number)?,
+            };
+            self.windows_of = Some(number);
+        }
+        Ok(())
+    }
+
+    /// Goes on at the start of a segment.
+    fn enter(&mut self, index: usize) -> Result<()> {
+        let Some(&header) = self.chain.header(index) else { return Ok(()) };
+        let continues = self.source.is_some()
+            && self.chain.segments.get(self.segment).is_some_and(|now| now.number == header.predecessor)
+            && header.start == self.cursor.position;
+        if continues
+            && header.predecessor_checksum != self.cursor.checksum
+            && self.mode != RecoveryMode::Salvage
+        {
+            let path = self.chain.segments.get(index).map_or(&self.directory, |listed| &listed.path);
+            let detail = format!("the segment does not continue segment {}", header.predecessor);
+            return Err(Error::corruption(path, 48, detail));
+        }
+        self.source = self.chain.open(&*self.vfs, index)?;
+        self.segment = index;
+        self.cursor = Cursor { position: header.start, checksum: header.seed };
+        self.claimed = self.claimed.max(header.synced);
+        Ok(())
+    }
+
+    fn joint(&self) -> Option<Joint> {
+        let source = self.source.as_ref()?;
+        Some(Joint {
+            segment: self.chain.segments.get(self.segment)?.number,
+            bytes: source.offset_of(self.cursor.position)?,
+            checksum: self.cursor.checksum,
+            position: self.cursor.position,
+        })
+    }
+
+    /// Decides what it means that no sound record stands at the cursor.
+    fn end_of_log(&mut self) -> Result<()> {
+        let position = self.cursor.position;
+        let mut verdict = Verdict { claimed: self.claimed, corrupt: None, dropped: Vec::new() };
+        self.examine_here(&mut verdict)?;
+        self.examine_later_segments(&mut verdict)?;
+        if verdict.corrupt.is_none() && verdict.claimed > position {
+            let detail = format!("everything up to position {} was synced", verdict.claimed);
+            verdict.corrupt = Some((self.here(), detail));
+        }
+        self.claimed = self.claimed.max(verdict.claimed);
+        if self.mode == RecoveryMode::Salvage {
+            return self.salvage(verdict);
+        }
+        let error = |place: &(PathBuf, u64), why: &str| {
+            Error::corruption(&place.0, place.1, format!("no sound record at position {position}: {why}"))
+        };
+        if let Some((place, why)) = &verdict.corrupt {
+            return Err(error(place, why));
+        }
+        if self.mode == RecoveryMode::Strict
+            && let Some(Dropped { path, offset, reason, .. }) = verdict.dropped.first()
+        {
+            return Err(error(&(path.clone(), *offset), reason));
+        }
+        for dropped in verdict.dropped {
+            self.report.drop_bytes(dropped);
+        }
+        self.finished = true;
+        self.check_end()
+    }
+
+    /// Looks at the segment and window in which a record should stand.
+    fn examine_here(&mut self, verdict: &mut Verdict) -> Result<()> {
+        let Cursor { position, checksum } = self.cursor;
+        self.open_windows()?;
+        if let Some(source) = &mut self.source {
+            if let Some(byte) = damage::flipped_byte(source, position, checksum)? {
+                verdict.flipped(source, byte);
+            }
+            if let Some(offset) = source.offset_of(position) {
+                let seen = damage::aftermath(source, offset, true)?;
+                verdict.claim(seen.claim);
+                verdict.dropped(source, offset, seen.nonzero_end, "not written completely");
+            }
+        }
+        for source in &mut self.windows {
+            if let Some(byte) = damage::flipped_byte(source, position, checksum)? {
+                verdict.flipped(source, byte);
+            }
+            let offset = source.offset_of(position).unwrap_or(source.first_offset());
+            let seen = damage::aftermath(source, offset, true)?;
+            verdict.claim(seen.claim);
+            // Bytes of earlier rounds are no loss, records are.
+            verdict.dropped(source, offset, seen.sound_end, "not connected to the log before it");
+        }
+        Ok(())
+    }
+
+    /// Looks at segments that should come after the one that is being read.
+    fn examine_later_segments(&mut self, verdict: &mut Verdict) -> Result<()> {
+        let later = if self.source.is_some() { self.segment + 1 } else { 0 };
+        for index in later..self.chain.segments.len() {
+            let Some(listed) = self.chain.segments.get(index) else { break };
+            let first_offset = segment::HEADER_BYTES as u64;
+            let Some(header) = listed.header else {
+                let mut source = chain::open_source(&*self.vfs, &listed.path, 0)?;
+                let seen = damage::aftermath(&mut source, first_offset, false)?;
+                if let Some((synced, offset)) = seen.claim {
+                    let at = format!(
+                        "the record at offset {offset} says that up to position {synced} it was synced"
+                    );
+                    verdict.corrupt.get_or_insert(((listed.path.clone(), 0), at));
+                }
+                verdict.dropped(&source, 0, seen.nonzero_end, "its header was lost before it was synced");
+                continue;
+            };
+            if !self.chain.same_log(index, self.segment) {
+                continue;
+            }
+            let mut source = chain::open_source(&*self.vfs, &listed.path, header.start)?;
+            verdict.claim(Some((header.synced, 0)));
+            let seen = damage::aftermath(&mut source, first_offset, true)?;
+            verdict.claim(seen.claim);
+            verdict.dropped(&source, first_offset, seen.nonzero_end, "not connected to the log before it");
+        }
+        Ok(())
+    }
+
+    fn here(&self) -> (PathBuf, u64) {
+        match &self.source {
+            Some(source) => (source.path().to_owned(), source.offset_of(self.cursor.position).unwrap_or(0)),
+            None => (self.directory.clone(), 0),
+        }
+    }
+
+    /// Goes on behind the damage, if anything sound stands there.
+    fn salvage(&mut self, verdict: Verdict) -> Result<()> {
+        let position = self.cursor.position;
+        self.trace.first_weak.get_or_insert(position);
+        let reason = verdict.corrupt.map_or_else(|| "a torn record".to_owned(), |(_, why)| why);
+        let (path, offset) = self.here();
+        let mut resume = None;
+        for source in self.source.iter_mut().chain(&mut self.windows) {
+            let Some(search) = source.offset_of(position + 8) else { continue };
+            if let Some((next, found)) = damage::next_sound(source, search)? {
+                let sound = Cursor { position: found.header.position, checksum: found.chain_before };
+                let bytes = next.saturating_sub(search - 8);
+                resume = Some((
+                    sound,
+                    Dropped {
+                        path: source.path().to_owned(),
+                        offset: search - 8,
+                        bytes,
+                        reason: reason.clone(),
+                    },
+                ));
+                break;
+            }
+        }
+        if let Some((cursor, dropped)) = resume {
+            self.report.drop_bytes(dropped);
+            self.cursor = cursor;
+            return Ok(());
+        }
+        let later = if self.source.is_some() { self.segment + 1 } else { 0 };
+        let next = self.chain.successor(self.segment).or_else(|| {
+            let mut indexes = later..self.chain.segments.len();
+            indexes
+                .find(|&index| self.chain.header(index).is_some() && self.chain.same_log(index, self.segment))
+        });
+        if let Some(next) = next
+            && self.chain.header(next).is_some_and(|header| header.start >= position)
+        {
+            let bytes = self.source.as_ref().map_or(0, |source| source.len().saturating_sub(offset));
+            self.report.drop_bytes(Dropped { path, offset, bytes, reason });
+            return self.enter(next);
+        }
+        for dropped in verdict.dropped {
+            self.report.drop_bytes(dropped);
+        }
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Compares the end with where the log was closed.
+    fn check_end(&self) -> Result<()> {
+        let Some(clean) = self.clean.filter(|_| self.mode != RecoveryMode::Salvage) else { return Ok(()) };
+        let Cursor { position, checksum } = self.cursor;
+        if position != clean.end.0 || checksum != clean.checksum {
+            let (path, offset) = self.here();
+            let detail = format!(
+                "the log ends at position {position} with checksum {checksum:016x}, but was closed at {} with {:016x}",
+                clean.end, clean.checksum
+            );
+            return Err(Error::corruption(&path, offset, detail));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        let Cursor { position, checksum } = self.cursor;
+        let end = Position(position).max(self.from);
+        self.report.end = end;
+        self.report.synced = Position(self.claimed).min(end);
+        self.report.checksum = checksum;
+        self.report.closed &= self.report.dropped.is_empty();
+        if let Some(source) = &self.source {
+            self.report.segment = self.chain.segments.get(self.segment).map_or(0, |listed| listed.number);
+            self.report.length = source.offset_of(position).unwrap_or(0);
+        }
+    }
+
+    /// The log's files that hold something which was dropped.
+    pub(crate) fn holds_dropped(&self, file: LogFile) -> bool {
+        let path = file.path(&self.directory);
+        self.report.dropped.iter().any(|dropped| dropped.path == path)
+    }
+}
+
+/// What was found out about the end of a log.
+struct Verdict {
+    claimed: u64,
+    /// Which file, where, why.
+    corrupt: Option<((PathBuf, u64), String)>,
+    dropped: Vec<Dropped>,
+}
+
+impl Verdict {
+    fn flipped(&mut self, source: &Source, byte: u64) {
+        let place = (source.path().to_owned(), byte);
+        self.corrupt.get_or_insert((place, "one bit of this byte was flipped".to_owned()));
+    }
+
+    fn claim(&mut self, claim: Option<(u64, u64)>) {
+        if let Some((synced, _)) = claim {
+            self.claimed = self.claimed.max(synced);
+        }
+    }
+
+    fn dropped(&mut self, source: &Source, offset: u64, end: u64, reason: &str) {
+        if end > offset {
+            let path = source.path().to_owned();
+            self.dropped.push(Dropped { path, offset, bytes: end - offset, reason: reason.to_owned() });
+        }
+    }
+}

@@ -1,0 +1,207 @@
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_core::env::{Env, Priority};
+use lsm_core::vfs::{LockGuard, Vfs};
+use lsm_core::{Error, Result};
+use parking_lot::MutexGuard;
+
+use crate::directory::{self, LogFile};
+use crate::group_commit::GroupCommit;
+use crate::housekeeping::Housekeeping;
+use crate::writer::{Origin, Site, Writer};
+use crate::{
+    CleanClose, Log, LogSync, Position, RecoveryMode, RecoveryReport, Ticket, WalOptions, WalReader, recovery,
+};
+
+/// A write-ahead log in the files of a directory, which it may share with other files.
+///
+/// Appending costs a copy: records go to a small resident file, the *window*, that survives a crash of the
+/// process, and from there to a preallocated segment in large writes. A background job, given to the [`Env`],
+/// keeps a spare segment ready and syncs what has been buffered for [`WalOptions::sync_lag_micros`].
+///
+/// Dropping a log writes and syncs everything as far as possible; [`Log::close`] also says whether that worked.
+///
+/// ```
+/// use std::sync::Arc;
+/// use lsm_core::{env::ThreadEnv, vfs::PosixFs};
+/// use lsm_wal::{Log, Wal, WalOptions};
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path().join("log");
+///
+/// let env = Arc::new(ThreadEnv::new(1));
+/// let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
+/// let (mut log, report) = Wal::open(Arc::new(PosixFs), env.clone(), &directory, options.clone())?;
+/// assert_eq!(report.records, 0);
+/// let position = log.append(1, b"survives a crash of the process")?;
+/// log.ticket(position).wait()?; // and now a power cut
+/// Box::new(log).close()?;
+///
+/// let (_log, report) = Wal::open(Arc::new(PosixFs), env, &directory, options)?;
+/// assert_eq!((report.records, report.end), (1, position));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Wal {
+    shared: Arc<GroupCommit>,
+    site: Site,
+    _lock: Option<Box<dyn LockGuard>>,
+}
+
+impl Wal {
+    /// Opens a log to be used alone, creating the directory if need be, and goes on after its last record.
+    ///
+    /// Takes the lock file `LOCK` in the directory. Unless the log was closed cleanly, what is not known to be
+    /// synced is written anew into a synced segment first, since a disk cannot be asked what it has. Nothing is
+    /// removed before that is done. Segments with dropped bytes are set aside, see
+    /// [`DROPPED_SUFFIX`](crate::DROPPED_SUFFIX).
+    ///
+    /// Reads all records for the report; [`read_from`](Self::read_from) hands them out.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        env: Arc<dyn Env>,
+        directory: &Path,
+        options: WalOptions,
+    ) -> Result<(Self, RecoveryReport)> {
+        options.check()?;
+        let lock = recovery::lock_directory(&*vfs, directory)?;
+        let site = Site { vfs, directory: directory.to_owned(), options };
+        let (writer, report) = recovery::recover(&site, &*env)?;
+        Ok((Self::start(site, env, writer, Some(lock)), report))
+    }
+
+    /// Begins a new log for an engine, which knows where it starts and which segment numbers are free:
+    /// `first_segment` and all above must be, and numbers are never used again. Files of older logs in the
+    /// directory are left alone. The caller holds a lock on the directory.
+    ///
+    /// Durable when it returns.
+    pub fn create(
+        vfs: Arc<dyn Vfs>,
+        env: Arc<dyn Env>,
+        directory: &Path,
+        start: Position,
+        first_segment: u64,
+        options: WalOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        if first_segment == 0 {
+            return Err(Error::invalid("segments are numbered from 1"));
+        }
+        let site = Site { vfs, directory: directory.to_owned(), options };
+        let origin = Origin::root(start, &*env);
+        let writer = Writer::begin(site.clone(), first_segment, origin, VecDeque::new())?;
+        Ok(Self::start(site, env, writer, None))
+    }
+
+    fn start(site: Site, env: Arc<dyn Env>, writer: Writer, lock: Option<Box<dyn LockGuard>>) -> Self {
+        let shared = Arc::new(GroupCommit::new(env, writer));
+        let job = Housekeeping::new(Arc::clone(&shared), site.clone());
+        shared.env.spawn(Priority::High, Box::new(job));
+        Self { shared, site, _lock: lock }
+    }
+
+    /// The records from a position on, up to what is appended now. Appending may go on meanwhile; truncating
+    /// the front past the reader makes it fail.
+    pub fn read_from(&self, position: Position) -> Result<WalReader> {
+        let end = {
+            let mut writer = self.shared.writer.lock();
+            writer.flush_for_reading()?;
+            Position(writer.end())
+        };
+        let Site { vfs, directory, .. } = &self.site;
+        let mode = RecoveryMode::TolerateTornTail;
+        let reader =
+            WalReader::open(Arc::clone(vfs), directory, position.min(end), Position::ZERO, mode, None)?;
+        Ok(reader.until(end))
+    }
+
+    /// Forgets all records that end after `position`, which must be the end of a record or where the log
+    /// begins. Durable when it returns, as are all records before. If it fails, the log is stopped.
+    pub fn truncate_tail(&mut self, position: Position) -> Result<()> {
+        if position == self.end() {
+            return Ok(());
+        }
+        let mut reader = self.read_from(position)?;
+        let joint = reader.find_joint()?.filter(|joint| joint.position == position.0);
+        let Some(joint) = joint.filter(|_| position < self.end()) else {
+            return Err(Error::invalid(format!("no record of the log ends at position {position}")));
+        };
+        let origin = Origin::after(joint, &*self.shared.env);
+        let Site { vfs, directory, .. } = &self.site;
+        self.shared.synced(|writer| {
+            let (segments, window) = writer.cut(origin).inspect_err(|error| writer.stop(error))?;
+            self.shared.set_durable(position.0);
+            for number in segments {
+                directory::remove(&**vfs, &LogFile::Segment(number).path(directory))?;
+            }
+            if let Some(window) = window {
+                directory::remove(&**vfs, &window)?;
+            }
+            directory::sync(&**vfs, directory)
+        })
+    }
+
+    /// A ticket for everything before `position` being durable.
+    pub fn ticket(&self, position: Position) -> Ticket {
+        Ticket::new(self.sync_handle(), position)
+    }
+
+    /// How long the oldest record has waited that no sync has covered yet, in microseconds.
+    pub fn sync_lag_micros(&self) -> u64 {
+        self.shared.sync_lag_micros()
+    }
+
+    /// A first record since the last sync: the background job has to know when it was.
+    #[cold]
+    fn note_unsynced(&self, mut writer: MutexGuard<'_, Writer>) {
+        writer.background.oldest_unsynced_micros = Some(self.shared.env.monotonic_micros());
+        if std::mem::take(&mut writer.background.job_sleeps) {
+            drop(writer);
+            self.shared.work.notify();
+        }
+    }
+}
+
+impl Log for Wal {
+    #[inline]
+    fn append(&mut self, tag: u64, payload: &[u8]) -> Result<Position> {
+        let mut writer = self.shared.writer.lock();
+        let position = writer.append(tag, payload)?;
+        if writer.background.oldest_unsynced_micros.is_none() {
+            self.note_unsynced(writer);
+        }
+        Ok(position)
+    }
+
+    fn sync_handle(&self) -> Arc<dyn LogSync> {
+        Arc::clone(&self.shared) as Arc<dyn LogSync>
+    }
+
+    fn truncate_front(&mut self, position: Position) -> Result<()> {
+        let Site { vfs, directory, .. } = &self.site;
+        loop {
+            let oldest = self.shared.writer.lock().oldest_below(position.0);
+            let Some(number) = oldest else { return Ok(()) };
+            directory::remove(&**vfs, &LogFile::Segment(number).path(directory))?;
+            // One by one, so that what a power cut leaves has no gap.
+            directory::sync(&**vfs, directory)?;
+            self.shared.writer.lock().forget_oldest();
+        }
+    }
+
+    fn end(&self) -> Position {
+        Position(self.shared.writer.lock().end())
+    }
+
+    fn close(self: Box<Self>) -> Result<CleanClose> {
+        self.shared.synced(Writer::close)
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        // Nobody is left to tell of a failure; what was acknowledged is in the window or in a segment.
+        let _ = self.shared.synced(|_| Ok(()));
+        self.shared.retire();
+    }
+}
