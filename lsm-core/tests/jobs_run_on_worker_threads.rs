@@ -87,25 +87,31 @@ fn equal_jobs_take_turns() {
 
 #[test]
 fn long_low_steps_never_hold_up_a_high_job() {
-    let env = ThreadEnv::new(3);
-    // Two workers take low jobs, so these two occupy them, and more wait.
-    let releases = [block(&env, Priority::Low), block(&env, Priority::Low)];
-    let (sender, order) = channel();
-    for _ in 0..5 {
-        recorder(&env, Priority::Low, &sender, |sender| {
-            sender.send("low").unwrap();
-            Step::Done
-        });
+    for worker_count in [2, 3] {
+        let env = ThreadEnv::new(worker_count);
+        let (release, released) = channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        for _ in 0..4 {
+            let released = Arc::clone(&released);
+            // Steps that are not over before everything else is.
+            env.spawn(
+                Priority::Low,
+                job(move || {
+                    let _ = released.lock().unwrap().recv();
+                    Step::Done
+                }),
+            );
+        }
+        let (sender, done) = channel();
+        for round in 0..300 {
+            recorder(&env, Priority::High, &sender, move |sender| {
+                sender.send(round).unwrap();
+                Step::Done
+            });
+            assert_eq!(done.recv().unwrap(), round);
+        }
+        drop(release);
     }
-    recorder(&env, Priority::High, &sender, |sender| {
-        sender.send("high").unwrap();
-        Step::Done
-    });
-    assert_eq!(order.recv().unwrap(), "high");
-    for release in releases {
-        release.send(()).unwrap();
-    }
-    assert_eq!(order.iter().take(5).collect::<Vec<_>>(), ["low"; 5]);
 }
 
 #[test]
@@ -197,6 +203,41 @@ fn a_nearer_deadline_does_not_wait_for_a_farther_one() {
     }
     let deadline = done.recv().unwrap();
     assert!(env.monotonic_micros() >= deadline);
+}
+
+#[test]
+fn an_idle_worker_takes_over_the_deadline_of_a_busy_one() {
+    let env = ThreadEnv::new(2);
+    let (sender, done) = channel();
+    recorder(&env, Priority::Normal, &sender, |_| Step::Pending {
+        event: Event::new(),
+        seen: 0,
+        deadline_micros: Some(u64::MAX / 2),
+    });
+    let deadline = env.monotonic_micros() + 3000;
+    let (release, released) = channel();
+    let (begin, running) = channel();
+    let mut first = true;
+    recorder(&env, Priority::Normal, &sender, move |sender| {
+        if !first {
+            sender.send(()).unwrap();
+            return Step::Done;
+        }
+        first = false;
+        begin.send(()).unwrap();
+        released.recv().unwrap();
+        Step::Pending { event: Event::new(), seen: 0, deadline_micros: Some(deadline) }
+    });
+    running.recv().unwrap();
+    // Keeps the worker that takes low jobs, most likely the one above, from its timers.
+    let (unblock, blocked) = channel::<()>();
+    recorder(&env, Priority::Low, &sender, move |_| {
+        let _ = blocked.recv();
+        Step::Done
+    });
+    release.send(()).unwrap();
+    done.recv().unwrap();
+    drop(unblock);
 }
 
 #[test]

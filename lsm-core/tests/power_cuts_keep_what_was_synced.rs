@@ -124,6 +124,19 @@ fn a_name_can_be_kept_without_the_bytes() {
 }
 
 #[test]
+fn bytes_beyond_a_lost_length_do_not_come_back() {
+    let fs = SimFs::new();
+    let file = durable_file(&fs, "file", b"abc");
+    file.write_at(b"def", 3).unwrap();
+    let image = fs.power_cut(&mut |piece: &Piece<'_>| match piece.kind {
+        PieceKind::Length => Fate::Lost,
+        _ => Fate::Kept,
+    });
+    image.open_write(Path::new("file")).unwrap().set_len(6).unwrap();
+    assert_eq!(contents(&image, "file").unwrap(), b"abc\0\0\0");
+}
+
+#[test]
 fn sectors_are_kept_whole_and_one_by_one() {
     let fs = SimFs::new();
     let file = durable_file(&fs, "file", &[1; 2048]);
