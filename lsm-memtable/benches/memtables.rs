@@ -1,7 +1,6 @@
 //! All tables side by side with `BTreeMap` and `crossbeam-skiplist`: 550,000 entries, 16-byte keys, 100-byte values.
 //!
 //! A measured iteration is the whole work on all entries; divide by the throughput to get one operation.
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![expect(clippy::disallowed_methods, reason = "benchmarks measure time")]
 
 use std::collections::BTreeMap;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use crossbeam_skiplist::SkipMap;
 use lsm_core::{SEQUENCE_MAX, ValueKind};
-use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable};
+use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
 
 const ENTRIES: u64 = 550_000;
 const VALUE: [u8; 100] = [7; 100];
@@ -56,14 +55,19 @@ fn shuffled(keys: &[Key]) -> Vec<Key> {
     keys
 }
 
+/// How to read a filled structure. The functions return a number of bytes, so that nothing is optimised away.
+struct Reads<'a> {
+    get: &'a dyn Fn(&Key) -> usize,
+    walk: &'a dyn Fn() -> usize,
+}
+
 /// A structure under measurement.
 trait Contestant {
     fn name(&self) -> String;
     /// Time to fill an empty one.
     fn insert(&self, keys: &[Key]) -> Duration;
-    /// Fills one, then calls `measure` with functions that get a key and that walk over all entries; they return
-    /// the number of bytes found.
-    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&dyn Fn(&Key) -> usize, &dyn Fn() -> usize));
+    /// Fills one, then has its reads measured.
+    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&Reads<'_>));
 }
 
 struct Table {
@@ -87,7 +91,7 @@ impl Contestant for Table {
         time
     }
 
-    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&dyn Fn(&Key) -> usize, &dyn Fn() -> usize)) {
+    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&Reads<'_>)) {
         let (mut writer, reader) = self.factory.create();
         for (sequence, key) in (1..).zip(keys) {
             writer.insert(key, sequence, ValueKind::Put, &VALUE).expect("there is room");
@@ -104,7 +108,7 @@ impl Contestant for Table {
             }
             bytes
         };
-        measure(&get, &walk);
+        measure(&Reads { get: &get, walk: &walk });
     }
 }
 
@@ -133,12 +137,12 @@ impl Contestant for StdBTreeMap {
         time
     }
 
-    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&dyn Fn(&Key) -> usize, &dyn Fn() -> usize)) {
+    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&Reads<'_>)) {
         let mut map = BTreeMap::new();
         Self::fill(&mut map, keys);
         let get = |key: &Key| map.get(&key[..]).map_or(0, |value| value.len());
         let walk = || map.iter().map(|(key, value)| key.len() + usize::from(value[0])).sum();
-        measure(&get, &walk);
+        measure(&Reads { get: &get, walk: &walk });
     }
 }
 
@@ -166,12 +170,12 @@ impl Contestant for CrossbeamSkipMap {
         time
     }
 
-    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&dyn Fn(&Key) -> usize, &dyn Fn() -> usize)) {
+    fn filled(&self, keys: &[Key], measure: &mut dyn FnMut(&Reads<'_>)) {
         let map = SkipMap::new();
         Self::fill(&map, keys);
         let get = |key: &Key| map.get(&key[..]).map_or(0, |entry| entry.value().len());
         let walk = || map.iter().map(|entry| entry.key().len() + usize::from(entry.value()[0])).sum();
-        measure(&get, &walk);
+        measure(&Reads { get: &get, walk: &walk });
     }
 }
 
@@ -179,10 +183,13 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
     // Enough for one table, so that each takes over the memory of the one before.
     let recycled = BPlusMemtable::with_pool_bytes(256 << 20);
     recycled.warm(256 << 20);
+    let skiplist = SkipListMemtable::with_pool_bytes(256 << 20);
+    skiplist.warm(256 << 20);
     let table = |name, factory| Box::new(Table { name, factory }) as Box<dyn Contestant>;
     vec![
         table("b+ tree", Box::new(recycled)),
         table("b+ tree, fresh memory", Box::new(BPlusMemtable::with_pool_bytes(0))),
+        table("skip list", Box::new(skiplist)),
         table("reference", Box::new(ReferenceMemtable)),
         Box::new(StdBTreeMap),
         Box::new(CrossbeamSkipMap),
@@ -206,7 +213,7 @@ fn reads(c: &mut Criterion) {
     let hits = shuffled(&keys);
     let misses = random_keys(2);
     for contestant in contestants() {
-        contestant.filled(&keys, &mut |get, walk| {
+        contestant.filled(&keys, &mut |Reads { get, walk }| {
             for (what, keys) in [("get", &hits), ("get of absent keys", &misses)] {
                 let mut group = c.benchmark_group(what);
                 group

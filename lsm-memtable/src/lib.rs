@@ -2,8 +2,8 @@
 //! versions of a key kept until the table is dropped.
 //!
 //! A store talks to [`MemtableFactory`], [`MemtableWriter`] and [`MemtableReader`] and does not know which
-//! structure is behind them. [`BPlusMemtable`] is the default; [`ReferenceMemtable`] is the plain one, the model of
-//! the tests.
+//! structure is behind them. [`BPlusMemtable`] is the default; [`SkipListMemtable`] is the classic, slower at random
+//! and simpler; [`ReferenceMemtable`] is the plain one, the model of the tests.
 //!
 //! ```
 //! use lsm_core::ValueKind;
@@ -22,8 +22,10 @@ mod arena;
 mod bplus;
 mod memtable;
 mod reference;
+mod skiplist;
 mod sync;
 
 pub use bplus::BPlusMemtable;
 pub use memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 pub use reference::ReferenceMemtable;
+pub use skiplist::SkipListMemtable;

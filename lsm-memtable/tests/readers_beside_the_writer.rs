@@ -66,9 +66,9 @@ fn walk(table: &Arc<dyn MemtableReader>, published: &AtomicU64, key_of: KeyOf) {
     loop {
         let visible = published.load(Ordering::Acquire);
         if is_forward {
-            cursor.first()
+            cursor.first();
         } else {
-            cursor.last()
+            cursor.last();
         }
         let mut met = 0;
         let mut last: Option<(Vec<u8>, SequenceNumber)> = None;
@@ -82,7 +82,11 @@ fn walk(table: &Arc<dyn MemtableReader>, published: &AtomicU64, key_of: KeyOf) {
             }
             assert_whole(entry, key_of);
             last = Some((entry.key.to_vec(), entry.sequence));
-            if is_forward { cursor.next() } else { cursor.prev() }
+            if is_forward {
+                cursor.next();
+            } else {
+                cursor.prev();
+            }
         }
         assert_eq!(met, visible, "a walk lost something");
         if visible == ENTRIES {

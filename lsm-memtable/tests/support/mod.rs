@@ -2,12 +2,12 @@
 #![allow(dead_code, unreachable_pub, reason = "every test uses another part of this")]
 
 use lsm_core::{Cursor, SequenceNumber, ValueKind};
-use lsm_memtable::{BPlusMemtable, MemtableFactory};
+use lsm_memtable::{BPlusMemtable, MemtableFactory, SkipListMemtable};
 use proptest::prelude::*;
 
 /// Every table that must behave like the reference.
 pub fn factories() -> Vec<Box<dyn MemtableFactory>> {
-    vec![Box::new(BPlusMemtable::default())]
+    vec![Box::new(BPlusMemtable::default()), Box::new(SkipListMemtable::default())]
 }
 
 /// An entry that outlives the table.
