@@ -155,11 +155,15 @@ impl Compaction {
     /// What [`TreeShape::running`] holds while this compaction is under way; `None` without inputs.
     pub fn running(&self, shape: &TreeShape) -> Option<RunningShape> {
         let (smallest, largest) = self.bounds(shape)?;
+        let replaced = self.inputs.iter().filter(|input| input.level == self.output_level);
+        let mut replaced: Vec<u64> = replaced.flat_map(|input| &input.tables).copied().collect();
+        replaced.sort_unstable();
         Some(RunningShape {
             output_level: self.output_level,
             output_run: self.output_run,
             smallest: smallest.clone(),
             largest: largest.clone(),
+            replaced,
         })
     }
 

@@ -108,7 +108,7 @@ impl LevelShape {
 /// What a compaction that is under way will add to the tree.
 ///
 /// Its inputs are the tables with [`TableShape::busy`]; that alone does not say which keys its output tables may
-/// span.
+/// span. Made by [`Compaction::running`](crate::Compaction::running).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningShape {
     /// [`Compaction::output_level`](crate::Compaction::output_level).
@@ -119,6 +119,8 @@ pub struct RunningShape {
     pub smallest: Slice,
     /// Largest key bound of all its inputs, inclusive.
     pub largest: Slice,
+    /// Its inputs in the output level, by ascending id.
+    pub replaced: Vec<u64>,
 }
 
 /// A whole tree as policies see it: levels of runs of tables, and what is happening to it.

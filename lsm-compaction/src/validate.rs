@@ -1,5 +1,5 @@
 use crate::compaction::{Action, Compaction, InputLevel, Located, OutputRun};
-use crate::shape::{RunShape, TreeShape};
+use crate::shape::{RunShape, RunningShape, TreeShape};
 use lsm_core::Slice;
 
 /// Why a compaction must not be carried out.
@@ -320,7 +320,7 @@ impl Check<'_> {
                 // Which run is the oldest would depend on who finishes first.
                 return Err(Rejection::RunningOverlap { level });
             }
-            if running.output_run == OutputRun::NewRun {
+            if running.output_run == OutputRun::NewRun && !self.interleaves(running) {
                 continue;
             }
             let Some((smallest, largest)) = self.bounds() else { continue };
@@ -329,6 +329,24 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether both replace tables in runs among which neither group is newer as a whole: then it would depend
+    /// on who finishes first whose outputs stand before whose.
+    fn interleaves(&self, running: &RunningShape) -> bool {
+        let level = self.compaction.output_level;
+        let ours = self.inputs.iter().filter(|input| input.level == level).map(|input| input.run);
+        let (Some(first), Some(last)) = (ours.clone().min(), ours.max()) else { return false };
+        let is_theirs = |run: &RunShape| {
+            run.tables.iter().any(|table| table.busy && running.replaced.binary_search(&table.id).is_ok())
+        };
+        let runs = &self.shape.levels[level].runs;
+        let (Some(theirs_first), Some(theirs_last)) =
+            (runs.iter().position(is_theirs), runs.iter().rposition(is_theirs))
+        else {
+            return false;
+        };
+        first <= theirs_last && theirs_first <= last
     }
 
     fn nothing_uncovered(&self) -> Result<(), Rejection> {

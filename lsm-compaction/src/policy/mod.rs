@@ -173,19 +173,25 @@ fn push_down(
     while end < tables.len() && comes_along(&tables[end]) {
         end += 1;
     }
-    let taken = &tables[first..end];
-    let mut inputs = vec![InputLevel { level, tables: ids(taken) }];
     if !met.is_empty() {
-        inputs.push(InputLevel { level: level + 1, tables: ids(&below.tables[met]) });
+        let inputs = vec![
+            InputLevel { level, tables: ids(&tables[first..end]) },
+            InputLevel { level: level + 1, tables: ids(&below.tables[met]) },
+        ];
         return Some((inputs, Action::Merge));
     }
-    // Tombstones that reach the bottom are better left out than moved.
+    // Tombstones that reach the bottom are left out rather than moved.
     let something_below = |table: &TableShape| {
         let levels = shape.levels[level + 1..].iter();
         levels
             .flat_map(|level| &level.runs)
             .any(|run| !run.overlapping(&table.smallest, &table.largest).is_empty())
     };
-    let elides = taken.iter().any(|table| table.has_tombstones() && !something_below(table));
-    Some((inputs, if elides { Action::Merge } else { Action::Move }))
+    let elides = |table: &TableShape| table.has_tombstones() && !something_below(table);
+    if tables[first..end].iter().any(|table| elides(table)) {
+        // Alone, since a merge of several could span what lies between them in the next level.
+        let action = if elides(seed) { Action::Merge } else { Action::Move };
+        return Some((vec![InputLevel { level, tables: vec![seed.id] }], action));
+    }
+    Some((vec![InputLevel { level, tables: ids(&tables[first..end]) }], Action::Move))
 }

@@ -1,0 +1,134 @@
+//! Every policy, on trees that evolve at random with several compactions under way: picks are sound and
+//! deterministic, versions stay in order, and left alone the tree comes to rest without debt.
+
+mod tree;
+
+use lsm_compaction::{CompactionPolicy, LevelShape, Leveled, LeveledOptions, RunShape, TreeShape};
+use proptest::prelude::*;
+use tree::{Garbage, Tree};
+
+const TABLE_BYTES: u64 = 4;
+const KEYS: u16 = 300;
+
+fn policies() -> Vec<Box<dyn CompactionPolicy>> {
+    vec![Box::new(Leveled::new(LeveledOptions {
+        level_count: 4,
+        level0_runs_max: 3,
+        base_bytes: 16,
+        fanout: 3,
+        target_table_bytes: TABLE_BYTES,
+        compaction_bytes_max: 40,
+        tombstone_age_micros_max: 5_000_000,
+        ..LeveledOptions::default()
+    }))]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Flush(Vec<(u16, bool)>),
+    FlushRange(u16, u16),
+    Start,
+    Finish(usize),
+    Wait(u64),
+    Settle,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = prop_oneof![0..KEYS, 0..20_u16];
+    let writes = prop::collection::vec((key, prop::bool::weighted(0.3)), 1..20);
+    prop_oneof![
+        6 => writes.prop_map(Step::Flush),
+        2 => (0..KEYS, 1..20_u16).prop_map(|(first, count)| Step::FlushRange(first, count)),
+        6 => Just(Step::Start),
+        4 => (0..4_usize).prop_map(Step::Finish),
+        1 => (0..4_000_000_u64).prop_map(Step::Wait),
+        1 => Just(Step::Settle),
+    ]
+}
+
+fn run(policy: &dyn CompactionPolicy, steps: &[Step], garbage: Garbage, touching: bool) {
+    let mut tree = Tree::new(policy.level_count(), garbage, touching);
+    play(&mut tree, policy, steps);
+    tree.settle(policy, 2000);
+    assert_eq!(
+        policy.debt_bytes(&tree.shape),
+        0,
+        "{} rests with debt: {}",
+        policy.name(),
+        summary(&tree.shape)
+    );
+}
+
+fn summary(shape: &TreeShape) -> String {
+    let run = |run: &RunShape| format!("{} tables {} bytes", run.tables.len(), run.bytes());
+    let level = |level: &LevelShape| level.runs.iter().map(run).collect::<Vec<_>>();
+    format!("{:#?}", shape.levels.iter().map(level).collect::<Vec<_>>())
+}
+
+fn play(tree: &mut Tree, policy: &dyn CompactionPolicy, steps: &[Step]) {
+    for step in steps {
+        match step {
+            Step::Flush(writes) => tree.flush(writes, 8),
+            Step::FlushRange(first, count) => {
+                let writes: Vec<_> = (*first..(first + count).min(KEYS)).map(|key| (key, false)).collect();
+                tree.flush(&writes, 8);
+            }
+            Step::Start => {
+                if let Some(compaction) = tree.pick(policy) {
+                    tree.start(compaction);
+                }
+            }
+            Step::Finish(job) if tree.jobs() > 0 => tree.finish(job % tree.jobs()),
+            Step::Finish(_) => {}
+            Step::Wait(micros) => tree.shape.now_micros += micros,
+            Step::Settle => {
+                while tree.jobs() > 0 {
+                    tree.finish(0);
+                }
+                tree.settle(policy, 2000);
+            }
+        }
+        tree.check();
+    }
+    while tree.jobs() > 0 {
+        tree.finish(tree.jobs() - 1);
+        tree.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn every_policy_comes_to_rest(
+        steps in prop::collection::vec(step(), 1..80),
+        collect in any::<bool>(),
+        touching in any::<bool>(),
+    ) {
+        let garbage = if collect { Garbage::Collect } else { Garbage::Keep };
+        for policy in policies() {
+            run(&*policy, &steps, garbage, touching);
+        }
+    }
+
+    /// A tree that another policy left is brought into shape.
+    #[test]
+    fn every_policy_takes_over_from_every_other(
+        before in prop::collection::vec(step(), 1..40),
+        after in prop::collection::vec(step(), 1..40),
+        touching in any::<bool>(),
+    ) {
+        for first in policies() {
+            for second in policies() {
+                if first.drops_data() || second.drops_data() {
+                    continue;
+                }
+                let mut tree = Tree::new(first.level_count().max(second.level_count()), Garbage::Collect, touching);
+                play(&mut tree, &*first, &before);
+                play(&mut tree, &*second, &after);
+                tree.settle(&*second, 2000);
+                prop_assert_eq!(second.debt_bytes(&tree.shape), 0, "{} after {}: {}", second.name(), first.name(), summary(&tree.shape));
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One small story for each way in which a compaction can be wrong.
+
+use lsm_compaction::{
+    Action, Compaction, InputLevel, LevelShape, OutputRun, Reason, Rejection, RunShape, RunningShape,
+    TableShape, TreeShape, validate,
+};
+use std::sync::Arc;
+
+fn table(id: u64, smallest: &str, largest: &str) -> TableShape {
+    TableShape {
+        id,
+        smallest: smallest.into(),
+        largest: largest.into(),
+        bytes: 10,
+        entries: 10,
+        ..TableShape::default()
+    }
+}
+
+fn run(tables: &[(u64, &str, &str)]) -> RunShape {
+    RunShape { tables: tables.iter().map(|(id, a, b)| Arc::new(table(*id, a, b))).collect() }
+}
+
+/// Level 0: 9 [a-m], 8 [k-z], 7 [a-c]. Level 1: 4 [a-f] 5 [h-m] 6 [p-z]. Level 2: 2 [a-z]. Level 3: two runs,
+/// 1 [a-m] newer than 3 [n-z] and 10 [m-n] beside it.
+fn shape() -> TreeShape {
+    let level = |runs: Vec<RunShape>| LevelShape { runs };
+    TreeShape {
+        levels: vec![
+            level(vec![run(&[(9, "a", "m")]), run(&[(8, "k", "z")]), run(&[(7, "a", "c")])]),
+            level(vec![run(&[(4, "a", "f"), (5, "h", "m"), (6, "p", "z")])]),
+            level(vec![run(&[(2, "a", "z")])]),
+            level(vec![run(&[(1, "a", "m")]), run(&[(10, "k", "l"), (3, "n", "z")])]),
+        ],
+        ..TreeShape::default()
+    }
+}
+
+fn merge(inputs: &[(usize, &[u64])], output_level: usize, output_run: OutputRun) -> Compaction {
+    Compaction {
+        inputs: inputs
+            .iter()
+            .map(|(level, tables)| InputLevel { level: *level, tables: tables.to_vec() })
+            .collect(),
+        output_level,
+        output_run,
+        action: Action::Merge,
+        target_table_bytes: 100,
+        reason: Reason::Manual,
+    }
+}
+
+fn refused(compaction: &Compaction) -> Rejection {
+    validate(&shape(), compaction).expect_err("this compaction is unsound")
+}
+
+use OutputRun::{Join, NewRun};
+
+#[test]
+fn a_sound_one_is_accepted() {
+    let all: &[(usize, &[u64])] = &[(0, &[7, 8, 9]), (1, &[4, 5, 6])];
+    validate(&shape(), &merge(all, 1, Join)).unwrap();
+    validate(&shape(), &merge(&[(0, &[7]), (1, &[4])], 1, Join)).unwrap();
+    validate(&shape(), &merge(&[(1, &[5]), (2, &[2])], 2, Join)).unwrap();
+    validate(&shape(), &merge(&[(0, &[8, 9])], 0, NewRun)).unwrap();
+    validate(&shape(), &merge(&[(2, &[2])], 3, NewRun)).unwrap();
+}
+
+#[test]
+fn names_must_be_right() {
+    assert_eq!(refused(&merge(&[], 1, Join)), Rejection::NoInputs);
+    assert_eq!(refused(&merge(&[(0, &[])], 1, Join)), Rejection::NoInputs);
+    assert_eq!(refused(&merge(&[(0, &[7])], 4, Join)), Rejection::NoSuchLevel { level: 4, level_count: 4 });
+    assert_eq!(refused(&merge(&[(9, &[7])], 1, Join)), Rejection::NoSuchLevel { level: 9, level_count: 4 });
+    assert_eq!(refused(&merge(&[(0, &[4])], 1, Join)), Rejection::NoSuchTable { level: 0, table: 4 });
+    assert_eq!(refused(&merge(&[(0, &[7, 7])], 1, Join)), Rejection::NamedTwice { level: 0 });
+    assert_eq!(refused(&merge(&[(0, &[7]), (0, &[8])], 1, Join)), Rejection::NamedTwice { level: 0 });
+    let empty = Compaction { target_table_bytes: 0, ..merge(&[(0, &[8, 9])], 0, NewRun) };
+    assert_eq!(refused(&empty), Rejection::ZeroTableBytes);
+}
+
+#[test]
+fn data_never_goes_up_a_level() {
+    let upwards = merge(&[(2, &[2])], 1, Join);
+    assert_eq!(refused(&upwards), Rejection::Upwards { level: 2, output_level: 1 });
+}
+
+#[test]
+fn level_zero_takes_only_what_replaces_its_own_runs() {
+    assert_eq!(refused(&merge(&[(0, &[8, 9])], 0, Join)), Rejection::IntoLevelZero);
+}
+
+#[test]
+fn newer_data_does_not_sink_past_an_older_run() {
+    let lost = refused(&merge(&[(0, &[9]), (1, &[4, 5])], 1, Join));
+    assert_eq!(lost, Rejection::OrderLost { level: 0, input: 9, passed_level: 0, passed: 8 });
+    let message = lost.to_string();
+    assert!(message.contains("table 9 of level 0 cannot pass table 8 of level 0"), "{message}");
+}
+
+#[test]
+fn newer_data_does_not_sink_past_a_level_between() {
+    let lost = refused(&merge(&[(0, &[7]), (2, &[2])], 2, Join));
+    assert_eq!(lost, Rejection::OrderLost { level: 0, input: 7, passed_level: 1, passed: 4 });
+}
+
+#[test]
+fn joining_a_run_takes_in_what_it_overlaps() {
+    let lost = refused(&merge(&[(0, &[7])], 1, Join));
+    assert_eq!(lost, Rejection::OrderLost { level: 0, input: 7, passed_level: 1, passed: 4 });
+}
+
+#[test]
+fn older_data_does_not_rise_past_a_newer_run() {
+    let mut tree = shape();
+    tree.levels[0].runs[1] = run(&[(8, "b", "z")]);
+    let lost = validate(&tree, &merge(&[(0, &[7, 9])], 0, NewRun)).unwrap_err();
+    assert_eq!(lost, Rejection::OrderLost { level: 0, input: 7, passed_level: 0, passed: 8 });
+    let rises = merge(&[(3, &[1, 3])], 3, NewRun);
+    validate(&shape(), &rises).unwrap();
+    let mut tree = shape();
+    tree.levels[3].runs.insert(1, run(&[(11, "x", "y")]));
+    let lost = validate(&tree, &rises).unwrap_err();
+    assert_eq!(lost, Rejection::OrderLost { level: 3, input: 3, passed_level: 3, passed: 11 });
+}
+
+#[test]
+fn outputs_do_not_span_a_table_of_their_run() {
+    let mut tree = shape();
+    tree.levels[0].runs = vec![run(&[(8, "g", "g"), (9, "n", "n")])];
+    let spanning = merge(&[(0, &[8, 9])], 1, Join);
+    assert_eq!(validate(&tree, &spanning), Err(Rejection::RunOverlap { level: 1, table: 5 }));
+    // Moved one by one, they span nothing.
+    validate(&tree, &Compaction { action: Action::Move, ..spanning }).unwrap();
+}
+
+#[test]
+fn outputs_do_not_span_a_table_of_a_run_that_may_become_the_oldest() {
+    let mut tree = shape();
+    tree.levels[2].runs.clear();
+    tree.levels[3].runs = vec![run(&[(1, "m", "n")]), run(&[(10, "k", "l"), (3, "o", "p")])];
+    let spanning = merge(&[(3, &[3, 10])], 3, Join);
+    assert_eq!(validate(&tree, &spanning), Err(Rejection::RunOverlap { level: 3, table: 1 }));
+}
+
+#[test]
+fn outputs_keep_clear_of_what_is_running() {
+    let mut tree = shape();
+    tree.levels[1].runs.clear();
+    tree.levels[0].runs = vec![run(&[(9, "d", "e")])];
+    let moved = Compaction { action: Action::Move, ..merge(&[(0, &[9])], 1, Join) };
+    validate(&tree, &moved).unwrap();
+    let running = |output_run, smallest: &str, largest: &str| RunningShape {
+        output_level: 1,
+        output_run,
+        smallest: smallest.into(),
+        largest: largest.into(),
+        replaced: Vec::new(),
+    };
+    tree.running = vec![running(Join, "a", "c")];
+    validate(&tree, &moved).unwrap();
+    tree.running = vec![running(Join, "a", "z")];
+    assert_eq!(validate(&tree, &moved), Err(Rejection::RunningOverlap { level: 1 }));
+    tree.running = vec![running(NewRun, "a", "c")];
+    assert_eq!(validate(&tree, &moved), Err(Rejection::RunningOverlap { level: 1 }));
+}
+
+/// Found by the random test: whoever finished last would have stood before the other, although table 9 holds
+/// newer versions than table 1 of keys k and l.
+#[test]
+fn compactions_that_replace_parts_of_one_run_do_not_run_beside_each_other() {
+    let mut tree = shape();
+    tree.levels[0].runs = vec![run(&[(9, "k", "p")])];
+    tree.levels[1].runs = vec![run(&[(1, "a", "l"), (3, "n", "z")])];
+    let rewrite = merge(&[(1, &[1])], 1, NewRun);
+    validate(&tree, &rewrite).unwrap();
+    let sink = merge(&[(0, &[9]), (1, &[3])], 1, NewRun);
+    validate(&tree, &sink).unwrap();
+    tree.running.push(rewrite.running(&tree).unwrap());
+    Arc::make_mut(&mut tree.levels[1].runs[0].tables[0]).busy = true;
+    assert_eq!(validate(&tree, &sink), Err(Rejection::RunningOverlap { level: 1 }));
+    // Runs that are newer as a whole than those being replaced may be.
+    tree.levels[1].runs.insert(0, run(&[(11, "a", "z")]));
+    validate(&tree, &merge(&[(0, &[9]), (1, &[11])], 1, NewRun)).unwrap();
+}
+
+#[test]
+fn busy_tables_are_left_alone() {
+    let mut tree = shape();
+    Arc::make_mut(&mut tree.levels[1].runs[0].tables[0]).busy = true;
+    let busy = merge(&[(0, &[7]), (1, &[4])], 1, Join);
+    assert_eq!(validate(&tree, &busy), Err(Rejection::Busy { level: 1, table: 4 }));
+}
+
+#[test]
+fn tables_that_overlap_are_not_moved_into_one_run() {
+    let mut tree = shape();
+    tree.levels[1].runs.clear();
+    let moved = Compaction { action: Action::Move, ..merge(&[(0, &[8, 9])], 1, NewRun) };
+    tree.levels[0].runs.pop();
+    assert_eq!(validate(&tree, &moved), Err(Rejection::MoveOverlap { first: 9, second: 8 }));
+    let stays = Compaction { action: Action::Move, ..merge(&[(2, &[2])], 2, Join) };
+    assert_eq!(refused(&stays), Rejection::MoveWithinLevel { level: 2, table: 2 });
+}
+
+#[test]
+fn what_is_dropped_uncovers_nothing() {
+    let drop = |tables: &[u64]| Compaction { action: Action::Drop, ..merge(&[(3, tables)], 3, NewRun) };
+    validate(&shape(), &drop(&[3])).unwrap();
+    assert_eq!(refused(&drop(&[1])), Rejection::Uncovers { input: 1, uncovered: 10 });
+}
+
+#[test]
+fn neighbours_that_touch_are_told_from_overlap() {
+    // A range tombstone that was cut at g ends the first table exclusively there.
+    let mut tree = shape();
+    tree.levels[0].runs.clear();
+    tree.levels[1].runs = vec![run(&[(4, "a", "g"), (5, "g", "m")])];
+    tree.levels[2].runs.clear();
+    tree.levels[3].runs.clear();
+    validate(&tree, &merge(&[(1, &[4])], 1, Join)).unwrap();
+    assert!(merge(&[(1, &[4])], 1, Join).is_bottommost(&tree));
+    tree.levels[0].runs = vec![run(&[(9, "a", "g")])];
+    let lost = validate(&tree, &merge(&[(0, &[9]), (1, &[4])], 1, Join)).unwrap_err();
+    assert_eq!(lost, Rejection::OrderLost { level: 0, input: 9, passed_level: 1, passed: 5 });
+}
