@@ -1,1 +1,57 @@
 //! Immutable sorted table files: write once, find and scan fast, prove every byte.
+//!
+//! A table holds versions of keys in the order of internal keys. [`TableWriter`] takes them in that order and writes
+//! the file from front to back; [`Table`] finds the newest version of a key that a read may see, and
+//! [`TableCursor`] walks both ways. Any number of tables share one [`BlockCache`]. Every byte of a file is under a checksum
+//! that also knows which table it belongs to and where in it; [`Table::verify`] reads and proves all of them.
+//!
+//! ```
+//! use lsm_core::{Cursor, Entry, SEQUENCE_MAX, ValueKind, hash::key_hash, vfs::PosixFs};
+//! use lsm_sstable::{CursorAccess, Table, TableId, TableOpen, TableOptions, TableWriter};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! let path = directory.path().join("1.sst");
+//! let id = TableId(0x5eed); // random, never used again
+//! let mut writer = TableWriter::create(&PosixFs, &path, id, &TableOptions::default())?;
+//! for (key, value) in [("apple", "red"), ("lemon", "yellow"), ("plum", "blue")] {
+//!     let (key, value) = (key.as_bytes(), value.as_bytes());
+//!     writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value })?;
+//! }
+//! let meta = writer.finish()?;
+//!
+//! let table = Table::open(&PosixFs, &path, None, &TableOpen::expecting(&meta))?;
+//! let found = table.get(b"lemon", key_hash(b"lemon"), SEQUENCE_MAX)?;
+//! assert_eq!(found.map(|version| version.value), Some("yellow".into()));
+//!
+//! let mut cursor = table.cursor(CursorAccess::Cached);
+//! cursor.seek_for_prev(b"melon", 0);
+//! assert_eq!(cursor.entry().map(|entry| entry.key), Some(&b"lemon"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod block;
+mod cache;
+mod checksum;
+mod compression;
+mod file_header;
+mod filter;
+mod footer;
+mod index;
+mod meta;
+mod options;
+mod prefix;
+mod properties;
+mod range_tombstones;
+mod section;
+mod table;
+
+pub use cache::{BlockCache, CacheStats};
+pub use compression::Compression;
+pub use filter::{BloomFilter, FilterPolicy};
+pub use meta::{TableId, TableMeta};
+pub use options::{TableExpectation, TableOpen, TableOptions};
+pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor};
+pub use properties::Properties;
+pub use table::{CursorAccess, Table, TableCursor, TableValue, TableWriter};

@@ -1,0 +1,11 @@
+//! Data blocks: sorted runs of entries that are searched without being decoded.
+
+mod builder;
+mod frame;
+mod header;
+mod load;
+
+pub(crate) use builder::{BlockBuilder, ROWS_MAX};
+pub(crate) use frame::{Frame, Row, Shape};
+pub(crate) use header::BlockHeader;
+pub(crate) use load::load;

@@ -1,0 +1,30 @@
+//! Filters: a few bits a key that spare most reads of tables which do not have the key.
+
+mod bloom;
+
+use std::fmt::Debug;
+
+pub use bloom::BloomFilter;
+
+/// Builds and asks filters over key hashes.
+///
+/// # Contract
+///
+/// - `may_contain(&build(hashes), hash)` is true for every `hash` in `hashes`. Nothing else is promised, but each
+///   false yes costs a read.
+/// - `may_contain` must not panic and must answer `true` for bytes that `build` did not write.
+/// - `name` identifies the bytes of the filter: it is stored in each table, and a table whose filter has a name
+///   that the reader does not know is read without the filter. Parameters that `may_contain` needs belong into
+///   the bytes or the name.
+/// - All may be called from several threads at once.
+pub trait FilterPolicy: Send + Sync + Debug {
+    /// Name of the filter's format.
+    fn name(&self) -> &str;
+
+    /// The filter over `hashes`, which are [`lsm_core::hash::key_hash`] of all keys, and of all prefixes if the
+    /// table has a prefix extractor. A hash may occur more than once.
+    fn build(&self, hashes: &[u64]) -> Vec<u8>;
+
+    /// Whether a key with this hash may be in the set. `filter` starts at a multiple of 64 bytes in memory.
+    fn may_contain(&self, filter: &[u8], hash: u64) -> bool;
+}

@@ -1,0 +1,45 @@
+use std::fmt;
+
+use lsm_core::{SequenceNumber, Slice};
+
+/// Identity of a table: 128 random bits, drawn when it is written and never used again.
+///
+/// The id is in the file and in every checksum of it, so it survives links and copies, unlike a file number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u128);
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// What a list of tables (a manifest) keeps about each one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableMeta {
+    /// Identity.
+    pub id: TableId,
+    /// Length of the file in bytes.
+    pub file_bytes: u64,
+    /// CRC-64/NVME of the file up to its footer. The footer holds it, under a checksum of its own, so the pair
+    /// covers the whole file.
+    pub checksum: u64,
+    /// A user key at or below everything in the table, range tombstones included.
+    pub smallest: Slice,
+    /// A user key at or above everything in the table; the (exclusive) ends of range tombstones are included.
+    pub largest: Slice,
+    /// Number of entries, point tombstones included, range tombstones not.
+    pub entries: u64,
+    /// Number of entries that delete one key.
+    pub tombstones: u64,
+    /// Number of range tombstones as stored: cut into fragments that do not overlap.
+    pub range_tombstones: u64,
+    /// Lowest sequence number of entries and range tombstones.
+    pub smallest_sequence: SequenceNumber,
+    /// Highest sequence number of entries and range tombstones.
+    pub largest_sequence: SequenceNumber,
+    /// Sum of the lengths of all user keys.
+    pub raw_key_bytes: u64,
+    /// Sum of the lengths of all values.
+    pub raw_value_bytes: u64,
+}

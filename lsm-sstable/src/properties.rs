@@ -1,0 +1,129 @@
+//! What a table says about itself.
+//!
+//! ```text
+//! properties := count:varint  (name:bytes  value:bytes)*     bytes := length:varint byte*
+//! ```
+//!
+//! Names ascend and occur once. Values of numbers are varints. A reader passes over names that it does not know.
+
+use lsm_core::Slice;
+use lsm_core::coding::{Decoder, put_bytes, put_varint};
+
+use crate::{TableId, TableMeta};
+
+/// What a table says about itself beyond its [`TableMeta`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Name of the compression asked for; single blocks may be stored uncompressed.
+    pub compression: String,
+    /// Name of the filter, empty if there is none.
+    pub filter: String,
+    /// Name of the prefix extractor whose prefixes are in the filter, empty if there is none.
+    pub prefix_extractor: String,
+    /// Number of data blocks.
+    pub data_blocks: u64,
+    /// Bytes of all data blocks in the file.
+    pub data_bytes: u64,
+    /// Bytes of all data blocks before compression, without their headers.
+    pub raw_data_bytes: u64,
+    /// Number of distinct user keys among the entries.
+    pub distinct_keys: u64,
+}
+
+pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
+    let number = |value: u64| {
+        let mut out = Vec::new();
+        put_varint(&mut out, value);
+        out
+    };
+    let fields: [(&str, Vec<u8>); 16] = [
+        ("compression", properties.compression.clone().into_bytes()),
+        ("data.blocks", number(properties.data_blocks)),
+        ("data.bytes", number(properties.data_bytes)),
+        ("data.raw_bytes", number(properties.raw_data_bytes)),
+        ("entries", number(meta.entries)),
+        ("filter", properties.filter.clone().into_bytes()),
+        ("keys.distinct", number(properties.distinct_keys)),
+        ("keys.largest", meta.largest.to_vec()),
+        ("keys.raw_bytes", number(meta.raw_key_bytes)),
+        ("keys.smallest", meta.smallest.to_vec()),
+        ("prefix_extractor", properties.prefix_extractor.clone().into_bytes()),
+        ("range_tombstones", number(meta.range_tombstones)),
+        ("sequence.largest", number(meta.largest_sequence)),
+        ("sequence.smallest", number(meta.smallest_sequence)),
+        ("tombstones", number(meta.tombstones)),
+        ("values.raw_bytes", number(meta.raw_value_bytes)),
+    ];
+    let mut out = Vec::new();
+    put_varint(&mut out, fields.len() as u64);
+    for (name, value) in &fields {
+        put_bytes(&mut out, name.as_bytes());
+        put_bytes(&mut out, value);
+    }
+    out
+}
+
+/// Decodes the properties; what the footer knows better (id, length, checksum) is left at its default.
+pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), String> {
+    let mut rest = Decoder::new(payload);
+    let mut properties = Properties::default();
+    let mut meta = TableMeta { id: TableId::default(), ..TableMeta::default() };
+    let count = rest.varint().ok_or("properties have no count")?;
+    let mut previous: &[u8] = b"";
+    for _ in 0..count {
+        let (Some(name), Some(value)) = (rest.bytes(), rest.bytes()) else {
+            return Err("properties are cut short".into());
+        };
+        if name <= previous {
+            return Err(format!("property \"{}\" is out of order", name.escape_ascii()));
+        }
+        previous = name;
+        let malformed = || format!("property \"{}\" has a malformed value", name.escape_ascii());
+        let number = || {
+            let mut value = Decoder::new(value);
+            value.varint().filter(|_| value.is_empty()).ok_or_else(malformed)
+        };
+        let text = || String::from_utf8(value.to_vec()).map_err(|_| malformed());
+        match name {
+            b"compression" => properties.compression = text()?,
+            b"data.blocks" => properties.data_blocks = number()?,
+            b"data.bytes" => properties.data_bytes = number()?,
+            b"data.raw_bytes" => properties.raw_data_bytes = number()?,
+            b"entries" => meta.entries = number()?,
+            b"filter" => properties.filter = text()?,
+            b"keys.distinct" => properties.distinct_keys = number()?,
+            b"keys.largest" => meta.largest = Slice::copy_from(value),
+            b"keys.raw_bytes" => meta.raw_key_bytes = number()?,
+            b"keys.smallest" => meta.smallest = Slice::copy_from(value),
+            b"prefix_extractor" => properties.prefix_extractor = text()?,
+            b"range_tombstones" => meta.range_tombstones = number()?,
+            b"sequence.largest" => meta.largest_sequence = number()?,
+            b"sequence.smallest" => meta.smallest_sequence = number()?,
+            b"tombstones" => meta.tombstones = number()?,
+            b"values.raw_bytes" => meta.raw_value_bytes = number()?,
+            _ => {}
+        }
+    }
+    if rest.is_empty() {
+        Ok((properties, meta))
+    } else {
+        Err(format!("properties are followed by {} stray bytes", rest.rest().len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_survive_and_hostile_bytes_are_refused() {
+        let properties = Properties { filter: "bloom".into(), data_blocks: 3, ..Properties::default() };
+        let meta = TableMeta { entries: 300, largest: Slice::from("z"), ..TableMeta::default() };
+        let encoded = encode(&properties, &meta);
+        assert_eq!(decode(&encoded).unwrap(), (properties, meta));
+        for len in 0..encoded.len() {
+            assert!(decode(&encoded[..len]).is_err());
+        }
+        assert!(decode(&[0xff; 30]).is_err());
+    }
+}

@@ -1,0 +1,293 @@
+use std::sync::Arc;
+
+use lsm_core::{Cursor, Entry, Error, Result, SequenceNumber};
+
+use super::Table;
+use super::read::{self, KEPT_BUFFER_BYTES_MAX};
+use crate::block::{Frame, Row, Shape};
+
+/// How a cursor is going to be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CursorAccess {
+    /// Seeks and scans: blocks come from the cache if they are there. Blocks that a seek missed may enter it, those that
+    /// stepping missed do not; stepping on reads ahead, more the longer it goes on.
+    #[default]
+    Cached,
+    /// From one end to the other, once: reads [`TableCursor::SEQUENTIAL_READ_BYTES`] at a time past the cache.
+    Sequential,
+}
+
+/// A cursor over the entries of a table, in both directions. It keeps its table open.
+///
+/// It holds one block: a cached one by count, any other in a buffer of its own, which is reused from block to
+/// block, so that scanning allocates nothing.
+#[derive(Debug)]
+pub struct TableCursor {
+    table: Arc<Table>,
+    access: CursorAccess,
+    /// Number of the block held.
+    block: usize,
+    held: Held,
+    /// The frame, if `held` is `Own`; the front of it.
+    own: Vec<u8>,
+    shape: Shape,
+    row: Row,
+    is_positioned: bool,
+    error: Option<Error>,
+    ahead: ReadAhead,
+}
+
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Cached(Arc<[u8]>),
+    Own,
+}
+
+/// Bytes of the file around the current block.
+#[derive(Debug, Default)]
+struct ReadAhead {
+    buffer: Vec<u8>,
+    start: u64,
+    end: u64,
+    /// How much to read next time.
+    bytes: u64,
+}
+
+/// Which way a cursor steps, which is where it reads ahead; `Seek` reads one block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Towards {
+    Seek,
+    Next,
+    Previous,
+}
+
+impl TableCursor {
+    /// How much a sequential cursor reads at a time, and a cached one at most.
+    pub const SEQUENTIAL_READ_BYTES: u64 = 256 << 10;
+
+    /// What a cached cursor reads ahead at first.
+    const FIRST_READ_BYTES: u64 = 16 << 10;
+
+    pub(super) fn new(table: Arc<Table>, access: CursorAccess) -> Self {
+        Self {
+            table,
+            access,
+            block: 0,
+            held: Held::Nothing,
+            own: Vec::new(),
+            shape: Shape::default(),
+            row: Row::default(),
+            is_positioned: false,
+            error: None,
+            ahead: ReadAhead::default(),
+        }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    #[inline]
+    fn frame(&self) -> &[u8] {
+        match &self.held {
+            Held::Own => &self.own,
+            Held::Cached(frame) => frame,
+            Held::Nothing => &[],
+        }
+    }
+
+    #[inline]
+    fn stand_on(&mut self, row: usize) {
+        self.row = self.shape.row(self.frame(), row);
+        self.is_positioned = true;
+    }
+
+    fn stand_nowhere(&mut self) {
+        self.is_positioned = false;
+    }
+
+    /// Holds a block of the table; `false` if there is no such block or it cannot be read.
+    fn hold(&mut self, block: usize, towards: Towards) -> bool {
+        self.is_positioned = false;
+        if block >= self.table.index.block_count() {
+            return false;
+        }
+        if block == self.block && !matches!(self.held, Held::Nothing) {
+            return true;
+        }
+        match self.load(block, towards) {
+            Ok(held) => {
+                self.held = held;
+                self.block = block;
+                self.shape = Frame::new(self.frame()).shape();
+                true
+            }
+            Err(error) => {
+                self.held = Held::Nothing;
+                self.error = Some(error);
+                false
+            }
+        }
+    }
+
+    fn load(&mut self, block: usize, towards: Towards) -> Result<Held> {
+        let sequential = self.access == CursorAccess::Sequential;
+        if !sequential
+            && let Some(cached) = &self.table.cached
+            && let Some(frame) = cached.get(block)
+        {
+            return Ok(Held::Cached(frame));
+        }
+        let range = self.table.index.block_range(block);
+        if range.start < self.ahead.start || range.end > self.ahead.end {
+            self.read_ahead(block, towards)?;
+        }
+        let start = (range.start - self.ahead.start) as usize;
+        let end = (range.end - self.ahead.start) as usize;
+        let frame_bytes =
+            read::decode_block(&self.table, range.start, &self.ahead.buffer[start..end], &mut self.own)?;
+        if towards == Towards::Seek
+            && !sequential
+            && let Some(cached) = &self.table.cached
+            && let Some(frame) = cached.offer(block, &self.own[..frame_bytes])
+        {
+            return Ok(Held::Cached(frame));
+        }
+        Ok(Held::Own)
+    }
+
+    /// Reads the block, and, unless this is a seek, as many whole blocks beyond it as fit the window.
+    fn read_ahead(&mut self, block: usize, towards: Towards) -> Result<()> {
+        let ahead = &mut self.ahead;
+        let index = &self.table.index;
+        ahead.bytes = match (self.access, towards) {
+            (CursorAccess::Sequential, _) => Self::SEQUENTIAL_READ_BYTES,
+            (CursorAccess::Cached, Towards::Seek) => 0,
+            // The first step over a block's end reads a little ahead, the next ones more and more.
+            (CursorAccess::Cached, _) => {
+                (ahead.bytes * 4).clamp(Self::FIRST_READ_BYTES, Self::SEQUENTIAL_READ_BYTES)
+            }
+        };
+        let mut range = index.block_range(block);
+        let (mut first, mut last) = (block, block);
+        loop {
+            let wider = match towards {
+                Towards::Previous if first > 0 => {
+                    first -= 1;
+                    index.block_range(first).start..range.end
+                }
+                Towards::Next | Towards::Seek if last + 1 < index.block_count() => {
+                    last += 1;
+                    range.start..index.block_range(last).end
+                }
+                _ => break,
+            };
+            if wider.end - wider.start > ahead.bytes {
+                break;
+            }
+            range = wider;
+        }
+        // Until the bytes are there, nothing is.
+        (ahead.start, ahead.end) = (0, 0);
+        if ahead.buffer.len() > 2 * KEPT_BUFFER_BYTES_MAX {
+            ahead.buffer = Vec::new();
+        }
+        read::read_range(&self.table, range.clone(), &mut ahead.buffer)?;
+        (ahead.start, ahead.end) = (range.start, range.end);
+        Ok(())
+    }
+
+    /// Stands on the first row of a block, if there is such a block.
+    fn enter_front(&mut self, block: usize, towards: Towards) {
+        if self.hold(block, towards) {
+            self.stand_on(0);
+        }
+    }
+
+    /// Stands on the last row of the block before `block`, if there is one.
+    fn enter_back(&mut self, block: usize, towards: Towards) {
+        match block.checked_sub(1) {
+            Some(before) if self.hold(before, towards) => self.stand_on(self.shape.rows() - 1),
+            _ => self.stand_nowhere(),
+        }
+    }
+}
+
+impl Cursor for TableCursor {
+    fn first(&mut self) {
+        self.error = None;
+        self.enter_front(0, Towards::Seek);
+    }
+
+    fn last(&mut self) {
+        self.error = None;
+        self.enter_back(self.table.index.block_count(), Towards::Seek);
+    }
+
+    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.error = None;
+        let block = self.table.index.find(key, sequence);
+        if !self.hold(block, Towards::Seek) {
+            return;
+        }
+        let row = Frame::new(self.frame()).lower_bound(key, sequence);
+        if row < self.shape.rows() {
+            self.stand_on(row);
+        } else {
+            self.enter_front(block + 1, Towards::Seek);
+        }
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.error = None;
+        let block = self.table.index.find(key, sequence);
+        if !self.hold(block, Towards::Seek) {
+            return;
+        }
+        let row = Frame::new(self.frame()).lower_bound(key, sequence);
+        if row < self.shape.rows() {
+            self.stand_on(row);
+            if self.row.sequence() == sequence && self.row.key(self.frame()) == key {
+                return;
+            }
+        }
+        match row.checked_sub(1) {
+            Some(before) => self.stand_on(before),
+            None => self.enter_back(block, Towards::Seek),
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) {
+        if !self.is_positioned {
+            return;
+        }
+        if self.row.index + 1 < self.shape.rows() {
+            self.row = self.shape.row_after(self.frame(), &self.row);
+        } else {
+            self.enter_front(self.block + 1, Towards::Next);
+        }
+    }
+
+    #[inline]
+    fn prev(&mut self) {
+        if !self.is_positioned {
+            return;
+        }
+        match self.row.index.checked_sub(1) {
+            Some(before) => self.row = self.shape.row(self.frame(), before),
+            None => self.enter_back(self.block, Towards::Previous),
+        }
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<Entry<'_>> {
+        if self.is_positioned { self.row.entry(self.frame()) } else { None }
+    }
+
+    fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+}

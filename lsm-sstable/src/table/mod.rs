@@ -1,0 +1,11 @@
+//! Tables: the writer, the open table, its cursor.
+
+mod cursor;
+mod open;
+mod read;
+mod reader;
+mod writer;
+
+pub use cursor::{CursorAccess, TableCursor};
+pub use reader::{Table, TableValue};
+pub use writer::TableWriter;

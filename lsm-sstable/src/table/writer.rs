@@ -1,0 +1,361 @@
+//! Writes a table file from front to back; nothing is ever patched.
+//!
+//! ```text
+//! table := file header  block*  [filter]  [range tombstones]  index  properties  footer
+//! ```
+//!
+//! | part | drawn in | checksum |
+//! |---|---|---|
+//! | file header, 64 bytes | `file_header.rs` | CRC-32 |
+//! | data blocks | `block/header.rs` | CRC-32 each, seeded with table id and offset |
+//! | filter: the bytes of the filter policy | `section.rs`, `filter/bloom.rs` | the same |
+//! | range tombstones | `section.rs`, `range_tombstones.rs` | the same |
+//! | index | `section.rs`, `index.rs` | the same |
+//! | properties | `section.rs`, `properties.rs` | the same |
+//! | footer, 128 bytes | `footer.rs` | the same; it holds a CRC-64 of everything before it |
+//!
+//! Integers are little-endian, offsets have 64 bits.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_core::checksum::Checksum;
+use lsm_core::hash::key_hash;
+use lsm_core::key::{self, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstone};
+use lsm_core::vfs::{Vfs, VfsFile};
+use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
+
+use crate::block::{BlockBuilder, ROWS_MAX};
+use crate::checksum::BlockChecksum;
+use crate::compression::Compressor;
+use crate::file_header;
+use crate::footer::{FOOTER_BYTES, Footer};
+use crate::index::IndexBuilder;
+use crate::range_tombstones;
+use crate::section::{SectionTag, put_section};
+use crate::{Properties, TableId, TableMeta, TableOptions, properties};
+
+/// Writes one table. Entries are added in order; the file is complete, and durable, when [`TableWriter::finish`]
+/// returns. The directory is for the caller to sync.
+///
+/// After an error the writer is of no more use: [`TableWriter::abandon`] it and remove the file.
+pub struct TableWriter {
+    output: Output,
+    options: TableOptions,
+    checksum: BlockChecksum,
+    compressor: Compressor,
+    block: BlockBuilder,
+    index: IndexBuilder,
+    /// Last entry of the last finished block.
+    block_end_key: Vec<u8>,
+    block_end_sequence: Option<SequenceNumber>,
+    /// Of the last entry.
+    last_sequence: Option<SequenceNumber>,
+    hashes: Vec<u64>,
+    last_prefix: Option<Vec<u8>>,
+    range_tombstones: Vec<RangeTombstone>,
+    meta: TableMeta,
+    properties: Properties,
+}
+
+/// The file, the bytes that wait to be written to it, and the checksum of all before them.
+struct Output {
+    file: Arc<dyn VfsFile>,
+    path: Arc<std::path::PathBuf>,
+    buffer: Vec<u8>,
+    buffer_bytes_max: usize,
+    written_bytes: u64,
+    checksum: Checksum,
+}
+
+impl Output {
+    /// Where the next byte goes.
+    fn offset(&self) -> u64 {
+        self.written_bytes + self.buffer.len() as u64
+    }
+
+    fn write_if_full(&mut self) -> Result<()> {
+        if self.buffer.len() < self.buffer_bytes_max { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.checksum.update(&self.buffer);
+        self.file.write_at(&self.buffer, self.written_bytes).map_err(|error| self.error("write", error))?;
+        // The disk works while the next blocks are built, and the sync at the end has little left to do.
+        self.file.start_writeback(self.written_bytes, self.buffer.len() as u64);
+        self.written_bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * self.buffer_bytes_max);
+        Ok(())
+    }
+
+    fn error(&self, operation: &'static str, source: std::io::Error) -> Error {
+        Error::Io { operation, path: Arc::clone(&self.path), source: Arc::new(source) }
+    }
+}
+
+impl TableWriter {
+    /// Creates the file, which must not exist. `id` must be random and never used before: checksums and cache
+    /// tell tables apart by it.
+    pub fn create(vfs: &dyn Vfs, path: &Path, id: TableId, options: &TableOptions) -> Result<Self> {
+        options.check()?;
+        let compressor = Compressor::new(options.compression)?;
+        let file = vfs.create_new(path).map_err(|error| Error::io("create", path, error))?;
+        let mut buffer = Vec::with_capacity(options.write_buffer_bytes + 2 * options.block_bytes);
+        buffer.extend_from_slice(&file_header::encode(id));
+        let output = Output {
+            file,
+            path: Arc::new(path.to_owned()),
+            buffer,
+            buffer_bytes_max: options.write_buffer_bytes,
+            written_bytes: 0,
+            checksum: Checksum::new(),
+        };
+        Ok(Self {
+            output,
+            options: options.clone(),
+            checksum: BlockChecksum::new(id),
+            compressor,
+            block: BlockBuilder::default(),
+            index: IndexBuilder::default(),
+            block_end_key: Vec::new(),
+            block_end_sequence: None,
+            last_sequence: None,
+            hashes: Vec::new(),
+            last_prefix: None,
+            range_tombstones: Vec::new(),
+            meta: TableMeta { id, smallest_sequence: SEQUENCE_MAX, ..TableMeta::default() },
+            properties: Properties {
+                compression: options.compression.name().into(),
+                ..Properties::default()
+            },
+        })
+    }
+
+    /// Adds an entry, which must come after all others in the order of internal keys: user key ascending, sequence number descending.
+    #[inline]
+    pub fn add(&mut self, entry: Entry<'_>) -> Result<()> {
+        let is_new_key = self.check(&entry)?;
+        let entry_bytes = entry.key.len() + entry.value.len() + 2;
+        if self.block.rows() > 0
+            && (self.block.record_bytes() + entry_bytes > self.options.block_bytes
+                || self.block.rows() == ROWS_MAX)
+        {
+            self.finish_block()?;
+        }
+        if is_new_key {
+            self.properties.distinct_keys += 1;
+            if self.options.filter.is_some() {
+                self.hashes.push(key_hash(entry.key));
+                if self.options.prefix_extractor.is_some() {
+                    self.add_prefix(entry.key);
+                }
+            }
+        }
+        self.block.add(entry);
+        self.last_sequence = Some(entry.sequence);
+        self.meta.entries += 1;
+        self.meta.tombstones += u64::from(entry.kind.is_tombstone());
+        self.meta.smallest_sequence = self.meta.smallest_sequence.min(entry.sequence);
+        self.meta.largest_sequence = self.meta.largest_sequence.max(entry.sequence);
+        self.meta.raw_key_bytes += entry.key.len() as u64;
+        self.meta.raw_value_bytes += entry.value.len() as u64;
+        Ok(())
+    }
+
+    /// Adds a range tombstone: everything in `[start, end)` older than `sequence` is deleted. In any order, with
+    /// respect to the entries too. An empty range is refused. Tombstones that overlap are stored as fragments:
+    /// `n` of which all overlap take time and space of `n²`, those of a
+    /// [`FragmentedRangeTombstones`] that do not, of `n`.
+    pub fn add_range_tombstone(&mut self, start: &[u8], end: &[u8], sequence: SequenceNumber) -> Result<()> {
+        if start >= end {
+            return Err(Error::invalid(format!(
+                "range tombstone from \"{}\" to \"{}\" is empty",
+                start.escape_ascii(),
+                end.escape_ascii()
+            )));
+        }
+        if end.len() > KEY_BYTES_MAX || start.len() > KEY_BYTES_MAX || sequence > SEQUENCE_MAX {
+            return Err(Error::invalid("range tombstone has too long a key or too high a sequence number"));
+        }
+        self.range_tombstones.push(RangeTombstone { start: start.into(), end: end.into(), sequence });
+        self.meta.smallest_sequence = self.meta.smallest_sequence.min(sequence);
+        self.meta.largest_sequence = self.meta.largest_sequence.max(sequence);
+        Ok(())
+    }
+
+    /// About how long the file would be if it were finished now.
+    pub fn estimated_bytes(&self) -> u64 {
+        let filter_bytes = self.hashes.len() + self.hashes.len() / 4;
+        let rest = self.block.record_bytes() + filter_bytes + self.index.estimated_bytes() + FOOTER_BYTES;
+        self.output.offset() + rest as u64
+    }
+
+    /// Entries added so far.
+    pub fn entry_count(&self) -> u64 {
+        self.meta.entries
+    }
+
+    /// Writes the rest and syncs the file. What is returned belongs into a manifest.
+    pub fn finish(mut self) -> Result<TableMeta> {
+        if self.block.rows() > 0 {
+            self.finish_block()?;
+        }
+        let range_tombstones = FragmentedRangeTombstones::new(std::mem::take(&mut self.range_tombstones));
+        self.complete_meta(&range_tombstones);
+        let data_end = self.output.offset();
+        self.properties.data_bytes = data_end - file_header::FILE_HEADER_BYTES as u64;
+        self.properties.data_blocks = self.index.block_count() as u64;
+
+        let filter_bytes = self.put_filter();
+        let mut range_tombstone_bytes = 0;
+        if !range_tombstones.is_empty() {
+            let payload = range_tombstones::encode(&range_tombstones);
+            range_tombstone_bytes = self.put(SectionTag::RangeTombstones, &payload);
+        }
+        let payload = self.index.encode();
+        let index_bytes = self.put(SectionTag::Index, &payload);
+        let payload = properties::encode(&self.properties, &self.meta);
+        let properties_bytes = self.put(SectionTag::Properties, &payload);
+
+        self.output.write()?;
+        let footer = Footer {
+            data_end,
+            filter_bytes,
+            range_tombstone_bytes,
+            index_bytes,
+            properties_bytes,
+            file_bytes: self.output.offset() + FOOTER_BYTES as u64,
+            body_checksum: self.output.checksum.value(),
+            id: self.meta.id,
+        };
+        self.output.buffer.extend_from_slice(&footer.encode());
+        self.output.write()?;
+        self.output.file.sync_data().map_err(|error| self.output.error("sync", error))?;
+        self.meta.file_bytes = footer.file_bytes;
+        self.meta.checksum = footer.body_checksum;
+        Ok(self.meta)
+    }
+
+    /// Closes the file as it is. The caller removes it.
+    pub fn abandon(self) {
+        drop(self);
+    }
+
+    /// Checks lengths and order; returns whether the entry is the first of its user key.
+    #[inline]
+    fn check(&self, entry: &Entry<'_>) -> Result<bool> {
+        let last_key = self.last_key();
+        let order = match self.last_sequence {
+            None => Some(true),
+            Some(last_sequence) => match last_key.cmp(entry.key) {
+                std::cmp::Ordering::Less => Some(true),
+                std::cmp::Ordering::Equal if entry.sequence < last_sequence => Some(false),
+                _ => None,
+            },
+        };
+        match order {
+            Some(is_new_key)
+                if entry.key.len() <= KEY_BYTES_MAX
+                    && entry.value.len() as u64 <= VALUE_BYTES_MAX
+                    && entry.sequence <= SEQUENCE_MAX =>
+            {
+                Ok(is_new_key)
+            }
+            _ => Err(self.refusal(entry)),
+        }
+    }
+
+    #[cold]
+    fn refusal(&self, entry: &Entry<'_>) -> Error {
+        let (last_key, last_sequence) = (self.last_key(), self.last_sequence.unwrap_or_default());
+        if entry.key.len() > KEY_BYTES_MAX {
+            Error::invalid(format!("key has {} bytes, {KEY_BYTES_MAX} are allowed", entry.key.len()))
+        } else if entry.value.len() as u64 > VALUE_BYTES_MAX {
+            Error::invalid(format!("value has {} bytes, {VALUE_BYTES_MAX} are allowed", entry.value.len()))
+        } else if entry.sequence > SEQUENCE_MAX {
+            Error::invalid(format!("sequence number {} exceeds 56 bits", entry.sequence))
+        } else {
+            debug_assert!(key::compare(last_key, last_sequence, entry.key, entry.sequence).is_ge());
+            Error::invalid(format!(
+                "entry \"{}\" at {} is out of order after \"{}\" at {last_sequence}",
+                entry.key.escape_ascii(),
+                entry.sequence,
+                last_key.escape_ascii()
+            ))
+        }
+    }
+
+    #[inline]
+    fn last_key(&self) -> &[u8] {
+        if self.block.rows() > 0 { self.block.last_key() } else { &self.block_end_key }
+    }
+
+    #[inline(never)]
+    fn finish_block(&mut self) -> Result<()> {
+        let offset = self.output.offset();
+        let first_key = self.block.first_key();
+        let last = self.block_end_sequence.map(|sequence| (&self.block_end_key[..], sequence));
+        self.index.add(last, first_key)?;
+        if last.is_none() {
+            self.meta.smallest = Slice::copy_from(first_key);
+        }
+        self.block_end_key.clear();
+        self.block_end_key.extend_from_slice(self.block.last_key());
+        self.block_end_sequence = self.last_sequence;
+        let raw_bytes =
+            self.block.finish(&mut self.output.buffer, &mut self.compressor, self.checksum, offset);
+        self.properties.raw_data_bytes += raw_bytes as u64;
+        self.index.set_block_bytes(self.output.offset() - offset);
+        self.output.write_if_full()
+    }
+
+    fn add_prefix(&mut self, key: &[u8]) {
+        let Some(extractor) = &self.options.prefix_extractor else { return };
+        let Some(prefix) = extractor.prefix(key) else { return };
+        if self.last_prefix.as_deref() == Some(prefix) {
+            return;
+        }
+        self.hashes.push(key_hash(prefix));
+        let last_prefix = self.last_prefix.get_or_insert_default();
+        last_prefix.clear();
+        last_prefix.extend_from_slice(prefix);
+    }
+
+    fn complete_meta(&mut self, range_tombstones: &FragmentedRangeTombstones) {
+        let meta = &mut self.meta;
+        meta.largest = Slice::copy_from(&self.block_end_key);
+        meta.range_tombstones = range_tombstones::count(range_tombstones);
+        if let Some((start, end)) = range_tombstones.bounds() {
+            let has_entries = meta.entries > 0;
+            if !has_entries || *start < *meta.smallest {
+                meta.smallest = Slice::copy_from(start);
+            }
+            if !has_entries || *end > *meta.largest {
+                meta.largest = Slice::copy_from(end);
+            }
+        } else if meta.entries == 0 {
+            meta.smallest_sequence = 0;
+        }
+    }
+
+    /// Writes the filter section, if there is to be one; returns its length.
+    fn put_filter(&mut self) -> u64 {
+        let Some(policy) = self.options.filter.as_ref().filter(|_| !self.hashes.is_empty()) else { return 0 };
+        self.properties.filter = policy.name().into();
+        if let Some(extractor) = &self.options.prefix_extractor {
+            self.properties.prefix_extractor = extractor.name();
+        }
+        let filter = policy.build(&self.hashes);
+        self.hashes = Vec::new();
+        self.put(SectionTag::Filter, &filter)
+    }
+
+    /// Writes a section; returns its length.
+    fn put(&mut self, tag: SectionTag, payload: &[u8]) -> u64 {
+        let offset = self.output.offset();
+        put_section(&mut self.output.buffer, tag, payload, self.checksum, offset);
+        self.output.offset() - offset
+    }
+}
