@@ -32,12 +32,19 @@
 
 mod compaction;
 pub mod garbage;
+mod manual;
 mod policy;
 mod shape;
+mod sink;
 mod validate;
 
 pub use compaction::{Action, Compaction, InputLevel, OutputRun, Reason};
 pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, OlderTables, OlderVersions};
-pub use policy::{CompactionPolicy, Leveled, LeveledOptions};
+
+pub use manual::{ManualOptions, manual};
+pub use policy::{
+    CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
+    SizeTiered, SizeTieredOptions,
+};
 pub use shape::{LevelShape, RunShape, RunningShape, TableShape, TreeShape};
 pub use validate::{Rejection, validate};

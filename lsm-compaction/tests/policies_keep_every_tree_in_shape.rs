@@ -3,24 +3,46 @@
 
 mod tree;
 
-use lsm_compaction::{CompactionPolicy, LevelShape, Leveled, LeveledOptions, RunShape, TreeShape};
+use lsm_compaction::{
+    CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, LevelShape, Leveled,
+    LeveledOptions, ManualOptions, RunShape, SizeTiered, SizeTieredOptions, TreeShape, manual, validate,
+};
 use proptest::prelude::*;
-use tree::{Garbage, Tree};
+use std::ops::Bound;
+use tree::{Garbage, Tree, key};
 
 const TABLE_BYTES: u64 = 4;
 const KEYS: u16 = 300;
 
 fn policies() -> Vec<Box<dyn CompactionPolicy>> {
-    vec![Box::new(Leveled::new(LeveledOptions {
-        level_count: 4,
-        level0_runs_max: 3,
-        base_bytes: 16,
-        fanout: 3,
-        target_table_bytes: TABLE_BYTES,
-        compaction_bytes_max: 40,
-        tombstone_age_micros_max: 5_000_000,
-        ..LeveledOptions::default()
-    }))]
+    vec![
+        Box::new(Leveled::new(LeveledOptions {
+            level_count: 4,
+            level0_runs_max: 3,
+            base_bytes: 16,
+            fanout: 3,
+            target_table_bytes: TABLE_BYTES,
+            compaction_bytes_max: 40,
+            tombstone_age_micros_max: 5_000_000,
+            ..LeveledOptions::default()
+        })),
+        Box::new(LazyLeveled::new(LazyLeveledOptions {
+            level_count: 5,
+            level0_runs_max: 3,
+            base_bytes: 16,
+            runs_max: 3,
+            last_fanout: 2,
+            target_table_bytes: TABLE_BYTES,
+            tombstone_age_micros_max: 5_000_000,
+        })),
+        Box::new(SizeTiered::new(SizeTieredOptions {
+            runs_max: 4,
+            target_table_bytes: TABLE_BYTES,
+            tombstone_age_micros_max: 5_000_000,
+            ..SizeTieredOptions::default()
+        })),
+        Box::new(Fifo::new(FifoOptions { bytes_max: 100, time_to_live_micros: 5_000_000 })),
+    ]
 }
 
 #[derive(Clone, Debug)]
@@ -107,7 +129,44 @@ proptest! {
     ) {
         let garbage = if collect { Garbage::Collect } else { Garbage::Keep };
         for policy in policies() {
-            run(&*policy, &steps, garbage, touching);
+            run(&*policy, &steps, if policy.drops_data() { Garbage::Keep } else { garbage }, touching);
+        }
+    }
+
+    /// Whatever tree a policy made, a manual compaction brings the range to the bottom and its tombstones out.
+    #[test]
+    fn a_manual_compaction_of_any_tree_ends_at_the_bottom(
+        steps in prop::collection::vec(step(), 1..60),
+        first in 0..KEYS,
+        count in 1..KEYS,
+        touching in any::<bool>(),
+    ) {
+        for policy in policies().into_iter().filter(|policy| !policy.drops_data()) {
+            let mut tree = Tree::new(policy.level_count(), Garbage::Collect, touching);
+            play(&mut tree, &*policy, &steps);
+            let options = ManualOptions {
+                target_table_bytes: TABLE_BYTES,
+                compaction_bytes_max: 30,
+                rewritten_since: tree.next_id(),
+            };
+            let (first, end) = (key(first), key(first.saturating_add(count)));
+            let range = (Bound::Included(&*first), Bound::Excluded(&*end));
+            let mut left = 1000;
+            while let Some(compaction) = manual(&tree.shape, range, &options) {
+                validate(&tree.shape, &compaction).unwrap();
+                tree.start(compaction);
+                tree.finish(0);
+                tree.check();
+                left -= 1;
+                prop_assert!(left > 0, "no end: {}", summary(&tree.shape));
+            }
+            let last = policy.level_count() - 1;
+            for (level, table) in tree.shape.tables() {
+                if *table.largest >= *first && *table.smallest < *end {
+                    prop_assert_eq!(level, last);
+                    prop_assert_eq!(table.tombstones, 0);
+                }
+            }
         }
     }
 

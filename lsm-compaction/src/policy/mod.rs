@@ -1,8 +1,14 @@
 //! Policies: pure functions from the shape of a tree to the next compaction.
 
+mod fifo;
+mod lazy_leveled;
 mod leveled;
+mod size_tiered;
 
+pub use fifo::{Fifo, FifoOptions};
+pub use lazy_leveled::{LazyLeveled, LazyLeveledOptions};
 pub use leveled::{Leveled, LeveledOptions};
+pub use size_tiered::{SizeTiered, SizeTieredOptions};
 
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape, validate};
 use lsm_core::Slice;
@@ -92,7 +98,7 @@ impl TombstoneBounds {
             return Some(Reason::TombstoneAge);
         }
         let dense = u128::from(table.tombstones) * 100
-            >= u128::from(table.entries.max(1)) * u128::from(self.percent_max);
+            >= u128::from(table.entries.max(1)).saturating_mul(u128::from(self.percent_max));
         (dense && table.tombstones > 0).then_some(Reason::TombstoneDensity)
     }
 }
@@ -194,4 +200,78 @@ fn push_down(
         return Some((vec![InputLevel { level, tables: vec![seed.id] }], action));
     }
     Some((vec![InputLevel { level, tables: ids(&tables[first..end]) }], Action::Move))
+}
+
+/// A compaction of whole runs into one run of `output_level`: a move if they come from other levels and are
+/// disjoint, else a merge.
+fn output_of_runs(
+    shape: &TreeShape,
+    inputs: Vec<InputLevel>,
+    output_level: usize,
+    target_table_bytes: u64,
+    reason: Reason,
+) -> Option<Compaction> {
+    let merge = Compaction {
+        inputs,
+        output_level,
+        output_run: OutputRun::NewRun,
+        action: Action::Merge,
+        target_table_bytes,
+        reason,
+    };
+    // Tombstones that reach the bottom are left out rather than moved.
+    let tombstones = merge.input_tables(shape).iter().any(|(_, table)| table.has_tombstones());
+    let elides = tombstones && merge.is_bottommost(shape);
+    let moved = Compaction { action: Action::Move, ..merge.clone() };
+    accepted(shape, moved).filter(|_| !elides).or_else(|| accepted(shape, merge))
+}
+
+/// Moves the oldest run of level 0 into the one run of the last level if it overlaps nothing that is older, which
+/// is what keys written in order come to.
+fn move_to_the_bottom(shape: &TreeShape, reason: Reason) -> Option<Compaction> {
+    let deepest = shape.levels.iter().rposition(|level| !level.runs.is_empty())?;
+    let last = deepest.max(2).min(shape.levels.len() - 1);
+    let oldest = shape.levels[0].runs.last()?;
+    if shape.levels[last].runs.len() > 1 || oldest.tables.iter().any(|table| table.has_tombstones()) {
+        return None;
+    }
+    accepted(
+        shape,
+        Compaction {
+            inputs: vec![InputLevel { level: 0, tables: ids(&oldest.tables) }],
+            output_level: last,
+            output_run: OutputRun::Join,
+            action: Action::Move,
+            target_table_bytes: 0,
+            reason,
+        },
+    )
+}
+
+/// Rewrites one table of the oldest run of the tree, which ends `level`, to be rid of its tombstones: only a
+/// snapshot can have kept them there, so that a table that was just written is left alone for a while.
+fn rewrite_oldest_run(
+    shape: &TreeShape,
+    level: usize,
+    bounds: TombstoneBounds,
+    target_table_bytes: u64,
+) -> Option<Compaction> {
+    let retry_micros = retry_micros(bounds.age_micros_max);
+    shape.levels[level].runs.last()?.tables.iter().find_map(|table| {
+        let reason = bounds.reason(table, shape.now_micros)?;
+        if table.busy || shape.now_micros.saturating_sub(table.created_micros) < retry_micros {
+            return None;
+        }
+        accepted(
+            shape,
+            Compaction {
+                inputs: vec![InputLevel { level, tables: vec![table.id] }],
+                output_level: level,
+                output_run: OutputRun::Join,
+                action: Action::Merge,
+                target_table_bytes,
+                reason,
+            },
+        )
+    })
 }

@@ -133,6 +133,10 @@ impl Tree {
         self.jobs.push((compaction, running, bottommost));
     }
 
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
     pub(crate) fn jobs(&self) -> usize {
         self.jobs.len()
     }

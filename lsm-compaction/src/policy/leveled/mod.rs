@@ -3,9 +3,9 @@ mod targets;
 
 use self::targets::Targets;
 use super::{
-    CompactionPolicy, TombstoneBounds, accepted, bounds_of, consolidate, ids, push_down, retry_micros,
+    CompactionPolicy, TombstoneBounds, accepted, bounds_of, consolidate, ids, push_down, rewrite_oldest_run,
 };
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, TreeShape};
+use crate::{Compaction, InputLevel, OutputRun, Reason, TreeShape};
 
 /// One run per level, each level a fixed factor larger than the one above: the policy that reads least and keeps
 /// the least garbage, at the price of rewriting most.
@@ -155,30 +155,7 @@ impl Leveled {
                 }
             }
         }
-        self.rewrite_last(shape, targets.last)
-    }
-
-    /// The last level holds tombstones only if a snapshot kept them; from time to time it is worth another try.
-    fn rewrite_last(&self, shape: &TreeShape, last: usize) -> Option<Compaction> {
-        let bounds = self.bounds();
-        let retry_micros = retry_micros(bounds.age_micros_max);
-        shape.levels[last].tables().find_map(|table| {
-            let reason = bounds.reason(table, shape.now_micros)?;
-            if table.busy || shape.now_micros.saturating_sub(table.created_micros) < retry_micros {
-                return None;
-            }
-            accepted(
-                shape,
-                Compaction {
-                    inputs: vec![InputLevel { level: last, tables: vec![table.id] }],
-                    output_level: last,
-                    output_run: OutputRun::Join,
-                    action: Action::Merge,
-                    target_table_bytes: self.options.target_table_bytes,
-                    reason,
-                },
-            )
-        })
+        rewrite_oldest_run(shape, targets.last, bounds, self.options.target_table_bytes)
     }
 }
 

@@ -1,0 +1,327 @@
+use super::{
+    CompactionPolicy, TombstoneBounds, accepted, consolidate, ids, move_to_the_bottom, output_of_runs,
+    rewrite_oldest_run,
+};
+use crate::sink::Sink;
+use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
+use lsm_core::Slice;
+
+/// Tiers above one leveled last level (Dayan and Idreos, SIGMOD 2018): nearly as few rewrites as size-tiered, and
+/// nearly as little garbage as leveled, because most data is in the one run of the last level.
+///
+/// A tier is merged whole into the next once it has [`runs_max`](LazyLeveledOptions::runs_max) runs. The lowest
+/// tier is merged into the last level piece by piece: one table of its oldest run, with what newer runs hold of
+/// the same keys, and what it meets below. How many tiers there are follows from the size of the last level.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LazyLeveled {
+    options: LazyLeveledOptions,
+}
+
+/// Settings of [`LazyLeveled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LazyLeveledOptions {
+    /// Levels, level 0 included: 2 or more. Default 7.
+    pub level_count: usize,
+    /// Runs in level 0 that start a compaction. Default 4.
+    pub level0_runs_max: usize,
+    /// Bytes in level 0 that start a compaction; about [`level0_runs_max`](Self::level0_runs_max) memtables.
+    /// Default 256 MiB.
+    pub base_bytes: u64,
+    /// Runs in a tier that are merged into the next: 2 or more. Default 8.
+    pub runs_max: usize,
+    /// How many times larger the last level is than the lowest tier, about. Default 4.
+    pub last_fanout: u64,
+    /// Size of a table. Default 64 MiB.
+    pub target_table_bytes: u64,
+    /// Age at which a tombstone is sent to the next level, again and again down to the last, in microseconds.
+    /// Default 7 days.
+    pub tombstone_age_micros_max: u64,
+}
+
+impl Default for LazyLeveledOptions {
+    fn default() -> Self {
+        Self {
+            level_count: 7,
+            level0_runs_max: 4,
+            base_bytes: 256 << 20,
+            runs_max: 8,
+            last_fanout: 4,
+            target_table_bytes: 64 << 20,
+            tombstone_age_micros_max: 7 * 24 * 3600 * 1_000_000,
+        }
+    }
+}
+
+/// Which levels are in use.
+struct Tiers {
+    /// The first below level 0; those between should be empty.
+    base: usize,
+    last: usize,
+    /// Bytes that the lowest tier may hold.
+    lowest_bytes_max: u64,
+}
+
+/// What has to happen to a level.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Surplus {
+    /// All its runs become one run of the next level.
+    Runs,
+    /// Piece by piece, this much joins the last level.
+    Bytes(u64),
+}
+
+impl LazyLeveled {
+    /// A policy with these settings; values out of range are taken as the nearest one that works.
+    pub fn new(options: LazyLeveledOptions) -> Self {
+        Self {
+            options: LazyLeveledOptions {
+                level_count: options.level_count.max(2),
+                level0_runs_max: options.level0_runs_max.max(1),
+                base_bytes: options.base_bytes.max(1),
+                runs_max: options.runs_max.max(2),
+                last_fanout: options.last_fanout.max(1),
+                target_table_bytes: options.target_table_bytes.max(1),
+                ..options
+            },
+        }
+    }
+
+    /// The settings in force.
+    pub fn options(&self) -> &LazyLeveledOptions {
+        &self.options
+    }
+
+    /// `shape` has at least two levels.
+    fn tiers(&self, shape: &TreeShape) -> Tiers {
+        let deepest = shape.levels.iter().rposition(|level| !level.runs.is_empty()).unwrap_or(0);
+        let last = deepest.max(self.options.level_count.min(shape.levels.len()) - 1);
+        let base_bytes = self.options.base_bytes;
+        let wanted = shape.levels[last].bytes() / self.options.last_fanout;
+        let mut tiers = 0;
+        let mut tier_bytes = base_bytes;
+        while tier_bytes < wanted && tiers + 1 < last {
+            tiers += 1;
+            tier_bytes = tier_bytes.saturating_mul(self.options.runs_max as u64);
+        }
+        Tiers { base: last - tiers, last, lowest_bytes_max: wanted.max(base_bytes) }
+    }
+
+    fn level_zero_is_full(&self, shape: &TreeShape) -> bool {
+        let level = &shape.levels[0];
+        level.runs.len() >= self.options.level0_runs_max || level.bytes() >= self.options.base_bytes
+    }
+
+    /// What `level`, neither the first nor the last, has too much of.
+    fn surplus(&self, shape: &TreeShape, tiers: &Tiers, level: usize) -> Option<Surplus> {
+        let runs = shape.levels[level].runs.len();
+        if runs == 0 {
+            return None;
+        }
+        let stale = level < tiers.base;
+        if level + 1 < tiers.last {
+            return (stale || runs >= self.options.runs_max).then_some(Surplus::Runs);
+        }
+        let bytes = shape.levels[level].bytes();
+        let bytes_max = if stale { 0 } else { tiers.lowest_bytes_max };
+        // Pieces leave holes in the runs, so that twice as many cost a read no more than full ones would.
+        let too_many_runs = runs >= 2 * self.options.runs_max;
+        let surplus = bytes.saturating_sub(bytes_max).max(u64::from(too_many_runs));
+        (surplus > 0).then_some(Surplus::Bytes(surplus))
+    }
+
+    /// All free runs of a tier, from the oldest on, become one run further down.
+    fn pick_runs(
+        &self,
+        shape: &TreeShape,
+        level: usize,
+        output_level: usize,
+        reason: Reason,
+    ) -> Option<Compaction> {
+        let runs = &shape.levels[level].runs;
+        let free = runs.iter().rev().take_while(|run| !run.is_busy()).count();
+        let tables = ids(runs[runs.len() - free..].iter().flat_map(|run| &run.tables));
+        let inputs = vec![InputLevel { level, tables }];
+        output_of_runs(shape, inputs, output_level, self.options.target_table_bytes, reason)
+    }
+
+    fn pick_level_zero(&self, shape: &TreeShape, tiers: &Tiers, reason: Reason) -> Option<Compaction> {
+        if let Some(compaction) = move_to_the_bottom(shape, Reason::Level0) {
+            return Some(compaction);
+        }
+        let stale = (1..tiers.base).find(|level| !shape.levels[*level].runs.is_empty());
+        let output_level = stale.unwrap_or(tiers.base);
+        if output_level < tiers.last {
+            return self.pick_runs(shape, 0, output_level, reason);
+        }
+        let runs = &shape.levels[0].runs;
+        let free = runs.iter().rev().take_while(|run| !run.is_busy()).count();
+        let first_run = runs.len() - free;
+        let tables = || runs[first_run..].iter().flat_map(|run| &run.tables);
+        let (smallest, largest) = super::bounds_of(tables())?;
+        accepted(shape, self.sink(0, first_run, output_level, reason).merge(shape, smallest, largest))
+    }
+
+    fn sink(&self, level: usize, first_run: usize, output_level: usize, reason: Reason) -> Sink {
+        let target_table_bytes = self.options.target_table_bytes;
+        Sink { level, first_run, output_level, target_table_bytes, reason }
+    }
+
+    /// One piece of the lowest tier joins the last level: a table of the oldest run, the one that meets the
+    /// fewest bytes there beside what the tier holds of its keys.
+    fn pick_piece(&self, shape: &TreeShape, level: usize) -> Option<Compaction> {
+        let (oldest, newer) = shape.levels[level].runs.split_last()?;
+        let empty = RunShape::default();
+        let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
+        let mut candidates: Vec<(u128, u64, usize)> = Vec::new();
+        for (index, table) in oldest.tables.iter().enumerate().filter(|(_, table)| !table.busy) {
+            let bytes_in = |run: &RunShape| -> u64 {
+                let range = run.overlapping(&table.smallest, &table.largest);
+                run.tables[range].iter().map(|table| table.bytes).sum()
+            };
+            let bytes = table.bytes + newer.iter().map(bytes_in).sum::<u64>();
+            let ratio = (u128::from(bytes_in(below)) << 32) / u128::from(bytes.max(1));
+            candidates.push((ratio, table.id, index));
+        }
+        candidates.sort_unstable();
+        candidates.into_iter().find_map(|(_, _, index)| self.piece(shape, level, index))
+    }
+
+    /// The table at `index` of the oldest run of the lowest tier, with what newer runs hold between the bounds of
+    /// what it meets below.
+    fn piece(&self, shape: &TreeShape, level: usize, index: usize) -> Option<Compaction> {
+        let runs = &shape.levels[level].runs;
+        let (oldest, newer) = runs.split_last()?;
+        let seed = &oldest.tables[index];
+        let below = shape.levels[level + 1].runs.first();
+        let met = below.map_or(&[][..], |run| &run.tables[run.overlapping(&seed.smallest, &seed.largest)]);
+        let (smallest, largest) = super::bounds_of(met.iter().chain([seed]))?;
+        let within = |table: &crate::TableShape| table.smallest >= *smallest && table.largest <= *largest;
+        let mut tables = vec![seed.id];
+        // From old to new, a table comes along if it lies in the piece and passes nothing that stays; below, what
+        // only touches the piece stays.
+        let mut passed: Vec<(&Slice, &Slice)> = below.map_or_else(Vec::new, |run| {
+            let near = run.tables[run.overlapping(smallest, largest)].iter();
+            let stays = near.filter(|table| met.iter().all(|other| other.id != table.id));
+            stays.map(|table| (&table.smallest, &table.largest)).collect()
+        });
+        for run in std::iter::once(oldest).chain(newer.iter().rev()) {
+            let mut stay = Vec::new();
+            for table in run.tables[run.overlapping(smallest, largest)].iter().filter(|t| t.id != seed.id) {
+                let free = passed.iter().all(|(smallest, largest)| !table.overlaps(smallest, largest));
+                if free && !table.busy && within(table) {
+                    tables.push(table.id);
+                } else {
+                    stay.push((&table.smallest, &table.largest));
+                }
+            }
+            passed.extend(stay);
+        }
+        let mut inputs = vec![InputLevel { level, tables }];
+        let alone = met.is_empty() && inputs[0].tables.len() == 1;
+        if !met.is_empty() {
+            inputs.push(InputLevel { level: level + 1, tables: ids(met) });
+        }
+        let merge = Compaction {
+            inputs,
+            output_level: level + 1,
+            output_run: OutputRun::Join,
+            action: Action::Merge,
+            target_table_bytes: self.options.target_table_bytes,
+            reason: Reason::LevelBytes,
+        };
+        let action = if alone && !seed.has_tombstones() { Action::Move } else { Action::Merge };
+        accepted(shape, Compaction { action, ..merge })
+    }
+
+    fn pick_tombstones(&self, shape: &TreeShape, tiers: &Tiers) -> Option<Compaction> {
+        let bounds =
+            TombstoneBounds { age_micros_max: self.options.tombstone_age_micros_max, percent_max: u64::MAX };
+        for level in 0..tiers.last {
+            for (first_run, run) in shape.levels[level].runs.iter().enumerate() {
+                let aged = |table: &&std::sync::Arc<crate::TableShape>| bounds.aged(table, shape.now_micros);
+                let Some(table) = run.tables.iter().find(aged) else { continue };
+                let pick = match level {
+                    0 => self.pick_level_zero(shape, tiers, Reason::TombstoneAge),
+                    _ if level + 1 < tiers.last => {
+                        self.pick_runs(shape, level, level + 1, Reason::TombstoneAge)
+                    }
+                    _ => {
+                        let sink = self.sink(level, first_run, tiers.last, Reason::TombstoneAge);
+                        accepted(shape, sink.merge(shape, &table.smallest, &table.largest))
+                    }
+                };
+                if pick.is_some() {
+                    return pick;
+                }
+            }
+        }
+        rewrite_oldest_run(shape, tiers.last, bounds, self.options.target_table_bytes)
+    }
+}
+
+impl CompactionPolicy for LazyLeveled {
+    fn name(&self) -> &'static str {
+        "lazy-leveled"
+    }
+
+    fn level_count(&self) -> usize {
+        self.options.level_count
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        if shape.levels.len() < 2 {
+            return None;
+        }
+        let tiers = self.tiers(shape);
+        let consolidated = consolidate(shape, tiers.last, self.options.target_table_bytes);
+        if consolidated.is_some() {
+            return consolidated;
+        }
+        if self.level_zero_is_full(shape)
+            && let Some(compaction) = self.pick_level_zero(shape, &tiers, Reason::Level0)
+        {
+            return Some(compaction);
+        }
+        for level in 1..tiers.last {
+            let pick = match self.surplus(shape, &tiers, level) {
+                None => None,
+                Some(Surplus::Runs) => self.pick_runs(shape, level, level + 1, Reason::RunCount),
+                Some(Surplus::Bytes(_)) => self.pick_piece(shape, level),
+            };
+            if pick.is_some() {
+                return pick;
+            }
+        }
+        self.pick_tombstones(shape, &tiers)
+    }
+
+    fn debt_bytes(&self, shape: &TreeShape) -> u64 {
+        if shape.levels.len() < 2 {
+            return 0;
+        }
+        let tiers = self.tiers(shape);
+        let last_bytes = shape.levels[tiers.last].bytes();
+        let mut debt: u128 = 0;
+        if shape.levels[tiers.last].runs.len() > 1 {
+            debt += u128::from(last_bytes);
+        }
+        if self.level_zero_is_full(shape) {
+            debt += u128::from(shape.levels[0].bytes());
+            if tiers.base == tiers.last {
+                debt += u128::from(last_bytes);
+            }
+        }
+        for level in 1..tiers.last {
+            let bytes = u128::from(shape.levels[level].bytes());
+            debt += match self.surplus(shape, &tiers, level) {
+                None => 0,
+                Some(Surplus::Runs) => bytes,
+                Some(Surplus::Bytes(surplus)) => {
+                    let surplus = u128::from(surplus);
+                    surplus + surplus * u128::from(last_bytes) / bytes.max(1)
+                }
+            };
+        }
+        u64::try_from(debt).unwrap_or(u64::MAX)
+    }
+}
