@@ -1,6 +1,5 @@
 //! Figures of the log: buffered appends, recovery, synced appends by several threads.
 
-#![expect(missing_docs, reason = "criterion generates functions")]
 #![expect(clippy::disallowed_methods, reason = "benchmarks run on real threads")]
 
 use std::hint::black_box;

@@ -88,7 +88,7 @@ impl Chain {
     }
 
     /// The segment of this number.
-    fn find(&self, number: u64) -> Option<usize> {
+    pub(crate) fn find(&self, number: u64) -> Option<usize> {
         self.segments.binary_search_by_key(&number, |listed| listed.number).ok()
     }
 

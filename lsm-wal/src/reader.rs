@@ -9,7 +9,7 @@ use crate::damage;
 use crate::directory::LogFile;
 use crate::record::RecordType;
 use crate::report::Dropped;
-use crate::segment;
+use crate::segment::{self, SegmentHeader};
 use crate::source::{Found, FoundRecord, Record, Source};
 use crate::{CleanClose, Position, RecoveryMode, RecoveryReport, window};
 
@@ -114,6 +114,35 @@ impl WalReader {
         let chain = Chain::read(&*vfs, directory, mode)?;
         let first = chain.first(from)?;
         let claimed = claimed_synced.max(clean.map_or(Position::ZERO, |clean| clean.end));
+        let mut reader = Self::new(vfs, directory, chain, first, mode)?;
+        reader.from = from;
+        reader.claimed = reader.claimed.max(claimed.0);
+        reader.clean = clean;
+        Ok(reader)
+    }
+
+    /// Reads from a segment's beginning on, the records that begin at or after `from`.
+    pub(crate) fn open_at(
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        segment: u64,
+        from: Position,
+        mode: RecoveryMode,
+    ) -> Result<Self> {
+        let chain = Chain::read(&*vfs, directory, mode)?;
+        let first = chain.find(segment);
+        let mut reader = Self::new(vfs, directory, chain, first, mode)?;
+        reader.from = from;
+        Ok(reader)
+    }
+
+    fn new(
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        chain: Chain,
+        first: Option<usize>,
+        mode: RecoveryMode,
+    ) -> Result<Self> {
         let files: Vec<String> = chain.files.iter().map(|file| file.name()).collect();
         let next_segment = chain.files.iter().map(|file| file.number()).max().unwrap_or(0) + 1;
         let mut reader = Self {
@@ -126,11 +155,11 @@ impl WalReader {
             windows: Vec::new(),
             windows_of: None,
             cursor: Cursor { position: 0, checksum: 0 },
-            from,
+            from: Position::ZERO,
             until: None,
-            claimed: claimed.0,
+            claimed: 0,
             mode,
-            clean,
+            clean: None,
             finished: false,
             trace: Trace::default(),
             pausing: false,
@@ -188,9 +217,10 @@ impl WalReader {
         found.map(|_| self.trace.joint)
     }
 
-    /// The index of the segment where reading began.
-    pub(crate) fn first_segment(&self) -> Option<usize> {
-        self.first
+    /// The segments that were read, oldest first, their headers.
+    pub(crate) fn read_segments(&self) -> impl Iterator<Item = &SegmentHeader> {
+        let next = |&index: &usize| self.chain.successor(index);
+        std::iter::successors(self.first, next).filter_map(|index| self.chain.header(index))
     }
 
     fn advance(&mut self) -> Result<Option<(Place, FoundRecord)>> {

@@ -24,11 +24,19 @@ pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn 
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {
             vfs.create_dir(directory).map_err(|error| Error::io("create the directory", directory, error))?;
-            if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                directory::sync(vfs, parent)?;
-            }
         }
         Err(error) => return Err(Error::io("look at", directory, error)),
+    }
+    // Also of a directory that was there: whoever created it may have died before this.
+    if let Some(parent) = directory.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match vfs.sync_dir(parent) {
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+                return Err(Error::io("sync the directory", parent, error));
+            }
+            // One that may not be listed by us was not created by us.
+            _ => {}
+        }
     }
     let path = directory.join("LOCK");
     vfs.lock(&path).map_err(|error| Error::io("lock", &path, error))
@@ -36,63 +44,55 @@ pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn 
 
 /// Recovers a log and returns a writer that goes on after it.
 pub(crate) fn recover(site: &Site, env: &dyn Env) -> Result<(Writer, RecoveryReport)> {
-    let mut reader = open(site, Position::ZERO)?;
+    let Site { vfs, directory, options } = site;
+    let (zero, mode) = (Position::ZERO, options.recovery);
+    let mut reader = WalReader::open(Arc::clone(vfs), directory, zero, zero, mode, None)?;
     while reader.next()?.is_some() {}
     let report = reader.report().clone();
     let number = report.next_segment;
-    // What is known to be durable, and stands in segments as it should.
-    let weak = reader.trace().first_weak.map_or(report.end, Position);
-    let sound = report.synced.min(weak).clamp(report.start, report.end);
     let writer = if report.segment == 0 {
         Writer::begin(site.clone(), number, Origin::root(report.end, env), VecDeque::new())?
-    } else if sound == report.end {
-        let joint = Joint {
-            segment: report.segment,
-            bytes: report.length,
-            checksum: report.checksum,
-            position: report.end.0,
-        };
-        Writer::begin(site.clone(), number, Origin::after(joint, env), live(&reader, report.segment))?
     } else {
-        rewrite(site, env, number, sound, &reader)?
+        // What is known to be durable, and stands in segments as it should.
+        let weak = reader.trace().first_weak.map_or(report.end, Position);
+        let sound = report.synced.min(weak).clamp(report.start, report.end);
+        let (mut tail, joint) = find_joint(site, &reader, sound)?;
+        let origin = Origin::after(joint, env);
+        let kept = reader.read_segments().take_while(|header| header.number <= joint.segment);
+        let live = kept.map(|header| Live { number: header.number, start: header.start }).collect();
+        if sound == report.end {
+            Writer::begin(site.clone(), number, origin, live)?
+        } else {
+            let mut rewrite = Rewrite::begin(site.clone(), number, origin, live)?;
+            while let Some(record) = tail.next()? {
+                rewrite.append(record.tag, record.payload)?;
+            }
+            rewrite.finish()?
+        }
     };
     clean_up(site, &reader, &writer)?;
     Ok((writer, report))
 }
 
-fn open(site: &Site, from: Position) -> Result<WalReader> {
+/// Where the log can be continued at `sound`, and a reader of what follows.
+///
+/// A segment whose records are known to be durable has a durable header. One that begins where they end may not,
+/// so its predecessor is continued; if there is none, its header is written once more.
+fn find_joint(site: &Site, whole: &WalReader, sound: Position) -> Result<(WalReader, Joint)> {
     let Site { vfs, directory, options } = site;
-    WalReader::open(Arc::clone(vfs), directory, from, Position::ZERO, options.recovery, None)
-}
-
-/// The segments from where a reader began up to the one that is continued.
-fn live(reader: &WalReader, last: u64) -> VecDeque<Live> {
-    let mut live = VecDeque::new();
-    let chain = reader.chain();
-    let mut index = reader.first_segment();
-    while let Some(header) = index.and_then(|index| chain.header(index)) {
-        if header.number > last {
-            break;
-        }
-        live.push_back(Live { number: header.number, start: header.start });
-        index = index.and_then(|index| chain.successor(index));
+    let changed = || Error::corruption(directory, 0, "the log changed while it was read");
+    let first = whole.read_segments().next().copied().ok_or_else(changed)?;
+    let header = whole.read_segments().take_while(|header| header.start < sound.0).last().unwrap_or(&first);
+    let mut reader = WalReader::open_at(Arc::clone(vfs), directory, header.number, sound, options.recovery)?;
+    let joint = reader.find_joint()?.filter(|joint| joint.position == sound.0).ok_or_else(changed)?;
+    if header.start == sound.0 {
+        let path = LogFile::Segment(header.number).path(directory);
+        let file = vfs.open_write(&path).map_err(|error| Error::io("open", &path, error))?;
+        file.write_at(&header.encode(), 0).map_err(|error| Error::io("write to", &path, error))?;
+        file.sync_data().map_err(|error| Error::io("sync", &path, error))?;
+        directory::sync(&**vfs, directory)?;
     }
-    live
-}
-
-/// Writes everything from `sound` on into a new, synced segment, which takes effect by its name.
-fn rewrite(site: &Site, env: &dyn Env, number: u64, sound: Position, whole: &WalReader) -> Result<Writer> {
-    let mut reader = open(site, sound)?;
-    let joint = reader
-        .find_joint()?
-        .filter(|joint| joint.position == sound.0)
-        .ok_or_else(|| Error::corruption(&site.directory, 0, "the log changed while it was read"))?;
-    let live = live(whole, joint.segment);
-    let mut rewrite = Rewrite::begin(site.clone(), number, Origin::after(joint, env), live)?;
-    while let Some(record) = reader.next()? {
-        rewrite.append(record.tag, record.payload)?;
-    }
-    rewrite.finish()
+    Ok((reader, joint))
 }
 
 /// Removes what is no longer part of the log, and sets aside what holds dropped records.

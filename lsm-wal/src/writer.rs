@@ -441,7 +441,8 @@ impl Writer {
         if let Some(cause) = &self.stopped {
             return Err(Error::Stopped { cause: Arc::clone(cause) });
         }
-        if self.synced == self.end.position {
+        // A segment that was entered has to be synced, with or without records.
+        if self.synced == self.end.position && self.unsynced.is_empty() {
             return Ok(None);
         }
         self.flush(0)?;
