@@ -1,0 +1,362 @@
+//! A write batch, and its encoding as the payload of one log record.
+//!
+//! ```text
+//! payload   := count:u32 op*count
+//! op        := kind:u8 keyspace:varint key:bytes            Delete, KeyspaceClear (empty key)
+//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, RangeDelete (the value is the end, exclusive)
+//! bytes     := length:varint byte*length
+//! ```
+//!
+//! The record's tag is the sequence number of the first operation; each operation takes the next one.
+
+use std::sync::Arc;
+
+use lsm_core::coding::{Decoder, put_bytes, put_varint};
+use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use lsm_core::{SequenceNumber, ValueKind};
+
+use crate::keyspace::Keyspace;
+use crate::{Error, Result};
+
+const COUNT_BYTES: usize = 4;
+
+/// Writes that become visible and durable together or not at all, across keyspaces.
+///
+/// Operations take effect in the order in which they were added. The batch is encoded as it is filled; committing
+/// it copies it once.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lsm_engine::Db::open(dir.path())?;
+/// let mut batch = lsm_engine::WriteBatch::new();
+/// batch.put("a", "1").put("b", "2").delete("c").delete_range("x".."y");
+/// db.write(batch)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WriteBatch {
+    payload: Vec<u8>,
+    count: u32,
+    /// The first operation that could not be added; committing reports it.
+    invalid: Option<Error>,
+    /// The database whose keyspaces are named, so that ids of another are not mistaken for its own.
+    database: Option<u64>,
+}
+
+impl Default for WriteBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WriteBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self { payload: vec![0; COUNT_BYTES], count: 0, invalid: None, database: None }
+    }
+
+    /// Sets `key` to `value` in the default keyspace.
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+        self.push(0, ValueKind::Put, key.as_ref(), Some(value.as_ref()));
+        self
+    }
+
+    /// Deletes `key` from the default keyspace.
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.push(0, ValueKind::Delete, key.as_ref(), None);
+        self
+    }
+
+    /// Deletes all keys from `range.start` up to `range.end`, exclusive, from the default keyspace.
+    pub fn delete_range<K: AsRef<[u8]>>(&mut self, range: std::ops::Range<K>) -> &mut Self {
+        self.push_range(0, range.start.as_ref(), range.end.as_ref());
+        self
+    }
+
+    /// Sets `key` to `value` in `keyspace`.
+    pub fn put_in(
+        &mut self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> &mut Self {
+        self.claim(keyspace);
+        self.push(keyspace.id(), ValueKind::Put, key.as_ref(), Some(value.as_ref()));
+        self
+    }
+
+    /// Deletes `key` from `keyspace`.
+    pub fn delete_in(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
+        self.claim(keyspace);
+        self.push(keyspace.id(), ValueKind::Delete, key.as_ref(), None);
+        self
+    }
+
+    /// Deletes all keys from `range.start` up to `range.end`, exclusive, from `keyspace`.
+    pub fn delete_range_in<K: AsRef<[u8]>>(
+        &mut self,
+        keyspace: &Keyspace,
+        range: std::ops::Range<K>,
+    ) -> &mut Self {
+        self.claim(keyspace);
+        self.push_range(keyspace.id(), range.start.as_ref(), range.end.as_ref());
+        self
+    }
+
+    /// Number of operations.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there are no operations.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes that the batch takes in the log.
+    pub fn encoded_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Empties the batch, keeping its buffer.
+    pub fn clear(&mut self) {
+        self.payload.clear();
+        self.payload.extend_from_slice(&[0; COUNT_BYTES]);
+        self.count = 0;
+        self.invalid = None;
+        self.database = None;
+    }
+
+    pub(crate) fn database(&self) -> Option<u64> {
+        self.database
+    }
+
+    /// The payload for the log, or why an operation could not be added.
+    pub(crate) fn finish(&mut self) -> Result<&[u8]> {
+        if let Some(error) = &self.invalid {
+            return Err(error.clone());
+        }
+        let (count, _) = self.payload.split_at_mut(COUNT_BYTES);
+        count.copy_from_slice(&self.count.to_le_bytes());
+        Ok(&self.payload)
+    }
+
+    fn claim(&mut self, keyspace: &Keyspace) {
+        let database = keyspace.database_id();
+        if *self.database.get_or_insert(database) != database {
+            self.refuse(Error::invalid("a batch names keyspaces of two databases"));
+        }
+    }
+
+    fn push_range(&mut self, keyspace: u32, start: &[u8], end: &[u8]) {
+        match check_range(start, end) {
+            Ok(()) => self.push(keyspace, ValueKind::RangeDelete, start, Some(end)),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    pub(crate) fn push(&mut self, keyspace: u32, kind: ValueKind, key: &[u8], value: Option<&[u8]>) {
+        let checked = check_key(key).and_then(|()| check_value(value.unwrap_or_default()));
+        match (checked, self.count.checked_add(1)) {
+            (Ok(()), Some(count)) => {
+                encode_op(&mut self.payload, keyspace, kind, key, value);
+                self.count = count;
+            }
+            (Ok(()), None) => self.refuse(Error::TooLarge {
+                what: "batch",
+                bytes: self.payload.len() as u64,
+                bytes_max: self.payload.len() as u64,
+            }),
+            (Err(error), _) => self.refuse(error),
+        }
+    }
+
+    fn refuse(&mut self, error: Error) {
+        self.invalid.get_or_insert(error);
+    }
+}
+
+/// Fails for a key over the limit.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(Error::TooLarge {
+            what: "key",
+            bytes: key.len() as u64,
+            bytes_max: KEY_BYTES_MAX as u64,
+        });
+    }
+    Ok(())
+}
+
+/// Fails for a value over the limit.
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() as u64 > VALUE_BYTES_MAX {
+        return Err(Error::TooLarge { what: "value", bytes: value.len() as u64, bytes_max: VALUE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Fails for a range that ends before it starts. An empty range is fine and means nothing.
+pub(crate) fn check_range(start: &[u8], end: &[u8]) -> Result<()> {
+    check_key(start)?;
+    check_key(end)?;
+    if start > end {
+        return Err(Error::InvalidArgument(inverted(start, end)));
+    }
+    Ok(())
+}
+
+pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Arc<str> {
+    format!("the range from \"{}\" to \"{}\" ends before it starts", start.escape_ascii(), end.escape_ascii())
+        .into()
+}
+
+/// Writes the payload of a batch of one operation into `out`, replacing what is there.
+#[inline]
+pub(crate) fn encode_single(
+    out: &mut Vec<u8>,
+    keyspace: u32,
+    kind: ValueKind,
+    key: &[u8],
+    value: Option<&[u8]>,
+) {
+    out.clear();
+    out.extend_from_slice(&1_u32.to_le_bytes());
+    encode_op(out, keyspace, kind, key, value);
+}
+
+#[inline]
+fn encode_op(out: &mut Vec<u8>, keyspace: u32, kind: ValueKind, key: &[u8], value: Option<&[u8]>) {
+    out.push(kind as u8);
+    put_varint(out, u64::from(keyspace));
+    put_bytes(out, key);
+    if let Some(value) = value {
+        put_bytes(out, value);
+    }
+}
+
+/// One operation of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation<'a> {
+    /// When it takes effect.
+    pub sequence: SequenceNumber,
+    /// In which keyspace.
+    pub keyspace: u32,
+    /// What it does.
+    pub kind: ValueKind,
+    /// To which key; the start of a range delete.
+    pub key: &'a [u8],
+    /// With what; the end of a range delete.
+    pub value: &'a [u8],
+}
+
+/// Reads the payload of a log record. Yields `Err` with what is wrong, once, if it is malformed.
+#[derive(Clone, Debug)]
+pub struct Operations<'a> {
+    decoder: Decoder<'a>,
+    left: u32,
+    sequence: SequenceNumber,
+    failed: bool,
+}
+
+impl<'a> Operations<'a> {
+    /// A reader of `payload`, whose record had the tag `first_sequence`.
+    pub fn new(payload: &'a [u8], first_sequence: SequenceNumber) -> Self {
+        let mut decoder = Decoder::new(payload);
+        let left = decoder.u32();
+        Self { decoder, left: left.unwrap_or(0), sequence: first_sequence, failed: left.is_none() }
+    }
+
+    fn read(&mut self) -> Option<Operation<'a>> {
+        let kind = ValueKind::from_u8(self.decoder.u8()?)?;
+        let keyspace = u32::try_from(self.decoder.varint()?).ok()?;
+        let key = self.decoder.bytes()?;
+        let value = match kind {
+            ValueKind::Put | ValueKind::RangeDelete => self.decoder.bytes()?,
+            ValueKind::Delete | ValueKind::KeyspaceClear => &[],
+            _ => return None,
+        };
+        let sequence = self.sequence;
+        self.sequence += 1;
+        (key.len() <= KEY_BYTES_MAX).then_some(Operation { sequence, keyspace, kind, key, value })
+    }
+}
+
+impl<'a> Iterator for Operations<'a> {
+    type Item = Result<Operation<'a>, &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if std::mem::take(&mut self.failed) {
+            self.left = 0;
+            self.decoder = Decoder::new(&[]);
+            return Some(Err("the batch is malformed"));
+        }
+        if self.left == 0 {
+            self.failed = !self.decoder.is_empty();
+            return self.failed.then(|| self.next()).flatten();
+        }
+        self.left -= 1;
+        let operation = self.read();
+        self.failed = operation.is_none();
+        match operation {
+            Some(operation) => Some(Ok(operation)),
+            None => self.next(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_survives_encoding() {
+        let mut batch = WriteBatch::new();
+        batch.put("a", "1").delete("b").delete_range("c".."d").put("", "");
+        let read: Vec<_> = Operations::new(batch.finish().unwrap(), 10).collect::<Result<_, _>>().unwrap();
+        let op = |sequence, kind, key: &'static str, value: &'static str| Operation {
+            sequence,
+            keyspace: 0,
+            kind,
+            key: key.as_bytes(),
+            value: value.as_bytes(),
+        };
+        assert_eq!(
+            read,
+            [
+                op(10, ValueKind::Put, "a", "1"),
+                op(11, ValueKind::Delete, "b", ""),
+                op(12, ValueKind::RangeDelete, "c", "d"),
+                op(13, ValueKind::Put, "", ""),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_cut_of_a_batch_is_malformed_and_ends() {
+        let mut batch = WriteBatch::new();
+        batch.put("key", "value").delete("other");
+        let payload = batch.finish().unwrap();
+        for cut in 0..payload.len() {
+            let read: Vec<_> = Operations::new(&payload[..cut], 1).take(10).collect();
+            assert_eq!(read.last(), Some(&Err("the batch is malformed")), "cut at {cut}");
+            assert!(read.len() < 3);
+        }
+        let mut longer = payload.to_vec();
+        longer.push(0);
+        assert!(Operations::new(&longer, 1).any(|operation| operation.is_err()));
+    }
+
+    #[test]
+    fn a_batch_refuses_what_cannot_be() {
+        let mut batch = WriteBatch::new();
+        batch.put(vec![0; 65_536], "");
+        assert!(matches!(batch.finish(), Err(Error::TooLarge { what: "key", .. })));
+        batch.clear();
+        batch.delete_range("b".."a");
+        assert!(batch.finish().unwrap_err().to_string().contains("ends before it starts"));
+        batch.clear();
+        batch.put(vec![0; 65_535], "");
+        assert!(batch.finish().is_ok());
+    }
+}

@@ -1,0 +1,188 @@
+//! Keyspaces: created, found, cleared, dropped.
+
+use std::sync::Arc;
+
+use lsm_wal::Position;
+
+use crate::commit::Writer;
+use crate::inner::{Inner, WriteSide};
+use crate::options::KeyspaceOptions;
+use crate::tree::{State, Tree};
+use crate::version::Version;
+use crate::version::edit::{KeyspaceRecord, VersionEdit};
+use crate::version::manifest::Manifest;
+use crate::{Error, Result};
+
+/// Name of keyspace 0, which every database has.
+pub(crate) const DEFAULT_NAME: &str = "default";
+/// Longest name of a keyspace in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+impl Inner {
+    pub(crate) fn tree_named(&self, name: &str) -> Option<Arc<Tree>> {
+        self.trees.read().values().find(|tree| *tree.name == *name).cloned()
+    }
+
+    /// The keyspace of this name, created if need be.
+    pub(crate) fn open_keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
+        self.check_open()?;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "a keyspace name has 1 to {NAME_BYTES_MAX} bytes, not {}",
+                name.len()
+            )));
+        }
+        if let Some(tree) = self.tree_named(name) {
+            self.configure(&tree, options)?;
+            return Ok(tree);
+        }
+        let side = self.write_side()?;
+        let mut manifest = side.manifest.lock();
+        if let Some(tree) = self.tree_named(name) {
+            return Ok(tree);
+        }
+        let id = manifest.state().next_keyspace;
+        let next_keyspace =
+            id.checked_add(1).ok_or_else(|| Error::invalid("all keyspace ids are used up"))?;
+        let name: Arc<str> = name.into();
+        let policy = options.compaction.name().into();
+        let edit = VersionEdit {
+            keyspaces: vec![KeyspaceRecord { id, name: Arc::clone(&name), policy }],
+            next_keyspace: Some(next_keyspace),
+            ..VersionEdit::default()
+        };
+        // Durable before the first record that names it.
+        side.log_edit(&mut manifest, edit)?;
+        let (tree, writer) = new_tree(side.new_number(), id, name, options, Version::default(), 0);
+        let mut committer = side.committer.lock();
+        tree.configure((*tree.options()).clone());
+        committer.add_writer(writer);
+        self.trees.write().insert(id, Arc::clone(&tree));
+        Ok(tree)
+    }
+
+    /// Gives a keyspace that was found on disk the options that its user opens it with.
+    fn configure(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
+        let (recorded, given) = (tree.policy(), options.compaction.name());
+        if *recorded != *given && (!options.change_compaction || tree.is_configured()) {
+            return Err(policy_mismatch(&tree.name, &recorded, given));
+        }
+        if tree.is_configured() {
+            return Ok(());
+        }
+        let Some(side) = &self.writer else {
+            tree.configure(options);
+            return Ok(());
+        };
+        let mut manifest = side.manifest.lock();
+        if *recorded != *given {
+            let record = KeyspaceRecord { id: tree.id, name: Arc::clone(&tree.name), policy: given.into() };
+            side.log_edit(&mut manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
+            tree.set_policy(given.into());
+        }
+        // Filters and prefix extractors come with the options.
+        let reopened = tree.load().version.reopened(&*self.vfs, &self.cache, &options)?;
+        if tree.configure(options) {
+            tree.update(|state| State {
+                memtable: Arc::clone(&state.memtable),
+                sealed: state.sealed.clone(),
+                version: Arc::new(reopened),
+                cleared: state.cleared,
+                before_clear: state.before_clear.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn drop_keyspace(&self, name: &str) -> Result<()> {
+        let side = self.write_side()?;
+        if name == DEFAULT_NAME {
+            return Err(Error::invalid("the default keyspace cannot be dropped; clear it instead"));
+        }
+        let tree =
+            self.tree_named(name).ok_or_else(|| Error::invalid(format!("there is no keyspace {name:?}")))?;
+        let mut manifest = side.manifest.lock();
+        // From here on nothing more is written to it.
+        let sequence = self.clear_tree(side, &tree)?;
+        tree.mark_dropped();
+        let edit = VersionEdit { dropped: vec![tree.id], ..VersionEdit::default() };
+        log_after_sync(side, &mut manifest, edit)?;
+        side.committer.lock().remove_writer(tree.id);
+        release_cleared(&tree, sequence);
+        self.forget_cleared();
+        self.trees.write().remove(&tree.id);
+        Ok(())
+    }
+
+    pub(crate) fn clear_keyspace(&self, tree: &Tree) -> Result<()> {
+        let side = self.write_side()?;
+        // Flushes look for their memtable under this lock, and move the start of the log under it.
+        let mut manifest = side.manifest.lock();
+        let sequence = self.clear_tree(side, tree)?;
+        let tables = manifest.state().keyspaces.get(&tree.id).map(|keyspace| keyspace.tables.keys().copied());
+        let edit = VersionEdit {
+            last_sequence: Some(sequence),
+            flushed: vec![(tree.id, sequence)],
+            removed: tables.into_iter().flatten().map(|number| (tree.id, number)).collect(),
+            ..VersionEdit::default()
+        };
+        log_after_sync(side, &mut manifest, edit)?;
+        drop(manifest);
+        release_cleared(tree, sequence);
+        self.forget_cleared();
+        Ok(())
+    }
+}
+
+/// Logs an edit that must not become durable before the writes that came before it.
+fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) -> Result<()> {
+    let end = side.committer.lock().log_end();
+    // What readers see is changed already: a failure leaves disk and memory apart, so nothing may follow.
+    side.log_sync
+        .wait_durable(Position(end))
+        .map_err(Error::from)
+        .and_then(|()| side.log_edit(manifest, edit))
+        .inspect_err(|error| side.stop(error.clone()))
+}
+
+/// The tables of before may go when their last reader does.
+fn release_cleared(tree: &Tree, sequence: u64) {
+    let state = tree.load();
+    let mut next = state.before_clear.as_ref();
+    while let Some(before) = next.filter(|before| before.cleared < sequence) {
+        before.version.tables().for_each(|table| table.mark_obsolete());
+        next = before.before_clear.as_ref();
+    }
+}
+
+/// The inside of a keyspace with an empty memtable, and its writer.
+pub(crate) fn new_tree(
+    number: u64,
+    id: u32,
+    name: Arc<str>,
+    options: KeyspaceOptions,
+    version: Version,
+    cleared: u64,
+) -> (Arc<Tree>, Writer) {
+    let (inserter, memtable) = Tree::make_memtable(&options, number);
+    let state = State {
+        memtable: Arc::clone(&memtable),
+        sealed: Vec::new(),
+        version: Arc::new(version),
+        cleared,
+        before_clear: None,
+    };
+    let tree = Arc::new(Tree::new(id, name, options, state));
+    let writer = Writer::new(Arc::clone(&tree), memtable, inserter);
+    (tree, writer)
+}
+
+pub(crate) fn policy_mismatch(keyspace: &str, created: &str, given: &str) -> Error {
+    Error::OptionsMismatch(
+        format!(
+            "keyspace {keyspace:?} was created with compaction policy {created:?}, and the options give {given:?}; \
+             pass the same policy, or KeyspaceOptions::change_compaction(true) to change it"
+        )
+        .into(),
+    )
+}

@@ -1,0 +1,424 @@
+//! The commit path: log, memtable, visibility, all under one short lock; the sync outside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lsm_core::range_tombstone::RangeTombstone;
+use lsm_core::{SequenceNumber, Slice, ValueKind};
+use lsm_memtable::MemtableWriter;
+use lsm_wal::{CleanClose, Durability, Log, Position};
+
+use crate::batch::{self, Operation, Operations, WriteBatch};
+use crate::inner::{Inner, WriteSide};
+use crate::tree::{Memtable, State, Tree};
+use crate::version::Version;
+use crate::{Error, Result};
+
+/// Everything that the commit lock protects.
+pub(crate) struct Committer {
+    /// Taken by the close of the database.
+    log: Option<Box<dyn Log>>,
+    /// The end of the last record.
+    log_end: u64,
+    /// Number of the first segment that this process writes.
+    first_segment: u64,
+    next_sequence: SequenceNumber,
+    writers: BTreeMap<u32, Writer>,
+    /// The writer of keyspace 0, which is never dropped, outside the map.
+    default: Writer,
+    /// Bytes of all memtables that are being filled.
+    active_bytes: usize,
+    scratch: Vec<u8>,
+}
+
+/// The memtable of a keyspace that is being filled.
+pub(crate) struct Writer {
+    tree: Arc<Tree>,
+    memtable: Arc<Memtable>,
+    inserter: Box<dyn MemtableWriter>,
+    /// Memory of the memtable when last looked at.
+    bytes: usize,
+    empty: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(tree: Arc<Tree>, memtable: Arc<Memtable>, inserter: Box<dyn MemtableWriter>) -> Self {
+        Self { tree, bytes: memtable.memory_bytes(), memtable, inserter, empty: true }
+    }
+
+    pub(crate) fn memtable(&self) -> Arc<Memtable> {
+        Arc::clone(&self.memtable)
+    }
+
+    pub(crate) fn bytes_now(&self) -> usize {
+        self.memtable.memory_bytes()
+    }
+
+    /// A writer on a fresh memtable of the same keyspace.
+    pub(crate) fn replaced(&self, number: u64) -> Self {
+        let (inserter, memtable) = self.tree.new_memtable(number);
+        Self::new(Arc::clone(&self.tree), memtable, inserter)
+    }
+
+    /// Takes an operation in; `false` if the memtable is full.
+    #[inline]
+    pub(crate) fn insert(&mut self, operation: &Operation<'_>, log_start: u64) -> bool {
+        if self.empty {
+            self.memtable.set_log_start(log_start);
+            self.empty = false;
+        }
+        let Operation { sequence, kind, key, value, .. } = *operation;
+        if kind == ValueKind::RangeDelete {
+            if key < value {
+                let tombstone =
+                    RangeTombstone { start: Slice::copy_from(key), end: Slice::copy_from(value), sequence };
+                return self.memtable.range_tombstones.insert(tombstone).is_ok();
+            }
+            return true;
+        }
+        self.inserter.insert(key, sequence, kind, value).is_ok()
+    }
+}
+
+impl Committer {
+    pub(crate) fn new(
+        log: Box<dyn Log>,
+        first_segment: u64,
+        next_sequence: SequenceNumber,
+        default: Writer,
+        others: impl IntoIterator<Item = Writer>,
+    ) -> Self {
+        let writers: BTreeMap<_, _> = others.into_iter().map(|writer| (writer.tree.id, writer)).collect();
+        let active_bytes = default.bytes + writers.values().map(|writer| writer.bytes).sum::<usize>();
+        Self {
+            log_end: log.end().0,
+            log: Some(log),
+            first_segment,
+            next_sequence,
+            writers,
+            default,
+            active_bytes,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn log_end(&self) -> u64 {
+        self.log_end
+    }
+
+    pub(crate) fn first_segment(&self) -> u64 {
+        self.first_segment
+    }
+
+    /// The last sequence number that was given out.
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        self.next_sequence - 1
+    }
+
+    pub(crate) fn active_bytes(&self) -> usize {
+        self.active_bytes
+    }
+
+    pub(crate) fn add_writer(&mut self, writer: Writer) {
+        self.active_bytes += writer.bytes;
+        self.writers.insert(writer.tree.id, writer);
+    }
+
+    pub(crate) fn remove_writer(&mut self, id: u32) {
+        if let Some(writer) = self.writers.remove(&id) {
+            self.active_bytes = self.active_bytes.saturating_sub(writer.bytes);
+        }
+    }
+
+    /// Syncs and closes the log.
+    pub(crate) fn close_log(&mut self) -> Result<Option<CleanClose>> {
+        Ok(self.log.take().map(Log::close).transpose()?)
+    }
+
+    /// Segments wholly below the position may go.
+    pub(crate) fn truncate_log(&mut self, position: u64) -> Result<()> {
+        match &mut self.log {
+            Some(log) => Ok(log.truncate_front(Position(position))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a record. Its sequence numbers are used up, whether it succeeds or not.
+    fn append(&mut self, payload: &[u8], count: u64) -> Result<(SequenceNumber, Position)> {
+        let sequence = self.next_sequence;
+        let log = self.log.as_mut().ok_or(Error::Closed)?;
+        self.next_sequence += count;
+        let position = log.append(sequence, payload)?;
+        Ok((sequence, position))
+    }
+
+    fn writer(&mut self, keyspace: u32) -> Option<&mut Writer> {
+        if keyspace == 0 { Some(&mut self.default) } else { self.writers.get_mut(&keyspace) }
+    }
+
+    /// Puts a logged operation into its memtable, sealing one that is full.
+    #[inline]
+    fn insert(&mut self, side: &WriteSide, operation: &Operation<'_>, log_start: u64) -> Result<()> {
+        let writer = self.writer(operation.keyspace).ok_or_else(|| Error::KeyspaceDropped("".into()))?;
+        if writer.insert(operation, log_start) {
+            return Ok(());
+        }
+        self.seal(side, operation.keyspace, operation.sequence - 1);
+        let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
+        if writer.insert(operation, log_start) {
+            return Ok(());
+        }
+        Err(Error::Callback(
+            format!("memtable {:?} refuses an entry while empty", writer.tree.options().memtable).into(),
+        ))
+    }
+
+    /// After a write: counts the memory and seals what is too large.
+    #[inline]
+    fn settle(&mut self, side: &WriteSide, memtable_bytes: usize, active_bytes_max: usize, keyspace: u32) {
+        let Some(writer) = self.writer(keyspace) else { return };
+        let bytes = writer.memtable.memory_bytes();
+        let grown = bytes.saturating_sub(std::mem::replace(&mut writer.bytes, bytes));
+        self.active_bytes += grown;
+        if bytes >= memtable_bytes {
+            self.seal(side, keyspace, self.last_sequence());
+        } else if self.active_bytes > active_bytes_max {
+            let all = std::iter::once(&self.default).chain(self.writers.values());
+            let largest = all.filter(|writer| !writer.empty).max_by_key(|writer| writer.bytes);
+            if let Some(id) = largest.map(|writer| writer.tree.id) {
+                self.seal(side, id, self.last_sequence());
+            }
+        }
+    }
+
+    /// Seals the memtable of a keyspace, unless it is empty, and puts a fresh one in its place.
+    pub(crate) fn seal(&mut self, side: &WriteSide, keyspace: u32, last_sequence: SequenceNumber) {
+        let Some(writer) = self.writer(keyspace).filter(|writer| !writer.empty) else { return };
+        let fresh = writer.replaced(side.new_number());
+        let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
+        let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
+        self.active_bytes = (self.active_bytes + fresh_bytes).saturating_sub(old.bytes);
+        old.memtable.seal(last_sequence);
+        side.sealed_bytes.fetch_add(old.memtable.memory_bytes(), Ordering::AcqRel);
+        tree.update(|state| State {
+            memtable,
+            sealed: std::iter::once(&state.memtable).chain(&state.sealed).cloned().collect(),
+            version: Arc::clone(&state.version),
+            cleared: state.cleared,
+            before_clear: state.before_clear.clone(),
+        });
+        side.flush_wanted.notify();
+    }
+
+    /// Replaces everything that a keyspace holds by nothing, as of `sequence`.
+    fn clear(&mut self, side: &WriteSide, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
+        let writer = self.writer(keyspace).ok_or(Error::Closed)?;
+        let fresh = writer.replaced(side.new_number());
+        let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
+        let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
+        self.active_bytes = (self.active_bytes + fresh_bytes).saturating_sub(old.bytes);
+        tree.update(|state| {
+            let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
+            side.sealed_bytes.fetch_sub(sealed, Ordering::AcqRel);
+            State {
+                memtable,
+                sealed: Vec::new(),
+                version: Arc::new(Version::default()),
+                cleared: sequence,
+                before_clear: Some(Arc::clone(state)),
+            }
+        });
+        Ok(())
+    }
+
+    /// The keyspace whose memtables keep the oldest log segment.
+    fn pins_oldest(&self) -> Option<u32> {
+        std::iter::once(&self.default)
+            .chain(self.writers.values())
+            .filter_map(|writer| Some((writer.memtable.log_start()?, writer.tree.id)))
+            .min()
+            .map(|(_, id)| id)
+    }
+}
+
+impl Inner {
+    /// Writes one key.
+    pub(crate) fn write_one(
+        &self,
+        tree: &Tree,
+        kind: ValueKind,
+        key: &[u8],
+        value: Option<&[u8]>,
+        durability: Durability,
+    ) -> Result<()> {
+        batch::check_key(key)?;
+        batch::check_value(value.unwrap_or_default())?;
+        tree.check_usable()?;
+        let bytes = key.len() + value.map_or(0, <[u8]>::len);
+        self.check_batch_bytes(bytes)?;
+        let side = self.admit(tree, bytes)?;
+        let position = {
+            let mut committer = side.committer.lock();
+            let committer = &mut *committer;
+            let mut scratch = std::mem::take(&mut committer.scratch);
+            batch::encode_single(&mut scratch, tree.id, kind, key, value);
+            let log_start = committer.log_end;
+            let appended = committer.append(&scratch, 1);
+            committer.scratch = scratch;
+            let (sequence, position) = appended?;
+            committer.log_end = position.0;
+            let operation =
+                Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
+            committer.insert(side, &operation, log_start).inspect_err(|error| side.stop(error.clone()))?;
+            self.visible.store(sequence, Ordering::Release);
+            committer.settle(side, self.budget.memtable_bytes, self.active_bytes_max(), tree.id);
+            self.bound_log(committer, side);
+            position
+        };
+        make_durable(side, position, durability)
+    }
+
+    /// Writes a batch.
+    pub(crate) fn write_batch(&self, batch: &mut WriteBatch, durability: Durability) -> Result<()> {
+        if batch.database().is_some_and(|id| id != self.id) {
+            return Err(Error::invalid("the batch names keyspaces of another database"));
+        }
+        let count = batch.len() as u64;
+        let payload = batch.finish()?;
+        self.check_batch_bytes(payload.len())?;
+        let side = self.admit_bytes(payload.len())?;
+        if count == 0 {
+            return Ok(());
+        }
+        let position = {
+            let mut committer = side.committer.lock();
+            let committer = &mut *committer;
+            let keyspaces = committer.check_keyspaces(payload)?;
+            let log_start = committer.log_end;
+            let (sequence, position) = committer.append(payload, count)?;
+            committer.log_end = position.0;
+            for operation in Operations::new(payload, sequence) {
+                let operation = operation.map_err(Error::invalid)?;
+                committer
+                    .insert(side, &operation, log_start)
+                    .inspect_err(|error| side.stop(error.clone()))?;
+            }
+            self.visible.store(sequence + count - 1, Ordering::Release);
+            for keyspace in keyspaces {
+                committer.settle(side, self.budget.memtable_bytes, self.active_bytes_max(), keyspace);
+            }
+            self.bound_log(committer, side);
+            position
+        };
+        make_durable(side, position, durability)
+    }
+
+    /// Logs the clearing of a keyspace and makes it empty. The caller then tells the manifest.
+    pub(crate) fn clear_tree(&self, side: &WriteSide, tree: &Tree) -> Result<SequenceNumber> {
+        let mut committer = side.committer.lock();
+        let mut payload = Vec::new();
+        batch::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
+        let (sequence, position) = committer.append(&payload, 1)?;
+        committer.log_end = position.0;
+        committer.clear(side, tree.id, sequence).inspect_err(|error| side.stop(error.clone()))?;
+        self.visible.store(sequence, Ordering::Release);
+        Ok(sequence)
+    }
+
+    fn check_batch_bytes(&self, bytes: usize) -> Result<()> {
+        if bytes as u64 > self.budget.batch_bytes_max {
+            return Err(Error::TooLarge {
+                what: "batch",
+                bytes: bytes as u64,
+                bytes_max: self.budget.batch_bytes_max,
+            });
+        }
+        Ok(())
+    }
+
+    fn active_bytes_max(&self) -> usize {
+        self.budget.memtables_bytes_max / 2
+    }
+
+    fn admit(&self, tree: &Tree, bytes: usize) -> Result<&WriteSide> {
+        if let Some(error) = tree.failure() {
+            return Err(Error::WritingStopped(Arc::new(error)));
+        }
+        self.admit_bytes(bytes)
+    }
+
+    /// Waits, holding no lock, until the memory budget and the pace of compactions allow a write of `bytes`.
+    fn admit_bytes(&self, bytes: usize) -> Result<&WriteSide> {
+        let side = self.write_side()?;
+        if side.pace.is_limited() {
+            side.pace.wait_turn(&*self.env, bytes);
+        }
+        let room = self.budget.memtables_bytes_max.saturating_sub(self.budget.memtable_bytes);
+        if side.sealed_bytes.load(Ordering::Acquire) > room {
+            self.wait_for_memory(side, room)?;
+        }
+        Ok(side)
+    }
+
+    #[cold]
+    fn wait_for_memory(&self, side: &WriteSide, room: usize) -> Result<()> {
+        let started = self.env.monotonic_micros();
+        loop {
+            let seen = side.progress.epoch();
+            if side.sealed_bytes.load(Ordering::Acquire) <= room {
+                break;
+            }
+            side.check_going()?;
+            self.check_open()?;
+            if let Some(error) = self.all_trees().iter().find_map(|tree| tree.failure()) {
+                return Err(Error::WritingStopped(Arc::new(error)));
+            }
+            self.env.wait(&side.progress, seen, None);
+        }
+        self.counters.stall_micros.add(self.env.monotonic_micros() - started);
+        Ok(())
+    }
+
+    /// Seals whoever keeps the log from being truncated, once it is too long.
+    #[inline]
+    fn bound_log(&self, committer: &mut Committer, side: &WriteSide) {
+        let oldest = side.pace.log_start();
+        if committer.log_end - oldest > self.budget.log_bytes_max {
+            if let Some(id) = committer.pins_oldest() {
+                let last_sequence = committer.last_sequence();
+                committer.seal(side, id, last_sequence);
+            }
+            // Look again after as much has been written; the flush sets the true start.
+            side.pace.set_log_start(committer.log_end - self.budget.log_bytes_max / 2);
+        }
+    }
+}
+
+#[inline]
+fn make_durable(side: &WriteSide, position: Position, durability: Durability) -> Result<()> {
+    match durability {
+        Durability::Sync => side.log_sync.wait_durable(position).map_err(Error::from),
+        // The log syncs it within a second.
+        Durability::Buffered => Ok(()),
+    }
+}
+
+impl Committer {
+    /// The keyspaces that a batch writes to; fails if one is gone or its background work failed.
+    fn check_keyspaces(&mut self, payload: &[u8]) -> Result<Vec<u32>> {
+        let mut keyspaces = Vec::new();
+        for operation in Operations::new(payload, 0) {
+            let keyspace = operation.map_err(Error::invalid)?.keyspace;
+            if keyspaces.last() != Some(&keyspace) && !keyspaces.contains(&keyspace) {
+                keyspaces.push(keyspace);
+                let name = || format!("number {keyspace}").into();
+                let writer = self.writer(keyspace).ok_or_else(|| Error::KeyspaceDropped(name()))?;
+                if let Some(error) = writer.tree.failure() {
+                    return Err(Error::WritingStopped(Arc::new(error)));
+                }
+            }
+        }
+        Ok(keyspaces)
+    }
+}

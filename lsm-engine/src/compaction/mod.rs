@@ -1,0 +1,10 @@
+//! Background work on tables: what flushes and compactions have in common, and who runs when.
+
+mod build;
+mod job;
+mod output;
+mod scheduler;
+
+pub(crate) use build::{Build, Progress};
+pub(crate) use output::{NewTable, Output, OutputOptions};
+pub(crate) use scheduler::{Manual, Scheduler};

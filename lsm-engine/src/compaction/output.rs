@@ -1,0 +1,194 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsm_core::range_tombstone::FragmentedRangeTombstones;
+use lsm_core::{Entry, Slice};
+use lsm_sstable::{Compression, Table, TableId, TableOptions, TableWriter};
+
+use crate::inner::{Inner, WriteSide};
+use crate::options::KeyspaceOptions;
+use crate::version::{Placement, TableFile};
+use crate::{Error, Result, files};
+
+/// A table grows past its target by this factor at most while it waits for a boundary of the next level.
+const STRETCH: u64 = 2;
+
+/// Where a stream of kept entries goes: one table after the other, cut where it suits the next level.
+pub(crate) struct Output {
+    inner: Arc<Inner>,
+    options: OutputOptions,
+    table_options: TableOptions,
+    /// The table being written, and its number.
+    writer: Option<(u64, TableWriter)>,
+    finished: Vec<NewTable>,
+    /// Range tombstones that go along, clipped to the stretch of keys that each table covers.
+    range_tombstones: Arc<FragmentedRangeTombstones>,
+    /// Where the stretch of the table being written starts.
+    lower: Option<Slice>,
+    /// Index of the first boundary that was not passed yet.
+    boundary: usize,
+    /// The table is due to be cut before the first key after this one.
+    cut_after: Option<Vec<u8>>,
+}
+
+/// How tables are cut and written.
+pub(crate) struct OutputOptions {
+    pub(crate) target_bytes: u64,
+    /// Smallest keys of the tables in the level below the output, ascending: good places to cut.
+    pub(crate) boundaries: Vec<Slice>,
+    pub(crate) compression: Compression,
+    /// The keys that the output is confined to: its range tombstones end there.
+    pub(crate) lower: Option<Slice>,
+    pub(crate) upper: Option<Slice>,
+}
+
+/// A table that was written and is not part of any version yet.
+pub(crate) struct NewTable {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+}
+
+impl Output {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        keyspace: &KeyspaceOptions,
+        options: OutputOptions,
+        range_tombstones: Arc<FragmentedRangeTombstones>,
+    ) -> Self {
+        let table_options = TableOptions {
+            block_bytes: keyspace.block_bytes,
+            compression: options.compression,
+            filter: keyspace.filter.clone(),
+            prefix_extractor: keyspace.prefix_extractor.clone(),
+            ..TableOptions::default()
+        };
+        Self {
+            inner,
+            table_options,
+            writer: None,
+            finished: Vec::new(),
+            range_tombstones,
+            lower: options.lower.clone(),
+            options,
+            boundary: 0,
+            cut_after: None,
+        }
+    }
+
+    /// Adds the next entry.
+    #[inline]
+    pub(crate) fn add(&mut self, side: &WriteSide, entry: Entry<'_>) -> Result<()> {
+        if self.cut_after.as_deref().is_some_and(|key| key != entry.key) {
+            self.finish_table(Some(entry.key))?;
+        }
+        let passed = self.pass_boundaries(entry.key);
+        if self.writer.is_none() {
+            self.start_table(side)?;
+        }
+        let Some((_, writer)) = &mut self.writer else { return Err(Error::Closed) };
+        writer.add(entry)?;
+        let bytes = writer.estimated_bytes();
+        let target = self.options.target_bytes;
+        // At a boundary half a table is enough; elsewhere a full one, or more while a boundary may still come.
+        let limit = if self.options.boundaries.len() > self.boundary {
+            target.saturating_mul(STRETCH)
+        } else {
+            target
+        };
+        if self.cut_after.is_none() && (bytes >= limit || (passed && bytes >= target / 2)) {
+            self.cut_after = Some(entry.key.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, range tombstones after the last entry included.
+    pub(crate) fn finish(&mut self, side: &WriteSide) -> Result<Vec<NewTable>> {
+        let upper = self.options.upper.clone();
+        if self.writer.is_none() {
+            let rest = self.range_tombstones.truncated(self.lower.as_deref(), upper.as_deref());
+            if !rest.is_empty() {
+                self.start_table(side)?;
+            }
+        }
+        self.finish_table(upper.as_deref())?;
+        let directory = &self.inner.directory;
+        if !self.finished.is_empty() {
+            self.inner.vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
+        }
+        Ok(std::mem::take(&mut self.finished))
+    }
+
+    /// Whether the key is the first past a boundary.
+    #[inline]
+    fn pass_boundaries(&mut self, key: &[u8]) -> bool {
+        let mut passed = false;
+        while self.options.boundaries.get(self.boundary).is_some_and(|boundary| **boundary <= *key) {
+            self.boundary += 1;
+            passed = true;
+        }
+        passed
+    }
+
+    fn start_table(&mut self, side: &WriteSide) -> Result<()> {
+        let number = side.new_number();
+        let env = &*self.inner.env;
+        let id = TableId(u128::from(env.random()) << 64 | u128::from(env.random()));
+        let path = files::table(&self.inner.directory, number);
+        let writer = TableWriter::create(&*self.inner.vfs, &path, id, &self.table_options)?;
+        self.writer = Some((number, writer));
+        Ok(())
+    }
+
+    fn finish_table(&mut self, upper: Option<&[u8]>) -> Result<()> {
+        self.cut_after = None;
+        let Some((number, mut writer)) = self.writer.take() else { return Ok(()) };
+        let path = files::table(&self.inner.directory, number);
+        // Known before it is complete, so that a failure cleans it up.
+        self.finished.push(NewTable { number, path, bytes: 0 });
+        for fragment in self.range_tombstones.truncated(self.lower.as_deref(), upper).iter() {
+            for &sequence in fragment.sequences {
+                writer.add_range_tombstone(fragment.start, fragment.end, sequence)?;
+            }
+        }
+        let meta = writer.finish()?;
+        if let Some(table) = self.finished.last_mut() {
+            table.bytes = meta.file_bytes;
+        }
+        self.lower = upper.map(Slice::copy_from);
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    /// Removes what never became part of a version.
+    fn drop(&mut self) {
+        if let Some((number, writer)) = self.writer.take() {
+            writer.abandon();
+            self.inner.janitor.remove_later(files::table(&self.inner.directory, number));
+        }
+        for table in self.finished.drain(..) {
+            self.inner.janitor.remove_later(table.path);
+        }
+    }
+}
+
+impl NewTable {
+    /// Opens the table for a version. Tombstones in it were first written at `tombstones_since`, or just now.
+    pub(crate) fn open(
+        &self,
+        inner: &Inner,
+        keyspace: &KeyspaceOptions,
+        (level, run): (usize, u64),
+        tombstones_since: Option<u64>,
+    ) -> Result<Placement> {
+        let cache = Some(Arc::clone(&inner.cache));
+        let table = Table::open(&*inner.vfs, &self.path, cache, &keyspace.table_open())?;
+        let created = inner.env.unix_micros();
+        let tombstones = table.meta().tombstones + table.meta().range_tombstones;
+        let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));
+        let file =
+            TableFile::new(self.number, self.path.clone(), table, created, since, Arc::clone(&inner.janitor));
+        Ok(Placement { level, run, table: Arc::new(file) })
+    }
+}

@@ -1,0 +1,295 @@
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use lsm_compaction::{Action, Compaction, ManualOptions, OutputRun, TreeShape, manual, validate};
+use lsm_core::env::Priority;
+
+use super::job::{self, Running};
+use crate::inner::{Inner, WriteSide};
+use crate::jobs::panic_message;
+use crate::tree::{State, Tree};
+use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::{Placement, TableFile, Version};
+use crate::{Error, Result};
+
+/// Which compactions run, and which tables they work on.
+#[derive(Default)]
+pub(crate) struct Scheduler {
+    running: Vec<Arc<Running>>,
+    /// Keyspaces that are being compacted by hand: their policies wait.
+    held: BTreeSet<u32>,
+    /// Keyspace to ask first at the next look, so that all get their turn.
+    next_keyspace: u32,
+}
+
+impl Scheduler {
+    /// Holds the policy of a keyspace back, or lets it go on.
+    pub(crate) fn hold(&mut self, keyspace: u32, hold: bool) {
+        if hold {
+            self.held.insert(keyspace);
+        } else {
+            self.held.remove(&keyspace);
+        }
+    }
+
+    pub(crate) fn running_count(&self) -> usize {
+        self.running.len()
+    }
+
+    fn shape(&self, inner: &Inner, tree: &Tree, version: &Version) -> TreeShape {
+        let level_count = tree.options().compaction.level_count();
+        let mut shape = version.shape(&tree.busy.lock(), level_count, inner.env.unix_micros());
+        shape.running = self
+            .running
+            .iter()
+            .filter(|running| running.tree().id == tree.id)
+            .map(|running| running.shape().clone())
+            .collect();
+        shape
+    }
+
+    fn is_running(&self, tree: &Tree) -> bool {
+        self.running.iter().any(|running| running.tree().id == tree.id)
+    }
+
+    pub(crate) fn remove(&mut self, ended: &Arc<Running>) {
+        self.running.retain(|running| !Arc::ptr_eq(running, ended));
+    }
+}
+
+/// What [`Inner::start_manual`] found.
+pub(crate) enum Manual {
+    /// A compaction was started, or the tree was changed at once: look again.
+    Started,
+    /// Compactions that are under way must end first.
+    Wait,
+    /// The range is where it belongs.
+    Done,
+}
+
+impl Inner {
+    /// Starts the compactions that are due, as many as there are threads for.
+    pub(crate) fn schedule_compactions(self: &Arc<Self>) {
+        let Some(side) = &self.writer else { return };
+        let mut scheduler = side.scheduler.lock();
+        let parallel_max = self.env.worker_count().saturating_sub(1).max(1);
+        while !side.is_stopping() && scheduler.running.len() < parallel_max {
+            if !self.start_next(side, &mut scheduler) {
+                break;
+            }
+        }
+        self.adjust_pace(side, &scheduler);
+    }
+
+    /// Whether no compaction runs and none is due.
+    pub(crate) fn compactions_settled(self: &Arc<Self>) -> bool {
+        let Some(side) = &self.writer else { return true };
+        let scheduler = side.scheduler.lock();
+        scheduler.running.is_empty()
+            && self.all_trees().iter().filter(|tree| tree.failure().is_none()).all(|tree| {
+                let shape = scheduler.shape(self, tree, &tree.load().version);
+                pick(tree, &shape).is_none()
+            })
+    }
+
+    /// Starts the next compaction that brings a range of keys down to the last level. `rewritten_since` is the
+    /// number before which tables of the last level still have to be rewritten.
+    pub(crate) fn start_manual(
+        self: &Arc<Self>,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        rewritten_since: u64,
+    ) -> Result<Manual> {
+        let side = self.write_side()?;
+        let mut scheduler = side.scheduler.lock();
+        if let Some(error) = tree.failure() {
+            return Err(Error::WritingStopped(Arc::new(error)));
+        }
+        let version = Arc::clone(&tree.load().version);
+        let shape = scheduler.shape(self, tree, &version);
+        // What was flushed meanwhile stays out of it, so that there is an end.
+        let mut wanted = shape.clone();
+        if let Some(level_0) = wanted.levels.first_mut() {
+            level_0.runs.retain(|run| run.tables.iter().all(|table| table.id < rewritten_since));
+        }
+        let options = ManualOptions { rewritten_since, ..ManualOptions::default() };
+        let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
+        match validate(&shape, &compaction) {
+            Ok(()) => {
+                self.start(side, &mut scheduler, tree, &version, &shape, &compaction)?;
+                Ok(Manual::Started)
+            }
+            Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
+            Err(rejection) => {
+                Err(Error::invalid(format!("keyspace {:?} cannot be compacted: {rejection}", tree.name)))
+            }
+        }
+    }
+
+    /// Debt of all keyspaces in bytes.
+    pub(crate) fn compaction_debt(&self, scheduler: &Scheduler) -> u64 {
+        let debt = |tree: &Arc<Tree>| {
+            let shape = scheduler.shape(self, tree, &tree.load().version);
+            catch_unwind(AssertUnwindSafe(|| tree.options().compaction.debt_bytes(&shape))).unwrap_or(0)
+        };
+        self.all_trees().iter().map(debt).sum()
+    }
+
+    fn adjust_pace(&self, side: &WriteSide, scheduler: &Scheduler) {
+        let level_0_runs = |tree: &Arc<Tree>| tree.load().version.levels().first().map_or(0, Vec::len);
+        let runs = self.all_trees().iter().map(level_0_runs).max().unwrap_or(0);
+        side.pace.adjust(runs, self.compaction_debt(scheduler), self.budget.memtable_bytes);
+    }
+
+    /// Starts one compaction of the first keyspace, in turn, that has one to start.
+    fn start_next(self: &Arc<Self>, side: &WriteSide, scheduler: &mut Scheduler) -> bool {
+        let mut trees = self.all_trees();
+        let turn = trees.partition_point(|tree| tree.id < scheduler.next_keyspace);
+        trees.rotate_left(turn);
+        for tree in trees.iter().filter(|tree| tree.failure().is_none()) {
+            let version = Arc::clone(&tree.load().version);
+            let shape = scheduler.shape(self, tree, &version);
+            if scheduler.held.contains(&tree.id) {
+                continue;
+            }
+            let Some(compaction) = pick(tree, &shape) else { continue };
+            scheduler.next_keyspace = tree.id + 1;
+            match self.start(side, scheduler, tree, &version, &shape, &compaction) {
+                Ok(()) => return true,
+                Err(error) => tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start"),
+            }
+        }
+        false
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        side: &WriteSide,
+        scheduler: &mut Scheduler,
+        tree: &Arc<Tree>,
+        version: &Version,
+        shape: &TreeShape,
+        compaction: &Compaction,
+    ) -> Result<()> {
+        let wanted: HashSet<u64> =
+            compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
+        let inputs: Vec<Placement> =
+            version.placements().filter(|placement| wanted.contains(&placement.table.number())).collect();
+        let run = output_run(side, version, compaction, &inputs);
+        match compaction.action {
+            Action::Move => self.relocate(side, tree, compaction, &inputs, Some(run)),
+            Action::Drop => self.relocate(side, tree, compaction, &inputs, None),
+            Action::Merge => {
+                let Some(running_shape) = compaction.running(shape) else { return Ok(()) };
+                tree.busy.lock().extend(&wanted);
+                let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
+                let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
+                let (running, jobs) = job::prepare(self, tree, shape, compaction, inputs, run, running_shape);
+                scheduler.running.push(running);
+                for job in jobs {
+                    self.env.spawn(priority, job);
+                }
+                Ok(())
+            }
+        }
+        .inspect(|()| tracing::debug!(keyspace = &*tree.name, reason = %compaction.reason, "compaction"))
+    }
+
+    /// Moves tables to the output level without rewriting them, or drops them if there is no `run` for them.
+    fn relocate(
+        &self,
+        side: &WriteSide,
+        tree: &Tree,
+        compaction: &Compaction,
+        inputs: &[Placement],
+        run: Option<u64>,
+    ) -> Result<()> {
+        let moved: Vec<Placement> = inputs
+            .iter()
+            .filter_map(|input| {
+                Some(Placement { level: compaction.output_level, run: run?, table: Arc::clone(&input.table) })
+            })
+            .collect();
+        let mut manifest = side.manifest.lock();
+        if !holds_all(&tree.load().version, inputs) {
+            return Ok(());
+        }
+        let edit = VersionEdit {
+            removed: inputs.iter().map(|input| (tree.id, input.table.number())).collect(),
+            added: moved.iter().map(|placement| AddedTable::new(tree.id, placement)).collect(),
+            ..VersionEdit::default()
+        };
+        side.log_edit(&mut manifest, edit)?;
+        let removed = inputs.iter().map(|input| input.table.number()).collect();
+        if run.is_none() {
+            for input in inputs {
+                input.table.mark_obsolete();
+            }
+        }
+        install(tree, &removed, moved);
+        self.counters.moves.add(1);
+        Ok(())
+    }
+}
+
+/// Asks the policy, and checks its answer; a policy that panics stops its keyspace.
+fn pick(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
+    let options = tree.options();
+    let policy = &options.compaction;
+    if *tree.policy() != *policy.name() {
+        // Nobody opened the keyspace yet with the policy that it was created with.
+        return None;
+    }
+    let picked = catch_unwind(AssertUnwindSafe(|| policy.pick(shape)));
+    let compaction = match picked {
+        Ok(picked) => picked?,
+        Err(panic) => {
+            tree.fail(Error::Callback(panic_message("a compaction policy's pick", &*panic)));
+            return None;
+        }
+    };
+    if compaction.action == Action::Drop && !policy.drops_data() {
+        tracing::warn!(policy = policy.name(), "a policy that does not drop data wants to; ignored");
+        return None;
+    }
+    match validate(shape, &compaction) {
+        Ok(()) => Some(compaction),
+        Err(rejection) => {
+            tracing::warn!(policy = policy.name(), %rejection, "a compaction was rejected");
+            None
+        }
+    }
+}
+
+/// The number of the run that the outputs become or join.
+fn output_run(side: &WriteSide, version: &Version, compaction: &Compaction, inputs: &[Placement]) -> u64 {
+    let level = compaction.output_level;
+    // What replaces runs of its own level takes their place among those that stay.
+    let replaced = inputs.iter().filter(|input| input.level == level).map(|input| input.run).max();
+    let joined = version.levels().get(level).and_then(|runs| runs.last()).map(|run| run.number());
+    let from_above = inputs.iter().any(|input| input.level < level);
+    match compaction.output_run {
+        OutputRun::Join => joined.unwrap_or_else(|| side.new_number()),
+        OutputRun::NewRun if from_above => side.new_number(),
+        OutputRun::NewRun => replaced.unwrap_or_else(|| side.new_number()),
+    }
+}
+
+/// Whether a version still holds all the inputs where they were.
+pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
+    let present: HashSet<*const TableFile> = version.tables().map(Arc::as_ptr).collect();
+    inputs.iter().all(|input| present.contains(&Arc::as_ptr(&input.table)))
+}
+
+/// Makes a logged change of tables visible.
+pub(super) fn install(tree: &Tree, removed: &HashSet<u64>, added: Vec<Placement>) {
+    tree.update(|state| State {
+        memtable: Arc::clone(&state.memtable),
+        sealed: state.sealed.clone(),
+        version: Arc::new(state.version.changed(removed, added)),
+        cleared: state.cleared,
+        before_clear: state.before_clear.clone(),
+    });
+}

@@ -1,0 +1,438 @@
+//! The cursor of users: the newest visible version of each key, in both directions.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use lsm_core::range_tombstone::FragmentedRangeTombstones;
+use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, SequenceNumber, Slice};
+use lsm_sstable::CursorAccess;
+
+use crate::Result;
+use crate::tree::State;
+use crate::version::{Run, RunCursor};
+
+/// One sorted source of a merge.
+#[expect(clippy::large_enum_variant, reason = "most sources are runs, and boxing them costs every step")]
+pub(crate) enum Source {
+    Memtable(Box<dyn Cursor + Send>),
+    Run(RunCursor),
+}
+
+macro_rules! each {
+    ($source:expr, $cursor:ident => $call:expr) => {
+        match $source {
+            Source::Memtable($cursor) => $call,
+            Source::Run($cursor) => $call,
+        }
+    };
+}
+
+impl Cursor for Source {
+    fn first(&mut self) {
+        each!(self, cursor => cursor.first());
+    }
+
+    fn last(&mut self) {
+        each!(self, cursor => cursor.last());
+    }
+
+    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
+        each!(self, cursor => cursor.seek(key, sequence));
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
+        each!(self, cursor => cursor.seek_for_prev(key, sequence));
+    }
+
+    #[inline]
+    fn next(&mut self) {
+        each!(self, cursor => cursor.next());
+    }
+
+    #[inline]
+    fn prev(&mut self) {
+        each!(self, cursor => cursor.prev());
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<Entry<'_>> {
+        each!(self, cursor => cursor.entry())
+    }
+
+    fn error(&self) -> Option<&lsm_core::Error> {
+        each!(self, cursor => cursor.error())
+    }
+}
+
+/// Between which keys a cursor moves.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) lower: Bound<Slice>,
+    pub(crate) upper: Bound<Slice>,
+}
+
+impl Bounds {
+    pub(crate) const ALL: Self = Self { lower: Bound::Unbounded, upper: Bound::Unbounded };
+
+    /// All keys that start with `prefix`.
+    pub(crate) fn prefix(prefix: &[u8]) -> Self {
+        Self { lower: Bound::Included(Slice::copy_from(prefix)), upper: prefix_end(prefix) }
+    }
+
+    fn below_lower(&self, key: &[u8]) -> bool {
+        match &self.lower {
+            Bound::Included(lower) => key < &**lower,
+            Bound::Excluded(lower) => key <= &**lower,
+            Bound::Unbounded => false,
+        }
+    }
+
+    #[inline]
+    fn above_upper(&self, key: &[u8]) -> bool {
+        match &self.upper {
+            Bound::Included(upper) => key > &**upper,
+            Bound::Excluded(upper) => key >= &**upper,
+            Bound::Unbounded => false,
+        }
+    }
+
+    fn may_hold(&self, run: &Run) -> bool {
+        let (Some(first), Some(last)) = (run.tables().first(), run.tables().last()) else { return false };
+        !self.above_upper(first.smallest()) && !self.below_lower(last.largest())
+    }
+
+    /// Whether every table that could matter says that it holds no key with the prefix.
+    fn prefix_is_absent(&self, run: &Run, prefix: &[u8]) -> bool {
+        run.tables()
+            .iter()
+            .filter(|table| !self.above_upper(table.smallest()) && !self.below_lower(table.largest()))
+            .all(|table| !table.has_range_tombstones() && !table.table().may_contain_prefix(prefix))
+    }
+}
+
+/// The first key after all keys that start with `prefix`.
+fn prefix_end(prefix: &[u8]) -> Bound<Slice> {
+    let kept = prefix.iter().rposition(|&byte| byte != 0xff).map_or(0, |last| last + 1);
+    let mut end = prefix[..kept].to_vec();
+    match end.last_mut() {
+        Some(last) => {
+            *last += 1;
+            Bound::Excluded(end.into())
+        }
+        None => Bound::Unbounded,
+    }
+}
+
+/// A position among the keys and values of a keyspace, as they were when the cursor was made.
+///
+/// What it gives is borrowed until it moves; nothing is copied. It holds on to the memtables and tables that it
+/// reads, so keep it no longer than needed.
+///
+/// A new cursor stands nowhere. [`key`](Self::key) and [`value`](Self::value) are `None` there, past either end and
+/// after a failure; the calls that move return the failure.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lsm_engine::Db::open(dir.path())?;
+/// db.put("a", "1")?;
+/// db.put("c", "3")?;
+/// let mut cursor = db.cursor()?;
+/// cursor.seek("b")?;
+/// assert_eq!(cursor.key(), Some(&b"c"[..]));
+/// cursor.prev()?;
+/// assert_eq!(cursor.value(), Some(&b"1"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct DbCursor {
+    merge: MergingCursor<Source>,
+    sequence: SequenceNumber,
+    bounds: Bounds,
+    tombstones: RangeDeletes,
+    place: Place,
+    /// The key here when moving backward; the key last left when moving forward.
+    key: Vec<u8>,
+    /// The value here when moving backward.
+    value: Vec<u8>,
+    _pinned: Arc<State>,
+}
+
+/// Where the merge stands relative to what the user sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// On the very entry.
+    Forward,
+    /// On the entry before all versions of the key, which was copied.
+    Backward,
+}
+
+impl DbCursor {
+    pub(crate) fn new(
+        state: Arc<State>,
+        sequence: SequenceNumber,
+        bounds: Bounds,
+        prefix: Option<&[u8]>,
+    ) -> Self {
+        let pinned = state;
+        let state = pinned.at(sequence);
+        let mut sources = Vec::new();
+        let mut tombstones = Vec::new();
+        for memtable in state.memtables() {
+            tombstones.extend(memtable.fragmented_range_tombstones());
+            if memtable.reader.entry_count() > 0 {
+                sources.push(Source::Memtable(Arc::clone(&memtable.reader).cursor()));
+            }
+        }
+        for run in state.version.runs() {
+            let skipped = prefix.is_some_and(|prefix| bounds.prefix_is_absent(run, prefix));
+            if bounds.may_hold(run) && !skipped {
+                sources.push(Source::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached)));
+            }
+        }
+        tombstones.extend(state.version.range_tombstones().cloned());
+        Self {
+            merge: MergingCursor::new(sources),
+            sequence,
+            bounds,
+            tombstones: RangeDeletes::new(tombstones),
+            place: Place::Nowhere,
+            key: Vec::new(),
+            value: Vec::new(),
+            _pinned: pinned,
+        }
+    }
+
+    /// Moves to the first key.
+    pub fn first(&mut self) -> Result<()> {
+        match &self.bounds.lower {
+            Bound::Unbounded => self.merge.first(),
+            Bound::Included(lower) => self.merge.seek(lower, SEQUENCE_MAX),
+            Bound::Excluded(lower) => {
+                self.merge.seek(lower, 0);
+                while self.merge.entry().is_some_and(|entry| entry.key == &**lower) {
+                    self.merge.next();
+                }
+            }
+        }
+        self.find_forward(false)
+    }
+
+    /// Moves to the last key.
+    pub fn last(&mut self) -> Result<()> {
+        match &self.bounds.upper {
+            Bound::Unbounded => self.merge.last(),
+            Bound::Included(upper) => self.merge.seek_for_prev(upper, 0),
+            Bound::Excluded(upper) => self.merge.seek_for_prev(upper, SEQUENCE_MAX),
+        }
+        self.find_backward()
+    }
+
+    /// Moves to the first key at or after `key`.
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        if self.bounds.below_lower(key) {
+            return self.first();
+        }
+        self.merge.seek(key, SEQUENCE_MAX);
+        self.find_forward(false)
+    }
+
+    /// Moves to the last key at or before `key`.
+    pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        if self.bounds.above_upper(key) {
+            return self.last();
+        }
+        self.merge.seek_for_prev(key, 0);
+        self.find_backward()
+    }
+
+    /// Moves to the next key; does nothing past either end.
+    #[expect(clippy::should_implement_trait, reason = "an iterator could not lend what it stands on")]
+    pub fn next(&mut self) -> Result<()> {
+        match self.place {
+            Place::Nowhere => return Ok(()),
+            Place::Forward => {
+                let Some(entry) = self.merge.entry() else { return Ok(()) };
+                self.key.clear();
+                self.key.extend_from_slice(entry.key);
+                self.merge.next();
+            }
+            Place::Backward => self.merge.seek(&self.key, 0),
+        }
+        self.find_forward(true)
+    }
+
+    /// Moves to the previous key; does nothing past either end.
+    pub fn prev(&mut self) -> Result<()> {
+        match self.place {
+            Place::Nowhere => return Ok(()),
+            Place::Forward => {
+                let Some(entry) = self.merge.entry() else { return Ok(()) };
+                self.key.clear();
+                self.key.extend_from_slice(entry.key);
+                self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
+            }
+            Place::Backward => {}
+        }
+        self.find_backward()
+    }
+
+    /// The key here.
+    pub fn key(&self) -> Option<&[u8]> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Forward => self.merge.entry().map(|entry| entry.key),
+            Place::Backward => Some(&self.key),
+        }
+    }
+
+    /// The value here.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.entry().map(|(_, value)| value)
+    }
+
+    /// Key and value here.
+    #[inline]
+    pub fn entry(&self) -> Option<(&[u8], &[u8])> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Forward => self.merge.entry().map(|entry| (entry.key, entry.value)),
+            Place::Backward => Some((&self.key, &self.value)),
+        }
+    }
+
+    /// From an entry on, finds the first key that the user sees. With `skip`, versions of `self.key` are passed.
+    fn find_forward(&mut self, mut skip: bool) -> Result<()> {
+        while let Some(entry) = self.merge.entry() {
+            if skip && entry.key == self.key {
+                self.merge.next();
+                continue;
+            }
+            if self.bounds.above_upper(entry.key) {
+                self.place = Place::Nowhere;
+                return Ok(());
+            }
+            if entry.sequence <= self.sequence {
+                if !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence) {
+                    self.place = Place::Forward;
+                    return Ok(());
+                }
+                self.key.clear();
+                self.key.extend_from_slice(entry.key);
+                skip = true;
+            }
+            self.merge.next();
+        }
+        self.stand_nowhere()
+    }
+
+    /// From an entry backward, finds the last key that the user sees, and stops before its versions.
+    fn find_backward(&mut self) -> Result<()> {
+        // The newest visible version so far of the key being passed, and whether it has a value.
+        let mut live = None;
+        while let Some(entry) = self.merge.entry() {
+            if live.is_some() && entry.key != self.key {
+                if live == Some(true) {
+                    break;
+                }
+                live = None;
+            }
+            if self.bounds.below_lower(entry.key) {
+                break;
+            }
+            if entry.sequence <= self.sequence {
+                let value = !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence);
+                if live.is_none() {
+                    self.key.clear();
+                    self.key.extend_from_slice(entry.key);
+                }
+                if value {
+                    self.value.clear();
+                    self.value.extend_from_slice(entry.value);
+                }
+                live = Some(value);
+            }
+            self.merge.prev();
+        }
+        if self.merge.error().is_none() && live == Some(true) {
+            self.place = Place::Backward;
+            return Ok(());
+        }
+        self.stand_nowhere()
+    }
+
+    fn stand_nowhere(&mut self) -> Result<()> {
+        self.place = Place::Nowhere;
+        self.merge.error().map_or(Ok(()), |error| Err(error.clone().into()))
+    }
+}
+
+impl std::fmt::Debug for DbCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DbCursor").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
+/// The range tombstones of all sources, with what they say about the stretch of keys last asked for.
+struct RangeDeletes {
+    lists: Vec<Arc<FragmentedRangeTombstones>>,
+    /// `covering` holds for keys from `start` up to `end`, exclusive; no `end` means all that follow.
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+    covering: SequenceNumber,
+    known: bool,
+}
+
+impl RangeDeletes {
+    fn new(lists: Vec<Arc<FragmentedRangeTombstones>>) -> Self {
+        Self { lists, start: Vec::new(), end: None, covering: 0, known: false }
+    }
+
+    /// Whether a range tombstone that a reader at `visible` sees deletes the entry.
+    #[inline]
+    fn cover(&mut self, entry: Entry<'_>, visible: SequenceNumber) -> bool {
+        if self.lists.is_empty() {
+            return false;
+        }
+        let inside =
+            self.known && *self.start <= *entry.key && self.end.as_deref().is_none_or(|end| entry.key < end);
+        if !inside {
+            self.look_up(entry.key, visible);
+        }
+        entry.sequence < self.covering
+    }
+
+    fn look_up(&mut self, key: &[u8], visible: SequenceNumber) {
+        self.covering = 0;
+        let mut end: Option<&[u8]> = None;
+        for list in &self.lists {
+            let Some(fragment) = list.fragment_at_or_after(key) else { continue };
+            let boundary = if fragment.start <= key {
+                let newest = fragment.sequences.iter().copied().find(|&sequence| sequence <= visible);
+                self.covering = self.covering.max(newest.unwrap_or(0));
+                fragment.end
+            } else {
+                fragment.start
+            };
+            end = Some(end.map_or(boundary, |end| end.min(boundary)));
+        }
+        self.start.clear();
+        self.start.extend_from_slice(key);
+        self.end = end.map(<[u8]>::to_vec);
+        self.known = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_key_that_does_not_have_it() {
+        assert_eq!(prefix_end(b"ab"), Bound::Excluded(Slice::from("ac")));
+        assert_eq!(prefix_end(b"a\xff"), Bound::Excluded(Slice::from("b")));
+        assert_eq!(prefix_end(b"\xff\xff"), Bound::Unbounded);
+        assert_eq!(prefix_end(b""), Bound::Unbounded);
+    }
+}

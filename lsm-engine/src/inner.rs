@@ -1,0 +1,248 @@
+//! What all handles and background jobs of a database share.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use lsm_core::SequenceNumber;
+use lsm_core::env::{Env, Event};
+use lsm_core::vfs::{LockGuard, Vfs};
+use lsm_sstable::BlockCache;
+use lsm_wal::LogSync;
+use parking_lot::{Mutex, RwLock};
+
+use crate::commit::Committer;
+use crate::compaction::Scheduler;
+use crate::metrics::Counters;
+use crate::options::{Budget, Options};
+use crate::pace::Pace;
+use crate::snapshot::SnapshotList;
+use crate::tree::{State, Tree};
+use crate::version::Janitor;
+use crate::version::edit::{LogStart, VersionEdit};
+use crate::version::manifest::{AppendError, Manifest};
+use crate::{Error, Result};
+
+/// Lock order: `scheduler`, then `manifest`, then `committer`, then what is inside a [`Tree`]. Nobody waits for
+/// an event while holding any of them.
+pub(crate) struct Inner {
+    /// Tells databases apart.
+    pub(crate) id: u64,
+    pub(crate) directory: PathBuf,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) budget: Budget,
+    pub(crate) cache: Arc<BlockCache>,
+    pub(crate) trees: RwLock<BTreeMap<u32, Arc<Tree>>>,
+    /// `None` in a database opened read-only.
+    pub(crate) writer: Option<WriteSide>,
+    /// The last write that readers see.
+    pub(crate) visible: AtomicU64,
+    pub(crate) snapshots: SnapshotList,
+    pub(crate) counters: Counters,
+    pub(crate) janitor: Arc<Janitor>,
+    closed: AtomicBool,
+    pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+/// What only a database opened for writing has.
+pub(crate) struct WriteSide {
+    pub(crate) committer: Mutex<Committer>,
+    pub(crate) log_sync: Arc<dyn LogSync>,
+    pub(crate) manifest: Mutex<Manifest>,
+    pub(crate) scheduler: Mutex<Scheduler>,
+    pub(crate) pace: Pace,
+    next_number: AtomicU64,
+    /// Bytes of memtables that wait for their flush.
+    pub(crate) sealed_bytes: AtomicUsize,
+    /// There is a memtable to flush, or the database closes.
+    pub(crate) flush_wanted: Event,
+    /// A flush or compaction ended, or background work failed: whoever waits looks again.
+    pub(crate) progress: Event,
+    /// Background jobs that have not ended.
+    pub(crate) jobs: AtomicUsize,
+    stopping: AtomicBool,
+    stopped: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl WriteSide {
+    pub(crate) fn new(
+        committer: Committer,
+        log_sync: Arc<dyn LogSync>,
+        manifest: Manifest,
+        scheduler: Scheduler,
+        next_number: u64,
+        sealed_bytes: usize,
+    ) -> Self {
+        Self {
+            committer: Mutex::new(committer),
+            log_sync,
+            manifest: Mutex::new(manifest),
+            scheduler: Mutex::new(scheduler),
+            pace: Pace::default(),
+            next_number: AtomicU64::new(next_number),
+            sealed_bytes: AtomicUsize::new(sealed_bytes),
+            flush_wanted: Event::new(),
+            progress: Event::new(),
+            jobs: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// A number for a file, a memtable or a run; higher than all before, never given twice.
+    pub(crate) fn new_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Stops all writing until the database is reopened.
+    pub(crate) fn stop(&self, error: Error) {
+        tracing::error!(%error, "writing stopped");
+        self.failure.lock().get_or_insert(error);
+        self.stopped.store(true, Ordering::Release);
+        self.progress.notify();
+    }
+
+    #[inline]
+    pub(crate) fn check_going(&self) -> Result<()> {
+        if !self.stopped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let failure = self.failure.lock().clone();
+        Err(Error::WritingStopped(Arc::new(failure.unwrap_or(Error::Closed))))
+    }
+
+    /// Asks background jobs to end.
+    pub(crate) fn ask_to_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.flush_wanted.notify();
+        self.progress.notify();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) || self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Logs an edit, durably, with the numbers that every edit carries. A manifest in doubt stops all writing.
+    pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
+        edit.next_number = Some(self.next_number.load(Ordering::Relaxed));
+        manifest.append(&edit, || self.new_number()).map_err(|error| match error {
+            AppendError::Refused(error) => error,
+            AppendError::InDoubt(error) => {
+                self.stop(error.clone());
+                error
+            }
+        })
+    }
+}
+
+impl Inner {
+    #[expect(clippy::too_many_arguments, reason = "the one place where the parts come together")]
+    pub(crate) fn new(
+        directory: &Path,
+        env: Arc<dyn Env>,
+        options: &Options,
+        cache: Arc<BlockCache>,
+        janitor: Arc<Janitor>,
+        trees: BTreeMap<u32, Arc<Tree>>,
+        writer: Option<WriteSide>,
+        visible: SequenceNumber,
+        lock: Option<Box<dyn LockGuard>>,
+    ) -> Self {
+        Self {
+            id: env.random(),
+            directory: directory.to_owned(),
+            vfs: Arc::clone(&options.vfs),
+            env,
+            budget: options.budget(),
+            cache,
+            trees: RwLock::new(trees),
+            writer,
+            visible: AtomicU64::new(visible),
+            snapshots: SnapshotList::default(),
+            counters: Counters::default(),
+            janitor,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn visible(&self) -> SequenceNumber {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn mark_closed(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// The side that writes, if there is one and nothing has stopped it.
+    #[inline]
+    pub(crate) fn write_side(&self) -> Result<&WriteSide> {
+        self.check_open()?;
+        let writer = self.writer.as_ref().ok_or(Error::ReadOnly)?;
+        writer.check_going()?;
+        Ok(writer)
+    }
+
+    pub(crate) fn all_trees(&self) -> Vec<Arc<Tree>> {
+        self.trees.read().values().cloned().collect()
+    }
+
+    /// Where replay must start once the memtable `flushed` is in tables.
+    pub(crate) fn log_start(&self, writer: &WriteSide, flushed: Option<u64>) -> LogStart {
+        // Taken first: a record that arrives during the search below starts at or after it.
+        let (mut position, segment) = {
+            let committer = writer.committer.lock();
+            (committer.log_end(), committer.first_segment())
+        };
+        for tree in self.all_trees() {
+            let state = tree.load();
+            for memtable in state.memtables().filter(|memtable| Some(memtable.number) != flushed) {
+                position = position.min(memtable.log_start().unwrap_or(u64::MAX));
+            }
+        }
+        LogStart { position, segment, synced: writer.log_sync.durable().0 }
+    }
+
+    /// Lets go of what was cleared once no snapshot is old enough to see it.
+    pub(crate) fn forget_cleared(&self) {
+        let oldest = self.snapshots.oldest().unwrap_or(u64::MAX).min(self.visible());
+        for tree in self.all_trees() {
+            let state = tree.load();
+            if state.before_clear.is_some() && state.cleared <= oldest {
+                tree.update(|state| State {
+                    memtable: Arc::clone(&state.memtable),
+                    sealed: state.sealed.clone(),
+                    version: Arc::clone(&state.version),
+                    cleared: state.cleared,
+                    before_clear: state.before_clear.clone().filter(|_| state.cleared > oldest),
+                });
+            }
+        }
+    }
+
+    /// Gives the cache what indexes and filters leave of the budget.
+    pub(crate) fn share_out_cache(&self) {
+        let pinned: usize = self
+            .all_trees()
+            .iter()
+            .map(|tree| tree.load().version.tables().map(|table| table.table().pinned_bytes()).sum::<usize>())
+            .sum();
+        self.cache.set_capacity(self.budget.cache_bytes.saturating_sub(pinned));
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! For tools that look into files: decoders of what the engine writes into logs, manifests and `CURRENT`.
+
+use std::path::Path;
+
+use lsm_core::vfs::Vfs;
+
+pub use crate::batch::{Operation, Operations};
+pub use crate::version::current::Current;
+pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+
+use crate::files::{self, FileKind};
+use crate::{Error, Result};
+
+/// What a file of a database is, as its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A sorted table; see `lsm-sstable`.
+    Table,
+    /// A log of version edits; see `lsm_wal::RecordFileReader`.
+    Manifest,
+    /// A file of the write-ahead log; see `lsm-wal`.
+    Log,
+    /// Points at the manifest.
+    Current,
+    /// The lock file; it has no content.
+    Lock,
+}
+
+/// What a file name says; `None` if it is none of a database's.
+pub fn kind_of(name: &str) -> Option<Kind> {
+    Some(match files::parse(name)? {
+        FileKind::Table(_) => Kind::Table,
+        FileKind::Manifest(_) => Kind::Manifest,
+        FileKind::Log(_) => Kind::Log,
+        FileKind::Current | FileKind::CurrentNext => Kind::Current,
+        FileKind::Lock => Kind::Lock,
+    })
+}
+
+/// `CURRENT` of a database directory.
+pub fn current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
+    Current::load(vfs, directory)?.ok_or_else(|| Error::NoDatabase(directory.to_path_buf().into()))
+}

@@ -1,0 +1,87 @@
+//! The small background jobs, and what all jobs share.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lsm_core::env::{Job, Priority, Step};
+
+use crate::flush::FlushJob;
+use crate::inner::Inner;
+
+/// How often to look for compactions that time alone makes due.
+const LOOK_MICROS: u64 = 1_000_000;
+
+/// Counts a job of a database for as long as it lives, so that closing can wait for the last.
+pub(crate) struct JobToken(Arc<Inner>);
+
+impl JobToken {
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        if let Some(side) = &inner.writer {
+            side.jobs.fetch_add(1, Ordering::AcqRel);
+        }
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for JobToken {
+    fn drop(&mut self) {
+        if let Some(side) = &self.0.writer {
+            side.jobs.fetch_sub(1, Ordering::AcqRel);
+            side.progress.notify();
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(during: &str, panic: &(dyn Any + Send)) -> Arc<str> {
+    let said = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    format!("a panic during {during}: {said}").into()
+}
+
+/// Starts the jobs that run as long as a database is open for writing.
+pub(crate) fn start(inner: &Arc<Inner>) {
+    inner.env.spawn(Priority::High, Box::new(FlushJob::new(Arc::clone(inner))));
+    inner.env.spawn(
+        Priority::Normal,
+        Box::new(CleanJob { inner: Arc::clone(inner), _token: JobToken::new(inner) }),
+    );
+}
+
+/// Unlinks files that nobody reads any more, and looks now and then for compactions that are due.
+struct CleanJob {
+    inner: Arc<Inner>,
+    _token: JobToken,
+}
+
+impl Job for CleanJob {
+    fn step(&mut self) -> Step {
+        let Some(side) = &self.inner.writer else { return Step::Done };
+        let seen = self.inner.janitor.event().epoch();
+        self.inner.remove_obsolete_files();
+        if side.is_stopping() {
+            return Step::Done;
+        }
+        self.inner.schedule_compactions();
+        let deadline = self.inner.env.monotonic_micros() + LOOK_MICROS;
+        Step::Pending { event: self.inner.janitor.event().clone(), seen, deadline_micros: Some(deadline) }
+    }
+}
+
+impl Inner {
+    /// Unlinks what the janitor was given. A file that cannot be removed is found again at the next open.
+    pub(crate) fn remove_obsolete_files(&self) {
+        for path in self.janitor.take() {
+            match self.vfs.remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "an obsolete file stays");
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Waiting for background work, and closing.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lsm_core::env::Event;
+use lsm_wal::Position;
+
+use crate::batch::inverted;
+use crate::compaction::Manual;
+use crate::inner::{Inner, WriteSide};
+use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
+use crate::tree::Tree;
+use crate::version::Version;
+use crate::{Error, Result};
+
+/// Closes the database when the last handle goes.
+#[derive(Debug)]
+pub(crate) struct Closer(Arc<Inner>);
+
+impl Closer {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        if !self.0.mark_closed() {
+            return;
+        }
+        if let Err(error) = self.0.shut_down(false) {
+            tracing::warn!(%error, "the database was dropped, not closed, and failed to sync");
+        }
+    }
+}
+
+impl Inner {
+    /// Closes for good: flushes, waits, syncs and leaves the marker of a clean close.
+    pub(crate) fn close(&self) -> Result<()> {
+        if !self.mark_closed() {
+            return Ok(());
+        }
+        let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_sealing(side));
+        // Whatever happened: jobs end and the lock is released.
+        flushed.and(self.shut_down(true)).inspect_err(|_| {
+            let _ = self.shut_down(false);
+        })
+    }
+
+    /// Ends background work and syncs the log. With `clean`, everything is in tables and the files are marked so.
+    fn shut_down(&self, clean: bool) -> Result<()> {
+        let Some(side) = &self.writer else {
+            self.lock.lock().take();
+            return Ok(());
+        };
+        side.ask_to_stop();
+        self.janitor.event().notify();
+        self.wait_until(&side.progress, || Ok(side.jobs.load(Ordering::Acquire) == 0))?;
+        self.remove_obsolete_files();
+        let going = side.check_going();
+        let closed = side.committer.lock().close_log();
+        let result = match (going, closed) {
+            (Ok(()), Ok(Some(log))) if clean => side.manifest.lock().close(log),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            _ => Ok(()),
+        };
+        self.lock.lock().take();
+        result
+    }
+
+    /// Blocks until `done` says yes, looking again after each notification.
+    fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        loop {
+            let seen = event.epoch();
+            if done()? {
+                return Ok(());
+            }
+            self.env.wait(event, seen, None);
+        }
+    }
+
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        self.flush_sealing(self.write_side()?)
+    }
+
+    /// Seals all memtables and waits until they are in tables.
+    fn flush_sealing(&self, side: &WriteSide) -> Result<()> {
+        side.check_going()?;
+        let trees = self.all_trees();
+        let waiting: Vec<_> = {
+            let mut committer = side.committer.lock();
+            let last_sequence = committer.last_sequence();
+            trees
+                .iter()
+                .map(|tree| {
+                    committer.seal(side, tree.id, last_sequence);
+                    (tree, tree.load().sealed.clone())
+                })
+                .collect()
+        };
+        self.wait_until(&side.progress, || {
+            side.check_going()?;
+            for (tree, sealed) in &waiting {
+                if tree.is_dropped() {
+                    continue;
+                }
+                if let Some(error) = tree.failure() {
+                    return Err(Error::WritingStopped(Arc::new(error)));
+                }
+                let state = tree.load();
+                if sealed.iter().any(|old| state.sealed.iter().any(|left| Arc::ptr_eq(old, left))) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    pub(crate) fn sync_log(&self) -> Result<()> {
+        let side = self.write_side()?;
+        let end = side.committer.lock().log_end();
+        Ok(side.log_sync.wait_durable(Position(end))?)
+    }
+
+    pub(crate) fn wait_for_compactions(self: &Arc<Self>) -> Result<()> {
+        let side = self.write_side()?;
+        self.wait_until(&side.progress, || {
+            self.check_open()?;
+            side.check_going()?;
+            if let Some(error) = self.all_trees().iter().find_map(|tree| tree.failure()) {
+                return Err(Error::WritingStopped(Arc::new(error)));
+            }
+            self.schedule_compactions();
+            Ok(self.all_trees().iter().all(|tree| tree.load().sealed.is_empty())
+                && self.compactions_settled())
+        })
+    }
+
+    pub(crate) fn compact_range(
+        self: &Arc<Self>,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<()> {
+        use Bound::{Excluded, Included};
+        if let (Included(start) | Excluded(start), Included(end) | Excluded(end)) = range
+            && start > end
+        {
+            return Err(Error::InvalidArgument(inverted(start, end)));
+        }
+        let side = self.write_side()?;
+        self.flush_sealing(side)?;
+        // Tables written from here on are as compact as can be.
+        let rewritten_since = side.new_number();
+        side.scheduler.lock().hold(tree.id, true);
+        let done = self.wait_until(&side.progress, || {
+            loop {
+                self.check_open()?;
+                side.check_going()?;
+                match self.start_manual(tree, range, rewritten_since)? {
+                    Manual::Started => {}
+                    Manual::Wait => return Ok(false),
+                    Manual::Done => return Ok(true),
+                }
+            }
+        });
+        side.scheduler.lock().hold(tree.id, false);
+        self.schedule_compactions();
+        done
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        let trees = self.all_trees();
+        let mut metrics = Metrics {
+            keyspaces: trees.iter().map(|tree| keyspace_metrics(tree)).collect(),
+            cache_bytes: self.cache.used_bytes() as u64,
+            cache_capacity_bytes: self.cache.capacity_bytes() as u64,
+            cache_hits: self.cache.stats().hits,
+            cache_misses: self.cache.stats().misses,
+            pinned_bytes: trees.iter().map(|tree| pinned_bytes(&tree.load().version)).sum(),
+            snapshots: self.snapshots.count() as u64,
+            visible_sequence: self.visible(),
+            flushes: self.counters.flushes.get(),
+            flush_bytes_in: self.counters.flush_bytes_in.get(),
+            flush_bytes_out: self.counters.flush_bytes_out.get(),
+            compactions: self.counters.compactions.get(),
+            moves: self.counters.moves.get(),
+            compaction_bytes_in: self.counters.compaction_bytes_in.get(),
+            compaction_bytes_out: self.counters.compaction_bytes_out.get(),
+            stall_micros: self.counters.stall_micros.get(),
+            ..Metrics::default()
+        };
+        let Some(side) = &self.writer else {
+            metrics.active_memtable_bytes =
+                trees.iter().map(|tree| tree.load().memtable.memory_bytes() as u64).sum();
+            return metrics;
+        };
+        {
+            let scheduler = side.scheduler.lock();
+            metrics.compactions_running = scheduler.running_count() as u64;
+            metrics.compaction_debt_bytes = self.compaction_debt(&scheduler);
+        }
+        let start = self.log_start(side, None);
+        let committer = side.committer.lock();
+        metrics.active_memtable_bytes = committer.active_bytes() as u64;
+        metrics.sealed_memtable_bytes = side.sealed_bytes.load(Ordering::Acquire) as u64;
+        metrics.log_bytes = committer.log_end() - start.position;
+        metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_sync.durable().0);
+        metrics.write_rate_limit = side.pace.rate();
+        metrics
+    }
+}
+
+fn pinned_bytes(version: &Version) -> u64 {
+    version.tables().map(|table| table.table().pinned_bytes() as u64).sum()
+}
+
+fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
+    let version = Arc::clone(&tree.load().version);
+    let level = |runs: &Vec<Arc<crate::version::Run>>| {
+        let mut level = LevelMetrics { runs: runs.len() as u64, ..LevelMetrics::default() };
+        for table in runs.iter().flat_map(|run| run.tables()) {
+            let meta = table.meta();
+            level.tables += 1;
+            level.bytes += meta.file_bytes;
+            level.entries += meta.entries;
+            level.tombstones += meta.tombstones;
+            level.range_tombstones += meta.range_tombstones;
+            level.raw_bytes += meta.raw_key_bytes + meta.raw_value_bytes;
+        }
+        level
+    };
+    KeyspaceMetrics {
+        name: tree.name.to_string(),
+        policy: tree.options().compaction.name().to_owned(),
+        levels: version.levels().iter().map(level).collect(),
+        failure: tree.failure().map(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,124 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What background work has done since the database was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) flushes: Counter,
+    pub(crate) flush_bytes_in: Counter,
+    pub(crate) flush_bytes_out: Counter,
+    pub(crate) compactions: Counter,
+    pub(crate) moves: Counter,
+    pub(crate) compaction_bytes_in: Counter,
+    pub(crate) compaction_bytes_out: Counter,
+    pub(crate) stall_micros: Counter,
+}
+
+/// The state of a database, in figures. All sizes are in bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// One entry a keyspace.
+    pub keyspaces: Vec<KeyspaceMetrics>,
+    /// Memory of the memtables that are being filled.
+    pub active_memtable_bytes: u64,
+    /// Memory of the memtables that wait for their flush.
+    pub sealed_memtable_bytes: u64,
+    /// Blocks in the cache.
+    pub cache_bytes: u64,
+    /// Bytes that the cache may use.
+    pub cache_capacity_bytes: u64,
+    /// Blocks found in the cache.
+    pub cache_hits: u64,
+    /// Blocks read from files.
+    pub cache_misses: u64,
+    /// Indexes and filters in memory.
+    pub pinned_bytes: u64,
+    /// Live snapshots.
+    pub snapshots: u64,
+    /// The last write that readers see.
+    pub visible_sequence: u64,
+    /// Log that recovery would replay.
+    pub log_bytes: u64,
+    /// Log that is not synced yet.
+    pub unsynced_log_bytes: u64,
+    /// Memtables written to tables.
+    pub flushes: u64,
+    /// Memory of the flushed memtables.
+    pub flush_bytes_in: u64,
+    /// Bytes of the tables that they became.
+    pub flush_bytes_out: u64,
+    /// Merges of tables.
+    pub compactions: u64,
+    /// Compactions that moved tables without rewriting them.
+    pub moves: u64,
+    /// Bytes that merges read.
+    pub compaction_bytes_in: u64,
+    /// Bytes that merges wrote.
+    pub compaction_bytes_out: u64,
+    /// Compactions under way.
+    pub compactions_running: u64,
+    /// Bytes that compactions have yet to rewrite.
+    pub compaction_debt_bytes: u64,
+    /// Time that writers stood still for want of memory, in microseconds.
+    pub stall_micros: u64,
+    /// Bytes a second that writers are held to while compactions catch up.
+    pub write_rate_limit: Option<u64>,
+}
+
+impl Metrics {
+    /// Bytes written to tables for each byte flushed first: the price of keeping the tree in shape.
+    pub fn write_amplification(&self) -> f64 {
+        if self.flush_bytes_out == 0 {
+            return 0.0;
+        }
+        (self.flush_bytes_out + self.compaction_bytes_out) as f64 / self.flush_bytes_out as f64
+    }
+}
+
+/// One keyspace in figures.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct KeyspaceMetrics {
+    /// Its name.
+    pub name: String,
+    /// Its compaction policy.
+    pub policy: String,
+    /// From level 0 down.
+    pub levels: Vec<LevelMetrics>,
+    /// Why background work stopped, if it did.
+    pub failure: Option<String>,
+}
+
+/// One level in figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LevelMetrics {
+    /// Sorted runs: a read looks at one table of each at most.
+    pub runs: u64,
+    /// Tables.
+    pub tables: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Versions of keys, tombstones included.
+    pub entries: u64,
+    /// Point tombstones.
+    pub tombstones: u64,
+    /// Range tombstones.
+    pub range_tombstones: u64,
+    /// Bytes of keys and values before encoding and compression.
+    pub raw_bytes: u64,
+}

@@ -1,0 +1,328 @@
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_compaction::{CompactionPolicy, Leveled};
+use lsm_core::env::{Env, ThreadEnv};
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_memtable::{BPlusMemtable, MemtableFactory};
+use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen};
+use lsm_wal::RecoveryMode;
+
+use crate::{Db, Error, Result};
+
+/// How to open a database.
+///
+/// One number, [`memory`](Options::memory), sets all sizes; everything else has a default that is right for most.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let db = lsm_engine::Options::new().memory(64 << 20).open(dir.path())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing until `open`"]
+pub struct Options {
+    pub(crate) memory: usize,
+    pub(crate) memtable_bytes: Option<usize>,
+    pub(crate) cache_bytes: Option<usize>,
+    pub(crate) background_threads: usize,
+    pub(crate) create_if_missing: bool,
+    pub(crate) error_if_exists: bool,
+    pub(crate) read_only: bool,
+    pub(crate) recovery: RecoveryMode,
+    pub(crate) log_segment_bytes: Option<u64>,
+    pub(crate) keyspace: KeyspaceOptions,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) env: Option<Arc<dyn Env>>,
+}
+
+/// Smallest [`Options::memory`] in bytes.
+pub const MEMORY_BYTES_MIN: usize = 1 << 20;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// The defaults: 512 MiB of memory, as many background threads as cores (at least two), created if missing.
+    pub fn new() -> Self {
+        Self {
+            memory: 512 << 20,
+            memtable_bytes: None,
+            cache_bytes: None,
+            background_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            create_if_missing: true,
+            error_if_exists: false,
+            read_only: false,
+            recovery: RecoveryMode::TolerateTornTail,
+            log_segment_bytes: None,
+            keyspace: KeyspaceOptions::default(),
+            vfs: Arc::new(PosixFs),
+            env: None,
+        }
+    }
+
+    /// Bytes of memory for everything that the engine holds: memtables, cached blocks, indexes, filters, buffers.
+    /// Half goes to memtables and half to tables, unless the parts are set apart. At least 1 MiB.
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Bytes at which a memtable is sealed and flushed. By default an eighth of the memory, at most 64 MiB.
+    pub fn memtable_bytes(mut self, bytes: usize) -> Self {
+        self.memtable_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes for cached blocks, indexes and filters. By default half of the memory.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Threads for flushes and compactions, at least one. Not used when an [`env`](Options::env) is given.
+    pub fn background_threads(mut self, count: usize) -> Self {
+        self.background_threads = count;
+        self
+    }
+
+    /// Whether a missing database is created. True by default.
+    pub fn create_if_missing(mut self, create: bool) -> Self {
+        self.create_if_missing = create;
+        self
+    }
+
+    /// Whether an existing database is an error. False by default.
+    pub fn error_if_exists(mut self, error: bool) -> Self {
+        self.error_if_exists = error;
+        self
+    }
+
+    /// Opens without changing anything on disk; every write fails with [`Error::ReadOnly`]. What the log holds is
+    /// replayed in memory.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// What to do about a log that ends in the middle of a record.
+    pub fn recovery(mut self, mode: RecoveryMode) -> Self {
+        self.recovery = mode;
+        self
+    }
+
+    /// Bytes of a log segment; the log's total is kept to a few times this and the memtables. By default an eighth
+    /// of the memory, at most 64 MiB.
+    pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
+        self.log_segment_bytes = Some(bytes);
+        self
+    }
+
+    /// Options of the default keyspace, and of keyspaces that [`Db::keyspace`] finds on disk when none are given.
+    pub fn keyspace(mut self, options: KeyspaceOptions) -> Self {
+        self.keyspace = options;
+        self
+    }
+
+    /// Block compression of the default keyspace; see [`KeyspaceOptions::compression`].
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.keyspace.compression = compression;
+        self
+    }
+
+    /// Filter bits per key of the default keyspace; see [`KeyspaceOptions::filter_bits_per_key`].
+    pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
+        self.keyspace = self.keyspace.filter_bits_per_key(bits);
+        self
+    }
+
+    /// Compaction policy of the default keyspace; see [`KeyspaceOptions::compaction`].
+    pub fn compaction(mut self, policy: Arc<dyn CompactionPolicy>) -> Self {
+        self.keyspace.compaction = policy;
+        self
+    }
+
+    /// Memtable of the default keyspace; see [`KeyspaceOptions::memtable`].
+    pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
+        self.keyspace.memtable = factory;
+        self
+    }
+
+    /// The file system; the operating system's by default.
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
+        self.vfs = vfs;
+        self
+    }
+
+    /// Clock, randomness and threads; by default a [`ThreadEnv`] of the database's own.
+    pub fn env(mut self, env: Arc<dyn Env>) -> Self {
+        self.env = Some(env);
+        self
+    }
+
+    /// Opens the database in `path`, creating it if need be.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
+        Db::open_with(path.as_ref(), self)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.memory < MEMORY_BYTES_MIN {
+            return Err(Error::invalid(format!(
+                "Options::memory is {} bytes; the least is {MEMORY_BYTES_MIN}",
+                self.memory
+            )));
+        }
+        if self.memtable_bytes == Some(0) {
+            return Err(Error::invalid("Options::memtable_bytes is 0; give the bytes at which to flush"));
+        }
+        if self.read_only && self.error_if_exists {
+            return Err(Error::invalid("Options::read_only and Options::error_if_exists exclude each other"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        let memtable = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
+        Budget {
+            memtable_bytes: memtable,
+            memtables_bytes_max: (self.memory / 2).max(memtable.saturating_mul(3)),
+            cache_bytes: self.cache_bytes.unwrap_or(self.memory / 2),
+            batch_bytes_max: (self.memory as u64 / 4).min(1 << 30),
+            log_bytes_max: (memtable as u64 * 4).max(self.segment_bytes() * 2),
+        }
+    }
+
+    pub(crate) fn make_env(&self) -> Arc<dyn Env> {
+        self.env.clone().unwrap_or_else(|| Arc::new(ThreadEnv::new(self.background_threads.max(1))))
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("memory", &self.memory)
+            .field("read_only", &self.read_only)
+            .field("keyspace", &self.keyspace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parts of the memory budget, and limits that follow from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// When a memtable is sealed.
+    pub(crate) memtable_bytes: usize,
+    /// When writers wait for flushes: all memtables together.
+    pub(crate) memtables_bytes_max: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) batch_bytes_max: u64,
+    /// When the keyspace that pins the oldest log segment is flushed.
+    pub(crate) log_bytes_max: u64,
+}
+
+/// How one keyspace stores its data.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct KeyspaceOptions {
+    pub(crate) compression: Compression,
+    pub(crate) compression_above: Compression,
+    pub(crate) block_bytes: usize,
+    pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
+    pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
+    pub(crate) compaction: Arc<dyn CompactionPolicy>,
+    pub(crate) change_compaction: bool,
+    pub(crate) memtable: Arc<dyn MemtableFactory>,
+}
+
+impl Default for KeyspaceOptions {
+    fn default() -> Self {
+        Self {
+            compression: Compression::Lz4,
+            compression_above: Compression::None,
+            block_bytes: 4096,
+            filter: Some(Arc::new(BloomFilter::new(10.0))),
+            prefix_extractor: None,
+            compaction: Arc::new(Leveled::default()),
+            change_compaction: false,
+            memtable: Arc::new(BPlusMemtable::default()),
+        }
+    }
+}
+
+impl KeyspaceOptions {
+    /// The defaults: LZ4 at the last level, 4 KiB blocks, a Bloom filter of 10 bits a key, leveled compaction.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compression of blocks at the last level that holds data, where almost all data is. LZ4 by default.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Compression of blocks in the levels above. None by default: they are rewritten soon.
+    pub fn compression_above(mut self, compression: Compression) -> Self {
+        self.compression_above = compression;
+        self
+    }
+
+    /// Bytes of a block before compression. 4096 by default.
+    pub fn block_bytes(mut self, bytes: usize) -> Self {
+        self.block_bytes = bytes;
+        self
+    }
+
+    /// Bits per key of the default Bloom filter; 0 for no filter. Ten by default, for one false positive in a
+    /// hundred.
+    pub fn filter_bits_per_key(self, bits: f64) -> Self {
+        self.filter((bits > 0.0).then(|| Arc::new(BloomFilter::new(bits)) as Arc<dyn FilterPolicy>))
+    }
+
+    /// The filter of tables; `None` for no filter.
+    pub fn filter(mut self, policy: Option<Arc<dyn FilterPolicy>>) -> Self {
+        self.filter = policy;
+        self
+    }
+
+    /// Puts prefixes into the filters too, so that [`Db::prefix`] skips tables without them.
+    pub fn prefix_extractor(mut self, extractor: Arc<dyn PrefixExtractor>) -> Self {
+        self.prefix_extractor = Some(extractor);
+        self
+    }
+
+    /// Which tables are merged when. Fixed when the keyspace is created. Leveled by default.
+    pub fn compaction(mut self, policy: Arc<dyn CompactionPolicy>) -> Self {
+        self.compaction = policy;
+        self
+    }
+
+    /// Lets the keyspace be opened with another compaction policy than it was created with; the tree is brought
+    /// into its shape over time. Without this a different policy is an error. A policy that drops data by age or
+    /// size begins to do so at once.
+    pub fn change_compaction(mut self, change: bool) -> Self {
+        self.change_compaction = change;
+        self
+    }
+
+    /// How tables of the keyspace are opened.
+    pub(crate) fn table_open(&self) -> TableOpen {
+        let mut open = TableOpen { prefix_extractor: self.prefix_extractor.clone(), ..TableOpen::default() };
+        open.filters.extend(self.filter.clone());
+        open
+    }
+
+    /// The structure of the memtable. May change at each open.
+    pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
+        self.memtable = factory;
+        self
+    }
+}

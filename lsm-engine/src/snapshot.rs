@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lsm_core::{SequenceNumber, Slice};
+use parking_lot::Mutex;
+
+use crate::Result;
+use crate::cursor::{Bounds, DbCursor};
+use crate::inner::Inner;
+use crate::iterator::Iter;
+use crate::keyspace::Keyspace;
+use crate::lifecycle::Closer;
+use crate::tree::Tree;
+
+/// The sequence numbers that live snapshots read at. Merges keep what they see.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotList {
+    /// How many snapshots read at each number.
+    live: Mutex<BTreeMap<SequenceNumber, usize>>,
+}
+
+impl SnapshotList {
+    /// Takes the visible number and registers it, both under the lock from which merges copy the list.
+    fn register(&self, visible: &AtomicU64) -> SequenceNumber {
+        let mut live = self.live.lock();
+        let sequence = visible.load(Ordering::Acquire);
+        *live.entry(sequence).or_insert(0) += 1;
+        sequence
+    }
+
+    fn release(&self, sequence: SequenceNumber) {
+        let mut live = self.live.lock();
+        if let Some(count) = live.get_mut(&sequence) {
+            *count -= 1;
+            if *count == 0 {
+                live.remove(&sequence);
+            }
+        }
+    }
+
+    /// What a merge must keep, ascending: the snapshots, and the visible number for readers that registered none.
+    pub(crate) fn stripes(&self, visible: &AtomicU64) -> Vec<SequenceNumber> {
+        let live = self.live.lock();
+        let mut stripes: Vec<_> = live.keys().copied().collect();
+        let visible = visible.load(Ordering::Acquire);
+        if stripes.last() != Some(&visible) {
+            stripes.push(visible);
+        }
+        stripes
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.live.lock().values().sum()
+    }
+
+    pub(crate) fn oldest(&self) -> Option<SequenceNumber> {
+        self.live.lock().keys().next().copied()
+    }
+}
+
+/// The database as it was at one moment, in all keyspaces at once.
+///
+/// It costs nothing to make. While it lives, compactions keep the versions that it sees, so drop it when done.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lsm_engine::Db::open(dir.path())?;
+/// db.put("a", "old")?;
+/// let snapshot = db.snapshot()?;
+/// db.put("a", "new")?;
+/// assert_eq!(snapshot.get("a")?.unwrap(), b"old");
+/// assert_eq!(db.get("a")?.unwrap(), b"new");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Snapshot {
+    inner: Arc<Inner>,
+    default: Arc<Tree>,
+    sequence: SequenceNumber,
+    _closer: Arc<Closer>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(inner: Arc<Inner>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
+        let sequence = inner.snapshots.register(&inner.visible);
+        Self { inner, default, sequence, _closer: closer }
+    }
+
+    /// The number of the last write that the snapshot sees.
+    pub fn sequence(&self) -> SequenceNumber {
+        self.sequence
+    }
+
+    /// The value of `key` in the default keyspace.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get_from(&self.default, key.as_ref())
+    }
+
+    /// The value of `key` in `keyspace`.
+    pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get_from(self.tree_of(keyspace)?, key.as_ref())
+    }
+
+    /// Keys and values of a range of the default keyspace.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        Iter::range(self.default.load_full(), self.sequence, &range)
+    }
+
+    /// Keys and values of a range of `keyspace`.
+    pub fn range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
+        match self.tree_of(keyspace) {
+            Ok(tree) => Iter::range(tree.load_full(), self.sequence, &range),
+            Err(error) => Iter::failed(error),
+        }
+    }
+
+    /// All keys and values of the default keyspace.
+    pub fn iter(&self) -> Iter {
+        self.range::<&[u8]>(..)
+    }
+
+    /// Keys of the default keyspace that start with `prefix`, and their values.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        Iter::prefix(self.default.load_full(), self.sequence, prefix.as_ref())
+    }
+
+    /// Keys of `keyspace` that start with `prefix`, and their values.
+    pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
+        match self.tree_of(keyspace) {
+            Ok(tree) => Iter::prefix(tree.load_full(), self.sequence, prefix.as_ref()),
+            Err(error) => Iter::failed(error),
+        }
+    }
+
+    /// A cursor over the default keyspace.
+    pub fn cursor(&self) -> DbCursor {
+        DbCursor::new(self.default.load_full(), self.sequence, Bounds::ALL, None)
+    }
+
+    /// A cursor over `keyspace`.
+    pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<DbCursor> {
+        Ok(DbCursor::new(self.tree_of(keyspace)?.load_full(), self.sequence, Bounds::ALL, None))
+    }
+
+    fn get_from(&self, tree: &Tree, key: &[u8]) -> Result<Option<Slice>> {
+        tree.load().get(key, self.sequence)
+    }
+
+    fn tree_of<'k>(&self, keyspace: &'k Keyspace) -> Result<&'k Arc<Tree>> {
+        keyspace.tree_for(&self.inner)
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.inner.snapshots.release(self.sequence);
+        self.inner.forget_cleared();
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,249 @@
+//! The inside of a keyspace: its memtables, its version, and how the two change.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use lsm_core::hash::key_hash;
+use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstoneSet};
+use lsm_core::{SequenceNumber, Slice};
+use lsm_memtable::{MemtableReader, MemtableWriter};
+use parking_lot::Mutex;
+
+use crate::options::KeyspaceOptions;
+use crate::version::{Lookup, Version};
+use crate::{Error, Result};
+
+/// A memtable and the range deletes beside it.
+pub(crate) struct Memtable {
+    /// Orders memtables by age, and the runs that they become.
+    pub(crate) number: u64,
+    pub(crate) reader: Arc<dyn MemtableReader>,
+    pub(crate) range_tombstones: RangeTombstoneSet,
+    /// Their list as last asked for, and how many there were.
+    fragmented: Mutex<(usize, Arc<FragmentedRangeTombstones>)>,
+    /// Position in the log before the first record in here; `u64::MAX` while there is none.
+    log_start: AtomicU64,
+    /// Once sealed: no write of the keyspace up to here is newer than this memtable.
+    last_sequence: AtomicU64,
+}
+
+impl Memtable {
+    pub(crate) fn new(number: u64, reader: Arc<dyn MemtableReader>) -> Self {
+        Self {
+            number,
+            reader,
+            range_tombstones: RangeTombstoneSet::new(),
+            fragmented: Mutex::new((0, Arc::new(FragmentedRangeTombstones::empty()))),
+            log_start: AtomicU64::new(u64::MAX),
+            last_sequence: AtomicU64::new(0),
+        }
+    }
+
+    /// The range deletes in here, as one list that is made anew only when there are more.
+    pub(crate) fn fragmented_range_tombstones(&self) -> Option<Arc<FragmentedRangeTombstones>> {
+        if self.range_tombstones.is_empty() {
+            return None;
+        }
+        let mut fragmented = self.fragmented.lock();
+        let count = self.range_tombstones.len();
+        if fragmented.0 != count {
+            *fragmented = (count, Arc::new(self.range_tombstones.snapshot()));
+        }
+        Some(Arc::clone(&fragmented.1))
+    }
+
+    pub(crate) fn log_start(&self) -> Option<u64> {
+        Some(self.log_start.load(Ordering::Acquire)).filter(|&position| position != u64::MAX)
+    }
+
+    pub(crate) fn set_log_start(&self, position: u64) {
+        self.log_start.store(position, Ordering::Release);
+    }
+
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        self.last_sequence.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn seal(&self, last_sequence: SequenceNumber) {
+        self.last_sequence.store(last_sequence, Ordering::Release);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reader.entry_count() == 0 && self.range_tombstones.is_empty()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.reader.memory_bytes() + self.range_tombstones.memory_bytes()
+    }
+}
+
+/// What a keyspace consists of at one moment.
+pub(crate) struct State {
+    pub(crate) memtable: Arc<Memtable>,
+    /// Waiting to be flushed, newest first.
+    pub(crate) sealed: Vec<Arc<Memtable>>,
+    pub(crate) version: Arc<Version>,
+    /// The keyspace was cleared by this write; everything here is newer.
+    pub(crate) cleared: SequenceNumber,
+    /// What it was before, for snapshots that are older.
+    pub(crate) before_clear: Option<Arc<State>>,
+}
+
+impl State {
+    /// The state that a reader at `sequence` must use.
+    #[inline]
+    pub(crate) fn at(&self, sequence: SequenceNumber) -> &Self {
+        let mut state = self;
+        while sequence < state.cleared {
+            match &state.before_clear {
+                Some(before) => state = before,
+                None => break,
+            }
+        }
+        state
+    }
+
+    /// Newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.memtable).chain(&self.sealed)
+    }
+
+    pub(crate) fn get(&self, key: &[u8], sequence: SequenceNumber) -> Result<Option<Slice>> {
+        let state = self.at(sequence);
+        let mut covering = 0;
+        for memtable in state.memtables() {
+            if !memtable.range_tombstones.is_empty() {
+                covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
+            }
+            if let Some(entry) = memtable.reader.get(key, sequence) {
+                let deleted = entry.kind.is_tombstone() || entry.sequence < covering;
+                return Ok((!deleted).then(|| Slice::copy_from(entry.value)));
+            }
+        }
+        match state.version.get(key, key_hash(key), sequence, covering)? {
+            Lookup::Found(value) => Ok(Some(value)),
+            Lookup::Deleted | Lookup::Unknown => Ok(None),
+        }
+    }
+}
+
+/// A keyspace. Handles, the committer and background jobs share it.
+pub(crate) struct Tree {
+    pub(crate) id: u32,
+    pub(crate) name: Arc<str>,
+    options: ArcSwap<KeyspaceOptions>,
+    /// Name of the policy that the manifest records.
+    policy: Mutex<Arc<str>>,
+    /// Somebody opened the keyspace with options of its own.
+    configured: AtomicBool,
+    state: ArcSwap<State>,
+    /// Held while a new state is made from the old one.
+    change: Mutex<()>,
+    /// Numbers of the tables that compactions are working on.
+    pub(crate) busy: Mutex<HashSet<u64>>,
+    dropped: AtomicBool,
+    /// Why background work of this keyspace stopped.
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+}
+
+impl Tree {
+    pub(crate) fn new(id: u32, name: Arc<str>, options: KeyspaceOptions, state: State) -> Self {
+        Self {
+            id,
+            name,
+            policy: Mutex::new(options.compaction.name().into()),
+            options: ArcSwap::from_pointee(options),
+            configured: AtomicBool::new(false),
+            state: ArcSwap::from_pointee(state),
+            change: Mutex::new(()),
+            busy: Mutex::new(HashSet::new()),
+            dropped: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn options(&self) -> Arc<KeyspaceOptions> {
+        self.options.load_full()
+    }
+
+    /// Gives the keyspace options of its own, the first time; `false` if it had them.
+    pub(crate) fn configure(&self, options: KeyspaceOptions) -> bool {
+        let first = !self.configured.swap(true, Ordering::AcqRel);
+        if first {
+            self.options.store(Arc::new(options));
+        }
+        first
+    }
+
+    pub(crate) fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Acquire)
+    }
+
+    /// Name of the policy that the manifest records.
+    pub(crate) fn policy(&self) -> Arc<str> {
+        Arc::clone(&self.policy.lock())
+    }
+
+    pub(crate) fn set_policy(&self, name: Arc<str>) {
+        *self.policy.lock() = name;
+    }
+
+    /// The state, for a short look.
+    #[inline]
+    pub(crate) fn load(&self) -> Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// The state, to keep.
+    pub(crate) fn load_full(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Replaces the state by what `change` makes of it.
+    pub(crate) fn update(&self, change: impl FnOnce(&Arc<State>) -> State) {
+        let _changing = self.change.lock();
+        let next = change(&self.state.load());
+        self.state.store(Arc::new(next));
+    }
+
+    /// A writer and the memtable that it fills.
+    pub(crate) fn new_memtable(&self, number: u64) -> (Box<dyn MemtableWriter>, Arc<Memtable>) {
+        Self::make_memtable(&self.options(), number)
+    }
+
+    pub(crate) fn make_memtable(
+        options: &KeyspaceOptions,
+        number: u64,
+    ) -> (Box<dyn MemtableWriter>, Arc<Memtable>) {
+        let (writer, reader) = options.memtable.create();
+        (writer, Arc::new(Memtable::new(number, reader)))
+    }
+
+    pub(crate) fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.is_dropped() { Err(Error::KeyspaceDropped(Arc::clone(&self.name))) } else { Ok(()) }
+    }
+
+    /// Stops background work and writes of this keyspace.
+    pub(crate) fn fail(&self, error: Error) {
+        tracing::error!(keyspace = &*self.name, %error, "background work stopped");
+        self.failure.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn failure(&self) -> Option<Error> {
+        if self.failed.load(Ordering::Acquire) { self.failure.lock().clone() } else { None }
+    }
+}

@@ -1,0 +1,270 @@
+//! Version edits: what the manifest is made of.
+//!
+//! ```text
+//! edit  := field*
+//! field := tag:u8 body
+//!   1 next_number     varint                       no file or run has this number or a higher one
+//!   2 last_sequence   varint                       no write had a higher sequence number
+//!   3 log             position:varint segment:varint synced:varint   where replay starts, the first segment needed,
+//!                                                   and up to where the log is known to be durable
+//!   4 keyspace        id:varint name:bytes policy:bytes
+//!   5 drop            id:varint
+//!   6 flushed         id:varint sequence:varint    all writes up to it are in tables
+//!   7 add             id:varint level:varint run:varint number:varint created:varint tombstones_since:varint meta
+//!   8 remove          id:varint number:varint
+//!   9 next_keyspace   varint                       no keyspace has this id or a higher one
+//!  10 clock           varint                       high-water mark of the wall clock, microseconds
+//! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
+//!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
+//!          raw_value_bytes:varint
+//! ```
+
+use std::sync::Arc;
+
+use lsm_core::coding::{Decoder, put_bytes, put_varint};
+use lsm_core::{SequenceNumber, Slice};
+use lsm_sstable::{TableId, TableMeta};
+
+use super::Placement;
+
+const NEXT_NUMBER: u8 = 1;
+const LAST_SEQUENCE: u8 = 2;
+const LOG: u8 = 3;
+const KEYSPACE: u8 = 4;
+const DROP: u8 = 5;
+const FLUSHED: u8 = 6;
+const ADD: u8 = 7;
+const REMOVE: u8 = 8;
+const NEXT_KEYSPACE: u8 = 9;
+const CLOCK: u8 = 10;
+
+/// One change to the set of tables and keyspaces, applied whole or not at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct VersionEdit {
+    /// No file or run has this number or a higher one.
+    pub next_number: Option<u64>,
+    /// No write that is in a table had a higher sequence number.
+    pub last_sequence: Option<SequenceNumber>,
+    /// Where the log begins to matter.
+    pub log: Option<LogStart>,
+    /// Keyspaces that came to be.
+    pub keyspaces: Vec<KeyspaceRecord>,
+    /// Ids of keyspaces that ceased to be.
+    pub dropped: Vec<u32>,
+    /// Keyspace ids and the sequence numbers up to which all their writes are in tables.
+    pub flushed: Vec<(u32, SequenceNumber)>,
+    /// Tables that came to be.
+    pub added: Vec<AddedTable>,
+    /// Keyspace ids and numbers of tables that ceased to be.
+    pub removed: Vec<(u32, u64)>,
+    /// No keyspace has this id or a higher one.
+    pub next_keyspace: Option<u32>,
+    /// The highest wall clock seen, in microseconds since 1970.
+    pub clock_micros: Option<u64>,
+}
+
+/// Where replay of the log starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStart {
+    /// Records that end at or before this position are in tables.
+    pub position: u64,
+    /// The lowest segment number that may hold records that matter; 0 before there was a log.
+    pub segment: u64,
+    /// Everything up to here was synced: a log that ends before is damaged.
+    pub synced: u64,
+}
+
+/// A keyspace as the manifest has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyspaceRecord {
+    /// Never reused.
+    pub id: u32,
+    /// Unique among the living.
+    pub name: Arc<str>,
+    /// Name of the compaction policy it was created with.
+    pub policy: Arc<str>,
+}
+
+/// A table and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AddedTable {
+    /// Id of the keyspace.
+    pub keyspace: u32,
+    /// Level, 0 is the newest.
+    pub level: u32,
+    /// Number of its run: of two runs of a level, the one with the higher number is newer.
+    pub run: u64,
+    /// Number of its file.
+    pub number: u64,
+    /// When it was written, in microseconds since 1970.
+    pub created_micros: u64,
+    /// When the oldest tombstone in it was first written to a table; `None` if it has none.
+    pub tombstones_since_micros: Option<u64>,
+    /// What it holds.
+    pub meta: TableMeta,
+}
+
+impl AddedTable {
+    pub(crate) fn new(keyspace: u32, placement: &Placement) -> Self {
+        Self {
+            keyspace,
+            level: placement.level as u32,
+            run: placement.run,
+            number: placement.table.number(),
+            created_micros: placement.table.created_micros(),
+            tombstones_since_micros: placement.table.oldest_tombstone_micros(),
+            meta: placement.table.meta().clone(),
+        }
+    }
+}
+
+impl VersionEdit {
+    /// The payload of the manifest record.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut field = |tag: u8, numbers: &[u64]| {
+            out.push(tag);
+            for &number in numbers {
+                put_varint(&mut out, number);
+            }
+        };
+        if let Some(number) = self.next_number {
+            field(NEXT_NUMBER, &[number]);
+        }
+        if let Some(sequence) = self.last_sequence {
+            field(LAST_SEQUENCE, &[sequence]);
+        }
+        if let Some(log) = self.log {
+            field(LOG, &[log.position, log.segment, log.synced]);
+        }
+        if let Some(id) = self.next_keyspace {
+            field(NEXT_KEYSPACE, &[u64::from(id)]);
+        }
+        if let Some(micros) = self.clock_micros {
+            field(CLOCK, &[micros]);
+        }
+        for &id in &self.dropped {
+            field(DROP, &[u64::from(id)]);
+        }
+        for &(id, sequence) in &self.flushed {
+            field(FLUSHED, &[u64::from(id), sequence]);
+        }
+        for &(id, number) in &self.removed {
+            field(REMOVE, &[u64::from(id), number]);
+        }
+        for keyspace in &self.keyspaces {
+            out.push(KEYSPACE);
+            put_varint(&mut out, u64::from(keyspace.id));
+            put_bytes(&mut out, keyspace.name.as_bytes());
+            put_bytes(&mut out, keyspace.policy.as_bytes());
+        }
+        for table in &self.added {
+            out.push(ADD);
+            for number in [
+                u64::from(table.keyspace),
+                u64::from(table.level),
+                table.run,
+                table.number,
+                table.created_micros,
+                table.tombstones_since_micros.unwrap_or(0),
+            ] {
+                put_varint(&mut out, number);
+            }
+            encode_meta(&mut out, &table.meta);
+        }
+        out
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote; `Err` says what is wrong with it.
+    pub fn decode(payload: &[u8]) -> Result<Self, String> {
+        let mut edit = Self::default();
+        let mut decoder = Decoder::new(payload);
+        while let Some(tag) = decoder.u8() {
+            edit.decode_field(tag, &mut decoder)
+                .ok_or_else(|| format!("field {tag} of the version edit is malformed or unknown"))?;
+        }
+        Ok(edit)
+    }
+
+    fn decode_field(&mut self, tag: u8, decoder: &mut Decoder<'_>) -> Option<()> {
+        match tag {
+            NEXT_NUMBER => self.next_number = Some(decoder.varint()?),
+            LAST_SEQUENCE => self.last_sequence = Some(decoder.varint()?),
+            LOG => {
+                self.log = Some(LogStart {
+                    position: decoder.varint()?,
+                    segment: decoder.varint()?,
+                    synced: decoder.varint()?,
+                });
+            }
+            NEXT_KEYSPACE => self.next_keyspace = Some(id(decoder)?),
+            CLOCK => self.clock_micros = Some(decoder.varint()?),
+            DROP => self.dropped.push(id(decoder)?),
+            FLUSHED => self.flushed.push((id(decoder)?, decoder.varint()?)),
+            REMOVE => self.removed.push((id(decoder)?, decoder.varint()?)),
+            KEYSPACE => {
+                self.keyspaces.push(KeyspaceRecord {
+                    id: id(decoder)?,
+                    name: text(decoder)?,
+                    policy: text(decoder)?,
+                });
+            }
+            ADD => self.added.push(AddedTable {
+                keyspace: id(decoder)?,
+                level: id(decoder)?,
+                run: decoder.varint()?,
+                number: decoder.varint()?,
+                created_micros: decoder.varint()?,
+                tombstones_since_micros: Some(decoder.varint()?).filter(|&micros| micros != 0),
+                meta: decode_meta(decoder)?,
+            }),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn id(decoder: &mut Decoder<'_>) -> Option<u32> {
+    u32::try_from(decoder.varint()?).ok()
+}
+
+fn text(decoder: &mut Decoder<'_>) -> Option<Arc<str>> {
+    std::str::from_utf8(decoder.bytes()?).ok().map(Arc::from)
+}
+
+fn encode_meta(out: &mut Vec<u8>, meta: &TableMeta) {
+    out.extend_from_slice(&meta.id.0.to_le_bytes());
+    put_varint(out, meta.file_bytes);
+    out.extend_from_slice(&meta.checksum.to_le_bytes());
+    put_bytes(out, &meta.smallest);
+    put_bytes(out, &meta.largest);
+    for number in [
+        meta.entries,
+        meta.tombstones,
+        meta.range_tombstones,
+        meta.smallest_sequence,
+        meta.largest_sequence,
+        meta.raw_key_bytes,
+        meta.raw_value_bytes,
+    ] {
+        put_varint(out, number);
+    }
+}
+
+fn decode_meta(decoder: &mut Decoder<'_>) -> Option<TableMeta> {
+    Some(TableMeta {
+        id: TableId(decoder.u128()?),
+        file_bytes: decoder.varint()?,
+        checksum: decoder.u64()?,
+        smallest: Slice::copy_from(decoder.bytes()?),
+        largest: Slice::copy_from(decoder.bytes()?),
+        entries: decoder.varint()?,
+        tombstones: decoder.varint()?,
+        range_tombstones: decoder.varint()?,
+        smallest_sequence: decoder.varint()?,
+        largest_sequence: decoder.varint()?,
+        raw_key_bytes: decoder.varint()?,
+        raw_value_bytes: decoder.varint()?,
+    })
+}

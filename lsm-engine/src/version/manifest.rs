@@ -1,0 +1,219 @@
+//! The manifest: a log of version edits, and the state that they add up to.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::SequenceNumber;
+use lsm_core::vfs::Vfs;
+use lsm_wal::{CleanClose, RecordFile, RecordFileReader, RecoveryMode};
+
+use super::current::Current;
+use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+use crate::{Error, Result, files};
+
+/// A manifest is replaced by a fresh one when it is this long and the fresh one would be a quarter of it.
+const ROLL_BYTES: u64 = 4 << 20;
+
+/// What all edits of a manifest add up to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ManifestState {
+    pub(crate) next_number: u64,
+    pub(crate) next_keyspace: u32,
+    pub(crate) last_sequence: SequenceNumber,
+    pub(crate) log: LogStart,
+    pub(crate) clock_micros: u64,
+    pub(crate) keyspaces: BTreeMap<u32, KeyspaceState>,
+}
+
+/// One keyspace of a [`ManifestState`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyspaceState {
+    pub(crate) record: KeyspaceRecord,
+    pub(crate) flushed: SequenceNumber,
+    /// By file number.
+    pub(crate) tables: BTreeMap<u64, AddedTable>,
+}
+
+impl ManifestState {
+    /// Takes an edit in; `Err` says how it contradicts what came before.
+    fn apply(&mut self, edit: &VersionEdit) -> Result<(), String> {
+        for record in &edit.keyspaces {
+            let state = KeyspaceState { record: record.clone(), flushed: 0, tables: BTreeMap::new() };
+            match self.keyspaces.entry(record.id) {
+                Entry::Vacant(free) => {
+                    free.insert(state);
+                }
+                // Its policy changes; nothing else can.
+                Entry::Occupied(mut taken) if taken.get().record.name == record.name => {
+                    taken.get_mut().record = record.clone();
+                }
+                Entry::Occupied(_) => return Err(format!("keyspace {} is created twice", record.id)),
+            }
+        }
+        for &(id, number) in &edit.removed {
+            let keyspace = self.keyspaces.get_mut(&id).ok_or_else(|| unknown(id))?;
+            if keyspace.tables.remove(&number).is_none() {
+                return Err(format!("table {number} is removed but was not there"));
+            }
+        }
+        for table in &edit.added {
+            let keyspace = self.keyspaces.get_mut(&table.keyspace).ok_or_else(|| unknown(table.keyspace))?;
+            if keyspace.tables.insert(table.number, table.clone()).is_some() {
+                return Err(format!("table {} is added twice", table.number));
+            }
+        }
+        for &(id, sequence) in &edit.flushed {
+            let keyspace = self.keyspaces.get_mut(&id).ok_or_else(|| unknown(id))?;
+            keyspace.flushed = keyspace.flushed.max(sequence);
+        }
+        for id in &edit.dropped {
+            self.keyspaces.remove(id).ok_or_else(|| unknown(*id))?;
+        }
+        self.next_number = self.next_number.max(edit.next_number.unwrap_or(0));
+        self.next_keyspace = self.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
+        self.last_sequence = self.last_sequence.max(edit.last_sequence.unwrap_or(0));
+        self.clock_micros = self.clock_micros.max(edit.clock_micros.unwrap_or(0));
+        if let Some(log) = edit.log {
+            self.log = log;
+        }
+        Ok(())
+    }
+
+    /// One edit that says it all.
+    fn to_edit(&self) -> VersionEdit {
+        VersionEdit {
+            next_number: Some(self.next_number),
+            last_sequence: Some(self.last_sequence),
+            log: Some(self.log),
+            keyspaces: self.keyspaces.values().map(|keyspace| keyspace.record.clone()).collect(),
+            flushed: self.keyspaces.iter().map(|(&id, keyspace)| (id, keyspace.flushed)).collect(),
+            added: self.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect(),
+            next_keyspace: Some(self.next_keyspace),
+            clock_micros: Some(self.clock_micros),
+            ..VersionEdit::default()
+        }
+    }
+
+    /// Numbers of all tables.
+    pub(crate) fn table_numbers(&self) -> BTreeSet<u64> {
+        self.keyspaces.values().flat_map(|keyspace| keyspace.tables.keys().copied()).collect()
+    }
+}
+
+fn unknown(id: u32) -> String {
+    format!("there is no keyspace {id}")
+}
+
+/// The manifest in use.
+pub(crate) struct Manifest {
+    vfs: Arc<dyn Vfs>,
+    directory: PathBuf,
+    number: u64,
+    file: RecordFile,
+    snapshot_bytes: u64,
+    /// An append failed: the file is never appended to again, the next edit goes into a fresh one.
+    sealed: bool,
+    state: ManifestState,
+}
+
+impl Manifest {
+    /// Reads the manifest that `CURRENT` names.
+    pub(crate) fn load(vfs: &dyn Vfs, directory: &Path, current: &Current) -> Result<ManifestState> {
+        let path = files::manifest(directory, current.manifest);
+        let mode = RecoveryMode::TolerateTornTail;
+        let mut reader = RecordFileReader::open(vfs, &path, current.manifest_synced, mode)?;
+        let mut state = ManifestState::default();
+        let mut empty = true;
+        while let Some(record) = reader.next()? {
+            let offset = record.start.0;
+            let edit = VersionEdit::decode(record.payload);
+            edit.and_then(|edit| state.apply(&edit))
+                .map_err(|detail| Error::corruption(&path, offset, detail))?;
+            empty = false;
+        }
+        if empty {
+            return Err(Error::corruption(&path, 0, "the manifest holds no edit, yet CURRENT names it"));
+        }
+        Ok(state)
+    }
+
+    /// Writes a manifest that says `state`, and makes `CURRENT` name it. Both are durable afterwards.
+    pub(crate) fn create(
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        number: u64,
+        mut state: ManifestState,
+    ) -> Result<Self> {
+        state.next_number = state.next_number.max(number + 1);
+        let mut file = RecordFile::create(&*vfs, &files::manifest(directory, number), number)?;
+        file.append(0, &state.to_edit().encode())?;
+        file.sync()?;
+        vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
+        Current { manifest: number, manifest_synced: file.end().0, clean: None }.store(&*vfs, directory)?;
+        let snapshot_bytes = file.end().0;
+        Ok(Self { vfs, directory: directory.to_owned(), number, file, snapshot_bytes, sealed: false, state })
+    }
+
+    /// What `CURRENT` says while this manifest is in use.
+    pub(crate) fn current(&self) -> Current {
+        Current { manifest: self.number, manifest_synced: self.snapshot_bytes, clean: None }
+    }
+
+    pub(crate) fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// Logs an edit, durably. `new_number` gives the number of a fresh manifest when one is due.
+    ///
+    /// After a failure the edit does not count. A failed sync leaves the file in doubt: the caller must stop
+    /// writing until the database is reopened.
+    pub(crate) fn append(
+        &mut self,
+        edit: &VersionEdit,
+        new_number: impl FnOnce() -> u64,
+    ) -> Result<(), AppendError> {
+        if self.sealed || self.file.end().0 >= ROLL_BYTES.max(4 * self.snapshot_bytes) {
+            let mut next = self.state.clone();
+            next.apply(edit).map_err(|detail| self.contradiction(detail))?;
+            let rolled = Self::create(Arc::clone(&self.vfs), &self.directory, new_number(), next);
+            let old = self.path();
+            *self = rolled.map_err(AppendError::Refused)?;
+            if let Err(error) = self.vfs.remove_file(&old) {
+                tracing::warn!(path = %old.display(), %error, "an old manifest stays");
+            }
+            return Ok(());
+        }
+        if let Err(error) = self.file.append(0, &edit.encode()) {
+            self.sealed = true;
+            return Err(AppendError::Refused(error.into()));
+        }
+        self.file.sync().map_err(|error| AppendError::InDoubt(error.into()))?;
+        self.state.apply(edit).map_err(|detail| self.contradiction(detail))
+    }
+
+    /// Marks the database as cleanly closed. Nothing may be appended afterwards.
+    pub(crate) fn close(&mut self, log: CleanClose) -> Result<()> {
+        let manifest_synced = self.file.end().0;
+        Current { manifest: self.number, manifest_synced, clean: Some(log) }
+            .store(&*self.vfs, &self.directory)
+    }
+
+    fn contradiction(&self, detail: String) -> AppendError {
+        AppendError::InDoubt(Error::corruption(&self.path(), self.file.end().0, detail))
+    }
+
+    fn path(&self) -> PathBuf {
+        files::manifest(&self.directory, self.number)
+    }
+}
+
+/// How an append failed.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// Nothing was changed; the next one may succeed.
+    Refused(Error),
+    /// What the file holds is unknown.
+    InDoubt(Error),
+}

@@ -1,0 +1,183 @@
+//! Versions: which tables a keyspace consists of, level by level, run by run, newest first.
+
+pub(crate) mod current;
+pub(crate) mod edit;
+pub(crate) mod manifest;
+mod run;
+mod table_file;
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use lsm_compaction::{LevelShape, RunShape, TableShape, TreeShape};
+use lsm_core::range_tombstone::FragmentedRangeTombstones;
+use lsm_core::vfs::Vfs;
+use lsm_core::{SequenceNumber, Slice};
+use lsm_sstable::{BlockCache, Table, TableExpectation, TableValue};
+
+use crate::Result;
+use crate::options::KeyspaceOptions;
+pub(crate) use run::{Run, RunCursor};
+pub(crate) use table_file::{Janitor, TableFile};
+
+/// The tables of a keyspace at one moment. Never changes; a change makes a new one.
+#[derive(Debug, Default)]
+pub(crate) struct Version {
+    /// Level 0 first; in a level the newest run first.
+    levels: Vec<Vec<Arc<Run>>>,
+    has_range_tombstones: bool,
+    range_tombstones: OnceLock<Arc<FragmentedRangeTombstones>>,
+}
+
+/// A table that joins a version.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    pub(crate) level: usize,
+    /// Which run of the level: higher numbers are newer.
+    pub(crate) run: u64,
+    pub(crate) table: Arc<TableFile>,
+}
+
+/// What a key is at a sequence number, as far as the searched sources know.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// It has this value.
+    Found(Slice),
+    /// It was deleted.
+    Deleted,
+    /// Older sources must be asked.
+    Unknown,
+}
+
+impl Version {
+    pub(crate) fn levels(&self) -> &[Vec<Arc<Run>>] {
+        &self.levels
+    }
+
+    /// All runs, newest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.levels.iter().flatten()
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<TableFile>> {
+        self.runs().flat_map(|run| run.tables())
+    }
+
+    pub(crate) fn placements(&self) -> impl Iterator<Item = Placement> {
+        self.levels.iter().enumerate().flat_map(|(level, runs)| {
+            runs.iter().flat_map(move |run| {
+                run.tables().iter().map(move |table| Placement {
+                    level,
+                    run: run.number(),
+                    table: Arc::clone(table),
+                })
+            })
+        })
+    }
+
+    /// The version without the tables of the given numbers and with others added.
+    pub(crate) fn changed(&self, removed: &HashSet<u64>, added: Vec<Placement>) -> Self {
+        let mut kept: Vec<Placement> =
+            self.placements().filter(|placement| !removed.contains(&placement.table.number())).collect();
+        kept.extend(added);
+        Self::new(kept)
+    }
+
+    /// The version of these tables.
+    pub(crate) fn new(mut placements: Vec<Placement>) -> Self {
+        placements.sort_by(|a, b| {
+            let order = a.level.cmp(&b.level).then(b.run.cmp(&a.run));
+            order.then_with(|| a.table.smallest().cmp(b.table.smallest()))
+        });
+        let mut levels: Vec<Vec<Arc<Run>>> = Vec::new();
+        for run in placements.chunk_by(|a, b| (a.level, a.run) == (b.level, b.run)) {
+            let Some(first) = run.first() else { continue };
+            if levels.len() <= first.level {
+                levels.resize_with(first.level + 1, Vec::new);
+            }
+            let tables = run.iter().map(|placement| Arc::clone(&placement.table)).collect();
+            if let Some(level) = levels.get_mut(first.level) {
+                level.push(Arc::new(Run::new(first.run, tables)));
+            }
+        }
+        let has_range_tombstones = placements.iter().any(|placement| placement.table.has_range_tombstones());
+        Self { levels, has_range_tombstones, range_tombstones: OnceLock::new() }
+    }
+
+    /// The same tables, opened anew with the filters and prefix extractor of `options`.
+    pub(crate) fn reopened(
+        &self,
+        vfs: &dyn Vfs,
+        cache: &Arc<BlockCache>,
+        options: &KeyspaceOptions,
+    ) -> Result<Self> {
+        let reopen = |placement: Placement| {
+            let mut open = options.table_open();
+            open.expected = Some(TableExpectation::from(placement.table.meta()));
+            let table = Table::open(vfs, placement.table.path(), Some(Arc::clone(cache)), &open)?;
+            Ok(Placement { table: Arc::new(placement.table.with_table(table)), ..placement })
+        };
+        Ok(Self::new(self.placements().map(reopen).collect::<Result<_>>()?))
+    }
+
+    /// Searches the runs, newest first. `covering` is the highest sequence number, not above `sequence`, of a
+    /// range tombstone in newer sources that covers the key.
+    pub(crate) fn get(
+        &self,
+        key: &[u8],
+        hash: u64,
+        sequence: SequenceNumber,
+        mut covering: SequenceNumber,
+    ) -> Result<Lookup> {
+        for run in self.runs() {
+            let Some(table) = run.find(key) else { continue };
+            if table.has_range_tombstones() {
+                covering = covering.max(table.table().range_tombstones().covering_sequence(key, sequence));
+            }
+            if let Some(TableValue { sequence, kind, value }) = table.table().get(key, hash, sequence)? {
+                let deleted = kind.is_tombstone() || sequence < covering;
+                return Ok(if deleted { Lookup::Deleted } else { Lookup::Found(value) });
+            }
+        }
+        Ok(Lookup::Unknown)
+    }
+
+    /// The range tombstones of all tables, gathered at the first call.
+    pub(crate) fn range_tombstones(&self) -> Option<&Arc<FragmentedRangeTombstones>> {
+        self.has_range_tombstones
+            .then(|| self.range_tombstones.get_or_init(|| Arc::new(gather_range_tombstones(self.tables()))))
+    }
+
+    /// What a policy sees.
+    pub(crate) fn shape(&self, busy: &HashSet<u64>, level_count: usize, now_micros: u64) -> TreeShape {
+        let mut levels: Vec<LevelShape> = self
+            .levels
+            .iter()
+            .map(|runs| LevelShape {
+                runs: runs
+                    .iter()
+                    .map(|run| RunShape {
+                        tables: run
+                            .tables()
+                            .iter()
+                            .map(|table| table.shape(busy.contains(&table.number())))
+                            .collect(),
+                    })
+                    .collect(),
+            })
+            .collect();
+        levels.resize_with(levels.len().max(level_count), || LevelShape { runs: Vec::new() });
+        TreeShape { levels, now_micros, running: Vec::new() }
+    }
+}
+
+/// The range tombstones of some tables as one list.
+pub(crate) fn gather_range_tombstones<'a>(
+    tables: impl Iterator<Item = &'a Arc<TableFile>>,
+) -> FragmentedRangeTombstones {
+    let with_tombstones = tables.filter(|table| table.has_range_tombstones());
+    FragmentedRangeTombstones::merged(with_tombstones.map(|table| &**table.table().range_tombstones()))
+}
+
+/// What a policy sees of one table.
+pub(crate) type Shape = Arc<TableShape>;

@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+use lsm_core::{Cursor, Entry, Error, SequenceNumber};
+use lsm_sstable::{CursorAccess, TableCursor};
+
+use super::TableFile;
+
+/// A sorted run: tables with disjoint key ranges, in order. A user key never spans two of them.
+///
+/// A table with range tombstones may reach up to the smallest key of the next one, which its tombstones do not
+/// cover.
+#[derive(Debug)]
+pub(crate) struct Run {
+    number: u64,
+    tables: Vec<Arc<TableFile>>,
+}
+
+impl Run {
+    pub(crate) fn new(number: u64, tables: Vec<Arc<TableFile>>) -> Self {
+        debug_assert!(
+            tables.windows(2).all(|pair| pair[0].largest() <= pair[1].smallest()),
+            "a run is disjoint"
+        );
+        Self { number, tables }
+    }
+
+    /// Age within the level: higher is newer.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn tables(&self) -> &[Arc<TableFile>] {
+        &self.tables
+    }
+
+    /// The table whose range holds the key.
+    #[inline]
+    pub(crate) fn find(&self, key: &[u8]) -> Option<&Arc<TableFile>> {
+        let table = self.tables.get(self.candidate(key)?)?;
+        (key <= table.largest()).then_some(table)
+    }
+
+    /// Index of the last table that starts at or before the key.
+    #[inline]
+    fn candidate(&self, key: &[u8]) -> Option<usize> {
+        self.tables.partition_point(|table| table.smallest() <= key).checked_sub(1)
+    }
+}
+
+/// A cursor over the tables of a run, one after the other, opening each when it is reached.
+pub(crate) struct RunCursor {
+    run: Arc<Run>,
+    access: CursorAccess,
+    index: usize,
+    cursor: Option<TableCursor>,
+}
+
+impl RunCursor {
+    pub(crate) fn new(run: Arc<Run>, access: CursorAccess) -> Self {
+        Self { run, access, index: 0, cursor: None }
+    }
+
+    /// Puts a cursor on the table at `index`, reusing the present one if it is there already.
+    fn open(&mut self, index: usize) -> Option<&mut TableCursor> {
+        let table = self.run.tables.get(index)?;
+        if self.cursor.is_none() || self.index != index {
+            self.cursor = Some(table.table().cursor(self.access));
+            self.index = index;
+        }
+        self.cursor.as_mut()
+    }
+
+    fn stands_or_failed(&self) -> bool {
+        self.cursor.as_ref().is_some_and(|cursor| cursor.entry().is_some() || cursor.error().is_some())
+    }
+
+    /// Goes to the first entry of the following tables while the present one has nothing here; nowhere after the
+    /// last, so that `next` and `prev` do nothing then.
+    fn skip_forward(&mut self) {
+        while !self.stands_or_failed() {
+            match self.open(self.index + 1) {
+                Some(cursor) => cursor.first(),
+                None => return self.cursor = None,
+            }
+        }
+    }
+
+    fn skip_backward(&mut self) {
+        while !self.stands_or_failed() {
+            match self.index.checked_sub(1).and_then(|index| self.open(index)) {
+                Some(cursor) => cursor.last(),
+                None => return self.cursor = None,
+            }
+        }
+    }
+}
+
+impl Cursor for RunCursor {
+    fn first(&mut self) {
+        if let Some(cursor) = self.open(0) {
+            cursor.first();
+            self.skip_forward();
+        }
+    }
+
+    fn last(&mut self) {
+        if let Some(cursor) = self.run.tables.len().checked_sub(1).and_then(|index| self.open(index)) {
+            cursor.last();
+            self.skip_backward();
+        }
+    }
+
+    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
+        if let Some(cursor) = self.open(self.run.candidate(key).unwrap_or(0)) {
+            cursor.seek(key, sequence);
+            self.skip_forward();
+        }
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
+        match self.run.candidate(key).and_then(|index| self.open(index)) {
+            Some(cursor) => {
+                cursor.seek_for_prev(key, sequence);
+                self.skip_backward();
+            }
+            None => self.cursor = None,
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) {
+        let Some(cursor) = &mut self.cursor else { return };
+        cursor.next();
+        if cursor.entry().is_none() {
+            self.skip_forward();
+        }
+    }
+
+    fn prev(&mut self) {
+        let Some(cursor) = &mut self.cursor else { return };
+        cursor.prev();
+        if cursor.entry().is_none() {
+            self.skip_backward();
+        }
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<Entry<'_>> {
+        self.cursor.as_ref()?.entry()
+    }
+
+    fn error(&self) -> Option<&Error> {
+        self.cursor.as_ref()?.error()
+    }
+}

@@ -1,0 +1,184 @@
+//! Random histories of writes, flushes, compactions, snapshots and reopenings, against a `BTreeMap`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lsm_engine::{Db, Options, Result, Snapshot, WriteBatch};
+use proptest::prelude::*;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    DeleteRange(Vec<u8>, Vec<u8>),
+    Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    Snapshot,
+    DropSnapshot,
+    Flush,
+    Compact,
+    Settle,
+    Clear,
+    Reopen,
+    DropAndReopen,
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => (0_u8..40).prop_map(|number| format!("key{number:02}").into_bytes()),
+        1 => prop::collection::vec(any::<u8>(), 0..4),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![4 => prop::collection::vec(any::<u8>(), 0..8), 1 => prop::collection::vec(any::<u8>(), 0..3000)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        30 => (key(), value()).prop_map(|(key, value)| Op::Put(key, value)),
+        8 => key().prop_map(Op::Delete),
+        3 => (key(), key()).prop_map(|(a, b)| Op::DeleteRange(a.clone().min(b.clone()), a.max(b))),
+        4 => prop::collection::vec((key(), prop::option::of(value())), 0..10).prop_map(Op::Batch),
+        3 => Just(Op::Snapshot),
+        2 => Just(Op::DropSnapshot),
+        4 => Just(Op::Flush),
+        2 => Just(Op::Compact),
+        1 => Just(Op::Settle),
+        1 => Just(Op::Clear),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::DropAndReopen),
+    ]
+}
+
+fn open(path: &Path) -> Result<Db> {
+    Options::new().memory(2 << 20).memtable_bytes(100_000).open(path)
+}
+
+fn collect(
+    entries: impl Iterator<Item = Result<(lsm_engine::Slice, lsm_engine::Slice)>>,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
+fn check_snapshot(snapshot: &Snapshot, model: &Model) {
+    let expected: Vec<_> = model.clone().into_iter().collect();
+    assert_eq!(collect(snapshot.iter()), expected);
+    assert_eq!(collect(snapshot.iter().rev()), expected.into_iter().rev().collect::<Vec<_>>());
+    for (key, value) in model {
+        assert_eq!(snapshot.get(key).unwrap().as_deref(), Some(&**value));
+    }
+}
+
+fn check(db: &Db, model: &Model) {
+    let expected: Vec<_> = model.clone().into_iter().collect();
+    assert_eq!(collect(db.iter()), expected);
+    let mut reversed = collect(db.iter().rev());
+    reversed.reverse();
+    assert_eq!(reversed, expected);
+    for number in 0..40_u8 {
+        let key = format!("key{number:02}").into_bytes();
+        assert_eq!(db.get(&key).unwrap().as_deref(), model.get(&key).map(|value| &**value), "{key:?}");
+    }
+    let (from, to) = (b"key05".to_vec(), b"key25".to_vec());
+    let part: Vec<_> =
+        model.range(from.clone()..to.clone()).map(|(key, value)| (key.clone(), value.clone())).collect();
+    assert_eq!(collect(db.range(from.clone()..to.clone())), part);
+    // Both ends in turn meet in the middle.
+    let (mut both, mut front, mut back) = (db.range(from..to), Vec::new(), Vec::new());
+    loop {
+        match both.next() {
+            Some(entry) => front.push(entry.unwrap()),
+            None => break,
+        }
+        match both.next_back() {
+            Some(entry) => back.push(entry.unwrap()),
+            None => break,
+        }
+    }
+    front.extend(back.into_iter().rev());
+    let met: Vec<_> = front.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    assert_eq!(met, part);
+    let prefixed: Vec<_> =
+        model.iter().filter(|(key, _)| key.starts_with(b"key1")).map(|(key, _)| key.clone()).collect();
+    let found: Vec<_> = collect(db.prefix("key1")).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(found, prefixed);
+}
+
+fn run(ops: Vec<Op>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut db = open(directory.path()).unwrap();
+    let mut model = Model::new();
+    let mut snapshots: Vec<(Snapshot, Model)> = Vec::new();
+    for op in ops {
+        match op {
+            Op::Put(key, value) => {
+                db.put(&key, &value).unwrap();
+                model.insert(key, value);
+            }
+            Op::Delete(key) => {
+                db.delete(&key).unwrap();
+                model.remove(&key);
+            }
+            Op::DeleteRange(start, end) => {
+                db.delete_range(start.clone()..end.clone()).unwrap();
+                model.retain(|key, _| *key < start || *key >= end);
+            }
+            Op::Batch(writes) => {
+                let mut batch = WriteBatch::new();
+                for (key, value) in writes {
+                    if let Some(value) = value {
+                        batch.put(&key, &value);
+                        model.insert(key, value);
+                    } else {
+                        batch.delete(&key);
+                        model.remove(&key);
+                    }
+                }
+                db.write(batch).unwrap();
+            }
+            Op::Snapshot => snapshots.push((db.snapshot().unwrap(), model.clone())),
+            Op::DropSnapshot => {
+                if !snapshots.is_empty() {
+                    snapshots.remove(0);
+                }
+            }
+            Op::Flush => db.flush().unwrap(),
+            Op::Compact => db.compact_range::<&[u8]>(..).unwrap(),
+            Op::Settle => db.wait_for_compactions().unwrap(),
+            Op::Clear => {
+                db.default_keyspace().clear().unwrap();
+                model.clear();
+            }
+            Op::Reopen => {
+                snapshots.clear();
+                db.close().unwrap();
+                db = open(directory.path()).unwrap();
+                assert!(db.recovery().was_clean);
+            }
+            Op::DropAndReopen => {
+                snapshots.clear();
+                drop(db);
+                db = open(directory.path()).unwrap();
+                assert!(!db.recovery().was_clean);
+            }
+        }
+        for (snapshot, then) in &snapshots {
+            check_snapshot(snapshot, then);
+        }
+        check(&db, &model);
+    }
+    drop(snapshots);
+    db.close().unwrap();
+    check(&open(directory.path()).unwrap(), &model);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_reads_like_the_model(ops in prop::collection::vec(op(), 1..80)) {
+        run(ops);
+    }
+}
