@@ -85,6 +85,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Inner>, Re
         None => {
             check_not_half_there(&*vfs, directory)?;
             recovery.created = true;
+            sync_parents(&*vfs, directory)?;
             create(&vfs, directory, &options)?
         }
     };
@@ -441,17 +442,32 @@ fn check_directory(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
     }
 }
 
-/// Creates the directory and those above it that are missing, durably.
+/// Creates the directory and those above it that are missing.
 fn create_directory(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if parent != directory && !check_directory(vfs, parent)? {
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && !check_directory(vfs, parent)?
+    {
         create_directory(vfs, parent)?;
     }
     match vfs.create_dir(directory) {
-        Err(error) if error.kind() != Io::AlreadyExists => return Err(Error::io("create", directory, error)),
-        _ => {}
+        Err(error) if error.kind() != Io::AlreadyExists => Err(Error::io("create", directory, error)),
+        _ => Ok(()),
     }
-    vfs.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
+}
+
+/// Makes the names of the directories above durable: they may have been made just now, or by a process that
+/// crashed before it could.
+fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    let name_parent = |path: &Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
+    for (distance, parent) in directory.ancestors().skip(1).map(name_parent).enumerate() {
+        match vfs.sync_dir(&parent) {
+            // Those further up may be none of our business.
+            Err(error) if distance == 0 => return Err(Error::io("sync", &parent, error)),
+            Err(_) => break,
+            Ok(()) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Logs and tables appear only after `CURRENT` is durable: either without it means that it was lost.
