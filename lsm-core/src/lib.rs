@@ -4,6 +4,30 @@
 //! [`Cursor`], merges sources with a merging cursor, and reaches files, clocks, randomness and threads only
 //! through the traits [`Vfs`](vfs::Vfs) and [`Env`](env::Env), so that the whole store runs unchanged in a
 //! seeded simulator (feature `sim`).
+//!
+//! ```
+//! use std::path::Path;
+//! use lsm_core::checksum::crc64;
+//! use lsm_core::vfs::{PosixFs, Vfs};
+//!
+//! /// Writes a file that is whole and durable, or fails; on any file system.
+//! fn publish(vfs: &dyn Vfs, directory: &Path, name: &str, bytes: &[u8]) -> lsm_core::Result<()> {
+//!     let path = directory.join(name);
+//!     let error = |operation| { let path = path.clone(); move |e| lsm_core::Error::io(operation, &path, e) };
+//!     let file = vfs.create_new(&path).map_err(error("create"))?;
+//!     file.write_at(bytes, 0).map_err(error("write"))?;
+//!     file.write_at(&crc64(0, bytes).to_le_bytes(), bytes.len() as u64).map_err(error("write"))?;
+//!     file.sync_data().map_err(error("sync"))?;
+//!     vfs.sync_dir(directory).map_err(error("sync the directory of"))
+//! }
+//!
+//! # let directory = tempfile::tempdir().expect("a temporary directory");
+//! # let directory = directory.path();
+//! publish(&PosixFs, directory, "1.table", b"apple banana cherry")?;
+//! let taken = publish(&PosixFs, directory, "1.table", b"again").unwrap_err();
+//! assert!(taken.to_string().contains("cannot create"));
+//! # Ok::<(), lsm_core::Error>(())
+//! ```
 
 #![deny(unsafe_code)]
 

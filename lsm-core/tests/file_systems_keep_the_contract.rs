@@ -260,9 +260,12 @@ fn windows_refuse_what_is_out_of_bounds_or_unaligned() {
 
 #[test]
 fn there_is_room_on_the_disk() {
-    on_each(|vfs, directory| {
-        assert!(vfs.free_bytes(directory).unwrap() > 1 << 20);
-        assert_eq!(kind(vfs.free_bytes(&directory.join("missing"))), Some(ErrorKind::NotFound));
+    on_each(|vfs, directory| match vfs.free_bytes(directory) {
+        Err(error) if error.kind() == ErrorKind::Unsupported && cfg!(not(unix)) => {}
+        free => {
+            assert!(free.unwrap() > 1 << 20);
+            assert_eq!(kind(vfs.free_bytes(&directory.join("missing"))), Some(ErrorKind::NotFound));
+        }
     });
 }
 

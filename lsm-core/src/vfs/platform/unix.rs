@@ -30,6 +30,7 @@ pub(in crate::vfs) fn allocate(file: &File, bytes: u64) -> io::Result<bool> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple")))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every platform")]
 pub(in crate::vfs) fn allocate(_file: &File, _bytes: u64) -> io::Result<bool> {
     Ok(false)
 }
