@@ -104,6 +104,15 @@ fn keys_are_found_while_the_root_is_split() {
 }
 
 #[test]
+fn keys_are_found_while_a_node_below_the_root_is_split() {
+    let before: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i", b"j"];
+    model(before, &[b"bb"], |table, visible| {
+        check_get(table, visible, b"g", 7);
+        check_get(table, visible, b"bb", 11);
+    });
+}
+
+#[test]
 fn a_walk_meets_every_key_while_a_leaf_is_split() {
     model(&[b"a", b"c", b"e", b"b"], &[b"f", b"d"], |table, visible| {
         let mut cursor = Arc::clone(table).cursor();

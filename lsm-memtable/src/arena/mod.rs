@@ -406,6 +406,16 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     }
 }
 
+#[cfg(test)]
+impl<Home: AsRef<Arena>> Allocator<Home> {
+    /// Gives up all chunks but the last, so that tests need not fill 4 GiB.
+    pub(crate) fn skip_to_last_chunk(&mut self) {
+        self.end = chunk_range(CHUNKS - 1).0 as u64;
+        self.next = self.end;
+        self.spare = None;
+    }
+}
+
 /// Asks the processor for a cache line; does nothing where that cannot be said.
 #[inline]
 fn prefetch(address: *const u8) {

@@ -322,3 +322,37 @@ fn fitted_leaf(arena: &Arena, mut prefix: Prefix, fences: Fences, rows: &mut [Ro
     }
     Leaf::new(prefix, rows)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use lsm_core::SEQUENCE_MAX;
+
+    use super::*;
+    use crate::MemtableReader;
+    use crate::arena::ChunkPool;
+
+    #[test]
+    fn a_full_table_refuses_and_stays_as_it_was() {
+        let mut writer = Writer::new(Tree::new(std::sync::Arc::new(ChunkPool::new(0))));
+        let key = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        let mut insert =
+            |number: u64| writer.insert(&key(number), number, ValueKind::Put, &number.to_le_bytes());
+        for number in 1..1000 {
+            insert(number).expect("there is room");
+        }
+        writer.allocator.skip_to_last_chunk();
+        let mut insert =
+            |number: u64| writer.insert(&key(number), number, ValueKind::Put, &number.to_le_bytes());
+        let full = (1000..1_000_000).find(|&number| insert(number) == Err(Full)).expect("an end");
+        assert!(full > 10_000);
+        assert_eq!(insert(full), Err(Full));
+
+        let table = writer.tree();
+        assert_eq!(table.entry_count() as u64, full - 1);
+        for number in 1..full {
+            let entry = table.get(&key(number), SEQUENCE_MAX).expect("inserted");
+            assert_eq!(entry.value, number.to_le_bytes());
+        }
+        assert_eq!(table.get(&key(full), SEQUENCE_MAX), None);
+    }
+}
