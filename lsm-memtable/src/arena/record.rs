@@ -67,7 +67,7 @@ impl Chain {
                 jump = far;
             }
         }
-        Self { previous: newest.offset, jump: jump.offset, depth }
+        Self { previous: newest.offset(), jump: jump.offset(), depth }
     }
 }
 
@@ -232,11 +232,11 @@ impl<'a> RecordView<'a> {
     /// The next older version of this key.
     #[inline]
     pub(crate) fn previous(self) -> Option<Ref<Record>> {
-        self.chain().map(|chain| Ref { offset: chain.previous, target: PhantomData })
+        self.chain().map(|chain| Ref::new(chain.previous))
     }
 
     fn jump(self) -> Option<Ref<Record>> {
-        self.chain().map(|chain| Ref { offset: chain.jump, target: PhantomData })
+        self.chain().map(|chain| Ref::new(chain.jump))
     }
 
     fn depth(self) -> u32 {
@@ -246,9 +246,7 @@ impl<'a> RecordView<'a> {
     /// The last version at or below this one that carries a long jump. `own` is the reference to this record.
     fn block(self, own: Ref<Record>) -> Ref<Record> {
         match self.chain() {
-            Some(chain) if !chain.depth.is_multiple_of(BLOCK_VERSIONS) => {
-                Ref { offset: chain.jump, target: PhantomData }
-            }
+            Some(chain) if !chain.depth.is_multiple_of(BLOCK_VERSIONS) => Ref::new(chain.jump),
             _ => own,
         }
     }

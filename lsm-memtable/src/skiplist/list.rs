@@ -78,14 +78,6 @@ impl List {
             Target::Before(key) => head(key, 0),
             Target::End => 0,
         };
-        let is_behind = |head: u64, record: &dyn Fn() -> Option<Ref<Record>>| match target {
-            Target::End => true,
-            Target::Before(key) => match head.cmp(&target_head) {
-                KeyOrder::Less => true,
-                KeyOrder::Greater => false,
-                KeyOrder::Equal => record().is_some_and(|record| self.arena.record(record).key() < key),
-            },
-        };
         let mut place: Option<Place> = None;
         for lane in (0..LANES).rev() {
             let mut stop = match place {
@@ -96,7 +88,7 @@ impl List {
                 let link = stop.map_or(&self.lanes[lane], |stop| &self.arena.node(stop).next);
                 let Some(next) = link.load() else { break };
                 let node = self.arena.node(next);
-                if !is_behind(node.head, &|| Some(node.record)) {
+                if !self.leaves_behind(target, target_head, node.head, || Some(node.record)) {
                     break;
                 }
                 stop = Some(next);
@@ -111,9 +103,30 @@ impl List {
         loop {
             let after = self.after(before);
             match after.map(|node| self.arena.node(node)) {
-                Some(node) if is_behind(node.head, &|| node.newest.load()) => before = after,
+                Some(node) if self.leaves_behind(target, target_head, node.head, || node.newest.load()) => {
+                    before = after;
+                }
                 _ => return Gap { before, after },
             }
+        }
+    }
+
+    /// Whether a search goes past a node with this head; `record` is asked for the key only if the heads are equal.
+    #[inline]
+    fn leaves_behind(
+        &self,
+        target: Target<'_>,
+        target_head: u64,
+        head: u64,
+        record: impl FnOnce() -> Option<Ref<Record>>,
+    ) -> bool {
+        match target {
+            Target::End => true,
+            Target::Before(key) => match head.cmp(&target_head) {
+                KeyOrder::Less => true,
+                KeyOrder::Greater => false,
+                KeyOrder::Equal => record().is_some_and(|record| self.arena.record(record).key() < key),
+            },
         }
     }
 
