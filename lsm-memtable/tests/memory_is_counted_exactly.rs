@@ -3,25 +3,32 @@
 //! Chunks of a huge page come from the system, not from the allocator, so the tables here are smaller than one.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
 use lsm_core::ValueKind;
 use lsm_memtable::{BPlusMemtable, MemtableFactory, SkipListMemtable};
 
 struct Counting;
 
-static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Of this thread alone: the test harness allocates when it likes.
+    static ALLOCATED_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+fn allocated_bytes() -> usize {
+    ALLOCATED_BYTES.get()
+}
 
 // SAFETY: everything is left to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        ALLOCATED_BYTES.set(ALLOCATED_BYTES.get().wrapping_add(layout.size()));
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
-        ALLOCATED_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        ALLOCATED_BYTES.set(ALLOCATED_BYTES.get().wrapping_sub(layout.size()));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(address, layout) }
     }
@@ -30,16 +37,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test, because others would allocate at the same time.
 #[test]
 fn what_is_counted_is_what_was_allocated() {
     let factories: [Box<dyn MemtableFactory>; 2] =
         [Box::new(BPlusMemtable::with_pool_bytes(0)), Box::new(SkipListMemtable::with_pool_bytes(0))];
     let large = vec![1; 300_000];
     for factory in factories {
-        let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
+        let before = allocated_bytes();
         let (mut writer, table) = factory.create();
-        let allocated = || ALLOCATED_BYTES.load(Ordering::Relaxed) - before;
+        let allocated = || allocated_bytes() - before;
         assert_eq!(table.memory_bytes(), allocated(), "{} when empty", factory.name());
         for sequence in 1..10_000_u64 {
             let key = (sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50).to_be_bytes();
@@ -49,7 +55,7 @@ fn what_is_counted_is_what_was_allocated() {
         }
         drop(writer);
         drop(table);
-        assert_eq!(ALLOCATED_BYTES.load(Ordering::Relaxed), before, "{} frees everything", factory.name());
+        assert_eq!(allocated_bytes(), before, "{} frees everything", factory.name());
         assert_eq!(factory.pooled_bytes(), 0);
     }
 }
