@@ -6,14 +6,20 @@
 //! and simpler; [`ReferenceMemtable`] is the plain one, the model of the tests.
 //!
 //! ```
-//! use lsm_core::ValueKind;
-//! use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader};
+//! use lsm_core::{Cursor, SEQUENCE_MAX, ValueKind};
+//! use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, MemtableWriter};
 //!
-//! let (mut writer, reader) = BPlusMemtable::default().create();
+//! let (mut writer, table) = BPlusMemtable::default().create();
 //! writer.insert(b"alice", 1, ValueKind::Put, b"30")?;
-//! writer.insert(b"alice", 2, ValueKind::Put, b"42")?;
-//! assert_eq!(reader.get(b"alice", 1).unwrap().value, b"30");
-//! assert_eq!(reader.get(b"alice", 9).unwrap().value, b"42");
+//! writer.insert(b"bob", 2, ValueKind::Put, b"25")?;
+//! writer.insert(b"alice", 3, ValueKind::Put, b"42")?;
+//!
+//! assert_eq!(table.get(b"alice", 9).unwrap().value, b"42");
+//! assert_eq!(table.get(b"alice", 2).unwrap().value, b"30"); // as of number 2
+//!
+//! let mut cursor = table.cursor();                          // owns the table; both directions
+//! cursor.seek(b"b", SEQUENCE_MAX);
+//! assert_eq!(cursor.entry().unwrap().key, b"bob");
 //! # Ok::<(), lsm_memtable::Full>(())
 //! ```
 #![deny(unsafe_code)]
