@@ -18,8 +18,8 @@ const NOWHERE: usize = usize::MAX;
 /// The rank of a source that has no entry left. Keys may have it too, so that a tie asks the source.
 const RANK_END: u64 = u64::MAX;
 
-/// Up to here a mispredicted branch costs less than the data dependencies of conditional moves.
-const BRANCHY_SOURCE_COUNT_MAX: usize = 4;
+/// Up to here a mispredicted branch, half of which guess right, costs less than the chain of conditional moves.
+const BRANCHY_SOURCE_COUNT_MAX: usize = 3;
 
 /// One cursor over the entries of many, in the order of internal keys.
 ///
@@ -64,7 +64,7 @@ pub struct MergingCursor<C> {
     /// `(sources.len() + s) / 2`. Node 0 is not used.
     losers: Box<[Contender]>,
     winner: usize,
-    /// While the winner's rank stays below this, it stays the winner. 0 when not known.
+    /// While the winner's rank stays below this, it stays the winner.
     limit: u64,
     /// How many sources have an entry.
     live_count: usize,
@@ -110,17 +110,11 @@ impl<C: Cursor> MergingCursor<C> {
     }
 
     /// Positions every source, then holds the whole tournament.
-    fn position(&mut self, backward: bool, place: impl Fn(&mut C)) {
+    fn position(&mut self, backward: bool, place: impl FnMut(&mut C)) {
         self.backward = backward;
         self.failed = NOWHERE;
         self.winner = NOWHERE;
-        for (index, source) in self.sources.iter_mut().enumerate() {
-            place(source);
-            if source.entry().is_none() && source.error().is_some() {
-                self.failed = index;
-                return;
-            }
-        }
+        self.sources.iter_mut().for_each(place);
         self.build();
     }
 
@@ -252,8 +246,9 @@ impl<C: Cursor> MergingCursor<C> {
             }
         }
         self.winner = contender.source;
-        // Everyone that the same winner met again lost to it, and the best of all others is among them.
-        self.limit = if contender.source == before { limit } else { 0 };
+        // If the winner is the same as before, the best of all others is among those that it met. If not, it is
+        // itself the best of those, and will never again be below its own rank of now.
+        self.limit = limit;
     }
 
     fn precedes(&self, a: Contender, b: Contender) -> bool {

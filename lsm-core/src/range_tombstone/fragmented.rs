@@ -1,6 +1,7 @@
 use super::RangeTombstone;
+use super::builder::Builder;
 use super::fragmenter::{Keep, Span, fragment};
-use crate::key::{common_prefix_bytes, head};
+use crate::key::head;
 use crate::{SequenceNumber, Slice};
 
 /// Range tombstones, cut at each other's boundaries: sorted, immutable, searched by bisection.
@@ -22,16 +23,16 @@ use crate::{SequenceNumber, Slice};
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FragmentedRangeTombstones {
     /// The boundary keys, ascending, one after the other.
-    keys: Box<[u8]>,
+    pub(super) keys: Box<[u8]>,
     /// Where in `keys` each boundary ends.
-    key_ends: Box<[usize]>,
+    pub(super) key_ends: Box<[usize]>,
     /// The head of each boundary after the prefix that all share.
-    heads: Box<[u64]>,
-    prefix_bytes: usize,
+    pub(super) heads: Box<[u64]>,
+    pub(super) prefix_bytes: usize,
     /// Interval `i` lies between the boundaries `i` and `i + 1`; here its part of `sequences` ends.
-    sequence_ends: Box<[usize]>,
+    pub(super) sequence_ends: Box<[usize]>,
     /// The numbers that cover each interval, descending; none where nothing is deleted.
-    sequences: Box<[SequenceNumber]>,
+    pub(super) sequences: Box<[SequenceNumber]>,
 }
 
 /// A key range and the sequence numbers of all tombstones that cover it.
@@ -218,7 +219,7 @@ impl FragmentedRangeTombstones {
         })
     }
 
-    fn boundary(&self, index: usize) -> &[u8] {
+    pub(super) fn boundary(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.key_ends[index - 1] };
         &self.keys[start..self.key_ends[index]]
     }
@@ -228,7 +229,23 @@ impl FragmentedRangeTombstones {
         &self.sequences[start..self.sequence_ends[interval]]
     }
 
-    fn fragment(&self, interval: usize) -> Option<Fragment<'_>> {
+    /// Whether a boundary is not above `key`.
+    #[inline]
+    pub(super) fn boundary_is_up_to(&self, index: usize, key: &[u8]) -> bool {
+        if self.prefix_bytes == 0 {
+            let (boundary_head, key_head) = (self.heads[index], head(key, 0));
+            if boundary_head != key_head {
+                return boundary_head < key_head;
+            }
+        }
+        self.boundary(index) <= key
+    }
+
+    /// `None` for a gap, and for the interval beyond the last.
+    pub(super) fn fragment(&self, interval: usize) -> Option<Fragment<'_>> {
+        if interval >= self.sequence_ends.len() {
+            return None;
+        }
         let sequences = self.interval_sequences(interval);
         if sequences.is_empty() {
             return None;
@@ -238,7 +255,7 @@ impl FragmentedRangeTombstones {
 
     /// How many boundaries are not above `key`.
     #[inline]
-    fn boundaries_up_to(&self, key: &[u8]) -> usize {
+    pub(super) fn boundaries_up_to(&self, key: &[u8]) -> usize {
         let prefix = &self.keys[..self.prefix_bytes];
         if !key.starts_with(prefix) {
             return if key < prefix { 0 } else { self.heads.len() };
@@ -262,37 +279,6 @@ impl FragmentedRangeTombstones {
     }
 }
 
-/// A walk over a list along ascending keys: finds each key's fragment by one comparison while the keys stay in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FragmentWalk {
-    /// The first interval that can contain the next key.
-    next: usize,
-}
-
-impl FragmentWalk {
-    /// The fragment of `tombstones` that contains `key`. The list is always the same, and no key is below the one
-    /// before.
-    #[inline]
-    pub fn advance<'a>(
-        &mut self,
-        tombstones: &'a FragmentedRangeTombstones,
-        key: &[u8],
-    ) -> Option<Fragment<'a>> {
-        if self.next >= tombstones.sequence_ends.len() {
-            return None;
-        }
-        if tombstones.boundary(self.next + 1) <= key {
-            self.next = tombstones.boundaries_up_to(key).saturating_sub(1);
-            if self.next >= tombstones.sequence_ends.len() {
-                return None;
-            }
-        } else if key < tombstones.boundary(self.next) {
-            return None;
-        }
-        tombstones.fragment(self.next)
-    }
-}
-
 impl std::fmt::Debug for FragmentedRangeTombstones {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
@@ -302,77 +288,5 @@ impl std::fmt::Debug for FragmentedRangeTombstones {
 impl<'a> From<&'a RangeTombstone> for Span<'a> {
     fn from(tombstone: &'a RangeTombstone) -> Self {
         Self { start: &tombstone.start, end: &tombstone.end, sequence: tombstone.sequence }
-    }
-}
-
-/// Puts fragments, given in order, together.
-#[derive(Default)]
-pub(super) struct Builder {
-    keys: Vec<u8>,
-    key_ends: Vec<usize>,
-    sequence_ends: Vec<usize>,
-    sequences: Vec<SequenceNumber>,
-}
-
-impl Builder {
-    /// Adds a fragment that does not start before the last one ended.
-    ///
-    /// One that only continues the last is joined to it, which undoes cuts that no longer matter.
-    pub(super) fn push(&mut self, start: &[u8], end: &[u8], sequences: &[SequenceNumber]) {
-        debug_assert!(start < end && self.last_end().is_none_or(|last| last <= start));
-        if self.last_end() == Some(start) {
-            let last_sequences = match self.sequence_ends.as_slice() {
-                [.., before, last] => *before..*last,
-                [last] => 0..*last,
-                [] => 0..0,
-            };
-            if self.sequences.get(last_sequences) == Some(sequences) {
-                self.pop_boundary();
-                self.push_boundary(end);
-                return;
-            }
-        } else {
-            if !self.key_ends.is_empty() {
-                // The gap between the last fragment and this one.
-                self.sequence_ends.push(self.sequences.len());
-            }
-            self.push_boundary(start);
-        }
-        self.sequences.extend_from_slice(sequences);
-        self.sequence_ends.push(self.sequences.len());
-        self.push_boundary(end);
-    }
-
-    fn push_boundary(&mut self, key: &[u8]) {
-        self.keys.extend_from_slice(key);
-        self.key_ends.push(self.keys.len());
-    }
-
-    fn pop_boundary(&mut self) {
-        self.key_ends.pop();
-        self.keys.truncate(self.key_ends.last().copied().unwrap_or(0));
-    }
-
-    fn last_end(&self) -> Option<&[u8]> {
-        match self.key_ends.as_slice() {
-            [.., start, end] => self.keys.get(*start..*end),
-            _ => None,
-        }
-    }
-
-    pub(super) fn finish(self) -> FragmentedRangeTombstones {
-        let mut built = FragmentedRangeTombstones {
-            keys: self.keys.into(),
-            key_ends: self.key_ends.into(),
-            sequence_ends: self.sequence_ends.into(),
-            sequences: self.sequences.into(),
-            ..FragmentedRangeTombstones::default()
-        };
-        let count = built.key_ends.len();
-        if count > 0 {
-            built.prefix_bytes = common_prefix_bytes(built.boundary(0), built.boundary(count - 1));
-            built.heads = (0..count).map(|index| head(built.boundary(index), built.prefix_bytes)).collect();
-        }
-        built
     }
 }

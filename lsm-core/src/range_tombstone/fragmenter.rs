@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::fragmented::{Builder, FragmentedRangeTombstones};
+use super::builder::Builder;
+use super::fragmented::FragmentedRangeTombstones;
 use crate::SequenceNumber;
 
 /// A tombstone, borrowed.

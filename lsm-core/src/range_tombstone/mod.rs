@@ -6,13 +6,16 @@
 //! arrive one by one while others read: [`RangeTombstoneSet`].
 
 mod append_vec;
+mod builder;
 mod fragmented;
 mod fragmenter;
 mod painted_tree;
 mod set;
+mod walk;
 
-pub use fragmented::{Fragment, FragmentWalk, FragmentedRangeTombstones};
+pub use fragmented::{Fragment, FragmentedRangeTombstones};
 pub use set::{Cover, RangeTombstoneSet};
+pub use walk::FragmentWalk;
 
 use crate::{SequenceNumber, Slice};
 

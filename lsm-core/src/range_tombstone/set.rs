@@ -13,10 +13,10 @@ use crate::{Error, Result, SequenceNumber};
 
 /// The range tombstones of a memtable: added one by one, while others read.
 ///
-/// Adding takes `O(log n)` time and some 300 to 600 bytes, whatever the tombstones overlap. Readers take no
-/// lock and wait for nobody; without tombstones they pay for one atomic load. A reader sees every tombstone whose
-/// insertion happened before it learned the sequence number that it reads at, and answers for old numbers are as
-/// cheap as for new ones.
+/// Adding takes time and memory that grow with the logarithm of their number, whatever they overlap: two thirds
+/// of a kilobyte each for a thousand, 1.5 KB for a hundred thousand. Readers take no lock and wait for nobody; without
+/// tombstones they pay for one atomic load. A reader sees every tombstone whose insertion happened before it
+/// learned the sequence number that it reads at. Answers for old numbers take a bisection more.
 ///
 /// ```
 /// use lsm_core::range_tombstone::{RangeTombstone, RangeTombstoneSet};
