@@ -71,11 +71,12 @@ impl FragmentedRangeTombstones {
         fragment(tombstones.iter().map(Span::from).collect(), Keep::All)
     }
 
-    /// Fragments tombstones in any order, keeping for each fragment only the newest sequence number and the
-    /// newest that each of `snapshots` (ascending) sees: what a flush has to write.
+    /// Fragments tombstones in any order, keeping for each fragment the newest sequence number that each of
+    /// `snapshots` (ascending, the last is the visible number) sees, and all above the last: what a flush has to
+    /// write. Without snapshots, only the newest is kept.
     ///
-    /// The result answers [`covering_sequence`](Self::covering_sequence) rightly for those snapshots and for
-    /// numbers not below the newest tombstone.
+    /// The result answers [`covering_sequence`](Self::covering_sequence) rightly for those snapshots and for all
+    /// numbers from the last of them on.
     pub fn for_snapshots(
         tombstones: impl IntoIterator<Item = RangeTombstone>,
         snapshots: &[SequenceNumber],

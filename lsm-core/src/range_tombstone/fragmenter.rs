@@ -19,7 +19,8 @@ pub(super) struct Span<'a> {
 pub(super) enum Keep<'a> {
     /// All. With `n` tombstones that all overlap, that is `n * n` numbers.
     All,
-    /// The newest, and the newest that each of these snapshots (ascending) sees.
+    /// The newest that each of these snapshots (ascending) sees, and all that none of them sees; the newest of
+    /// all if there are no snapshots.
     Snapshots(&'a [SequenceNumber]),
 }
 
@@ -65,7 +66,10 @@ impl Keep<'_> {
         match self {
             Self::All => sequences.extend(open.keys().rev()),
             Self::Snapshots(mut snapshots) => {
-                let mut newest = open.keys().next_back().copied();
+                // Later snapshots may come to stand between the numbers above the last.
+                let above = snapshots.last().map_or(SequenceNumber::MAX, |last| last.saturating_add(1));
+                sequences.extend(open.range(above..).rev().map(|(sequence, _)| *sequence));
+                let mut newest = open.range(..above).next_back().map(|(sequence, _)| *sequence);
                 while let Some(sequence) = newest {
                     sequences.push(sequence);
                     // What is older matters only to snapshots that do not see this one.

@@ -165,8 +165,9 @@ impl RangeTombstoneSet {
         fragment(self.spans(SequenceNumber::MAX), Keep::All)
     }
 
-    /// All tombstones, fragmented with what `snapshots` (ascending) and later readers need: what a flush writes.
-    /// See [`FragmentedRangeTombstones::for_snapshots`].
+    /// All tombstones, fragmented with what `snapshots` (ascending, the last is the visible number) and later
+    /// readers need: what a flush writes. Unlike [`snapshot`](Self::snapshot) it stays small however the
+    /// tombstones overlap. See [`FragmentedRangeTombstones::for_snapshots`].
     pub fn for_snapshots(&self, snapshots: &[SequenceNumber]) -> FragmentedRangeTombstones {
         fragment(self.spans(SequenceNumber::MAX), Keep::Snapshots(snapshots))
     }
