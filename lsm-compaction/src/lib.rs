@@ -30,11 +30,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod apply;
 mod compaction;
 pub mod garbage;
 mod manual;
 mod policy;
 mod shape;
+pub mod simulator;
 mod sink;
 mod validate;
 

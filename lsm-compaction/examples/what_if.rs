@@ -1,0 +1,66 @@
+//! What would each policy cost for a workload of mine?
+//!
+//! ```text
+//! cargo run --release -p lsm-compaction --example what_if -- [OPTION=NUMBER]...
+//!   keys=100000000   distinct keys            value=100       bytes of a value (keys have 16)
+//!   written=58e9     bytes written in all     memtable=64e6   bytes of a memtable
+//!   overwrites=0.5   share of overwrites      deletes=0.1     share of deletes
+//!   zipf=0.99        skew of the writes       sequential=1    keys in order
+//!   full=1           print each report in full
+//! ```
+
+use lsm_compaction::simulator::{KeyDistribution, Workload, simulate};
+use lsm_compaction::{CompactionPolicy, Fifo, FifoOptions, LazyLeveled, Leveled, SizeTiered};
+
+fn main() {
+    let mut workload = Workload::default();
+    let mut full = false;
+    for argument in std::env::args().skip(1) {
+        let parsed =
+            argument.split_once('=').and_then(|(name, number)| Some((name, number.parse::<f64>().ok()?)));
+        let Some((name, number)) = parsed else { return usage(&argument) };
+        #[expect(clippy::cast_sign_loss, reason = "the cast saturates, and the simulator takes any number")]
+        let whole = number as u64;
+        match name {
+            "keys" => workload.keys = whole,
+            "value" => workload.value_bytes = whole,
+            "written" => workload.bytes_written = whole,
+            "memtable" => workload.memtable_bytes = whole,
+            "overwrites" => workload.overwrite_share = number,
+            "deletes" => workload.delete_share = number,
+            "zipf" => workload.distribution = KeyDistribution::Zipf { exponent: number },
+            "sequential" => workload.distribution = KeyDistribution::Sequential,
+            "full" => full = true,
+            _ => return usage(&argument),
+        }
+    }
+    let all_bytes = workload.keys * (workload.key_bytes + workload.value_bytes);
+    let fifo = Fifo::new(FifoOptions { bytes_max: all_bytes, ..FifoOptions::default() });
+    let policies: [&dyn CompactionPolicy; 4] =
+        [&Leveled::default(), &LazyLeveled::default(), &SizeTiered::default(), &fifo];
+    println!("{:<14}{:>8}{:>12}{:>12}{:>9}{:>10}", "", "write", "read", "read", "space", "largest");
+    println!(
+        "{:<14}{:>8}{:>12}{:>12}{:>9}{:>10}",
+        "policy", "amp.", "runs/get", "runs/scan", "amp.", "merge"
+    );
+    for policy in policies {
+        let report = simulate(policy, &workload);
+        println!(
+            "{:<14}{:>8.2}{:>12.2}{:>12.1}{:>9.2}{:>7.1} GB",
+            report.policy,
+            report.write_amplification,
+            report.runs_per_get,
+            report.runs,
+            report.space_amplification_peak,
+            report.largest_merge_bytes as f64 / 1e9
+        );
+        if full {
+            println!("\n{report}");
+        }
+    }
+}
+
+fn usage(argument: &str) {
+    eprintln!("cannot read {argument}: expected NAME=NUMBER with a name from the head of this example");
+    std::process::exit(2);
+}
