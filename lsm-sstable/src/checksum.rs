@@ -25,6 +25,11 @@ impl BlockChecksum {
         crc32(crc32(self.id_seed, &offset.to_le_bytes()), covered)
     }
 
+    /// The checksum of a block that stands at `offset` and comes piece by piece.
+    pub(crate) fn start(self, offset: u64) -> RunningChecksum {
+        RunningChecksum(crc32(self.id_seed, &offset.to_le_bytes()))
+    }
+
     /// Checks a block that starts with its checksum. Returns what follows it.
     #[inline]
     pub(crate) fn verify(self, offset: u64, block: &[u8]) -> Result<&[u8], String> {
@@ -38,5 +43,18 @@ impl BlockChecksum {
         } else {
             Err(format!("block checksum is {stored:#010x}, its bytes have {computed:#010x}"))
         }
+    }
+}
+
+/// A [`BlockChecksum`] under way.
+pub(crate) struct RunningChecksum(u32);
+
+impl RunningChecksum {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0 = crc32(self.0, bytes);
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        self.0
     }
 }

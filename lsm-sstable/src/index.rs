@@ -185,6 +185,11 @@ impl Index {
         self.block_offsets[block]..self.block_offsets[block + 1]
     }
 
+    /// A block's separator as an internal key.
+    pub(crate) fn separator_with_sequence(&self, block: usize) -> (Vec<u8>, SequenceNumber) {
+        (self.separator(block), self.sequence(block))
+    }
+
     /// The block that holds the byte at `offset` of the file; the last one if that is past all blocks.
     pub(crate) fn block_at(&self, offset: u64) -> usize {
         self.block_offsets

@@ -54,4 +54,4 @@ pub use meta::{TableId, TableMeta};
 pub use options::{TableExpectation, TableOpen, TableOptions};
 pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor};
 pub use properties::Properties;
-pub use table::{CursorAccess, Table, TableCursor, TableValue, TableWriter};
+pub use table::{CursorAccess, Table, TableCursor, TableValue, TableWriter, VerifyReport};

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{SequenceNumber, Slice};
 
 /// Identity of a table: 128 random bits, drawn when it is written and never used again.
@@ -42,4 +43,21 @@ pub struct TableMeta {
     pub raw_key_bytes: u64,
     /// Sum of the lengths of all values.
     pub raw_value_bytes: u64,
+}
+
+impl TableMeta {
+    /// Widens the bounds of the entries to those of the range tombstones, and settles what an empty table has.
+    pub(crate) fn widen(&mut self, range_tombstones: &FragmentedRangeTombstones) {
+        let has_entries = self.entries > 0;
+        if let Some((start, end)) = range_tombstones.bounds() {
+            if !has_entries || *start < *self.smallest {
+                self.smallest = Slice::copy_from(start);
+            }
+            if !has_entries || *end > *self.largest {
+                self.largest = Slice::copy_from(end);
+            }
+        } else if !has_entries {
+            self.smallest_sequence = 0;
+        }
+    }
 }

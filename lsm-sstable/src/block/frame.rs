@@ -114,6 +114,11 @@ impl Shape {
         self.rows
     }
 
+    /// Bytes of records and column.
+    pub(crate) fn raw_bytes(&self) -> usize {
+        self.column_at - self.records_at + self.rows * self.width
+    }
+
     #[inline]
     fn offset(&self, frame: &[u8], row: usize) -> usize {
         if self.offset_width == 2 {

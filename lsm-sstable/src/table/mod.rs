@@ -4,8 +4,10 @@ mod cursor;
 mod open;
 mod read;
 mod reader;
+mod verify;
 mod writer;
 
 pub use cursor::{CursorAccess, TableCursor};
 pub use reader::{Table, TableValue};
+pub use verify::VerifyReport;
 pub use writer::TableWriter;

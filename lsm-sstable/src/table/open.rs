@@ -94,7 +94,11 @@ impl Table {
 }
 
 /// Reads header and footer and checks that they belong together and to the table that is expected.
-fn read_ends(file: &dyn VfsFile, path: &Path, expected: Option<&TableExpectation>) -> Result<Footer> {
+pub(super) fn read_ends(
+    file: &dyn VfsFile,
+    path: &Path,
+    expected: Option<&TableExpectation>,
+) -> Result<Footer> {
     let file_bytes = file.len().map_err(|error| Error::io("read", path, error))?;
     if let Some(expected) = expected
         && expected.file_bytes != file_bytes

@@ -188,7 +188,16 @@ impl TableWriter {
     /// About how long the file would be if it were finished now.
     pub fn estimated_bytes(&self) -> u64 {
         let filter_bytes = self.hashes.len() + self.hashes.len() / 4;
-        let rest = self.block.record_bytes() + filter_bytes + self.index.estimated_bytes() + FOOTER_BYTES;
+        let tombstone_bytes: usize = self
+            .range_tombstones
+            .iter()
+            .map(|tombstone| tombstone.start.len() + tombstone.end.len() + 8)
+            .sum();
+        let rest = tombstone_bytes
+            + self.block.record_bytes()
+            + filter_bytes
+            + self.index.estimated_bytes()
+            + FOOTER_BYTES;
         self.output.offset() + rest as u64
     }
 
@@ -327,17 +336,7 @@ impl TableWriter {
         let meta = &mut self.meta;
         meta.largest = Slice::copy_from(&self.block_end_key);
         meta.range_tombstones = range_tombstones::count(range_tombstones);
-        if let Some((start, end)) = range_tombstones.bounds() {
-            let has_entries = meta.entries > 0;
-            if !has_entries || *start < *meta.smallest {
-                meta.smallest = Slice::copy_from(start);
-            }
-            if !has_entries || *end > *meta.largest {
-                meta.largest = Slice::copy_from(end);
-            }
-        } else if meta.entries == 0 {
-            meta.smallest_sequence = 0;
-        }
+        meta.widen(range_tombstones);
     }
 
     /// Writes the filter section, if there is to be one; returns its length.

@@ -1,0 +1,263 @@
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use lsm_core::checksum::Checksum;
+use lsm_core::hash::key_hash;
+use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, key};
+
+use super::open::read_ends;
+use super::{Table, read};
+use crate::block::Frame;
+use crate::checksum::BlockChecksum;
+use crate::footer::Footer;
+use crate::{TableExpectation, TableMeta, range_tombstones};
+
+/// Bytes read at a time, unless a block is larger.
+const READ_BYTES: u64 = 1 << 20;
+
+/// What [`Table::verify`] found to be intact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Bytes of the file: all of them were read and proved.
+    pub file_bytes: u64,
+    /// Data blocks.
+    pub blocks: u64,
+    /// Entries, whose order, place and presence in the filter were checked.
+    pub entries: u64,
+    /// Range tombstones, as fragments.
+    pub range_tombstones: u64,
+}
+
+impl Table {
+    /// Reads every byte of the file again and proves it: all checksums, the structure of every block, the order of all entries, that
+    /// the index and the filter find each of them, and every count in the properties. Takes about as long as a
+    /// scan, a few megabytes of memory, and nothing from the cache.
+    ///
+    /// Fails with the first `Corruption`, which names the offset.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        let expected = TableExpectation::from(&self.meta);
+        let footer = read_ends(&*self.file, &self.path, Some(&expected))?;
+        if footer != self.footer {
+            return Err(self.corruption(footer.offset(), "footer changed since the table was opened".into()));
+        }
+        let mut pass = Pass::new(self);
+        pass.header()?;
+        pass.blocks()?;
+        for section in [footer.filter(), footer.range_tombstones(), footer.index(), footer.properties()] {
+            pass.section(section)?;
+        }
+        pass.totals(&footer)?;
+        Ok(VerifyReport {
+            file_bytes: footer.file_bytes,
+            blocks: self.properties.data_blocks,
+            entries: self.meta.entries,
+            range_tombstones: self.meta.range_tombstones,
+        })
+    }
+}
+
+/// One pass over the file, from front to back.
+struct Pass<'t> {
+    table: &'t Table,
+    /// Of everything read so far.
+    checksum: Checksum,
+    buffer: Vec<u8>,
+    frame: Vec<u8>,
+    /// The last entry.
+    last: Option<(Vec<u8>, SequenceNumber)>,
+    /// What the entries add up to.
+    meta: TableMeta,
+    distinct_keys: u64,
+    raw_data_bytes: u64,
+}
+
+impl<'t> Pass<'t> {
+    fn new(table: &'t Table) -> Self {
+        Self {
+            table,
+            checksum: Checksum::new(),
+            buffer: Vec::new(),
+            frame: Vec::new(),
+            last: None,
+            meta: TableMeta { smallest_sequence: SEQUENCE_MAX, ..TableMeta::default() },
+            distinct_keys: 0,
+            raw_data_bytes: 0,
+        }
+    }
+
+    fn read(&mut self, range: &Range<u64>) -> Result<()> {
+        read::read_range(self.table, range.clone(), &mut self.buffer)?;
+        self.checksum.update(&self.buffer[..(range.end - range.start) as usize]);
+        Ok(())
+    }
+
+    /// The header was checked already; it only enters the checksum.
+    fn header(&mut self) -> Result<()> {
+        self.read(&(0..crate::file_header::FILE_HEADER_BYTES as u64))
+    }
+
+    fn blocks(&mut self) -> Result<()> {
+        let index = &self.table.index;
+        let mut first = 0;
+        while first < index.block_count() {
+            let mut window = index.block_range(first);
+            let mut end = first + 1;
+            while end < index.block_count() && index.block_range(end).end - window.start <= READ_BYTES {
+                window.end = index.block_range(end).end;
+                end += 1;
+            }
+            self.read(&window)?;
+            for block in first..end {
+                let range = index.block_range(block);
+                let at = (range.start - window.start) as usize..(range.end - window.start) as usize;
+                self.block(block, range.start, at)?;
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    /// Checks a block that stands at `offset` in the file and at `at` in the buffer.
+    fn block(&mut self, block: usize, offset: u64, at: Range<usize>) -> Result<()> {
+        let mut frame = std::mem::take(&mut self.frame);
+        let frame_bytes = read::decode_block(self.table, offset, &self.buffer[at], &mut frame)?;
+        let bytes = &frame[..frame_bytes];
+        let view = Frame::new(bytes);
+        self.raw_data_bytes += view.shape().raw_bytes() as u64;
+        for row in 0..view.shape().rows() {
+            let entry = view.row(row).entry(bytes);
+            let check = entry.ok_or_else(|| "entry of unknown kind".into()).and_then(|entry| {
+                if row == 0 {
+                    self.separator(block, &entry)?;
+                }
+                self.entry(&entry)
+            });
+            check.map_err(|detail| {
+                self.table.corruption(offset, format!("row {row} of the block: {detail}"))
+            })?;
+        }
+        self.frame = frame;
+        Ok(())
+    }
+
+    /// The separator must lie above the last entry of the block before, and not above the first of this one.
+    fn separator(&self, block: usize, first: &Entry<'_>) -> Result<(), String> {
+        let (separator, sequence) = self.table.index.separator_with_sequence(block);
+        let is_above_last = self
+            .last
+            .as_ref()
+            .is_none_or(|(key, last)| key::compare(key, *last, &separator, sequence) == Ordering::Less);
+        if is_above_last && key::compare(&separator, sequence, first.key, first.sequence) != Ordering::Greater
+        {
+            return Ok(());
+        }
+        Err(format!("separator \"{}\" of the index is not between the blocks", separator.escape_ascii()))
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<(), String> {
+        let mut is_new_key = true;
+        if let Some((key, sequence)) = &self.last {
+            if key::compare(key, *sequence, entry.key, entry.sequence) != Ordering::Less {
+                return Err(format!("key \"{}\" is out of order", entry.key.escape_ascii()));
+            }
+            is_new_key = key != entry.key;
+        }
+        if is_new_key {
+            self.distinct_keys += 1;
+            self.filter(entry.key)?;
+        }
+        let meta = &mut self.meta;
+        if self.last.is_none() {
+            meta.smallest = Slice::copy_from(entry.key);
+        }
+        meta.entries += 1;
+        meta.tombstones += u64::from(entry.kind.is_tombstone());
+        meta.smallest_sequence = meta.smallest_sequence.min(entry.sequence);
+        meta.largest_sequence = meta.largest_sequence.max(entry.sequence);
+        meta.raw_key_bytes += entry.key.len() as u64;
+        meta.raw_value_bytes += entry.value.len() as u64;
+        let (last, sequence) = self.last.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(entry.key);
+        *sequence = entry.sequence;
+        Ok(())
+    }
+
+    fn filter(&self, key: &[u8]) -> Result<(), String> {
+        let Some(filter) = &self.table.filter else { return Ok(()) };
+        if !filter.may_contain(key_hash(key)) {
+            return Err(format!("filter denies key \"{}\"", key.escape_ascii()));
+        }
+        match self.table.prefix_extractor.as_ref().and_then(|extractor| extractor.prefix(key)) {
+            Some(prefix) if !filter.may_contain(key_hash(prefix)) => {
+                Err(format!("filter denies prefix \"{}\"", prefix.escape_ascii()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sections were decoded when the table was opened; here the file must still hold the same bytes, as the
+    /// checksums prove.
+    fn section(&mut self, section: Range<u64>) -> Result<()> {
+        if section.is_empty() {
+            return Ok(());
+        }
+        let mut stored = None;
+        let mut checksum = BlockChecksum::new(self.table.meta.id).start(section.start);
+        let mut at = section.start;
+        while at < section.end {
+            let window = at..section.end.min(at + READ_BYTES);
+            self.read(&window)?;
+            let mut bytes = &self.buffer[..(window.end - window.start) as usize];
+            if stored.is_none()
+                && let Some((first, rest)) = bytes.split_first_chunk::<4>()
+            {
+                stored = Some(u32::from_le_bytes(*first));
+                bytes = rest;
+            }
+            checksum.update(bytes);
+            at = window.end;
+        }
+        if stored == Some(checksum.value()) {
+            Ok(())
+        } else {
+            Err(self.table.corruption(section.start, "section checksum does not match its bytes".into()))
+        }
+    }
+
+    fn totals(mut self, footer: &Footer) -> Result<()> {
+        if self.checksum.value() != footer.body_checksum {
+            let detail = format!(
+                "file has checksum {:#018x}, its footer says {:#018x}",
+                self.checksum.value(),
+                footer.body_checksum
+            );
+            return Err(self.table.corruption(footer.offset() + 48, detail));
+        }
+        let Table { meta, properties, range_tombstones: tombstones, .. } = self.table;
+        if let Some((last, _)) = &self.last {
+            self.meta.largest = Slice::copy_from(last);
+        }
+        for fragment in tombstones.iter() {
+            for &sequence in fragment.sequences {
+                self.meta.smallest_sequence = self.meta.smallest_sequence.min(sequence);
+                self.meta.largest_sequence = self.meta.largest_sequence.max(sequence);
+            }
+        }
+        self.meta.widen(tombstones);
+        self.meta.range_tombstones = range_tombstones::count(tombstones);
+        let mut expected = meta.clone();
+        (expected.id, expected.file_bytes, expected.checksum) = Default::default();
+        let counted = (self.distinct_keys, self.raw_data_bytes);
+        if self.meta != expected || counted != (properties.distinct_keys, properties.raw_data_bytes) {
+            let detail = format!(
+                "properties say {expected:?} and {:?} distinct keys and raw bytes, the entries are {:?} and {counted:?}",
+                (properties.distinct_keys, properties.raw_data_bytes),
+                self.meta
+            );
+            return Err(Error::corruption(&self.table.path, footer.properties().start, detail));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! Every single byte of a table that has all parts is damaged, every length is cut off, and garbage is opened.
+//! Whatever happens must be an error or the right data.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{ID, MemoryFs, Owned, open, path, write};
+use lsm_core::hash::key_hash;
+use lsm_core::vfs::Vfs;
+use lsm_core::{Cursor, Error, Result, SEQUENCE_MAX, ValueKind};
+use lsm_sstable::{
+    BlockCache, Compression, CursorAccess, DelimitedPrefix, Table, TableExpectation, TableId, TableMeta,
+    TableOpen, TableOptions, TableWriter,
+};
+use proptest::prelude::*;
+
+fn options(compression: Compression) -> TableOptions {
+    TableOptions {
+        block_bytes: 256,
+        compression,
+        prefix_extractor: Some(Arc::new(DelimitedPrefix { delimiter: b'/' })),
+        ..TableOptions::default()
+    }
+}
+
+fn how() -> TableOpen {
+    TableOpen {
+        prefix_extractor: Some(Arc::new(DelimitedPrefix { delimiter: b'/' })),
+        ..TableOpen::default()
+    }
+}
+
+/// A few blocks, one of them of a single kind, one mixed, one with versions of one key on both sides of its end.
+fn entries() -> Vec<Owned> {
+    let mut entries: Vec<Owned> = (0..12)
+        .map(|n| Owned::put(format!("fruit/{n:02}"), 7, format!("the same text again and again {n}")))
+        .collect();
+    entries.extend((0..14).rev().map(|n| Owned::put("same", n, "a value of some length, to fill blocks")));
+    for n in 0..8_u64 {
+        let kind = if n.is_multiple_of(2) { ValueKind::Delete } else { ValueKind::Put };
+        entries.push(Owned {
+            key: format!("tree/{n}").into_bytes(),
+            sequence: n << 20,
+            kind,
+            value: vec![b'x'; n as usize],
+        });
+    }
+    entries
+}
+
+fn write_table(compression: Compression) -> (MemoryFs, TableMeta, Vec<Owned>) {
+    let fs = MemoryFs::default();
+    let entries = entries();
+    let mut writer = TableWriter::create(&fs, &path(), ID, &options(compression)).unwrap();
+    writer.add_range_tombstone(b"fruit/03", b"same", 5).unwrap();
+    for entry in &entries {
+        writer.add(entry.entry()).unwrap();
+    }
+    writer.add_range_tombstone(b"a", b"fruit/05", 9).unwrap();
+    let meta = writer.finish().unwrap();
+    (fs, meta, entries)
+}
+
+/// Everything that can be read of a table, or the first error.
+fn read_all(fs: &MemoryFs, entries: &[Owned]) -> Result<(Vec<Owned>, Vec<String>)> {
+    let table = Table::open(fs, &path(), None, &how())?;
+    let mut found = Vec::new();
+    let mut cursor = table.cursor(CursorAccess::Sequential);
+    cursor.first();
+    while let Some(entry) = cursor.entry() {
+        found.push(Owned::from(entry));
+        cursor.next();
+    }
+    if let Some(error) = cursor.error() {
+        return Err(error.clone());
+    }
+    for entry in entries {
+        let value = table.get(&entry.key, key_hash(&entry.key), entry.sequence)?;
+        assert_eq!(value.map(|value| value.value.to_vec()), Some(entry.value.clone()));
+    }
+    assert!(table.may_contain_prefix(b"fruit/"));
+    let tombstones = table.range_tombstones().iter().map(|fragment| format!("{fragment:?}")).collect();
+    Ok((found, tombstones))
+}
+
+fn compressions() -> Vec<Compression> {
+    vec![
+        Compression::None,
+        Compression::Lz4,
+        #[cfg(feature = "zstd")]
+        Compression::Zstd { level: 3 },
+    ]
+}
+
+#[test]
+fn an_intact_table_passes() {
+    for compression in compressions() {
+        let (fs, meta, entries) = write_table(compression);
+        let table = Table::open(&fs, &path(), None, &how()).unwrap();
+        let report = table.verify().unwrap();
+        assert_eq!(report.file_bytes, fs.bytes(&path()).len() as u64);
+        assert_eq!(report.entries, entries.len() as u64);
+        assert!(report.blocks > 5);
+        assert_eq!(report.range_tombstones, meta.range_tombstones);
+        assert_eq!(read_all(&fs, &entries).unwrap().0, entries);
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_found_by_verify_and_no_read_goes_wrong() {
+    for compression in compressions() {
+        let (fs, meta, entries) = write_table(compression);
+        let intact = fs.bytes(&path());
+        let expected = read_all(&fs, &entries).unwrap();
+        for at in 0..intact.len() {
+            for bit in [at % 8, (at + 3) % 8] {
+                let mut damaged = intact.clone();
+                damaged[at] ^= 1 << bit;
+                fs.set_bytes(&path(), &damaged);
+                let verified = Table::open(&fs, &path(), None, &how()).and_then(|table| table.verify());
+                match verified {
+                    Err(Error::Corruption { offset, .. }) => assert!(offset <= meta.file_bytes),
+                    other => panic!("byte {at}, bit {bit}: {other:?}"),
+                }
+                if let Ok(found) = read_all(&fs, &entries) {
+                    assert!(found == expected, "byte {at}, bit {bit}: wrong data");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_after_opening_is_found_by_verify() {
+    let (fs, _, _) = write_table(Compression::Lz4);
+    let table = Table::open(&fs, &path(), None, &how()).unwrap();
+    let intact = fs.bytes(&path());
+    let file = fs.open_write(&path()).unwrap();
+    for at in 0..intact.len() {
+        file.write_at(&[intact[at] ^ 0x10], at as u64).unwrap();
+        assert!(matches!(table.verify(), Err(Error::Corruption { .. })), "byte {at}");
+        file.write_at(&intact[at..=at], at as u64).unwrap();
+    }
+    table.verify().unwrap();
+}
+
+#[test]
+fn a_file_cut_at_any_length_or_with_a_tail_is_refused() {
+    let (fs, meta, _) = write_table(Compression::Lz4);
+    let intact = fs.bytes(&path());
+    for len in 0..intact.len() {
+        fs.set_bytes(&path(), &intact[..len]);
+        assert!(matches!(open(&fs, None), Err(Error::Corruption { .. })), "{len} bytes");
+        let expecting = Table::open(&fs, &path(), None, &TableOpen::expecting(&meta));
+        let message = expecting.unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("{len} bytes")) && message.contains(&intact.len().to_string()),
+            "{message}"
+        );
+    }
+    for tail in [vec![0], vec![0; 4096], intact.clone()] {
+        fs.set_bytes(&path(), &[intact.clone(), tail].concat());
+        assert!(open(&fs, None).and_then(|table| table.verify()).is_err());
+    }
+}
+
+#[test]
+fn blocks_that_changed_places_are_noticed() {
+    let (fs, _, entries) = write_table(Compression::None);
+    let intact = fs.bytes(&path());
+    // Two blocks of equal length, found by their tags: swap the first two that fit.
+    let expected = read_all(&fs, &entries).unwrap();
+    let mut swaps = 0;
+    for (a, b) in (64..1500).flat_map(|a| (a + 200..1800).map(move |b| (a, b))).step_by(97) {
+        let mut damaged = intact.clone();
+        damaged[a..a + 200].copy_from_slice(&intact[b..b + 200]);
+        damaged[b..b + 200].copy_from_slice(&intact[a..a + 200]);
+        if damaged == intact {
+            continue;
+        }
+        swaps += 1;
+        fs.set_bytes(&path(), &damaged);
+        if let Ok(found) = read_all(&fs, &entries) {
+            assert!(found == expected);
+        }
+        assert!(Table::open(&fs, &path(), None, &how()).and_then(|table| table.verify()).is_err());
+    }
+    assert!(swaps > 1000);
+}
+
+#[test]
+fn another_table_in_its_place_is_refused_by_name() {
+    let (fs, meta, _) = write_table(Compression::None);
+    let other = TableExpectation { id: TableId(42), ..TableExpectation::from(&meta) };
+    let how = TableOpen { expected: Some(other), ..TableOpen::default() };
+    let message = Table::open(&fs, &path(), None, &how).unwrap_err().to_string();
+    assert!(message.contains(&ID.to_string()) && message.contains(&TableId(42).to_string()), "{message}");
+
+    // The same id, as an older version of the file restored by mistake would have it.
+    let other = TableExpectation { checksum: Some(meta.checksum ^ 1), ..TableExpectation::from(&meta) };
+    let how = TableOpen { expected: Some(other), ..TableOpen::default() };
+    assert!(matches!(Table::open(&fs, &path(), None, &how), Err(Error::Corruption { .. })));
+}
+
+#[test]
+fn a_damaged_block_fails_reads_of_it_and_no_others() {
+    let fs = MemoryFs::default();
+    let entries: Vec<Owned> = (0..1000).map(|n| Owned::put(format!("{n:04}"), 1, [b'v'; 50])).collect();
+    write(&fs, &entries, &TableOptions { block_bytes: 512, ..TableOptions::default() }).unwrap();
+    let mut bytes = fs.bytes(&path());
+    bytes[64 + 40] ^= 1;
+    fs.set_bytes(&path(), &bytes);
+    let table = open(&fs, Some(BlockCache::new(1 << 20))).unwrap();
+    for _ in 0..2 {
+        let error = table.get(b"0000", key_hash(b"0000"), SEQUENCE_MAX).unwrap_err();
+        assert!(matches!(error, Error::Corruption { offset: 64, .. }), "{error}");
+        assert!(table.get(b"0999", key_hash(b"0999"), SEQUENCE_MAX).unwrap().is_some());
+    }
+    let mut cursor = table.cursor(CursorAccess::Cached);
+    cursor.first();
+    assert!(cursor.entry().is_none() && cursor.error().is_some());
+    cursor.last();
+    assert!(cursor.error().is_none());
+    let mut seen = 0;
+    while cursor.entry().is_some() {
+        seen += 1;
+        cursor.prev();
+    }
+    assert!(cursor.error().is_some(), "the walk back must not end as if the data did");
+    assert!(seen > 900);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
+        let fs = MemoryFs::default();
+        fs.set_bytes(&path(), &bytes);
+        prop_assert!(open(&fs, None).is_err());
+    }
+
+    #[test]
+    fn several_damaged_ranges_are_noticed(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..600)), 1..4),
+        compression in prop::sample::select(compressions()),
+    ) {
+        let (fs, _, entries) = write_table(compression);
+        let intact = fs.bytes(&path());
+        let expected = read_all(&fs, &entries).unwrap();
+        let mut damaged = intact.clone();
+        for (at, bytes) in &damage {
+            let at = at.index(damaged.len());
+            let end = damaged.len().min(at + bytes.len());
+            damaged[at..end].copy_from_slice(&bytes[..end - at]);
+        }
+        fs.set_bytes(&path(), &damaged);
+        if let Ok(found) = read_all(&fs, &entries) {
+            prop_assert_eq!(found, expected);
+        }
+        let verified = open(&fs, None).and_then(|table| table.verify());
+        prop_assert_eq!(verified.is_ok(), damaged == intact);
+    }
+}
