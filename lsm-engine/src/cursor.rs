@@ -9,7 +9,7 @@ use lsm_sstable::CursorAccess;
 
 use crate::Result;
 use crate::tree::State;
-use crate::version::{Run, RunCursor};
+use crate::version::{Run, RunCursor, common_prefix};
 
 /// One sorted source of a merge.
 #[expect(clippy::large_enum_variant, reason = "most sources are runs, and boxing them costs every step")]
@@ -183,15 +183,17 @@ impl DbCursor {
                 sources.push(Source::Memtable(Arc::clone(&memtable.reader).cursor()));
             }
         }
-        for run in state.version.runs() {
-            let skipped = prefix.is_some_and(|prefix| bounds.prefix_is_absent(run, prefix));
-            if bounds.may_hold(run) && !skipped {
-                sources.push(Source::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached)));
-            }
-        }
+        let is_wanted = |run: &&Arc<Run>| {
+            bounds.may_hold(run) && !prefix.is_some_and(|prefix| bounds.prefix_is_absent(run, prefix))
+        };
+        let runs: Vec<&Arc<Run>> = state.version.runs().filter(is_wanted).collect();
+        let prefix = common_prefix(runs.iter().map(|run| &***run));
+        sources.extend(
+            runs.into_iter().map(|run| Source::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached))),
+        );
         tombstones.extend(state.version.range_tombstones().cloned());
         Self {
-            merge: MergingCursor::new(sources),
+            merge: MergingCursor::with_prefix(sources, &prefix),
             sequence,
             bounds,
             tombstones: RangeDeletes::new(tombstones),

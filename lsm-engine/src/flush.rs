@@ -30,9 +30,10 @@ pub(crate) struct Flush {
 
 impl Flush {
     pub(crate) fn new(inner: &Arc<Inner>, tree: Arc<Tree>, memtable: Arc<Memtable>) -> Self {
-        let range_tombstones = Arc::new(memtable.range_tombstones.snapshot());
         let cursor = Arc::clone(&memtable.reader).cursor();
         let snapshots = inner.snapshots.stripes(&inner.visible);
+        // Only what some reader can tell apart: nested range deletes would pile up otherwise.
+        let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
         let rules = GarbageRules { snapshots, ..GarbageRules::default() };
         let stream = CompactionStream::new(cursor, range_tombstones, rules);
         let options = OutputOptions {

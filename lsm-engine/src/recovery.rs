@@ -458,7 +458,8 @@ fn create_directory(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
 /// Makes the names of the directories above durable: they may have been made just now, or by a process that
 /// crashed before it could.
 fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
-    let name_parent = |path: &Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
+    let name_parent =
+        |path: &Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
     for (distance, parent) in directory.ancestors().skip(1).map(name_parent).enumerate() {
         match vfs.sync_dir(&parent) {
             // Those further up may be none of our business.

@@ -17,7 +17,7 @@ use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, panic_message};
 use crate::tree::Tree;
 use crate::version::edit::{AddedTable, VersionEdit};
-use crate::version::{Placement, Run, RunCursor, gather_range_tombstones};
+use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
 use crate::{Error, ErrorKind, Result};
 
 /// A compaction is split among threads only if each part gets this many tables' worth of input.
@@ -219,10 +219,11 @@ fn build_part(
 ) -> Build<MergingCursor<RunCursor>, OlderTables> {
     let range_tombstones = gather_range_tombstones(running.inputs.iter().map(|input| &input.table));
     let runs = input_runs(&running.inputs);
+    let prefix = common_prefix(runs.iter());
     let sources =
         runs.into_iter().map(|run| RunCursor::new(Arc::new(run), CursorAccess::Sequential)).collect();
     let stream = CompactionStream::with_older(
-        MergingCursor::new(sources),
+        MergingCursor::with_prefix(sources, &prefix),
         Arc::new(range_tombstones),
         GarbageRules { snapshots: stripes.to_vec(), bottommost: false, zero_sequences: true },
         older_tables(tree_shape, compaction),

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use lsm_compaction::{LevelShape, RunShape, TableShape, TreeShape};
+use lsm_core::key::common_prefix_bytes;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::Vfs;
 use lsm_core::{SequenceNumber, Slice};
@@ -169,6 +170,16 @@ impl Version {
         levels.resize_with(levels.len().max(level_count), || LevelShape { runs: Vec::new() });
         TreeShape { levels, now_micros, running: Vec::new() }
     }
+}
+
+/// What all keys of some runs begin with.
+pub(crate) fn common_prefix<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<u8> {
+    let bounds =
+        runs.filter_map(|run| Some((run.tables().first()?.smallest(), run.tables().last()?.largest())));
+    let (smallest, largest) = bounds
+        .reduce(|(smallest, largest), (first, last)| (smallest.min(first), largest.max(last)))
+        .unwrap_or_default();
+    smallest[..common_prefix_bytes(smallest, largest)].to_vec()
 }
 
 /// The range tombstones of some tables as one list.
