@@ -36,7 +36,8 @@ impl Chain {
         for &file in &files {
             let LogFile::Segment(number) = file else { continue };
             let path = file.path(directory);
-            let header = match directory::read_header(vfs, &path)? {
+            let Some(state) = directory::read_header(vfs, &path)? else { continue };
+            let header = match state {
                 HeaderState::Valid(header) => check_header(&path, number, header).map(Some),
                 HeaderState::Newer(found) => {
                     let supported = segment::VERSION;
@@ -58,22 +59,33 @@ impl Chain {
 
     /// Where to begin in order to read from a position: the newest segment that begins at or before it. From
     /// position 0, the oldest of a log whose front was truncated will do.
-    pub(crate) fn first(&self, from: Position) -> Result<Option<usize>> {
+    pub(crate) fn first(&self, from: Position, mode: RecoveryMode) -> Result<Option<usize>> {
         let starts = |listed: &Listed| listed.header.is_some_and(|header| header.start <= from.0);
         if let Some(index) = self.segments.iter().rposition(starts) {
             return Ok(Some(index));
         }
         let oldest = self.segments.iter().position(|listed| listed.header.is_some());
-        match oldest.and_then(|index| self.segments.get(index)) {
-            Some(Listed { path, header: Some(header), .. }) if from > Position::ZERO => {
-                let start = header.start;
-                let detail = format!(
-                    "the log begins at position {start}; what is before it, from {from} on, is missing"
-                );
-                Err(Error::corruption(path, 0, detail))
-            }
-            _ => Ok(oldest),
+        let Some(header) = oldest.and_then(|index| self.header(index)) else { return Ok(None) };
+        if mode == RecoveryMode::Salvage {
+            return Ok(oldest);
         }
+        let detail = if from > Position::ZERO {
+            format!(
+                "the log begins at position {}; what is before it, from {from} on, is missing",
+                header.start
+            )
+        } else if self.find(header.predecessor).is_some() {
+            // Truncating the front removes the file; and only after the next segment was synced.
+            format!(
+                "segment {} continues segment {}, whose header is lost",
+                header.number, header.predecessor
+            )
+        } else {
+            return Ok(oldest);
+        };
+        let number = if from > Position::ZERO { header.number } else { header.predecessor };
+        let path = self.find(number).and_then(|index| self.segments.get(index)).map(|listed| &listed.path);
+        Err(Error::corruption(path.map_or(Path::new(""), |path| path), 0, detail))
     }
 
     pub(crate) fn header(&self, index: usize) -> Option<&SegmentHeader> {
@@ -116,7 +128,9 @@ impl Chain {
         let Some(Listed { path, header: Some(header), .. }) = self.segments.get(index) else {
             return Ok(None);
         };
-        let mut source = open_source(vfs, path, header.start)?;
+        let Some(mut source) = open_source(vfs, path, header.start)? else {
+            return Err(Error::io("open", path, std::io::ErrorKind::NotFound.into()));
+        };
         if let Some(next) = self.successor(index).and_then(|next| self.header(next))
             && let Some(end) = source.offset_of(next.start)
         {
@@ -126,11 +140,11 @@ impl Chain {
     }
 }
 
-/// Opens a segment's file; without a header `start` means nothing.
-pub(crate) fn open_source(vfs: &dyn Vfs, path: &Path, start: u64) -> Result<Source> {
-    let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
+/// Opens a segment's file; without a header `start` means nothing. `None` if it is gone.
+pub(crate) fn open_source(vfs: &dyn Vfs, path: &Path, start: u64) -> Result<Option<Source>> {
+    let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
     let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-    Ok(Source::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start))
+    Ok(Some(Source::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start)))
 }
 
 fn check_header(path: &Path, number: u64, header: SegmentHeader) -> Result<SegmentHeader> {

@@ -1,8 +1,10 @@
 //! The names of a log's files.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lsm_core::vfs::Vfs;
+use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
 use crate::segment::{self, HeaderState, SegmentHeader};
@@ -69,7 +71,7 @@ pub(crate) fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<LogFile>> {
 
 pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match vfs.remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
         _ => Ok(()),
     }
 }
@@ -78,20 +80,29 @@ pub(crate) fn sync(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     vfs.sync_dir(directory).map_err(|error| Error::io("sync the directory", directory, error))
 }
 
-/// The header of a segment, its file opened for reading.
-pub(crate) fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<HeaderState> {
-    let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
+/// Opens a file that may be removed meanwhile, as a spare is that was not needed.
+pub(crate) fn open_if_there(vfs: &dyn Vfs, path: &Path) -> Result<Option<Arc<dyn VfsFile>>> {
+    match vfs.open_read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", path, error)),
+    }
+}
+
+/// The header of a segment; `None` if it is gone.
+pub(crate) fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<Option<HeaderState>> {
+    let Some(file) = open_if_there(vfs, path)? else { return Ok(None) };
     let mut bytes = [0; segment::HEADER_BYTES];
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::io("read", path, error)),
         }
     }
-    Ok(SegmentHeader::decode(&bytes[..filled]))
+    Ok(Some(SegmentHeader::decode(&bytes[..filled])))
 }
 
 /// Removes all of the log's files with numbers below `segment`, for an engine whose manifest no longer needs
@@ -103,7 +114,7 @@ pub fn remove_segments_below(vfs: &dyn Vfs, directory: &Path, segment: u64) -> R
     for &file in &files {
         if let LogFile::Segment(number) = file
             && number >= segment
-            && let HeaderState::Valid(header) = read_header(vfs, &file.path(directory))?
+            && let Some(HeaderState::Valid(header)) = read_header(vfs, &file.path(directory))?
         {
             windows.push(header.window);
         }

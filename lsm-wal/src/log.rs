@@ -51,7 +51,8 @@ pub trait Log: Send {
     /// The handle by which others wait for durability.
     fn sync_handle(&self) -> Arc<dyn LogSync>;
 
-    /// Everything before `position` is no longer needed: whole segments below it are removed.
+    /// Everything before `position` is no longer needed: whole segments below it are removed,
+    /// once the rest is durable.
     fn truncate_front(&mut self, position: Position) -> Result<()>;
 
     /// Position of the end of the last record.

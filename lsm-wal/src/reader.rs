@@ -112,7 +112,7 @@ impl WalReader {
         clean: Option<CleanClose>,
     ) -> Result<Self> {
         let chain = Chain::read(&*vfs, directory, mode)?;
-        let first = chain.first(from)?;
+        let first = chain.first(from, mode)?;
         let claimed = claimed_synced.max(clean.map_or(Position::ZERO, |clean| clean.end));
         let mut reader = Self::new(vfs, directory, chain, first, mode)?;
         reader.from = from;
@@ -286,9 +286,17 @@ impl WalReader {
     fn open_windows(&mut self) -> Result<()> {
         let number = self.chain.header(self.segment).map_or(0, |header| header.window);
         if self.windows_of != Some(number) {
-            self.windows = match number {
-                0 => Vec::new(),
-                number => window::read(&*self.vfs, &self.directory, number)?,
+            let windows = match number {
+                0 => Ok(Vec::new()),
+                number => window::read(&*self.vfs, &self.directory, number),
+            };
+            self.windows = match windows {
+                Err(Error::Corruption { path, offset, detail }) if self.mode == RecoveryMode::Salvage => {
+                    let (path, reason) = (path.to_path_buf(), detail.to_string());
+                    self.report.drop_bytes(Dropped { path, offset, bytes: 1, reason });
+                    Vec::new()
+                }
+                windows => windows?,
             };
             self.windows_of = Some(number);
         }
@@ -392,7 +400,7 @@ impl WalReader {
             let Some(listed) = self.chain.segments.get(index) else { break };
             let first_offset = segment::HEADER_BYTES as u64;
             let Some(header) = listed.header else {
-                let mut source = chain::open_source(&*self.vfs, &listed.path, 0)?;
+                let Some(mut source) = chain::open_source(&*self.vfs, &listed.path, 0)? else { continue };
                 let seen = damage::aftermath(&mut source, first_offset, false)?;
                 if let Some((synced, offset)) = seen.claim {
                     let at = format!(
@@ -406,7 +414,9 @@ impl WalReader {
             if !self.chain.same_log(index, self.segment) {
                 continue;
             }
-            let mut source = chain::open_source(&*self.vfs, &listed.path, header.start)?;
+            let Some(mut source) = chain::open_source(&*self.vfs, &listed.path, header.start)? else {
+                continue;
+            };
             verdict.claim(Some((header.synced, 0)));
             let seen = damage::aftermath(&mut source, first_offset, true)?;
             verdict.claim(seen.claim);

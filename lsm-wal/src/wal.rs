@@ -179,6 +179,10 @@ impl Log for Wal {
 
     fn truncate_front(&mut self, position: Position) -> Result<()> {
         let Site { vfs, directory, .. } = &self.site;
+        if self.shared.writer.lock().oldest_below(position.0).is_some() {
+            // What remains must have a durable beginning when the rest is gone.
+            self.shared.synced(|_| Ok(()))?;
+        }
         loop {
             let oldest = self.shared.writer.lock().oldest_below(position.0);
             let Some(number) = oldest else { return Ok(()) };

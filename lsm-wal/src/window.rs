@@ -29,7 +29,7 @@ use lsm_core::checksum::crc64;
 use lsm_core::vfs::{Vfs, Window};
 use lsm_core::{Error, Result};
 
-use crate::directory::LogFile;
+use crate::directory::{self, LogFile};
 use crate::flip;
 use crate::record::CHECKSUM_BYTES;
 use crate::segment::VERSION;
@@ -109,13 +109,9 @@ impl WindowWriter {
 
 /// What a window holds, one source for each slot that says where the area begins. Empty if there is no window of
 /// this number, or nothing that can be made out after a power cut.
-pub(crate) fn read(vfs: &dyn Vfs, directory: &Path, number: u64) -> Result<Vec<Source>> {
-    let path = LogFile::Window(number).path(directory);
-    let file = match vfs.open_read(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("open", &path, error)),
-    };
+pub(crate) fn read(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Source>> {
+    let path = LogFile::Window(number).path(folder);
+    let Some(file) = directory::open_if_there(vfs, &path)? else { return Ok(Vec::new()) };
     let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
     let mut header = Source::new(Arc::clone(&file), path.clone(), len, 0, 0);
     let Some(bytes) = header.load(0, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>() else {

@@ -1,5 +1,7 @@
 //! A log in a simulated world, and what may be left of it after a crash.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,0 +1,203 @@
+//! Damages every part of a log: it is found out or does no harm, and recovery leaves the evidence alone.
+
+mod simulation;
+
+use std::path::{Path, PathBuf};
+
+use lsm_core::Error;
+use lsm_core::env::SimEnv;
+use lsm_core::vfs::SimFs;
+use lsm_wal::{Log, Position, RecoveryMode};
+use simulation::{Known, open, options, payload, read_only, records};
+
+/// A log of several segments whose end is only in the window, as a crash of the process leaves it.
+fn fixture() -> (SimFs, Vec<Known>) {
+    let fs = SimFs::new();
+    let env = SimEnv::new(1);
+    let (mut log, _) = open(&fs, &env, &options(2048)).unwrap();
+    let mut known = Vec::new();
+    for tag in 0..14 {
+        let bytes = [40, 900, 7, 0][tag as usize % 4];
+        let end = log.append(tag, &payload(tag, bytes)).unwrap();
+        known.push(Known { tag, bytes, end });
+        if tag == 9 {
+            log.sync_handle().wait_durable(end).unwrap();
+        }
+    }
+    let left = fs.process_crash();
+    drop(log);
+    env.drop_jobs();
+    (left, known)
+}
+
+fn files(fs: &SimFs) -> Vec<PathBuf> {
+    fs.paths().into_iter().filter(|path| !path.ends_with("LOCK")).collect()
+}
+
+/// Reads in every mode; panics unless the outcome is an error that names the file, or the records as they were.
+fn check(fs: &SimFs, known: &[Known], path: &Path, what: &str) {
+    let before = fs.fingerprint();
+    match read_only(fs, RecoveryMode::TolerateTornTail) {
+        Ok(found) => assert_eq!(found, known, "{what}"),
+        Err(Error::Corruption { path: named, .. }) => {
+            assert_eq!(named.file_name(), path.file_name(), "{what}");
+            let env = SimEnv::new(2);
+            assert!(open(fs, &env, &options(2048)).is_err(), "{what}");
+        }
+        Err(error) => panic!("{what}: {error}"),
+    }
+    // Whatever salvaging finds was there once, in order.
+    let mut rest = known.iter();
+    for found in read_only(fs, RecoveryMode::Salvage).expect(what) {
+        assert!(rest.any(|known| *known == found), "{what}: {found:?}");
+    }
+    assert_eq!(fs.fingerprint(), before, "{what}: the disk was changed");
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_corruption_or_harmless() {
+    let (fs, known) = fixture();
+    assert_eq!(read_only(&fs, RecoveryMode::Strict).unwrap(), known);
+    let mut detected = 0;
+    for path in files(&fs) {
+        let len = fs.read_all(&path).unwrap().len() as u64;
+        for byte in 0..len {
+            let mask = 1 << (byte % 8);
+            fs.corrupt(&path, byte, mask).unwrap();
+            check(&fs, &known, &path, &format!("bit {mask:#x} of byte {byte} of {}", path.display()));
+            detected += u64::from(read_only(&fs, RecoveryMode::TolerateTornTail).is_err());
+            fs.corrupt(&path, byte, mask).unwrap();
+        }
+    }
+    assert!(detected > known.last().unwrap().end.0, "{detected} flips were found out");
+}
+
+#[test]
+fn a_sector_that_was_synced_and_is_lost_is_corruption() {
+    let (fs, known) = fixture();
+    let synced = known[9].end;
+    for path in files(&fs) {
+        let bytes = fs.read_all(&path).unwrap();
+        for start in (0..bytes.len()).step_by(512) {
+            let mut damaged = bytes.clone();
+            damaged[start..(start + 512).min(bytes.len())].fill(0);
+            fs.write_all(&path, &damaged).unwrap();
+            let what = format!("sector at {start} of {}", path.display());
+            match read_only(&fs, RecoveryMode::TolerateTornTail) {
+                // What was not synced may end early.
+                Ok(found) => {
+                    assert_eq!(found, known[..found.len()], "{what}");
+                    assert!(found.last().is_some_and(|last| last.end >= synced), "{what}");
+                }
+                Err(Error::Corruption { .. }) => {}
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+        fs.write_all(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_cut_anywhere_or_gone_loses_nothing_synced_in_silence() {
+    let (fs, known) = fixture();
+    let synced = known[9].end;
+    for path in files(&fs) {
+        let bytes = fs.read_all(&path).unwrap();
+        for len in (0..bytes.len()).step_by(24) {
+            fs.write_all(&path, &bytes[..len]).unwrap();
+            match read_only(&fs, RecoveryMode::TolerateTornTail) {
+                Ok(found) => {
+                    assert_eq!(found, known[..found.len()]);
+                    assert!(
+                        found.last().is_some_and(|last| last.end >= synced),
+                        "{} cut to {len}",
+                        path.display()
+                    );
+                }
+                Err(Error::Corruption { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        fs.write_all(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn noise_in_place_of_a_file_is_bounded_in_time_and_memory() {
+    let (fs, _) = fixture();
+    for path in files(&fs) {
+        let bytes = fs.read_all(&path).unwrap();
+        for seed in 0..20_u64 {
+            let mut state = seed;
+            let noise: Vec<u8> = bytes
+                .iter()
+                .map(|_| {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 56) as u8
+                })
+                .collect();
+            // Half of the file, so that headers stay in some cases.
+            let mut damaged = bytes.clone();
+            let from = if seed % 2 == 0 { 0 } else { bytes.len() / 2 };
+            damaged[from..].copy_from_slice(&noise[from..]);
+            fs.write_all(&path, &damaged).unwrap();
+            for mode in [RecoveryMode::TolerateTornTail, RecoveryMode::Strict, RecoveryMode::Salvage] {
+                let _ = read_only(&fs, mode);
+            }
+        }
+        fs.write_all(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_torn_tail_is_dropped_reported_and_set_aside_in_time_for_the_next_opening() {
+    let fs = SimFs::new();
+    let env = SimEnv::new(1);
+    let options = options(0);
+    let (mut log, _) = open(&fs, &env, &options).unwrap();
+    let kept = log.append(0, &payload(0, 100)).unwrap();
+    log.append(1, &payload(1, 100)).unwrap();
+    log.append(2, &payload(2, 100)).unwrap();
+    let fs = fs.process_crash();
+    env.drop_jobs();
+    // Three bytes of the second record, which no later one says was synced.
+    for byte in [300, 310, 320] {
+        fs.corrupt(&PathBuf::from("/log/000001.wal"), byte, 0xff).unwrap();
+    }
+    assert!(matches!(read_only(&fs, RecoveryMode::Strict), Err(Error::Corruption { .. })));
+    let (log, report) = open(&fs, &env, &options).unwrap();
+    assert_eq!((report.end, report.records), (kept, 1));
+    assert_eq!(report.bytes_dropped, 288, "two records");
+    assert_eq!(report.dropped[0].offset, 128 + kept.0);
+    assert!(report.dropped[0].to_string().contains("000001.wal"));
+    drop(log);
+    env.drop_jobs();
+    let (log, report) = open(&fs, &env, &options).unwrap();
+    assert_eq!((report.end, report.bytes_dropped), (kept, 0), "what was dropped is not found corrupt later");
+    assert_eq!(records(log.read_from(Position::ZERO).unwrap()).unwrap().len(), 1);
+    env.drop_jobs();
+}
+
+#[test]
+fn salvage_goes_on_behind_the_damage_and_the_log_is_whole_afterwards() {
+    let (fs, known) = fixture();
+    let path = PathBuf::from("/log/000001.wal");
+    for byte in 200..230 {
+        fs.corrupt(&path, byte, 0xa5).unwrap();
+    }
+    let env = SimEnv::new(5);
+    let salvaging = lsm_wal::WalOptions { recovery: RecoveryMode::Salvage, ..options(2048) };
+    let (log, report) = open(&fs, &env, &salvaging).unwrap();
+    assert!(report.bytes_dropped > 0);
+    assert!(report.records as usize >= known.len() - 2);
+    drop(log);
+    env.drop_jobs();
+    let (log, report) = open(&fs, &env, &options(2048)).unwrap();
+    assert_eq!(report.bytes_dropped, 0);
+    assert!(report.records as usize >= known.len() - 2);
+    let tags: Vec<u64> =
+        records(log.read_from(Position::ZERO).unwrap()).unwrap().iter().map(|known| known.tag).collect();
+    assert!(tags.is_sorted() && tags.last() == Some(&13));
+    env.drop_jobs();
+}
