@@ -119,7 +119,7 @@ impl Wal {
     /// begins. Durable when it returns, as are all records before. If it fails, the log is stopped.
     pub fn truncate_tail(&mut self, position: Position) -> Result<()> {
         if position == self.end() {
-            return Ok(());
+            return self.shared.synced(|_| Ok(()));
         }
         let mut reader = self.read_from(position)?;
         let joint = reader.find_joint()?.filter(|joint| joint.position == position.0);
