@@ -73,7 +73,11 @@ impl Model {
             Some(Step::Forget(count)) => {
                 let left = history.len() - count;
                 shortest = shortest.min(left);
-                if !power_lost && found.last() == history[..left].last() {
+                let forgotten = match found.last() {
+                    Some(last) => history[..left].last() == Some(last),
+                    None => left <= front,
+                };
+                if !power_lost && forgotten {
                     history.truncate(left);
                 }
                 if !power_lost {
