@@ -1,3 +1,26 @@
-//! The `lsm` command.
+//! The `lsm` command: load, query, inspect, verify and compact databases of `lsm-engine`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod command;
+mod database;
+mod escape;
+mod exit;
+mod input;
+mod item;
+mod output;
+mod progress;
+mod size;
+mod stopwatch;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match command::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

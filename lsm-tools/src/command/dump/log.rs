@@ -1,0 +1,139 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_core::Error;
+use lsm_core::coding::Decoder;
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_engine::inspect::Operations;
+use lsm_wal::{Position, Record, RecoveryMode, RecoveryReport, SEGMENT_SUFFIX, WalReader};
+
+use super::Dumper;
+use crate::exit::{Failure, Result};
+use crate::item::{Item, name_of};
+
+/// A segment begins so; see `docs/FORMAT.md`. At offset 24 stands the position of its first record.
+const SEGMENT_MAGIC: &[u8] = b"lsm-wal\0";
+
+/// Shows the records of one segment, those that are still in the window included.
+pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("."),
+    };
+    let start = match segment_start(path)? {
+        SegmentStart::At(start) => start,
+        SegmentStart::Empty => {
+            return dumper.item(&Item::new("empty").text("why", "allocated and not used yet"));
+        }
+        SegmentStart::Unknown => {
+            let detail = "this is no segment of a log: the magic number is missing";
+            return Err(Error::corruption(path, 0, detail).into());
+        }
+    };
+    let end = start_of_next(path, directory)?.unwrap_or(u64::MAX);
+
+    let mode = RecoveryMode::TolerateTornTail;
+    let mut reader =
+        WalReader::open(Arc::new(PosixFs), directory, Position(start), Position::ZERO, mode, None)?;
+    while let Some(record) = reader.next()? {
+        if record.start.0 >= end {
+            return Ok(());
+        }
+        if record.start.0 < start {
+            continue;
+        }
+        dump_record(&record, dumper)?;
+        if dumper.raw {
+            continue;
+        }
+        for operation in Operations::new(record.payload, record.tag) {
+            let operation = operation.map_err(|reason| {
+                Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
+            })?;
+            let item = Item::new(name_of(operation.kind))
+                .number("sequence", operation.sequence)
+                .number("keyspace", operation.keyspace)
+                .bytes("key", operation.key);
+            dumper.item(&item.value(operation.kind, operation.value, dumper.values))?;
+        }
+    }
+    dump_end(reader.report(), dumper)
+}
+
+/// Shows where a record stands, and with `--raw` what it is.
+pub(super) fn dump_record(record: &Record<'_>, dumper: &mut Dumper) -> Result<()> {
+    let item = Item::new("record")
+        .number("start", record.start.0)
+        .number("end", record.end.0)
+        .number("synced", record.synced.0)
+        .number("tag", record.tag);
+    if dumper.raw && dumper.values {
+        dumper.item(&item.bytes("payload", record.payload))
+    } else {
+        dumper.item(&item.number("payload_bytes", record.payload.len() as u64))
+    }
+}
+
+/// Shows how a log ends.
+pub(super) fn dump_end(report: &RecoveryReport, dumper: &mut Dumper) -> Result<()> {
+    dumper.item(
+        &Item::new("end")
+            .number("records", report.records)
+            .number("position", report.end.0)
+            .number("synced", report.synced.0)
+            .text("closed", if report.closed { "yes" } else { "no" }),
+    )?;
+    for dropped in &report.dropped {
+        dumper.item(
+            &Item::new("dropped")
+                .text("file", dropped.path.display().to_string())
+                .number("offset", dropped.offset)
+                .number("bytes", dropped.bytes)
+                .text("reason", &*dropped.reason),
+        )?;
+    }
+    Ok(())
+}
+
+/// What the first bytes of a segment say.
+enum SegmentStart {
+    /// Its first record has this position.
+    At(u64),
+    /// Zeros: it is kept ready, so that a full disk cannot stop the log.
+    Empty,
+    /// It is no segment.
+    Unknown,
+}
+
+fn segment_start(path: &Path) -> Result<SegmentStart> {
+    let file = PosixFs.open_read(path).map_err(|error| Error::io("open", path, error))?;
+    let mut header = [0; 32];
+    match file.read_exact_at(&mut header, 0) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(SegmentStart::Unknown),
+        Err(error) => return Err(Error::io("read", path, error).into()),
+    }
+    if header == [0; 32] {
+        return Ok(SegmentStart::Empty);
+    }
+    let mut decoder = Decoder::new(&header);
+    if decoder.take(SEGMENT_MAGIC.len()) != Some(SEGMENT_MAGIC) {
+        return Ok(SegmentStart::Unknown);
+    }
+    Ok(decoder.take(16).and_then(|_| decoder.u64()).map_or(SegmentStart::Unknown, SegmentStart::At))
+}
+
+/// Where the segment after `path` begins, if there is one in use.
+fn start_of_next(path: &Path, directory: &Path) -> Result<Option<u64>> {
+    let number = |name: &str| name.strip_suffix(SEGMENT_SUFFIX).and_then(|digits| digits.parse::<u64>().ok());
+    let Some(own) = path.file_name().and_then(|name| number(name.to_str()?)) else { return Ok(None) };
+    let names = PosixFs.read_dir(directory).map_err(|error| Error::io("list", directory, error))?;
+    let next =
+        names.iter().filter_map(|name| Some((number(name)?, name))).filter(|(other, _)| *other > own).min();
+    let Some((_, name)) = next else { return Ok(None) };
+    match segment_start(&directory.join(name))? {
+        SegmentStart::At(start) => Ok(Some(start)),
+        SegmentStart::Empty | SegmentStart::Unknown => Ok(None),
+    }
+}

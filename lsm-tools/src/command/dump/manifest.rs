@@ -1,0 +1,74 @@
+use std::path::Path;
+
+use lsm_core::Error;
+use lsm_core::vfs::PosixFs;
+use lsm_engine::inspect::VersionEdit;
+use lsm_wal::{RecordFileReader, RecoveryMode};
+
+use super::{Dumper, log};
+use crate::exit::{Failure, Result};
+use crate::item::Item;
+
+pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
+    let mut reader = RecordFileReader::open(&PosixFs, path, 0, RecoveryMode::TolerateTornTail)?;
+    if reader.file_number().is_none() {
+        return Err(Error::corruption(path, 0, "this is no manifest: the header is missing").into());
+    }
+    while let Some(record) = reader.next()? {
+        log::dump_record(&record, dumper)?;
+        if !dumper.raw {
+            let edit = VersionEdit::decode(record.payload).map_err(|reason| {
+                Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
+            })?;
+            dump_edit(&edit, dumper)?;
+        }
+    }
+    log::dump_end(reader.report(), dumper)
+}
+
+fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
+    let numbers = [
+        ("next_number", edit.next_number),
+        ("last_sequence", edit.last_sequence),
+        ("next_keyspace", edit.next_keyspace.map(u64::from)),
+        ("clock_micros", edit.clock_micros),
+    ];
+    for (what, number) in numbers {
+        if let Some(number) = number {
+            dumper.item(&Item::new(what).number("is", number))?;
+        }
+    }
+    if let Some(start) = edit.log {
+        let item = Item::new("log_start").number("position", start.position).number("segment", start.segment);
+        dumper.item(&item.number("synced", start.synced))?;
+    }
+    for keyspace in &edit.keyspaces {
+        let item = Item::new("keyspace").number("id", keyspace.id).bytes("name", keyspace.name.as_bytes());
+        dumper.item(&item.text("policy", &*keyspace.policy))?;
+    }
+    for &id in &edit.dropped {
+        dumper.item(&Item::new("keyspace_dropped").number("id", id))?;
+    }
+    for &(keyspace, sequence) in &edit.flushed {
+        dumper.item(&Item::new("flushed").number("keyspace", keyspace).number("sequence", sequence))?;
+    }
+    for &(keyspace, number) in &edit.removed {
+        dumper.item(&Item::new("table_removed").number("keyspace", keyspace).number("number", number))?;
+    }
+    for table in &edit.added {
+        dumper.item(
+            &Item::new("table_added")
+                .number("keyspace", table.keyspace)
+                .number("level", table.level)
+                .number("run", table.run)
+                .number("number", table.number)
+                .number("created_micros", table.created_micros)
+                .text("id", table.meta.id.to_string())
+                .number("file_bytes", table.meta.file_bytes)
+                .number("entries", table.meta.entries)
+                .bytes("smallest", &table.meta.smallest)
+                .bytes("largest", &table.meta.largest),
+        )?;
+    }
+    Ok(())
+}

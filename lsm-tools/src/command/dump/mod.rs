@@ -1,0 +1,110 @@
+//! What is in a file of a database, as it stands there.
+
+mod current;
+mod log;
+mod manifest;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lsm_engine::inspect::{Kind, kind_of};
+
+use crate::exit::{Failure, Result};
+use crate::item::{Item, ItemFormat};
+use crate::output::Output;
+
+/// Show what is in a file of a database
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  lsm dump db/000005.wal                     # every record of the log and the writes in it
+  lsm dump db/000012.sst --no-values         # what a table is, and its entries, tombstones too
+  lsm dump db/MANIFEST-000001 --format json  # how the set of tables came about
+  lsm dump db/CURRENT
+
+Damage is shown where it is met: everything before it is printed, then the error, and the exit code is 3.
+A log ends where its records end; what stands behind is listed as dropped. Nothing is changed.")]
+pub(crate) struct Dump {
+    /// The file
+    file: PathBuf,
+    /// What it is, if its name does not say so
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    file_type: Option<FileType>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: ItemFormat,
+    /// Print the lengths of values instead of the values
+    #[arg(long)]
+    no_values: bool,
+    /// Print the records of a log as bytes, for logs that no database wrote
+    #[arg(long)]
+    raw: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FileType {
+    /// A segment of the write-ahead log.
+    Wal,
+    /// A sorted table.
+    Sst,
+    /// A log of version edits.
+    Manifest,
+    /// The pointer at the manifest.
+    Current,
+}
+
+impl Dump {
+    pub(crate) fn run(self) -> Result<()> {
+        let file_type = match self.file_type {
+            Some(file_type) => file_type,
+            None => self.type_by_name()?,
+        };
+        let mut dumper =
+            Dumper { out: Output::stdout(), format: self.format, values: !self.no_values, raw: self.raw };
+        let result = match file_type {
+            FileType::Wal => log::dump(&self.file, &mut dumper),
+            FileType::Sst => table::dump(&self.file, &mut dumper),
+            FileType::Manifest => manifest::dump(&self.file, &mut dumper),
+            FileType::Current => current::dump(&self.file, &mut dumper),
+        };
+        dumper.out.flush()?;
+        result
+    }
+
+    fn type_by_name(&self) -> Result<FileType> {
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        match kind_of(&name) {
+            Some(Kind::Table) => Ok(FileType::Sst),
+            Some(Kind::Manifest) => Ok(FileType::Manifest),
+            Some(Kind::Current) => Ok(FileType::Current),
+            Some(Kind::Log) if name.ends_with(lsm_wal::SEGMENT_SUFFIX) => Ok(FileType::Wal),
+            Some(Kind::Log) => Err(Failure::Usage(format!(
+                "{} holds the newest records of the log; they are shown with the last segment, the .wal file",
+                self.file.display()
+            ))),
+            Some(Kind::Lock) => Err(Failure::Usage(format!(
+                "{} is the lock file; there is nothing in it",
+                self.file.display()
+            ))),
+            _ => Err(Failure::Usage(format!(
+                "the name of {} does not say what it is; say so with --type",
+                self.file.display()
+            ))),
+        }
+    }
+}
+
+/// Where a dump goes.
+struct Dumper {
+    out: Output,
+    format: ItemFormat,
+    values: bool,
+    raw: bool,
+}
+
+impl Dumper {
+    fn item(&mut self, item: &Item<'_>) -> Result<()> {
+        self.out.item(item, self.format)
+    }
+}

@@ -1,0 +1,132 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_engine::inspect::{Kind, kind_of};
+use lsm_engine::{KeyspaceMetrics, Metrics};
+use serde_json::{Value, json};
+
+use crate::database::open_for_reading;
+use crate::exit::{Failure, Result};
+use crate::output::{Output, bytes, grouped};
+use crate::tree;
+
+/// Show the shape of the tree, sizes and amplification
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  lsm stats lsm-demo
+  lsm stats lsm-demo --json | jq .files
+
+Read amplification is the number of sorted runs that a read may have to ask, filters aside. Space
+amplification is the size of all levels over that of the last: what overwritten and deleted data may
+cost at most.")]
+pub(crate) struct Stats {
+    /// Directory of the database
+    db: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Stats {
+    pub(crate) fn run(self) -> Result<()> {
+        let db = open_for_reading(&self.db)?;
+        let metrics = db.metrics();
+        let files = files(&self.db)?;
+        let mut out = Output::stdout();
+        if self.json {
+            out.line(format_args!("{}", as_json(&metrics, &files)))?;
+        } else {
+            print(&mut out, &metrics, &files)?;
+        }
+        out.flush()
+    }
+}
+
+/// Number and bytes of the files of each kind.
+type Files = BTreeMap<&'static str, (u64, u64)>;
+
+fn files(directory: &Path) -> Result<Files> {
+    let failed = |path: &Path, error| Failure::io(&format!("read {}", path.display()), &error);
+    let mut files = Files::new();
+    for name in PosixFs.read_dir(directory).map_err(|error| failed(directory, error))? {
+        let path = directory.join(&name);
+        match PosixFs.metadata(&path) {
+            Ok(metadata) => {
+                let (count, len) = files.entry(kind(&name)).or_default();
+                (*count, *len) = (*count + 1, *len + metadata.len);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {} // removed since it was listed
+            Err(error) => return Err(failed(&path, error)),
+        }
+    }
+    Ok(files)
+}
+
+fn kind(name: &str) -> &'static str {
+    match kind_of(name) {
+        Some(Kind::Current) => "current",
+        Some(Kind::Manifest) => "manifests",
+        Some(Kind::Log) => "logs",
+        Some(Kind::Table) => "tables",
+        Some(Kind::Lock) => "lock",
+        _ => "others",
+    }
+}
+
+fn print(out: &mut Output, metrics: &Metrics, files: &Files) -> Result<()> {
+    for keyspace in &metrics.keyspaces {
+        tree::print(out, "", keyspace)?;
+        if let Some(space) = tree::space_amplification(keyspace) {
+            out.line(format_args!("  amplification: read {}, space {space:.2}", tree::total(keyspace).runs))?;
+        }
+        out.line(format_args!(""))?;
+    }
+    out.line(format_args!("last write: number {}", grouped(metrics.visible_sequence)))?;
+    out.line(format_args!("log to replay when opened: {}", bytes(metrics.log_bytes)))?;
+    out.line(format_args!("files:"))?;
+    for (kind, (count, len)) in files {
+        out.line(format_args!("  {:<9} {:>7} {:>11}", kind, grouped(*count), bytes(*len)))?;
+    }
+    Ok(())
+}
+
+fn as_json(metrics: &Metrics, files: &Files) -> Value {
+    json!({
+        "keyspaces": metrics.keyspaces.iter().map(keyspace_as_json).collect::<Vec<_>>(),
+        "visible_sequence": metrics.visible_sequence,
+        "log_bytes": metrics.log_bytes,
+        "files": files
+            .iter()
+            .map(|(kind, (count, len))| ((*kind).to_owned(), json!({ "count": count, "bytes": len })))
+            .collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+fn keyspace_as_json(keyspace: &KeyspaceMetrics) -> Value {
+    let levels: Vec<_> = keyspace
+        .levels
+        .iter()
+        .map(|level| {
+            json!({
+                "runs": level.runs,
+                "tables": level.tables,
+                "bytes": level.bytes,
+                "raw_bytes": level.raw_bytes,
+                "entries": level.entries,
+                "tombstones": level.tombstones,
+                "range_tombstones": level.range_tombstones,
+            })
+        })
+        .collect();
+    json!({
+        "name": keyspace.name,
+        "policy": keyspace.policy,
+        "failure": keyspace.failure,
+        "levels": levels,
+        "read_amplification": tree::total(keyspace).runs,
+        "space_amplification": tree::space_amplification(keyspace),
+    })
+}

@@ -1,0 +1,269 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use lsm_core::Cursor;
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, Operations, VersionEdit, current, kind_of};
+use lsm_sstable::{CursorAccess, Table, TableOpen};
+use lsm_wal::{Position, RecordFileReader, RecoveryMode, WalReader};
+
+use crate::exit::{Failure, Result};
+use crate::output::{Output, bytes, grouped};
+use crate::progress::Progress;
+
+/// Check every byte of every file
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  lsm verify db && echo sound
+  lsm verify db --quiet          # say only what is wrong
+
+Reads CURRENT, the manifest, every table that it names and the log, and compares every checksum. Goes on
+behind damage, so that all of it is listed; then the exit code is 3. Nothing is changed.")]
+pub(crate) struct Verify {
+    /// Directory of the database
+    db: PathBuf,
+    /// Say only what is wrong
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(self) -> Result<()> {
+        let mut verifier =
+            Verifier { db: &self.db, out: Output::stdout(), quiet: self.quiet, damaged: Vec::new() };
+        verifier.run()?;
+        let damaged = verifier.damaged.len() as u64;
+        match (damaged, verifier.damaged.into_iter().next()) {
+            (_, None) => verifier.out.flush(),
+            (1, Some(failure)) => Err(failure),
+            (_, Some(failure)) => {
+                Err(failure.within(&format!("{} things are wrong; the first", grouped(damaged))))
+            }
+        }
+    }
+}
+
+struct Verifier<'a> {
+    db: &'a Path,
+    out: Output,
+    quiet: bool,
+    damaged: Vec<Failure>,
+}
+
+/// What the manifest says there is.
+#[derive(Default)]
+struct Contents {
+    tables: BTreeMap<u64, AddedTable>,
+    log: Option<LogStart>,
+}
+
+impl Verifier<'_> {
+    fn run(&mut self) -> Result<()> {
+        let current = current(&PosixFs, self.db)?;
+        self.sound("CURRENT", format_args!("points at manifest {}", current.manifest))?;
+        let contents = self.manifest(&current)?;
+        self.tables(&contents)?;
+        if let Err(failure) = self.log(&current, &contents) {
+            self.damaged(failure)?;
+        }
+        self.left_over(&current, &contents)
+    }
+
+    /// Reads all version edits; without them nothing else can be judged, so damage here ends the check.
+    fn manifest(&mut self, current: &Current) -> Result<Contents> {
+        let path = self.manifest_path(current);
+        if !exists(&path)? {
+            return Err(missing(&path));
+        }
+        let (contents, records) = read_manifest(&path, current)?;
+        self.sound(
+            &manifest_name(current),
+            format_args!("{} edits, {} tables", grouped(records), contents.tables.len()),
+        )?;
+        Ok(contents)
+    }
+
+    fn tables(&mut self, contents: &Contents) -> Result<()> {
+        let total = contents.tables.values().map(|table| table.meta.file_bytes).sum();
+        let progress = Progress::bytes("verifying", Some(total));
+        let mut done = 0;
+        for (number, added) in &contents.tables {
+            let name = format!("{number:06}.sst");
+            let path = self.db.join(&name);
+            match verify_table(&path, added) {
+                Err(_) if !exists(&path)? && !self.is_in_use(*number)? => {
+                    self.note(format_args!("{name} was compacted away meanwhile"))?;
+                }
+                Err(_) if !exists(&path)? => self.damaged(missing(&path))?,
+                Ok(()) => {
+                    let (size, entries) = (bytes(added.meta.file_bytes), grouped(added.meta.entries));
+                    self.sound(&name, format_args!("{size}, {entries} entries, level {}", added.level))?;
+                }
+                Err(failure) => self.damaged(failure)?,
+            }
+            done += added.meta.file_bytes;
+            progress.set(done);
+        }
+        Ok(())
+    }
+
+    /// Whether the manifest, read again, still names the table: another process may be writing.
+    fn is_in_use(&self, number: u64) -> Result<bool> {
+        let current = current(&PosixFs, self.db)?;
+        let (contents, _) = read_manifest(&self.manifest_path(&current), &current)?;
+        Ok(contents.tables.contains_key(&number))
+    }
+
+    fn manifest_path(&self, current: &Current) -> PathBuf {
+        self.db.join(manifest_name(current))
+    }
+
+    fn log(&mut self, current: &Current, contents: &Contents) -> Result<()> {
+        let start = contents.log.unwrap_or_default();
+        let mut reader = WalReader::open(
+            Arc::new(PosixFs),
+            self.db,
+            Position(start.position),
+            Position(start.synced),
+            RecoveryMode::TolerateTornTail,
+            current.clean,
+        )?;
+        let mut writes = 0;
+        while let Some(record) = reader.next()? {
+            for operation in Operations::new(record.payload, record.tag) {
+                if let Err(reason) = operation {
+                    return Err(Failure::Corruption(format!(
+                        "the log at position {}: {reason}",
+                        record.start.0
+                    )));
+                }
+                writes += 1;
+            }
+        }
+        let (records, dropped) = (reader.report().records, reader.report().dropped.clone());
+        self.sound(
+            "log",
+            format_args!("{} records to replay, {} writes", grouped(records), grouped(writes)),
+        )?;
+        for dropped in dropped {
+            self.note(format_args!("torn tail, promised to nobody: {dropped}"))?;
+        }
+        Ok(())
+    }
+
+    /// Names what is not part of the database, which is no damage.
+    fn left_over(&mut self, current: &Current, contents: &Contents) -> Result<()> {
+        let names = PosixFs
+            .read_dir(self.db)
+            .map_err(|error| Failure::io(&format!("list {}", self.db.display()), &error))?;
+        let manifest = manifest_name(current);
+        for name in names {
+            let left_over = match kind_of(&name) {
+                Some(Kind::Table) => !contents.tables.keys().any(|number| name == format!("{number:06}.sst")),
+                Some(Kind::Manifest) => name != manifest,
+                Some(_) => false,
+                None => {
+                    self.note(format_args!("{name} is not the database's"))?;
+                    false
+                }
+            };
+            if left_over {
+                self.note(format_args!("{name} is not in use; opening the database for writing removes it"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sound(&mut self, name: &str, what: std::fmt::Arguments<'_>) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.out.line(format_args!("ok       {name:<16} {what}")) }
+    }
+
+    fn note(&mut self, what: std::fmt::Arguments<'_>) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.out.line(format_args!("note     {what}")) }
+    }
+
+    /// Lists a damage and goes on; what is no damage ends the check.
+    fn damaged(&mut self, failure: Failure) -> Result<()> {
+        match &failure {
+            Failure::Corruption(message) | Failure::Io(message) => {
+                self.out.line(format_args!("DAMAGED  {message}"))?;
+                self.out.flush()?;
+                self.damaged.push(failure);
+                Ok(())
+            }
+            _ => Err(failure),
+        }
+    }
+}
+
+fn manifest_name(current: &Current) -> String {
+    format!("MANIFEST-{:06}", current.manifest)
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    match PosixFs.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::io(&format!("look at {}", path.display()), &error)),
+    }
+}
+
+fn missing(path: &Path) -> Failure {
+    Failure::Corruption(format!("{} is missing", path.display()))
+}
+
+fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, u64)> {
+    let mut reader =
+        RecordFileReader::open(&PosixFs, path, current.manifest_synced, RecoveryMode::TolerateTornTail)?;
+    let mut contents = Contents::default();
+    while let Some(record) = reader.next()? {
+        let edit = VersionEdit::decode(record.payload).map_err(|reason| {
+            Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
+        })?;
+        for (_, number) in edit.removed {
+            contents.tables.remove(&number);
+        }
+        contents.tables.extend(edit.added.into_iter().map(|table| (table.number, table)));
+        contents.tables.retain(|_, table| !edit.dropped.contains(&table.keyspace));
+        contents.log = edit.log.or(contents.log);
+    }
+    let records = reader.report().records;
+    Ok((contents, records))
+}
+
+fn verify_table(path: &Path, added: &AddedTable) -> Result<()> {
+    let table = Table::open(&PosixFs, path, None, &TableOpen::expecting(&added.meta))?;
+    walk(&table)?;
+    if *table.meta() == added.meta {
+        return Ok(());
+    }
+    Err(lsm_core::Error::corruption(
+        path,
+        0,
+        "the table is sound, but not the one that the manifest describes",
+    )
+    .into())
+}
+
+/// Reads every block.
+fn walk(table: &Arc<Table>) -> Result<()> {
+    let mut cursor = table.cursor(CursorAccess::Sequential);
+    cursor.first();
+    let mut entries = 0;
+    while cursor.entry().is_some() {
+        entries += 1;
+        cursor.next();
+    }
+    if let Some(error) = cursor.error() {
+        return Err(error.clone().into());
+    }
+    let expected = table.meta().entries;
+    if entries == expected {
+        return Ok(());
+    }
+    let detail = format!("it holds {entries} entries, and says that it has {expected}");
+    Err(lsm_core::Error::corruption(table.path(), 0, detail).into())
+}

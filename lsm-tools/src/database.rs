@@ -1,0 +1,101 @@
+//! Opening databases the way every command does, and what their errors mean to the shell.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use clap::Args;
+use lsm_engine::inspect::kind_of;
+use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, Options};
+
+use crate::escape::{decode_hex, unescape};
+use crate::exit::{Failure, Result};
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        if matches!(error, Error::NotADirectory(_)) {
+            return Self::Io(message);
+        }
+        match error.kind() {
+            ErrorKind::InvalidArgument | ErrorKind::OptionsMismatch => Self::Usage(message),
+            ErrorKind::Corruption | ErrorKind::Unsupported => Self::Corruption(message),
+            _ => Self::Io(message),
+        }
+    }
+}
+
+/// Opens an existing database without changing anything on disk.
+pub(crate) fn open_for_reading(path: &Path) -> Result<Db> {
+    Ok(Options::new().read_only(true).create_if_missing(false).open(path)?)
+}
+
+/// Opens an existing database for writing.
+pub(crate) fn open_for_writing(path: &Path) -> Result<Db> {
+    Ok(Options::new().create_if_missing(false).open(path)?)
+}
+
+/// Opens a database for writing, or makes one in a new or empty directory.
+pub(crate) fn open_or_create(path: &Path, options: Options) -> Result<Db> {
+    refuse_foreign_directory(path)?;
+    Ok(options.create_if_missing(true).open(path)?)
+}
+
+/// A slip of the finger must not strew a database over a home directory.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "looks before anything is opened, at files that are not the store's"
+)]
+fn refuse_foreign_directory(path: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) }; // the engine says what is wrong
+    let mut stranger = None;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name == "CURRENT" {
+            return Ok(());
+        }
+        if name.to_str().and_then(kind_of).is_none() {
+            stranger = Some(name);
+        }
+    }
+    match stranger {
+        None => Ok(()),
+        Some(name) => Err(Failure::Usage(format!(
+            "{} holds no database, but other files, such as {}: give a new or an empty directory",
+            path.display(),
+            name.display()
+        ))),
+    }
+}
+
+/// Which keyspace a command works on.
+#[derive(Args, Debug)]
+pub(crate) struct KeyspaceArg {
+    /// Work on this keyspace instead of the default one
+    #[arg(long, value_name = "NAME")]
+    keyspace: Option<String>,
+}
+
+impl KeyspaceArg {
+    /// The keyspace, which must exist.
+    pub(crate) fn existing(&self, db: &Db) -> Result<Keyspace> {
+        let Some(name) = &self.keyspace else { return Ok(db.default_keyspace()) };
+        db.existing_keyspace(name)?.ok_or_else(|| {
+            Failure::NotFound(format!("there is no keyspace {name:?}; `lsm stats` lists them"))
+        })
+    }
+
+    /// The keyspace, made if it does not exist.
+    pub(crate) fn or_create(&self, db: &Db) -> Result<Keyspace> {
+        let Some(name) = &self.keyspace else { return Ok(db.default_keyspace()) };
+        Ok(db.keyspace(name, KeyspaceOptions::default())?)
+    }
+}
+
+/// The bytes that a key or value on the command line stands for: text with the escapes of `scan`, or hex digits.
+pub(crate) fn bytes_of_argument(argument: &OsStr, hex: bool) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let text = argument.as_encoded_bytes();
+    if hex { decode_hex(text, &mut bytes) } else { unescape(text, &mut bytes) }
+        .map_err(|reason| Failure::Usage(format!("\"{}\": {reason}", text.escape_ascii())))?;
+    Ok(bytes)
+}

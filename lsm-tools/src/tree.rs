@@ -1,0 +1,60 @@
+//! The tree of a keyspace as a table of its levels, for `stats` and `demo`.
+
+use lsm_engine::{KeyspaceMetrics, LevelMetrics};
+
+use crate::exit::Result;
+use crate::output::{Output, bytes, grouped};
+
+/// Prints the levels of a keyspace, each line after `indent`.
+pub(crate) fn print(out: &mut Output, indent: &str, keyspace: &KeyspaceMetrics) -> Result<()> {
+    out.line(format_args!("{indent}keyspace {} ({})", keyspace.name, keyspace.policy))?;
+    if let Some(failure) = &keyspace.failure {
+        out.line(format_args!("{indent}  background work has stopped: {failure}"))?;
+    }
+    let levels: Vec<_> = keyspace.levels.iter().enumerate().filter(|(_, level)| level.tables > 0).collect();
+    if levels.is_empty() {
+        return out.line(format_args!("{indent}  no tables: what there is, is in the log and in memory"));
+    }
+    let header = "level   runs  tables        size    unpacked       entries    tombstones";
+    out.line(format_args!("{indent}  {header}"))?;
+    for (number, level) in &levels {
+        print_level(out, indent, &number.to_string(), level)?;
+    }
+    if levels.len() > 1 {
+        print_level(out, indent, "all", &total(keyspace))?;
+    }
+    Ok(())
+}
+
+fn print_level(out: &mut Output, indent: &str, name: &str, level: &LevelMetrics) -> Result<()> {
+    out.line(format_args!(
+        "{indent}  {name:>5} {:>6} {:>7} {:>11} {:>11} {:>13} {:>13}",
+        grouped(level.runs),
+        grouped(level.tables),
+        bytes(level.bytes),
+        bytes(level.raw_bytes),
+        grouped(level.entries),
+        grouped(level.tombstones + level.range_tombstones),
+    ))
+}
+
+/// The sum over all levels.
+pub(crate) fn total(keyspace: &KeyspaceMetrics) -> LevelMetrics {
+    let mut sum = LevelMetrics::default();
+    for level in &keyspace.levels {
+        sum.runs += level.runs;
+        sum.tables += level.tables;
+        sum.bytes += level.bytes;
+        sum.raw_bytes += level.raw_bytes;
+        sum.entries += level.entries;
+        sum.tombstones += level.tombstones;
+        sum.range_tombstones += level.range_tombstones;
+    }
+    sum
+}
+
+/// Bytes of all levels for each byte of the last one: what overwritten and deleted data may cost at most.
+pub(crate) fn space_amplification(keyspace: &KeyspaceMetrics) -> Option<f64> {
+    let last = keyspace.levels.iter().rev().find(|level| level.bytes > 0)?;
+    Some(total(keyspace).bytes as f64 / last.bytes as f64)
+}

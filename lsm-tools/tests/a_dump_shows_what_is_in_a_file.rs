@@ -1,0 +1,77 @@
+//! `dump` of every kind of file, as text and as JSON.
+
+mod common;
+
+use common::{Directory, files, lsm};
+
+fn names(db: &Directory) -> Vec<String> {
+    files(&db.path("db")).into_iter().map(|(name, _)| name).collect()
+}
+
+/// The newest file of a kind.
+fn newest(directory: &Directory, belongs: impl Fn(&str) -> bool) -> String {
+    let name = names(directory).into_iter().filter(|name| belongs(name)).max().expect("there is one");
+    directory.arg(&format!("db/{name}"))
+}
+
+#[test]
+fn every_file_of_a_database_can_be_dumped() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    lsm(["put", &db, "tab\\there", "\\xff \"quoted\""]).stdout();
+    lsm(["delete", &db, "tab\\there"]).stdout();
+
+    let dump = lsm(["dump", &newest(&directory, |name| name == "CURRENT")]).stdout();
+    assert!(dump.starts_with("current manifest=") && dump.contains(" closed=cleanly\n"), "{dump}");
+
+    let dump = lsm(["dump", &newest(&directory, |name| name.starts_with("MANIFEST"))]).stdout();
+    assert!(dump.contains("keyspace id=0 name=\"default\" policy=leveled"), "{dump}");
+    assert!(dump.contains("table_added keyspace=0 level=0"), "{dump}");
+
+    let dump = lsm(["dump", &newest(&directory, |name| name.strip_suffix(".wal").is_some())]).stdout();
+    assert!(dump.contains("delete sequence=2 keyspace=0 key=\"tab\\there\"\n"), "{dump}");
+    assert!(dump.contains("closed=yes"), "{dump}");
+
+    let table = newest(&directory, |name| name.strip_suffix(".sst").is_some());
+    let dump = lsm(["dump", &table]).stdout();
+    assert!(
+        dump.starts_with("table id=") && dump.contains("\ndelete sequence=2 key=\"tab\\there\"\n"),
+        "{dump}"
+    );
+    let json = lsm(["dump", &table, "--format", "json"]).stdout();
+    for line in json.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect("each line is an object");
+        assert!(object["what"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn values_can_be_left_out_and_a_table_can_be_dumped_anywhere() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    lsm(["put", &db, "key", "\\xff \"quoted\""]).stdout();
+    let table = newest(&directory, |name| name.strip_suffix(".sst").is_some());
+    let bytes = files(&directory.path("db")).into_iter().find(|(name, _)| table.ends_with(name)).unwrap().1;
+    let copy = directory.write("evidence", bytes);
+
+    let message = lsm(["dump", &copy]).failure(2);
+    assert!(message.contains("--type"), "{message}");
+    let dump = lsm(["dump", &copy, "--type", "sst"]).stdout();
+    assert!(dump.ends_with("put sequence=1 key=\"key\" value=\"\\xff \\\"quoted\\\"\"\n"), "{dump}");
+    let dump = lsm(["dump", &copy, "--type", "sst", "--no-values"]).stdout();
+    assert!(dump.ends_with("put sequence=1 key=\"key\" value_bytes=10\n"), "{dump}");
+    let dump = lsm(["dump", &copy, "--type", "sst", "--format", "json"]).stdout();
+    assert!(dump.contains("\"value_hex\":\"ff202271"), "{dump}");
+}
+
+#[test]
+fn what_is_no_file_of_a_database_is_said() {
+    let directory = Directory::new();
+    let noise = directory.write("000001.sst", "this is not a table, whatever its name says");
+    for file_type in ["sst", "wal", "manifest", "current"] {
+        let message = lsm(["dump", &noise, "--type", file_type]).failure(3);
+        assert!(message.contains("000001.sst"), "{file_type}: {message}");
+    }
+    lsm(["dump", &directory.arg("000002.wal")]).failure(4);
+    lsm(["dump", &directory.write("LOCK", "")]).failure(2);
+}

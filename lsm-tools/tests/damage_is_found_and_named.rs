@@ -1,0 +1,170 @@
+//! Files cut, scribbled on, exchanged or missing: named, exit code 3, never a panic, nothing removed.
+
+#![expect(clippy::disallowed_methods, reason = "does to the files what a bad disk does")]
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Directory, files, lsm, lsm_with_input};
+
+/// A database that was closed cleanly, with a table.
+fn closed(directory: &Directory) -> String {
+    let db = directory.arg("db");
+    let lines: Vec<_> = (0..2000).map(|number| format!("key{number:05}\tvalue of {number}\n")).collect();
+    lsm_with_input(["load", &db, "-"], lines.concat().as_bytes()).stdout();
+    lsm(["verify", &db]).stdout();
+    db
+}
+
+/// A database whose process was killed, with all of its data in the log.
+fn killed(directory: &Directory) -> String {
+    let db = directory.arg("db");
+    lsm(["put", &db, "first", "value"]).stdout();
+    let mut writer =
+        common::command(["demo-writer", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let mut acknowledgements = [0; 8 * 100];
+    writer.stdout.as_mut().expect("piped").read_exact(&mut acknowledgements).expect("a hundred writes");
+    writer.kill().expect("killed");
+    writer.wait().expect("it ends");
+    db
+}
+
+/// Whether a file is of a kind.
+fn is(name: &str, suffix: &str) -> bool {
+    name.strip_suffix(suffix).is_some()
+}
+
+/// Files that hold data, with their contents.
+fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
+    files(Path::new(db)).into_iter().filter(|(name, _)| name != "LOCK").collect()
+}
+
+#[test]
+fn verify_finds_every_damaged_byte_of_a_closed_database() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    for (name, bytes) in data_files(&db) {
+        let path = Path::new(&db).join(&name);
+        let step = (bytes.len() / 12).max(1);
+        for at in (0..bytes.len()).step_by(step).chain([bytes.len() - 1]) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, &damaged).unwrap();
+            let message = lsm(["verify", &db, "--quiet"]).failure(3);
+            assert!(message.contains(&name), "byte {at} of {name}: {message}");
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(lsm(["verify", &db, "--quiet"]).stdout(), "");
+}
+
+#[test]
+fn a_file_that_is_cut_or_missing_is_corruption_to_every_command() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    for (name, bytes) in data_files(&db) {
+        let path = Path::new(&db).join(&name);
+        // A log's last bytes say that it was closed; CURRENT says so too, and what they follow is all there.
+        let almost_all = if is(&name, ".wal") { bytes.len() - 100 } else { bytes.len() - 1 };
+        for keep in [0, bytes.len() / 2, almost_all] {
+            fs::write(&path, &bytes[..keep]).unwrap();
+            let before = files(Path::new(&db));
+            lsm(["verify", &db]).failure(3);
+            for arguments in [["scan", &db].as_slice(), &["stats", &db], &["put", &db, "key", "value"]] {
+                let message = lsm(arguments).failure(3);
+                // A log that lost its only segment is named by its directory.
+                let named =
+                    message.contains(&name) || (is(&name, ".wal") && message.contains("db is corrupt"));
+                assert!(named, "{arguments:?} with {keep} bytes of {name}: {message}");
+            }
+            assert_eq!(files(Path::new(&db)), before, "nothing was changed or removed");
+        }
+        fs::remove_file(&path).unwrap();
+        // Without CURRENT there may never have been a database here: that is exit code 4, or 3 where files say so.
+        let code = lsm(["verify", &db]).code;
+        assert!(code == Some(3) || name == "CURRENT" && code == Some(4), "{name} is missing: {code:?}");
+        let code = lsm(["scan", &db]).code;
+        assert!(matches!(code, Some(3 | 4)), "{name} is missing: {code:?}");
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(lsm(["count", &db]).stdout(), "2000\n");
+}
+
+#[test]
+fn a_scan_prints_what_it_read_before_the_damage() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    let (name, mut bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".sst")).unwrap();
+    let at = bytes.len() / 4;
+    bytes[at] ^= 1;
+    fs::write(Path::new(&db).join(&name), bytes).unwrap();
+    for arguments in [vec!["scan".to_owned(), db.clone()], vec!["dump".to_owned(), format!("{db}/{name}")]] {
+        let outcome = lsm(&arguments);
+        assert!(outcome.stdout.contains("key00000"), "{outcome:?}");
+        let message = outcome.failure(3);
+        assert!(message.contains(&name) && message.contains("offset"), "{message}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    for (name, bytes) in data_files(&db) {
+        let path = Path::new(&db).join(&name);
+        let mut newer = bytes.clone();
+        newer[8] = 99; // the version stands behind the eight bytes of the magic number, everywhere
+        fs::write(&path, &newer).unwrap();
+        let message = lsm(["verify", &db]).failure(3);
+        assert!(message.contains(&name), "{name}: {message}");
+        // A table's header is believed only as a whole: a version that its checksum does not cover is damage.
+        assert!(message.contains("version 99") || is(&name, ".sst"), "{name}: {message}");
+        fs::write(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn what_a_killed_process_wrote_is_there_and_its_log_verifies() {
+    let directory = Directory::new();
+    let db = killed(&directory);
+    let report = lsm(["verify", &db]).stdout();
+    assert!(report.contains("records to replay"), "{report}");
+    let mut dump = String::new();
+    for (name, _) in data_files(&db).iter().filter(|(name, _)| is(name, ".wal")) {
+        dump += &lsm(["dump", &format!("{db}/{name}"), "--format", "json"]).stdout();
+    }
+    assert!(dump.contains("\"key\":\"written-by-the-child/0000000099\""), "{dump}");
+    let count: u64 = lsm(["count", &db]).stdout().trim().parse().unwrap();
+    assert!(count > 100, "{count}");
+}
+
+#[test]
+fn damage_in_a_log_that_was_not_closed_is_an_error_or_a_torn_tail_and_never_wrong_data() {
+    let directory = Directory::new();
+    let db = killed(&directory);
+    let sound = lsm(["scan", &db]).stdout();
+    for (name, bytes) in data_files(&db).into_iter().filter(|(name, _)| !is(name, ".sst")) {
+        let path = Path::new(&db).join(&name);
+        for at in [2, 17, 100, 140, 200, 1000, 4200].into_iter().filter(|&at| at < bytes.len()) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            fs::write(&path, &damaged).unwrap();
+            for command in ["scan", "verify"] {
+                let outcome = lsm([command, &db]);
+                match outcome.code {
+                    Some(0) if command == "scan" => {
+                        assert!(sound.starts_with(&outcome.stdout), "byte {at} of {name}: wrong data");
+                    }
+                    Some(0 | 3) => {}
+                    _ => panic!("byte {at} of {name}: {outcome:?}"),
+                }
+            }
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(lsm(["scan", &db]).stdout(), sound);
+}
