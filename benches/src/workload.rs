@@ -14,7 +14,7 @@ Workloads, in the order in which they run; each engine starts with an empty dire
   overwrite          put every key once more, in random order
   readwhilewriting   get random keys while another thread puts random keys as fast as it can; the row
                      writewhilereading has the puts of that thread
-  deleterandom       delete every second key, in random order
+  deleterandom       delete half of the keys, in random order
   scandeleted        iterate over all rows, at once after that
   fillsync           put keys, each on stable storage before the next: one thread, then (fillsync8) eight
   open               open a settled, cleanly closed database and get one key; the row close has the closing
