@@ -19,7 +19,7 @@ impl Engine for Lsm {
             .memtable_bytes(memtable_bytes)
             .cache_bytes(usize::try_from(settings.cache_bytes())?)
             .background_threads(settings.background_threads.into())
-            .filter_bits_per_key(settings.bloom_bits)
+            .filter_bits_per_key(settings.bloom_bits.into())
             .compression(match settings.compression {
                 settings::Compression::None => Compression::None,
                 settings::Compression::Lz4 => Compression::Lz4,
