@@ -201,3 +201,36 @@ fn salvage_goes_on_behind_the_damage_and_the_log_is_whole_afterwards() {
     assert!(tags.is_sorted() && tags.last() == Some(&13));
     env.drop_jobs();
 }
+
+#[test]
+fn a_later_record_that_says_what_was_synced_makes_a_torn_one_corrupt() {
+    let fs = SimFs::new();
+    let env = SimEnv::new(1);
+    let (mut log, _) = open(&fs, &env, &options(0)).unwrap();
+    let mut starts = Vec::new();
+    for tag in 0..6 {
+        starts.push(128 + log.end().0);
+        log.append(tag, &payload(tag, 100)).unwrap();
+        if tag == 2 {
+            log.sync_handle().wait_durable(log.end()).unwrap();
+        }
+    }
+    let fs = fs.process_crash();
+    env.drop_jobs();
+    let path = Path::new("/log/000001.wal");
+    for (tag, start) in starts.into_iter().enumerate() {
+        for byte in [50, 60, 70] {
+            fs.corrupt(path, start + byte, 0x81).unwrap();
+        }
+        match read_only(&fs, RecoveryMode::TolerateTornTail) {
+            Ok(found) => assert!(tag > 2 && found.len() == tag, "record {tag} was synced"),
+            Err(Error::Corruption { offset, .. }) => {
+                assert!(tag <= 2 && offset == start, "record {tag} was not");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        for byte in [50, 60, 70] {
+            fs.corrupt(path, start + byte, 0x81).unwrap();
+        }
+    }
+}

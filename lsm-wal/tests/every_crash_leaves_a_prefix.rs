@@ -2,9 +2,12 @@
 
 mod simulation;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use lsm_core::env::SimEnv;
-use lsm_core::vfs::SimFs;
-use lsm_wal::{Log, Position, RecoveryMode, WalOptions};
+use lsm_core::vfs::{SimFs, Vfs};
+use lsm_wal::{Log, Position, RecoveryMode, Wal, WalOptions};
 use simulation::{Model, Step, Step::*, open, options, read_only, records, run};
 
 /// Opens what a crash left, checks it against the model, and goes on writing.
@@ -220,6 +223,33 @@ fn crash_in_recovery(image: &SimFs, options: &WalOptions, model: &Model, power_l
             } else {
                 model.check(&left, true, &what);
             }
+        }
+    }
+}
+
+#[test]
+fn a_log_whose_creation_was_cut_short_opens_empty_and_keeps_what_it_is_given() {
+    let (options, start) = (options(1024), Position(4096));
+    let create = |fs: &SimFs| {
+        let _ = fs.create_dir(Path::new(simulation::DIRECTORY));
+        let _ = fs.sync_dir(Path::new("/"));
+        let env = SimEnv::new(1);
+        let directory = Path::new(simulation::DIRECTORY);
+        let log =
+            Wal::create(Arc::new(fs.clone()), Arc::new(env.clone()), directory, start, 1, options.clone());
+        drop(log);
+        env.drop_jobs();
+    };
+    let fs = SimFs::new();
+    create(&fs);
+    for operation in 0..fs.operations() {
+        let fs = SimFs::new();
+        fs.crash_at(operation);
+        create(&fs);
+        let what = || format!("operation {operation} ({:?})", fs.last_operation());
+        check_open(&fs.process_crash(), &options, &[], &what);
+        for image in fs.crash_images() {
+            check_open(&image.fs, &options, &[], &what);
         }
     }
 }

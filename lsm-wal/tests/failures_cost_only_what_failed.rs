@@ -194,3 +194,36 @@ fn after_a_failed_sync_the_log_is_stopped_until_it_is_opened_anew() {
     drop(log);
     env.drop_jobs();
 }
+
+#[test]
+fn nothing_is_appended_to_a_segment_after_a_write_to_it_failed() {
+    for window_bytes in [0, 1024] {
+        let fs = SimFs::new();
+        let env = SimEnv::new(1);
+        let (mut log, _) = open(&fs, &env, &options(window_bytes)).unwrap();
+        let mut known = Vec::new();
+        for tag in 0..3 {
+            known.push(Known { tag, bytes: 200, end: log.append(tag, &payload(tag, 200)).unwrap() });
+        }
+        fs.inject(Fault::on(OperationKind::Write, ErrorKind::Other).named("000001.wal").after_writing(100));
+        let position = log.end();
+        // Without a window the append fails, with one the write that the sync needs.
+        assert!(
+            log.append(3, &payload(3, 200)).is_err() || log.sync_handle().wait_durable(log.end()).is_err()
+        );
+        let failed = log.end() == position;
+        if !failed {
+            known.push(Known { tag: 3, bytes: 200, end: log.end() });
+        }
+        let first = std::path::Path::new("/log/000001.wal");
+        let before = fs.read_all(first).unwrap();
+        for tag in 4..8 {
+            known.push(Known { tag, bytes: 200, end: log.append(tag, &payload(tag, 200)).unwrap() });
+        }
+        log.sync_handle().wait_durable(log.end()).unwrap();
+        assert_eq!(fs.read_all(first).unwrap(), before, "the failed segment was written to again");
+        assert_eq!(read_only(&fs.power_cut(&mut AllLost), RecoveryMode::TolerateTornTail).unwrap(), known);
+        drop(log);
+        env.drop_jobs();
+    }
+}
