@@ -4,8 +4,21 @@ mod common;
 
 use common::lsm;
 
-const COMMANDS: &[&str] =
-    &["demo", "load", "get", "put", "delete", "scan", "count", "stats", "compact", "completions"];
+const COMMANDS: &[&str] = &[
+    "demo",
+    "load",
+    "get",
+    "put",
+    "delete",
+    "scan",
+    "count",
+    "stats",
+    "dump",
+    "verify",
+    "compact",
+    "simulate",
+    "completions",
+];
 
 #[test]
 fn help_lists_every_command_and_the_exit_codes() {

@@ -10,6 +10,7 @@ mod get;
 mod load;
 mod put;
 mod scan;
+mod simulate;
 mod stats;
 mod verify;
 
@@ -50,6 +51,7 @@ enum Command {
     Dump(dump::Dump),
     Verify(verify::Verify),
     Compact(compact::Compact),
+    Simulate(simulate::Simulate),
     Completions(completions::Completions),
     #[command(name = demo::WRITER_COMMAND, hide = true)]
     DemoWriter(demo::DemoWriter),
@@ -70,6 +72,7 @@ impl Cli {
             Command::Verify(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Compact(command) => command.run(),
+            Command::Simulate(command) => command.run(),
             Command::Completions(command) => command.run(),
             Command::DemoWriter(command) => command.run(),
         }

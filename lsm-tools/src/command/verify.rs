@@ -3,10 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use lsm_core::Cursor;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, Operations, VersionEdit, current, kind_of};
-use lsm_sstable::{CursorAccess, Table, TableOpen};
+use lsm_sstable::{Table, TableOpen};
 use lsm_wal::{Position, RecordFileReader, RecoveryMode, WalReader};
 
 use crate::exit::{Failure, Result};
@@ -236,7 +235,7 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, u64)> {
 
 fn verify_table(path: &Path, added: &AddedTable) -> Result<()> {
     let table = Table::open(&PosixFs, path, None, &TableOpen::expecting(&added.meta))?;
-    walk(&table)?;
+    table.verify()?;
     if *table.meta() == added.meta {
         return Ok(());
     }
@@ -246,24 +245,4 @@ fn verify_table(path: &Path, added: &AddedTable) -> Result<()> {
         "the table is sound, but not the one that the manifest describes",
     )
     .into())
-}
-
-/// Reads every block.
-fn walk(table: &Arc<Table>) -> Result<()> {
-    let mut cursor = table.cursor(CursorAccess::Sequential);
-    cursor.first();
-    let mut entries = 0;
-    while cursor.entry().is_some() {
-        entries += 1;
-        cursor.next();
-    }
-    if let Some(error) = cursor.error() {
-        return Err(error.clone().into());
-    }
-    let expected = table.meta().entries;
-    if entries == expected {
-        return Ok(());
-    }
-    let detail = format!("it holds {entries} entries, and says that it has {expected}");
-    Err(lsm_core::Error::corruption(table.path(), 0, detail).into())
 }
