@@ -221,6 +221,7 @@ impl Tour<'_> {
         let stopwatch = Stopwatch::start();
         let db = Db::open(self.dir)?;
         let opened_micros = stopwatch.micros();
+        let replayed = db.recovery().records;
         let mut missing_writes = 0_u64;
         for number in 0..acknowledged {
             if db.get(writer::key(number))?.is_none_or(|value| *value != *writer::value(number).as_bytes()) {
@@ -229,7 +230,11 @@ impl Tour<'_> {
         }
         let found = db.prefix(writer::PREFIX).count() as u64;
         db.close()?;
-        self.say(format_args!("opened again in {}", duration(opened_micros)))?;
+        self.say(format_args!(
+            "opened again in {}: {} log records replayed",
+            duration(opened_micros),
+            grouped(replayed)
+        ))?;
         self.say(format_args!(
             "{} of {} acknowledged writes are there, {missing_writes} missing; {} more were under way",
             grouped(acknowledged - missing_writes),
