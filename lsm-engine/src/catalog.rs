@@ -1,8 +1,7 @@
 //! Keyspaces: created, found, cleared, dropped.
 
 use std::sync::Arc;
-
-use lsm_wal::Position;
+use std::sync::atomic::Ordering;
 
 use crate::commit::Writer;
 use crate::inner::{Inner, WriteSide};
@@ -103,14 +102,28 @@ impl Inner {
             self.tree_named(name).ok_or_else(|| Error::invalid(format!("there is no keyspace {name:?}")))?;
         let mut manifest = side.manifest.lock();
         // From here on nothing more is written to it.
-        let sequence = self.clear_tree(side, &tree)?;
-        tree.mark_dropped();
+        let end = {
+            let committer = side.committer.lock();
+            if tree.is_dropped() {
+                return Err(Error::KeyspaceDropped(Arc::clone(&tree.name)));
+            }
+            tree.mark_dropped(true);
+            committer.log_end()
+        };
         let edit = VersionEdit { dropped: vec![tree.id], ..VersionEdit::default() };
-        log_after_sync(side, &mut manifest, edit)?;
+        // Batches that wrote to it must not lose the rest of what they wrote.
+        side.wait_durable(end)
+            .and_then(|()| side.log_edit(&mut manifest, edit))
+            .inspect_err(|_| tree.mark_dropped(side.check_going().is_err()))?;
         side.committer.lock().remove_writer(tree.id);
-        release_cleared(&tree, sequence);
-        self.forget_cleared();
+        let state = tree.load_full();
+        let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
+        side.sealed_bytes.fetch_sub(sealed, Ordering::AcqRel);
+        state.version.tables().for_each(|table| table.mark_obsolete());
+        release_cleared(&tree, u64::MAX);
         self.trees.write().remove(&tree.id);
+        drop(manifest);
+        side.progress.notify();
         Ok(())
     }
 
@@ -138,9 +151,7 @@ impl Inner {
 fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) -> Result<()> {
     let end = side.committer.lock().log_end();
     // What readers see is changed already: a failure leaves disk and memory apart, so nothing may follow.
-    side.log_sync
-        .wait_durable(Position(end))
-        .map_err(Error::from)
+    side.wait_durable(end)
         .and_then(|()| side.log_edit(manifest, edit))
         .inspect_err(|error| side.stop(error.clone()))
 }

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// Everything that the commit lock protects.
 pub(crate) struct Committer {
-    /// Taken by the close of the database.
+    /// Given at the end of recovery, taken by the close of the database.
     log: Option<Box<dyn Log>>,
     /// The end of the last record.
     log_end: u64,
@@ -83,7 +83,7 @@ impl Writer {
 
 impl Committer {
     pub(crate) fn new(
-        log: Box<dyn Log>,
+        log_start: u64,
         first_segment: u64,
         next_sequence: SequenceNumber,
         default: Writer,
@@ -92,8 +92,8 @@ impl Committer {
         let writers: BTreeMap<_, _> = others.into_iter().map(|writer| (writer.tree.id, writer)).collect();
         let active_bytes = default.bytes + writers.values().map(|writer| writer.bytes).sum::<usize>();
         Self {
-            log_end: log.end().0,
-            log: Some(log),
+            log_end: log_start,
+            log: None,
             first_segment,
             next_sequence,
             writers,
@@ -101,6 +101,10 @@ impl Committer {
             active_bytes,
             scratch: Vec::new(),
         }
+    }
+
+    pub(crate) fn start_log(&mut self, log: Box<dyn Log>) {
+        self.log = Some(log);
     }
 
     pub(crate) fn log_end(&self) -> u64 {
@@ -164,6 +168,7 @@ impl Committer {
         if writer.insert(operation, log_start) {
             return Ok(());
         }
+        writer.memtable.mark_cut();
         self.seal(side, operation.keyspace, operation.sequence - 1);
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
         if writer.insert(operation, log_start) {
@@ -261,6 +266,8 @@ impl Inner {
         let position = {
             let mut committer = side.committer.lock();
             let committer = &mut *committer;
+            // Somebody may have dropped the keyspace since; under the lock nobody does.
+            tree.check_usable()?;
             let mut scratch = std::mem::take(&mut committer.scratch);
             batch::encode_single(&mut scratch, tree.id, kind, key, value);
             let log_start = committer.log_end;
@@ -317,6 +324,7 @@ impl Inner {
     /// Logs the clearing of a keyspace and makes it empty. The caller then tells the manifest.
     pub(crate) fn clear_tree(&self, side: &WriteSide, tree: &Tree) -> Result<SequenceNumber> {
         let mut committer = side.committer.lock();
+        tree.check_usable()?;
         let mut payload = Vec::new();
         batch::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
         let (sequence, position) = committer.append(&payload, 1)?;
@@ -364,6 +372,9 @@ impl Inner {
     #[cold]
     fn wait_for_memory(&self, side: &WriteSide, room: usize) -> Result<()> {
         let started = self.env.monotonic_micros();
+        // A flush that waits for room on the disk tries again now.
+        let trouble = side.flush_trouble.count();
+        side.flush_wanted.notify();
         loop {
             let seen = side.progress.epoch();
             if side.sealed_bytes.load(Ordering::Acquire) <= room {
@@ -371,6 +382,7 @@ impl Inner {
             }
             side.check_going()?;
             self.check_open()?;
+            side.flush_trouble.check(trouble)?;
             if let Some(error) = self.all_trees().iter().find_map(|tree| tree.failure()) {
                 return Err(Error::WritingStopped(Arc::new(error)));
             }
@@ -398,7 +410,7 @@ impl Inner {
 #[inline]
 fn make_durable(side: &WriteSide, position: Position, durability: Durability) -> Result<()> {
     match durability {
-        Durability::Sync => side.log_sync.wait_durable(position).map_err(Error::from),
+        Durability::Sync => side.wait_durable(position.0),
         // The log syncs it within a second.
         Durability::Buffered => Ok(()),
     }
@@ -414,6 +426,7 @@ impl Committer {
                 keyspaces.push(keyspace);
                 let name = || format!("number {keyspace}").into();
                 let writer = self.writer(keyspace).ok_or_else(|| Error::KeyspaceDropped(name()))?;
+                writer.tree.check_usable()?;
                 if let Some(error) = writer.tree.failure() {
                     return Err(Error::WritingStopped(Arc::new(error)));
                 }

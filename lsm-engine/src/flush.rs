@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
 use lsm_core::env::{Job, Step};
-use lsm_wal::Position;
 
 use crate::compaction::{Build, NewTable, Output, OutputOptions, Progress};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, panic_message};
 use crate::tree::{Memtable, State, Tree};
-use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::Placement;
+use crate::version::edit::{AddedTable, LogStart, VersionEdit};
 use crate::{Error, Result};
 
 /// How long to wait before trying again when the disk is full.
@@ -54,45 +54,37 @@ impl Flush {
         match self.build.step(side)? {
             Progress::More => Ok(false),
             Progress::Done(tables) => {
-                self.install(inner, side, &tables).inspect_err(|_| {
-                    for table in &tables {
-                        inner.janitor.remove_later(table.path.clone());
-                    }
-                })?;
+                self.install(inner, side, &tables).inspect_err(|_| side.discard(inner, &tables))?;
                 Ok(true)
             }
         }
     }
 
-    fn install(&self, inner: &Inner, side: &WriteSide, tables: &[NewTable]) -> Result<()> {
-        let placements = tables
-            .iter()
-            .map(|table| table.open(inner, &self.tree.options(), (0, self.memtable.number), None))
-            .collect::<Result<Vec<_>>>()?;
-        // A table must not make durable what stands in the log after writes to other keyspaces that are not.
-        if inner.trees.read().len() > 1 {
-            let end = side.committer.lock().log_end();
-            side.log_sync.wait_durable(Position(end))?;
-        }
-        let mut manifest = side.manifest.lock();
-        let state = self.tree.load_full();
-        if self.tree.is_dropped() || !state.sealed.iter().any(|sealed| Arc::ptr_eq(sealed, &self.memtable)) {
-            // The keyspace was cleared or dropped meanwhile.
-            for placement in &placements {
-                placement.table.mark_obsolete();
+    /// Works to the end: the table, durable and open, and not part of the keyspace yet.
+    fn build(&mut self, inner: &Inner, side: &WriteSide) -> Result<Vec<Placement>> {
+        loop {
+            if let Progress::Done(tables) = self.build.step(side)? {
+                return self.open(inner, &tables);
             }
-            return Ok(());
         }
-        let log = inner.log_start(side, Some(self.memtable.number));
-        let edit = VersionEdit {
-            last_sequence: Some(self.memtable.last_sequence()),
-            log: Some(log),
-            flushed: vec![(self.tree.id, self.memtable.last_sequence())],
-            added: placements.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
-            clock_micros: Some(inner.env.unix_micros()),
-            ..VersionEdit::default()
-        };
-        side.log_edit(&mut manifest, edit)?;
+    }
+
+    fn open(&self, inner: &Inner, tables: &[NewTable]) -> Result<Vec<Placement>> {
+        let open =
+            |table: &NewTable| table.open(inner, &self.tree.options(), (0, self.memtable.number), None);
+        tables.iter().map(open).collect()
+    }
+
+    /// Adds the tables, and that the memtable is in them, to an edit.
+    fn note(&self, placements: &[Placement], edit: &mut VersionEdit) {
+        let last_sequence = self.memtable.last_sequence();
+        edit.last_sequence = edit.last_sequence.max(Some(last_sequence));
+        edit.flushed.push((self.tree.id, last_sequence));
+        edit.added.extend(placements.iter().map(|placement| AddedTable::new(self.tree.id, placement)));
+    }
+
+    /// Puts tables in the place of the memtable.
+    fn replace(&self, side: &WriteSide, placements: Vec<Placement>) {
         self.tree.update(|state| State {
             memtable: Arc::clone(&state.memtable),
             sealed: state
@@ -105,11 +97,42 @@ impl Flush {
             cleared: state.cleared,
             before_clear: state.before_clear.clone(),
         });
-        let bytes = self.memtable.memory_bytes();
-        side.sealed_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        side.sealed_bytes.fetch_sub(self.memtable.memory_bytes(), Ordering::AcqRel);
+    }
+
+    fn install(&self, inner: &Inner, side: &WriteSide, tables: &[NewTable]) -> Result<()> {
+        let placements = self.open(inner, tables)?;
+        // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
+        // part of a batch whose rest is not.
+        if inner.trees.read().len() > 1 || self.memtable.is_cut() {
+            let end = side.committer.lock().log_end();
+            side.wait_durable(end)?;
+        }
+        let mut manifest = side.manifest.lock();
+        let state = self.tree.load_full();
+        if self.tree.is_dropped() || !state.sealed.iter().any(|sealed| Arc::ptr_eq(sealed, &self.memtable)) {
+            // The keyspace was cleared or dropped meanwhile.
+            for placement in &placements {
+                placement.table.mark_obsolete();
+            }
+            return Ok(());
+        }
+        let log = inner.log_start(side, Some(self.memtable.number));
+        let mut edit = VersionEdit {
+            log: Some(log),
+            clock_micros: Some(inner.env.unix_micros()),
+            ..VersionEdit::default()
+        };
+        self.note(&placements, &mut edit);
+        side.log_edit(&mut manifest, edit)?;
+        self.replace(side, placements);
         drop(manifest);
         side.pace.set_log_start(log.position);
-        side.committer.lock().truncate_log(log.position)?;
+        // The tables count from here on: nothing may fail any more.
+        if let Err(error) = side.committer.lock().truncate_log(log.position) {
+            tracing::warn!(%error, "a part of the log that is not needed stays");
+        }
+        let bytes = self.memtable.memory_bytes();
         let written: u64 = tables.iter().map(|table| table.bytes).sum();
         inner.counters.flushes.add(1);
         inner.counters.flush_bytes_in.add(bytes as u64);
@@ -117,6 +140,36 @@ impl Flush {
         side.pace.observe(bytes as u64, inner.env.monotonic_micros() - self.started_micros);
         Ok(())
     }
+}
+
+/// Brings all sealed memtables into tables with one edit, which `edit` begins. Records that were replayed may be
+/// lost to a power cut until then: either all that was in them is in tables, or they are replayed again.
+pub(crate) fn flush_replayed(inner: &Arc<Inner>, side: &WriteSide, mut edit: VersionEdit) -> Result<()> {
+    let mut flushed = Vec::new();
+    for tree in inner.all_trees() {
+        let sealed = tree.load().sealed.clone();
+        for memtable in sealed.into_iter().rev() {
+            let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
+            let placements = flush.build(inner, side)?;
+            flush.note(&placements, &mut edit);
+            flushed.push((flush, placements));
+        }
+    }
+    let mut manifest = side.manifest.lock();
+    let (position, segment) = {
+        let committer = side.committer.lock();
+        (committer.log_end(), committer.first_segment())
+    };
+    // What was read from the old log need not be durable, and does not matter any more.
+    edit.log = Some(LogStart { position, segment, synced: manifest.state().log.synced });
+    edit.clock_micros = Some(inner.env.unix_micros());
+    side.log_edit(&mut manifest, edit)?;
+    drop(manifest);
+    for (flush, placements) in flushed {
+        flush.replace(side, placements);
+    }
+    side.pace.set_log_start(position);
+    Ok(())
 }
 
 /// The sealed memtable that keeps the oldest part of the log, with its keyspace.
@@ -182,6 +235,8 @@ impl Job for FlushJob {
                 tracing::warn!(%error, retry, "a flush failed");
                 let failed = self.flush.take();
                 if retry {
+                    side.flush_trouble.note(error);
+                    side.progress.notify();
                     return pending(Some(deadline));
                 }
                 if let Some(flush) = failed {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lsm_core::SequenceNumber;
 use lsm_core::env::{Env, Event};
 use lsm_core::vfs::{LockGuard, Vfs};
 use lsm_sstable::BlockCache;
-use lsm_wal::LogSync;
+use lsm_wal::{Log, LogSync, Position};
 use parking_lot::{Mutex, RwLock};
 
 use crate::commit::Committer;
-use crate::compaction::Scheduler;
+use crate::compaction::{NewTable, Scheduler};
 use crate::metrics::Counters;
 use crate::options::{Budget, Options};
 use crate::pace::Pace;
@@ -49,7 +49,8 @@ pub(crate) struct Inner {
 /// What only a database opened for writing has.
 pub(crate) struct WriteSide {
     pub(crate) committer: Mutex<Committer>,
-    pub(crate) log_sync: Arc<dyn LogSync>,
+    /// There is none until recovery has brought what the last one held into tables.
+    log_sync: OnceLock<Arc<dyn LogSync>>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) scheduler: Mutex<Scheduler>,
     pub(crate) pace: Pace,
@@ -65,12 +66,37 @@ pub(crate) struct WriteSide {
     stopping: AtomicBool,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
+    pub(crate) flush_trouble: Trouble,
+    pub(crate) compaction_trouble: Trouble,
+}
+
+/// Failures of background work that will be tried again: whoever waits for it must hear of them.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble(Mutex<(u64, Option<Error>)>);
+
+impl Trouble {
+    pub(crate) fn note(&self, error: Error) {
+        let mut trouble = self.0.lock();
+        *trouble = (trouble.0 + 1, Some(error));
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.lock().0
+    }
+
+    /// Fails with the latest if there were more than `seen`.
+    pub(crate) fn check(&self, seen: u64) -> Result<()> {
+        match &*self.0.lock() {
+            (count, Some(error)) if *count > seen => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl WriteSide {
     pub(crate) fn new(
         committer: Committer,
-        log_sync: Arc<dyn LogSync>,
         manifest: Manifest,
         scheduler: Scheduler,
         next_number: u64,
@@ -78,7 +104,7 @@ impl WriteSide {
     ) -> Self {
         Self {
             committer: Mutex::new(committer),
-            log_sync,
+            log_sync: OnceLock::new(),
             manifest: Mutex::new(manifest),
             scheduler: Mutex::new(scheduler),
             pace: Pace::default(),
@@ -90,6 +116,8 @@ impl WriteSide {
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
+            flush_trouble: Trouble::default(),
+            compaction_trouble: Trouble::default(),
         }
     }
 
@@ -98,12 +126,37 @@ impl WriteSide {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Gives the database its log.
+    pub(crate) fn start_log(&self, log: Box<dyn Log>) {
+        self.log_sync.get_or_init(|| log.sync_handle());
+        self.committer.lock().start_log(log);
+    }
+
+    /// Blocks until the log is durable up to `position`.
+    #[inline]
+    pub(crate) fn wait_durable(&self, position: u64) -> Result<()> {
+        self.log_sync.get().map_or(Ok(()), |log| log.wait_durable(Position(position))).map_err(Error::from)
+    }
+
+    /// Up to where the log is durable; 0 before there is one.
+    pub(crate) fn log_durable(&self) -> u64 {
+        self.log_sync.get().map_or(0, |log| log.durable().0)
+    }
+
     /// Stops all writing until the database is reopened.
     pub(crate) fn stop(&self, error: Error) {
         tracing::error!(%error, "writing stopped");
         self.failure.lock().get_or_insert(error);
         self.stopped.store(true, Ordering::Release);
         self.progress.notify();
+    }
+
+    /// Removes tables that did not become part of a version. A manifest in doubt may name them after all: then they
+    /// stay for the next open to decide.
+    pub(crate) fn discard(&self, inner: &Inner, tables: &[NewTable]) {
+        if self.check_going().is_ok() {
+            tables.iter().for_each(|table| inner.janitor.remove_later(table.path.clone()));
+        }
     }
 
     #[inline]
@@ -210,7 +263,7 @@ impl Inner {
                 position = position.min(memtable.log_start().unwrap_or(u64::MAX));
             }
         }
-        LogStart { position, segment, synced: writer.log_sync.durable().0 }
+        LogStart { position, segment, synced: writer.log_durable() }
     }
 
     /// Lets go of what was cleared once no snapshot is old enough to see it.

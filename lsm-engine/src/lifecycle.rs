@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lsm_core::env::Event;
-use lsm_wal::Position;
 
 use crate::batch::inverted;
 use crate::compaction::Manual;
@@ -44,7 +43,8 @@ impl Inner {
         }
         let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_sealing(side));
         // Whatever happened: jobs end and the lock is released.
-        flushed.and(self.shut_down(true)).inspect_err(|_| {
+        let shut_down = self.shut_down(flushed.is_ok());
+        flushed.and(shut_down).inspect_err(|_| {
             let _ = self.shut_down(false);
         })
     }
@@ -88,6 +88,9 @@ impl Inner {
     /// Seals all memtables and waits until they are in tables.
     fn flush_sealing(&self, side: &WriteSide) -> Result<()> {
         side.check_going()?;
+        // A flush that waits for room on the disk tries again now.
+        let trouble = side.flush_trouble.count();
+        side.flush_wanted.notify();
         let trees = self.all_trees();
         let waiting: Vec<_> = {
             let mut committer = side.committer.lock();
@@ -102,6 +105,7 @@ impl Inner {
         };
         self.wait_until(&side.progress, || {
             side.check_going()?;
+            side.flush_trouble.check(trouble)?;
             for (tree, sealed) in &waiting {
                 if tree.is_dropped() {
                     continue;
@@ -121,14 +125,18 @@ impl Inner {
     pub(crate) fn sync_log(&self) -> Result<()> {
         let side = self.write_side()?;
         let end = side.committer.lock().log_end();
-        Ok(side.log_sync.wait_durable(Position(end))?)
+        side.wait_durable(end)
     }
 
     pub(crate) fn wait_for_compactions(self: &Arc<Self>) -> Result<()> {
         let side = self.write_side()?;
+        let trouble = (side.flush_trouble.count(), side.compaction_trouble.count());
+        side.flush_wanted.notify();
         self.wait_until(&side.progress, || {
             self.check_open()?;
             side.check_going()?;
+            side.flush_trouble.check(trouble.0)?;
+            side.compaction_trouble.check(trouble.1)?;
             if let Some(error) = self.all_trees().iter().find_map(|tree| tree.failure()) {
                 return Err(Error::WritingStopped(Arc::new(error)));
             }
@@ -153,11 +161,13 @@ impl Inner {
         self.flush_sealing(side)?;
         // Tables written from here on are as compact as can be.
         let rewritten_since = side.new_number();
+        let trouble = side.compaction_trouble.count();
         side.scheduler.lock().hold(tree.id, true);
         let done = self.wait_until(&side.progress, || {
             loop {
                 self.check_open()?;
                 side.check_going()?;
+                side.compaction_trouble.check(trouble)?;
                 match self.start_manual(tree, range, rewritten_since)? {
                     Manual::Started => {}
                     Manual::Wait => return Ok(false),
@@ -206,7 +216,7 @@ impl Inner {
         metrics.active_memtable_bytes = committer.active_bytes() as u64;
         metrics.sealed_memtable_bytes = side.sealed_bytes.load(Ordering::Acquire) as u64;
         metrics.log_bytes = committer.log_end() - start.position;
-        metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_sync.durable().0);
+        metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_durable());
         metrics.write_rate_limit = side.pace.rate();
         metrics
     }

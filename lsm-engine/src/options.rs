@@ -189,6 +189,11 @@ impl Options {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
     }
 
+    /// The window of the log and its copy: a part of the memory that does not show.
+    pub(crate) fn log_window_bytes(&self) -> u64 {
+        (self.memory as u64 / 64).min(self.segment_bytes() / 2).min(512 << 10)
+    }
+
     pub(crate) fn budget(&self) -> Budget {
         let memtable = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
         Budget {

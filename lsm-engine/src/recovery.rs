@@ -12,14 +12,14 @@ use lsm_core::env::Env;
 use lsm_core::vfs::{LockGuard, Vfs};
 use lsm_core::{SequenceNumber, ValueKind};
 use lsm_sstable::{BlockCache, Table, TableExpectation};
-use lsm_wal::{Dropped, Log, Position, RecoveryReport, Wal, WalOptions, WalReader};
+use lsm_wal::{Dropped, Position, RecoveryReport, Wal, WalOptions, WalReader};
 
 use crate::batch::Operations;
 use crate::catalog::{DEFAULT_NAME, new_tree, policy_mismatch};
 use crate::commit::{Committer, Writer};
 use crate::compaction::Scheduler;
 use crate::files::{self, FileKind};
-use crate::flush::Flush;
+use crate::flush::flush_replayed;
 use crate::inner::{Inner, WriteSide};
 use crate::options::{KeyspaceOptions, Options};
 use crate::tree::{State, Tree};
@@ -133,17 +133,18 @@ impl Opening<'_> {
         replay.seal_all();
         let first_segment = report.next_segment.max(1);
         let start = report.end.max(Position(state.log.position));
-        let wal_options = WalOptions { segment_bytes: options.segment_bytes(), ..WalOptions::default() };
-        let log =
-            Wal::create(Arc::clone(&vfs), Arc::clone(&env), directory, start, first_segment, wal_options)?;
-        let log_sync = log.sync_handle();
+        let wal_options = WalOptions {
+            segment_bytes: options.segment_bytes(),
+            window_bytes: options.log_window_bytes(),
+            ..WalOptions::default()
+        };
         let mut state = state;
         if let Some(default) = state.keyspaces.get_mut(&0) {
             default.record.policy = options.keyspace.compaction.name().into();
         }
         let sealed_bytes = replay.sealed_bytes();
         if sealed_bytes == 0 && replay.cleared.is_empty() {
-            state.log = LogStart { position: start.0, segment: first_segment, synced: start.0 };
+            state.log = LogStart { position: start.0, segment: first_segment, synced: state.log.synced };
         }
         state.last_sequence = state.last_sequence.max(replay.last_sequence);
         let manifest_number = replay.take_number();
@@ -152,48 +153,40 @@ impl Opening<'_> {
         let default = replay.writers.remove(&0).ok_or_else(|| Error::invalid("no default keyspace"))?;
         let next_sequence = replay.last_sequence + 1;
         let others = std::mem::take(&mut replay.writers).into_values();
-        let committer = Committer::new(Box::new(log), first_segment, next_sequence, default, others);
-        let side = WriteSide::new(
-            committer,
-            log_sync,
-            manifest,
-            Scheduler::default(),
-            replay.next_number,
-            sealed_bytes,
-        );
+        let committer = Committer::new(start.0, first_segment, next_sequence, default, others);
+        let side =
+            WriteSide::new(committer, manifest, Scheduler::default(), replay.next_number, sealed_bytes);
         let visible = replay.last_sequence;
         let inner =
             Inner::new(directory, env, &options, cache, janitor, replay.trees, Some(side), visible, lock);
         let inner = Arc::new(inner);
         settle(&inner, &replay.cleared)?;
+        // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
+        // or not, could prove.
+        if let Some(side) = &inner.writer {
+            let env = Arc::clone(&inner.env);
+            let log = Wal::create(Arc::clone(&vfs), env, directory, start, first_segment, wal_options)?;
+            side.start_log(Box::new(log));
+        }
         remove_leftovers(&inner, first_segment, manifest_number)?;
         Ok(inner)
     }
 }
 
-/// Brings what was replayed into tables, and the start of the log behind it.
+/// Brings what was replayed into tables, and the start of the log behind it, in one step.
 fn settle(inner: &Arc<Inner>, cleared: &[(u32, u64, SequenceNumber)]) -> Result<()> {
     let Some(side) = &inner.writer else { return Ok(()) };
-    if !cleared.is_empty() {
-        let edit = VersionEdit {
-            removed: cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
-            flushed: cleared.iter().map(|&(keyspace, _, sequence)| (keyspace, sequence)).collect(),
-            ..VersionEdit::default()
-        };
-        side.log_edit(&mut side.manifest.lock(), edit)?;
+    let start = side.committer.lock().log_end();
+    if side.manifest.lock().state().log.position == start {
+        side.pace.set_log_start(start);
+        return Ok(());
     }
-    for tree in inner.all_trees() {
-        while let Some(memtable) = tree.load_full().sealed.last().cloned() {
-            let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
-            while !flush.step(inner, side)? {}
-        }
-    }
-    let log = inner.log_start(side, None);
-    side.pace.set_log_start(log.position);
-    if side.manifest.lock().state().log.segment < log.segment {
-        side.log_edit(&mut side.manifest.lock(), VersionEdit { log: Some(log), ..VersionEdit::default() })?;
-    }
-    Ok(())
+    let edit = VersionEdit {
+        removed: cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
+        flushed: cleared.iter().map(|&(keyspace, _, sequence)| (keyspace, sequence)).collect(),
+        ..VersionEdit::default()
+    };
+    flush_replayed(inner, side, edit)
 }
 
 /// Removes files that the new manifest does not need. Files with other names are somebody else's.
@@ -277,6 +270,8 @@ impl Replay {
         recovery: &mut Recovery,
     ) -> Result<RecoveryReport> {
         let LogStart { position, synced, .. } = state.log;
+        // What is in tables need not be in the log: it may have been lost from there, promised or not.
+        let synced = if synced > position { synced } else { 0 };
         let mut reader = WalReader::open(
             Arc::clone(vfs),
             directory,
@@ -306,7 +301,9 @@ impl Replay {
                         "the log's record at position {start} names keyspace {}, which never was",
                         operation.keyspace
                     );
-                    return Err(Error::corruption(directory, start, detail));
+                    // It was durable before the first record that names it.
+                    let manifest = files::manifest(directory, current.manifest);
+                    return Err(Error::corruption(&manifest, 0, detail));
                 };
                 if operation.sequence <= flushed {
                     continue;

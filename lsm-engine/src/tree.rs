@@ -27,6 +27,8 @@ pub(crate) struct Memtable {
     log_start: AtomicU64,
     /// Once sealed: no write of the keyspace up to here is newer than this memtable.
     last_sequence: AtomicU64,
+    /// Sealed in the middle of a log record, whose rest is in the next memtable.
+    cut: AtomicBool,
 }
 
 impl Memtable {
@@ -38,6 +40,7 @@ impl Memtable {
             fragmented: Mutex::new((0, Arc::new(FragmentedRangeTombstones::empty()))),
             log_start: AtomicU64::new(u64::MAX),
             last_sequence: AtomicU64::new(0),
+            cut: AtomicBool::new(false),
         }
     }
 
@@ -68,6 +71,14 @@ impl Memtable {
 
     pub(crate) fn seal(&self, last_sequence: SequenceNumber) {
         self.last_sequence.store(last_sequence, Ordering::Release);
+    }
+
+    pub(crate) fn mark_cut(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -223,8 +234,9 @@ impl Tree {
         (writer, Arc::new(Memtable::new(number, reader)))
     }
 
-    pub(crate) fn mark_dropped(&self) {
-        self.dropped.store(true, Ordering::Release);
+    /// Under the commit lock, or with writing stopped for good, this is the end of all writes to the keyspace.
+    pub(crate) fn mark_dropped(&self, dropped: bool) {
+        self.dropped.store(dropped, Ordering::Release);
     }
 
     pub(crate) fn is_dropped(&self) -> bool {

@@ -60,11 +60,12 @@ impl Running {
         let result = failure.map_or(Ok(()), Err).and_then(|()| self.install(inner, side, &outputs));
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
-            for table in &outputs {
-                inner.janitor.remove_later(table.path.clone());
-            }
+            side.discard(inner, &outputs);
             tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
             fenced = self.fenced(error);
+            if !self.tree.is_dropped() {
+                side.compaction_trouble.note(error.clone());
+            }
             if error.kind() == ErrorKind::Callback {
                 self.tree.fail(error.clone());
             }

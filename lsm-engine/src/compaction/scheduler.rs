@@ -158,7 +158,10 @@ impl Inner {
             scheduler.next_keyspace = tree.id + 1;
             match self.start(side, scheduler, tree, &version, &shape, &compaction) {
                 Ok(()) => return true,
-                Err(error) => tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start"),
+                Err(error) => {
+                    tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start");
+                    side.compaction_trouble.note(error);
+                }
             }
         }
         false

@@ -115,6 +115,12 @@ impl Current {
 
     /// Replaces `CURRENT`, durably.
     pub(crate) fn store(&self, vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+        self.prepare(vfs, directory)?;
+        Self::publish(vfs, directory)
+    }
+
+    /// Writes what `CURRENT` is to be, durably, beside it.
+    pub(crate) fn prepare(&self, vfs: &dyn Vfs, directory: &Path) -> Result<()> {
         let next = directory.join(files::CURRENT_NEXT);
         match vfs.remove_file(&next) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -124,7 +130,12 @@ impl Current {
         }
         let file = vfs.create_new(&next).map_err(|error| Error::io("create", &next, error))?;
         file.write_at(&self.encode(), 0).map_err(|error| Error::io("write", &next, error))?;
-        file.sync_data().map_err(|error| Error::io("sync", &next, error))?;
+        file.sync_data().map_err(|error| Error::io("sync", &next, error))
+    }
+
+    /// Makes it `CURRENT`, durably. After a failure `CURRENT` may be either.
+    pub(crate) fn publish(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+        let next = directory.join(files::CURRENT_NEXT);
         let path = directory.join(files::CURRENT);
         vfs.rename(&next, &path).map_err(|error| Error::io("rename to", &path, error))?;
         vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))

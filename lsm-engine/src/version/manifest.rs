@@ -123,7 +123,13 @@ impl Manifest {
     pub(crate) fn load(vfs: &dyn Vfs, directory: &Path, current: &Current) -> Result<ManifestState> {
         let path = files::manifest(directory, current.manifest);
         let mode = RecoveryMode::TolerateTornTail;
-        let mut reader = RecordFileReader::open(vfs, &path, current.manifest_synced, mode)?;
+        let reader = RecordFileReader::open(vfs, &path, current.manifest_synced, mode);
+        let mut reader = reader.map_err(|error| match error {
+            lsm_core::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Error::corruption(&path, 0, "the file is missing, yet CURRENT names it")
+            }
+            error => error.into(),
+        })?;
         let mut state = ManifestState::default();
         let mut empty = true;
         while let Some(record) = reader.next()? {
@@ -144,14 +150,20 @@ impl Manifest {
         vfs: Arc<dyn Vfs>,
         directory: &Path,
         number: u64,
-        mut state: ManifestState,
+        state: ManifestState,
     ) -> Result<Self> {
+        let manifest = Self::write(vfs, directory, number, state)?;
+        manifest.current().store(&*manifest.vfs, directory)?;
+        Ok(manifest)
+    }
+
+    /// Writes a manifest, durably, that `CURRENT` does not name yet.
+    fn write(vfs: Arc<dyn Vfs>, directory: &Path, number: u64, mut state: ManifestState) -> Result<Self> {
         state.next_number = state.next_number.max(number + 1);
         let mut file = RecordFile::create(&*vfs, &files::manifest(directory, number), number)?;
         file.append(0, &state.to_edit().encode())?;
         file.sync()?;
         vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
-        Current { manifest: number, manifest_synced: file.end().0, clean: None }.store(&*vfs, directory)?;
         let snapshot_bytes = file.end().0;
         Ok(Self { vfs, directory: directory.to_owned(), number, file, snapshot_bytes, sealed: false, state })
     }
@@ -177,9 +189,12 @@ impl Manifest {
         if self.sealed || self.file.end().0 >= ROLL_BYTES.max(4 * self.snapshot_bytes) {
             let mut next = self.state.clone();
             next.apply(edit).map_err(|detail| self.contradiction(detail))?;
-            let rolled = Self::create(Arc::clone(&self.vfs), &self.directory, new_number(), next);
+            let rolled = Self::write(Arc::clone(&self.vfs), &self.directory, new_number(), next)
+                .map_err(AppendError::Refused)?;
+            rolled.current().prepare(&*self.vfs, &self.directory).map_err(AppendError::Refused)?;
+            Current::publish(&*self.vfs, &self.directory).map_err(AppendError::InDoubt)?;
             let old = self.path();
-            *self = rolled.map_err(AppendError::Refused)?;
+            *self = rolled;
             if let Err(error) = self.vfs.remove_file(&old) {
                 tracing::warn!(path = %old.display(), %error, "an old manifest stays");
             }
