@@ -1,0 +1,365 @@
+//! Crashes a database at every file-system operation of several small histories, takes what the process or the disk
+//! may have kept, opens that, and compares it with the model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::SimFs;
+use lsm_engine::{Db, Durability, Keyspace, KeyspaceOptions, Options, Result, WriteBatch};
+
+const DIRECTORY: &str = "/data/db";
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(&'static str, u32, Durability),
+    /// A value that fills memtables and log segments soon, in the default keyspace.
+    Large(u32),
+    /// One key in each of two keyspaces, in one record.
+    Batch(&'static str, &'static str, u32),
+    Delete(&'static str, u32),
+    DeleteRange(&'static str, u32, u32),
+    Create(&'static str),
+    Drop(&'static str),
+    Clear(&'static str),
+    Flush,
+    Compact,
+    Sync,
+    Reopen,
+    DropAndReopen,
+}
+use Step::{
+    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Put, Reopen, Sync,
+};
+
+type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// All states that there were, and how far they are promised.
+struct Model {
+    /// After each step; the first is the empty database.
+    states: Vec<State>,
+    /// Steps that returned.
+    acknowledged: usize,
+    /// Steps that a power cut must not undo.
+    durable: usize,
+}
+
+const DEFAULT: &str = "default";
+
+fn key(number: u32) -> Vec<u8> {
+    format!("key{number:04}").into_bytes()
+}
+
+/// The value says which step wrote it.
+fn value(step: usize, bytes: usize) -> Vec<u8> {
+    let mut value = format!("step {step} ").into_bytes();
+    value.resize(bytes, b'.');
+    value
+}
+
+const BYTES: usize = 300;
+const BYTES_LARGE: usize = 7000;
+
+impl Model {
+    fn new() -> Self {
+        let empty = State::from([(DEFAULT.to_owned(), BTreeMap::new())]);
+        Self { states: vec![empty], acknowledged: 0, durable: 0 }
+    }
+
+    /// What the database is once `step`, the next one, took effect.
+    fn apply(&mut self, step: &Step) {
+        let number = self.states.len();
+        let mut state = self.states.last().unwrap().clone();
+        let mut put = |keyspace: &str, at: u32| {
+            state.get_mut(keyspace).unwrap().insert(key(at), value(number, BYTES));
+        };
+        match *step {
+            Put(keyspace, at, _) => put(keyspace, at),
+            Large(at) => {
+                state.get_mut(DEFAULT).unwrap().insert(key(at), value(number, BYTES_LARGE));
+            }
+            Batch(one, other, at) => {
+                put(one, at);
+                put(other, at);
+            }
+            Delete(keyspace, at) => {
+                state.get_mut(keyspace).unwrap().remove(&key(at));
+            }
+            DeleteRange(keyspace, from, to) => {
+                let (from, to) = (key(from), key(to));
+                state.get_mut(keyspace).unwrap().retain(|key, _| *key < from || *key >= to);
+            }
+            Create(keyspace) => {
+                state.insert(keyspace.to_owned(), BTreeMap::new());
+            }
+            Drop(keyspace) => {
+                state.remove(keyspace);
+            }
+            Clear(keyspace) => state.get_mut(keyspace).unwrap().clear(),
+            Flush | Compact | Sync | Reopen | DropAndReopen => {}
+        }
+        self.states.push(state);
+    }
+
+    fn acknowledge(&mut self, step: &Step) {
+        self.acknowledged = self.states.len() - 1;
+        if !matches!(
+            step,
+            Put(_, _, Durability::Buffered) | Large(_) | Batch(..) | Delete(..) | DeleteRange(..)
+        ) {
+            self.durable = self.acknowledged;
+        }
+    }
+}
+
+fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
+    Options::new()
+        .memory(1 << 20)
+        .memtable_bytes(70_000)
+        .log_segment_bytes(16 << 10)
+        .vfs(Arc::new(fs.clone()))
+        .env(Arc::clone(env) as Arc<dyn Env>)
+}
+
+fn keyspace(db: &Db, name: &str) -> Result<Keyspace> {
+    db.keyspace(name, KeyspaceOptions::new())
+}
+
+/// Runs the steps until the first failure.
+fn run(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step]) -> (Model, Result<()>) {
+    let mut model = Model::new();
+    let result = run_into(fs, env, steps, &mut model);
+    (model, result)
+}
+
+fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) -> Result<()> {
+    let mut db = options(fs, env).open(DIRECTORY)?;
+    for step in steps {
+        model.apply(step);
+        let value = value(model.states.len() - 1, BYTES);
+        match *step {
+            Put(name, at, durability) => keyspace(&db, name)?.put_with(key(at), &value, durability)?,
+            Large(at) => db.put(key(at), self::value(model.states.len() - 1, BYTES_LARGE))?,
+            Batch(one, other, at) => {
+                let mut batch = WriteBatch::new();
+                batch.put_in(&keyspace(&db, one)?, key(at), &value);
+                batch.put_in(&keyspace(&db, other)?, key(at), &value);
+                db.write(batch)?;
+            }
+            Delete(name, at) => keyspace(&db, name)?.delete(key(at))?,
+            DeleteRange(name, from, to) => keyspace(&db, name)?.delete_range(key(from)..key(to))?,
+            Create(name) => drop(keyspace(&db, name)?),
+            Drop(name) => db.drop_keyspace(name)?,
+            Clear(name) => keyspace(&db, name)?.clear()?,
+            Flush => db.flush()?,
+            Compact => db.compact_range::<&[u8]>(..)?,
+            Sync => db.sync()?,
+            Reopen => {
+                db.close()?;
+                db = options(fs, env).open(DIRECTORY)?;
+            }
+            DropAndReopen => {
+                drop(db);
+                db = options(fs, env).open(DIRECTORY)?;
+            }
+        }
+        // A process that is dead acknowledges nothing; a window does not tell it so.
+        if fs.crashed() {
+            break;
+        }
+        model.acknowledge(step);
+        env.run_until_idle();
+    }
+    Ok(())
+}
+
+fn read_state(db: &Db) -> Result<State> {
+    db.keyspaces()
+        .into_iter()
+        .map(|name| {
+            let entries = keyspace(db, &name)?.iter();
+            let entries = entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
+            Ok((name, entries.collect::<Result<_>>()?))
+        })
+        .collect()
+}
+
+/// Opens what a crash left and compares it with the model.
+fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
+    let env = Arc::new(SimEnv::new(3));
+    let db = options(fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    let found = read_state(&db).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    let least = if power_lost { model.durable } else { model.acknowledged };
+    assert!(
+        model.states[least..].contains(&found),
+        "{}: at least step {least} of {} was promised; {}",
+        what(),
+        model.states.len() - 1,
+        match model.states.iter().rposition(|state| *state == found) {
+            Some(step) => format!("found the state after step {step}"),
+            None => format!("found a state that never was: {:?}", summary(&found)),
+        }
+    );
+    // What was found stays, and can be added to.
+    db.put_with("zzz", "after", Durability::Sync).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    let cut = fs.power_cut(&mut lsm_engine::vfs::AllLost);
+    drop(db);
+    env.drop_jobs();
+    let env = Arc::new(SimEnv::new(4));
+    let db = options(&cut, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}, again: {error}", what()));
+    assert_eq!(db.get("zzz").unwrap().as_deref(), Some(&b"after"[..]), "{}", what());
+    db.delete("zzz").unwrap();
+    assert_eq!(read_state(&db).unwrap(), found, "{}: changed by a second recovery", what());
+    drop(db);
+    env.drop_jobs();
+}
+
+fn summary(state: &State) -> BTreeMap<&str, Vec<String>> {
+    let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+        format!("{}={}", key.escape_ascii(), value[..value.len().min(9)].escape_ascii())
+    };
+    state.iter().map(|(name, entries)| (&**name, entries.iter().map(entry).collect())).collect()
+}
+
+/// Crashes at every `stride`th operation, and looks at so many images of each.
+fn crash_everywhere(steps: &[Step], images: usize, stride: usize) {
+    let fs = SimFs::new();
+    fs_with_parent(&fs);
+    let begun = fs.operations();
+    let env = Arc::new(SimEnv::new(1));
+    let (model, result) = run(&fs, &env, steps);
+    result.unwrap();
+    env.drop_jobs();
+    recover(&fs.process_crash(), &model, false, &|| "no crash".to_owned());
+    let last = fs.operations();
+    assert!(last > begun + 20);
+    for operation in (begun..last).step_by(stride) {
+        let fs = SimFs::new();
+        fs_with_parent(&fs);
+        fs.crash_at(operation);
+        let env = Arc::new(SimEnv::new(1));
+        let (model, _) = run(&fs, &env, steps);
+        env.drop_jobs();
+        let at = |image: &str| format!("operation {operation} ({:?}), {image}", fs.last_operation());
+        recover(&fs.process_crash(), &model, false, &|| at("process crash"));
+        for (index, image) in fs.crash_images().at_most(images).with_seed(operation).enumerate() {
+            if index == operation as usize % images {
+                crash_again(&image.fs, &model, true, operation, &|| at(&image.description));
+            }
+            recover(&image.fs, &model, true, &|| at(&image.description));
+        }
+        crash_again(&fs.process_crash(), &model, false, operation, &|| at("process crash"));
+    }
+}
+
+/// Crashes the recovery as well, at one operation drawn from `sample`.
+fn crash_again(crashed: &SimFs, model: &Model, power_lost: bool, sample: u64, what: &dyn Fn() -> String) {
+    let open = |fs: &SimFs| {
+        let env = Arc::new(SimEnv::new(3));
+        drop(options(fs, &env).open(DIRECTORY));
+        env.drop_jobs();
+    };
+    // Restarted, not copied: what was not synced before is not synced now.
+    let fs = crashed.process_crash();
+    open(&fs);
+    let operation = (sample * 7) % fs.operations();
+    let fs = crashed.process_crash();
+    fs.crash_at(operation);
+    open(&fs);
+    let at = |image: &str| {
+        format!("{}, then operation {operation} of the recovery ({:?}), {image}", what(), fs.last_operation())
+    };
+    recover(&fs.process_crash(), model, power_lost, &|| at("process crash"));
+    for image in fs.crash_images().at_most(5).with_seed(operation) {
+        recover(&image.fs, model, true, &|| at(&image.description));
+    }
+}
+
+fn fs_with_parent(fs: &SimFs) {
+    use lsm_engine::vfs::Vfs;
+    fs.create_dir(Path::new("/data")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+}
+
+#[test]
+fn writes_and_flushes() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Put(DEFAULT, 1, Buffered),
+            Put(DEFAULT, 2, Synced),
+            Put(DEFAULT, 1, Buffered),
+            Flush,
+            Delete(DEFAULT, 2),
+            Put(DEFAULT, 3, Synced),
+            DeleteRange(DEFAULT, 0, 2),
+            Flush,
+            Put(DEFAULT, 4, Buffered),
+            Compact,
+            Put(DEFAULT, 5, Buffered),
+            Reopen,
+            Put(DEFAULT, 6, Buffered),
+            DropAndReopen,
+            Put(DEFAULT, 7, Synced),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn batches_across_keyspaces() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create("other"),
+            Batch(DEFAULT, "other", 1),
+            Put("other", 2, Buffered),
+            Flush,
+            Batch(DEFAULT, "other", 3),
+            Put(DEFAULT, 4, Synced),
+            Batch("other", DEFAULT, 1),
+            Sync,
+            Batch("other", DEFAULT, 5),
+            DropAndReopen,
+            Batch("other", DEFAULT, 6),
+            Flush,
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn clears_and_drops() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create("other"),
+            Put("other", 1, Buffered),
+            Put(DEFAULT, 1, Buffered),
+            Flush,
+            Put("other", 2, Synced),
+            Clear("other"),
+            Put("other", 3, Buffered),
+            DropAndReopen,
+            Clear(DEFAULT),
+            Put(DEFAULT, 2, Buffered),
+            Drop("other"),
+            Create("other"),
+            Put("other", 4, Synced),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn rotation_of_log_and_memtable() {
+    let mut steps: Vec<Step> = (0..14).map(|at| Large(at % 9)).collect();
+    steps.insert(7, Sync);
+    steps.extend((0..22).map(Large));
+    steps.push(Put(DEFAULT, 30, Durability::Sync));
+    crash_everywhere(&steps, 4, 5);
+}
