@@ -1,0 +1,360 @@
+//! A memtable and compaction policies that the engine does not know, through the public traits: good ones work,
+//! bad ones are named and lose nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+
+use lsm_core::{Cursor, Entry, SEQUENCE_MAX, SequenceNumber, ValueKind};
+use lsm_engine::compaction_policies::{
+    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, RunShape, TreeShape,
+};
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, WriteBatch};
+use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
+
+/// A memtable that is a sorted map of internal keys, and full after a few entries.
+#[derive(Debug, Default)]
+struct SmallMap {
+    created: AtomicUsize,
+}
+
+const ENTRIES_MAX: usize = 16;
+
+/// Sequence numbers descend: their complement ascends.
+type InternalKey = (Vec<u8>, SequenceNumber);
+
+/// Entries are leaked, so that readers can borrow them without a lock; a test has few.
+type Entries = RwLock<BTreeMap<InternalKey, &'static (Vec<u8>, SequenceNumber, ValueKind, Vec<u8>)>>;
+
+#[derive(Default)]
+struct Map(Entries);
+
+struct MapWriter(Arc<Map>);
+
+impl MemtableFactory for SmallMap {
+    fn name(&self) -> &'static str {
+        "small map"
+    }
+
+    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+        self.created.fetch_add(1, Ordering::Relaxed);
+        let map = Arc::new(Map::default());
+        (Box::new(MapWriter(Arc::clone(&map))), map)
+    }
+}
+
+impl MemtableWriter for MapWriter {
+    fn insert(
+        &mut self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> Result<(), Full> {
+        let mut entries = self.0.0.write().unwrap();
+        if entries.len() >= ENTRIES_MAX {
+            return Err(Full);
+        }
+        let entry = Box::leak(Box::new((key.to_vec(), sequence, kind, value.to_vec())));
+        entries.insert((key.to_vec(), SEQUENCE_MAX - sequence), entry);
+        Ok(())
+    }
+}
+
+impl Map {
+    fn first_from(&self, from: &InternalKey) -> Option<InternalKey> {
+        self.0.read().unwrap().range(from.clone()..).next().map(|(key, _)| key.clone())
+    }
+
+    fn at(&self, key: &InternalKey) -> Option<Entry<'static>> {
+        let entry = *self.0.read().unwrap().get(key)?;
+        Some(Entry { key: &entry.0, sequence: entry.1, kind: entry.2, value: &entry.3 })
+    }
+}
+
+impl MemtableReader for Map {
+    fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>> {
+        let found = self.first_from(&(key.to_vec(), SEQUENCE_MAX - sequence))?;
+        self.at(&found).filter(|entry| entry.key == key)
+    }
+
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
+        Box::new(MapCursor { map: self, at: None })
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.entry_count() * 100
+    }
+
+    fn entry_count(&self) -> usize {
+        self.0.read().unwrap().len()
+    }
+}
+
+struct MapCursor {
+    map: Arc<Map>,
+    at: Option<InternalKey>,
+}
+
+impl Cursor for MapCursor {
+    fn first(&mut self) {
+        self.at = self.map.0.read().unwrap().first_key_value().map(|(key, _)| key.clone());
+    }
+
+    fn last(&mut self) {
+        self.at = self.map.0.read().unwrap().last_key_value().map(|(key, _)| key.clone());
+    }
+
+    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.at = self.map.first_from(&(key.to_vec(), SEQUENCE_MAX - sequence));
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
+        let to = (key.to_vec(), SEQUENCE_MAX - sequence);
+        self.at = self.map.0.read().unwrap().range(..=to).next_back().map(|(key, _)| key.clone());
+    }
+
+    fn next(&mut self) {
+        if let Some((key, sequence)) = self.at.take() {
+            self.at = self.map.first_from(&(key, sequence + 1));
+        }
+    }
+
+    fn prev(&mut self) {
+        if let Some(at) = self.at.take() {
+            self.at = self.map.0.read().unwrap().range(..at).next_back().map(|(key, _)| key.clone());
+        }
+    }
+
+    fn entry(&self) -> Option<Entry<'_>> {
+        self.map.at(self.at.as_ref()?)
+    }
+
+    fn error(&self) -> Option<&lsm_core::Error> {
+        None
+    }
+}
+
+/// How [`Eager`] behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Well,
+    Panics,
+    /// Names a table that does not exist.
+    Invents,
+    /// Wants to merge the newest and the oldest run past the one between them.
+    Skips,
+    /// Wants to drop all data, which it may not.
+    Drops,
+}
+
+/// Merges all of level 0 as soon as there are three runs.
+#[derive(Debug)]
+struct Eager {
+    manner: Manner,
+    asked: AtomicBool,
+}
+
+impl Eager {
+    fn new(manner: Manner) -> Arc<Self> {
+        Arc::new(Self { manner, asked: AtomicBool::new(false) })
+    }
+}
+
+impl CompactionPolicy for Eager {
+    fn name(&self) -> &'static str {
+        "eager"
+    }
+
+    fn level_count(&self) -> usize {
+        1
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        let level = shape.levels.first()?;
+        if level.runs.len() < 3 || level.runs.iter().any(RunShape::is_busy) {
+            return None;
+        }
+        self.asked.store(true, Ordering::Relaxed);
+        let mut tables: Vec<u64> = level.tables().map(|table| table.id).collect();
+        match self.manner {
+            Manner::Panics => panic!("the policy of the test has lost its mind"),
+            Manner::Invents => tables.push(999_999),
+            Manner::Skips => {
+                tables.remove(1);
+            }
+            Manner::Well | Manner::Drops => {}
+        }
+        Some(Compaction {
+            inputs: vec![InputLevel { level: 0, tables }],
+            output_level: 0,
+            output_run: OutputRun::NewRun,
+            action: if self.manner == Manner::Drops { Action::Drop } else { Action::Merge },
+            target_table_bytes: u64::MAX,
+            reason: Reason::Level0,
+        })
+    }
+
+    fn debt_bytes(&self, shape: &TreeShape) -> u64 {
+        if shape.levels.first().is_none_or(|level| level.runs.len() < 3) { 0 } else { shape.bytes() }
+    }
+}
+
+struct Machine {
+    fs: SimFs,
+    env: Arc<SimEnv>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let fs = SimFs::new();
+        fs.create_dir(Path::new("/data")).unwrap();
+        Self { fs, env: Arc::new(SimEnv::new(7)) }
+    }
+
+    fn options(&self) -> Options {
+        Options::new()
+            .memory(1 << 20)
+            .memtable_bytes(1 << 20)
+            .vfs(Arc::new(self.fs.clone()))
+            .env(Arc::clone(&self.env) as Arc<dyn Env>)
+    }
+}
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn read(db: &Db) -> Model {
+    db.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
+fn read_backwards(db: &Db) -> Model {
+    db.iter().rev().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
+fn write(db: &Db, model: &mut Model, round: u32) {
+    for number in 0..25_u32 {
+        let key = format!("key{:03}", (number * 7 + round) % 60).into_bytes();
+        if number % 6 == 5 {
+            db.delete(&key).unwrap();
+            model.remove(&key);
+        } else {
+            let value = format!("round {round}, {number}").into_bytes();
+            db.put(&key, &value).unwrap();
+            model.insert(key, value);
+        }
+    }
+    let (from, to) = (format!("key{:03}", round * 5), format!("key{:03}", round * 5 + 3));
+    db.delete_range(&from..&to).unwrap();
+    model.retain(|key, _| **key < *from.as_bytes() || **key >= *to.as_bytes());
+    let mut batch = WriteBatch::new();
+    for number in 0..40_u32 {
+        let (key, value) = (format!("batch{number}").into_bytes(), format!("{round}").into_bytes());
+        batch.put(&key, &value);
+        model.insert(key, value);
+    }
+    db.write(batch).unwrap();
+}
+
+#[test]
+fn the_engine_runs_on_a_memtable_and_a_policy_of_its_user() {
+    let machine = Machine::new();
+    let factory = Arc::new(SmallMap::default());
+    let policy = Eager::new(Manner::Well);
+    let options = || {
+        let keyspace = KeyspaceOptions::new().memtable(Arc::clone(&factory) as Arc<dyn MemtableFactory>);
+        machine.options().keyspace(keyspace.compaction(Arc::clone(&policy) as Arc<dyn CompactionPolicy>))
+    };
+    let mut model = Model::new();
+    for round in 0..6 {
+        let db = options().open("/data/db").unwrap();
+        assert_eq!(read(&db), model, "round {round}");
+        write(&db, &mut model, round);
+        assert_eq!(read(&db), model);
+        let snapshot = db.snapshot().unwrap();
+        db.put("key000", "after the snapshot").unwrap();
+        db.wait_for_compactions().unwrap();
+        assert_eq!(
+            snapshot.get("key000").unwrap().as_deref(),
+            model.get(&b"key000"[..]).map(|value| &**value)
+        );
+        model.insert(b"key000".to_vec(), b"after the snapshot".to_vec());
+        assert_eq!(read(&db), model);
+        assert_eq!(read_backwards(&db), model);
+        assert!(db.metrics().keyspaces[0].levels[0].runs < 3, "the policy was followed");
+        drop(snapshot);
+        if round % 2 == 0 { db.close().unwrap() } else { drop(db) }
+    }
+    assert!(factory.created.load(Ordering::Relaxed) > 20);
+    // What it wrote belongs to no memtable: another one opens it.
+    let db = machine.options().compaction(Eager::new(Manner::Well)).open("/data/db").unwrap();
+    assert_eq!(read(&db), model);
+    drop(db);
+    machine.env.drop_jobs();
+}
+
+/// Three runs make the policy misbehave; a good one then finds everything that was acknowledged.
+fn misbehave(manner: Manner) {
+    let machine = Machine::new();
+    let policy = Eager::new(manner);
+    let db = machine.options().compaction(Arc::clone(&policy) as Arc<dyn CompactionPolicy>).open("/data/db");
+    let db = db.unwrap();
+    let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+    let mut model = Model::new();
+    for round in 0..3 {
+        write(&db, &mut model, round);
+        // The third asks the policy, which may stop the keyspace before the flush has been told of.
+        let flushed = db.flush();
+        assert!(flushed.is_ok() || (manner == Manner::Panics && round == 2), "{flushed:?}");
+        machine.env.run_until_idle();
+    }
+    assert!(policy.asked.load(Ordering::Relaxed));
+    assert_eq!(read(&db), model, "reading goes on");
+    if manner == Manner::Panics {
+        for error in [db.put("key", "refused"), db.wait_for_compactions(), db.compact_range::<&[u8]>(..)] {
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+            assert!(error.to_string().contains("the policy of the test has lost its mind"), "{error}");
+        }
+        let failure = &db.metrics().keyspaces[0].failure;
+        assert!(failure.as_ref().unwrap().contains("lost its mind"), "{failure:?}");
+        other.put("key", "of a keyspace that is not concerned").unwrap();
+    } else {
+        // The pick counts for none: nothing is merged, and nothing stops.
+        db.wait_for_compactions().unwrap();
+        db.put("key", "taken").unwrap();
+        model.insert(b"key".to_vec(), b"taken".to_vec());
+        assert_eq!(db.metrics().keyspaces[0].levels[0].runs, 3);
+        assert_eq!(read(&db), model);
+    }
+    drop((other, db));
+    let db = machine.options().compaction(Eager::new(Manner::Well)).open("/data/db").unwrap();
+    assert_eq!(read(&db), model);
+    db.wait_for_compactions().unwrap();
+    assert_eq!(read(&db), model);
+    db.put("key", "taken again").unwrap();
+    db.close().unwrap();
+    machine.env.drop_jobs();
+}
+
+#[test]
+fn a_policy_that_panics_stops_its_keyspace_and_loses_nothing() {
+    misbehave(Manner::Panics);
+}
+
+#[test]
+fn a_policy_that_names_a_table_that_is_not_there_is_ignored() {
+    misbehave(Manner::Invents);
+}
+
+#[test]
+fn a_policy_that_would_change_the_order_of_versions_is_ignored() {
+    misbehave(Manner::Skips);
+}
+
+#[test]
+fn a_policy_that_wants_to_drop_data_that_it_may_not_is_ignored() {
+    misbehave(Manner::Drops);
+}
