@@ -106,6 +106,7 @@ impl RecordHeader {
 }
 
 /// The length of a payload as a header stores it, if a record of it may begin at `position`.
+#[inline]
 pub(crate) fn payload_length(payload: &[u8], position: u64) -> Result<u32> {
     let bytes = payload.len() as u64;
     if bytes > PAYLOAD_BYTES_MAX {
