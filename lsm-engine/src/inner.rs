@@ -155,7 +155,9 @@ impl WriteSide {
     /// stay for the next open to decide.
     pub(crate) fn discard(&self, inner: &Inner, tables: &[NewTable]) {
         if self.check_going().is_ok() {
-            tables.iter().for_each(|table| inner.janitor.remove_later(table.path.clone()));
+            for table in tables {
+                inner.janitor.remove_later(table.path.clone());
+            }
         }
     }
 

@@ -170,7 +170,7 @@ fn fail_with(fault: Fault, end: End, what: &str) -> Vec<String> {
         // Only some of it is promised; that it opens, always.
         assert!(db.iter().all(|entry| entry.is_ok()), "{what}");
         model = Model::default();
-        for entry in db.iter() {
+        for entry in &db {
             let (key, value) = entry.unwrap();
             model.keys.insert(key.to_vec(), vec![Some(value.to_vec())]);
         }

@@ -1,6 +1,5 @@
 //! Real threads and real files: batches are seen whole, iterators stay as they were, and what was acknowledged to
 //! another process survives the death of this one.
-#![expect(clippy::disallowed_methods, reason = "the tests are about real threads and processes")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -36,7 +35,7 @@ fn batch_of(db: &Db, mirror: &Keyspace, writer: u32, round: u32) -> WriteBatch {
     let mut batch = WriteBatch::new();
     let default = db.default_keyspace();
     for keyspace in [&default, mirror] {
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             batch.delete_range_in(keyspace, format!("writer{writer}/")..format!("writer{writer}0"));
         }
         for number in 0..KEYS {
@@ -120,7 +119,9 @@ fn readers_see_whole_batches_while_everything_else_goes_on() {
         let results: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         // Before any panic goes on: the others would never end.
         writing.store(false, Ordering::Relaxed);
-        results.into_iter().for_each(|result| result.unwrap());
+        for result in results {
+            result.unwrap();
+        }
     });
     let last: BTreeMap<_, _> =
         (0..WRITERS).map(|writer| (format!("writer{writer}").into_bytes(), value(ROUNDS - 1))).collect();
