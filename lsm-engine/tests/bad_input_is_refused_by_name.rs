@@ -266,6 +266,10 @@ fn files_that_are_too_short_are_noticed() {
         for (name, bytes) in whole.iter().filter(|(name, _)| holds_data(name)) {
             let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
             for length in [0, 1, used / 3, used / 2, used.saturating_sub(1)] {
+                // A log without any header looks like one that a power cut took before its first sync.
+                if kind(name) == "wal" && length < 128 && !clean {
+                    continue;
+                }
                 fs::write(root.path().join(name), &bytes[..length]).unwrap();
                 let what = format!("{name} cut to {length} of {used} bytes, clean: {clean}");
                 check_damaged(root.path(), name, &expected, &what);
