@@ -46,7 +46,7 @@ impl BPlusCursor {
         if let Some(descent) = self.tree.descend(target) {
             let leaf = self.tree.arena.node(descent.leaf);
             self.prefix = leaf.prefix();
-            leaf.copy_sorted(&self.tree.arena, &mut self.rows);
+            leaf.copy_sorted::<true>(&self.tree.arena, &mut self.rows);
             (self.low, self.high) = (descent.low, descent.high);
         }
     }

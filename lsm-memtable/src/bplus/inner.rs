@@ -1,12 +1,12 @@
 //! Inner nodes: up to 63 children and the keys that separate them, in order, changed in place under a version.
 //!
 //! ```text
-//! inner    := version u32, count u32, prefix (bytes u32, guess u32),
-//!             heads [u64; 63], separators [u32; 63], children [u32; 63]
+//! inner    := heads [u64; 63], version u32, count u32, prefix (bytes u32, guess u32),
+//!             separators [u32; 63], children [u32; 63]
 //! ```
 //!
 //! Child `i` holds the keys from separator `i`, inclusive, to separator `i + 1`, exclusive; separator 0 does not
-//! exist. The version is odd while the writer changes the node. A reader notes the version, reads what it needs,
+//! exist; unused heads are all ones. The version is odd while the writer changes the node. A reader notes the version, reads what it needs,
 //! and looks at the version again: if that was odd or has changed, what it read may be torn, and it starts anew.
 //! All that a torn read can yield is a wrong child, never a bad reference: each slot holds at any time either
 //! nothing or a reference that was stored whole.
@@ -26,6 +26,12 @@ pub(super) const INNER_SLOTS: usize = if cfg!(loom) { 3 } else { 63 };
 /// A child, which is an inner node or a leaf.
 pub(super) type Child = Either<Inner, Leaf>;
 
+/// Fills the heads that no child has, so that a search need not know how many there are.
+const UNUSED_HEAD: u64 = u64::MAX;
+
+/// Heads in a cache line.
+const HEADS_PER_LINE: usize = 8;
+
 /// What a descent looks for.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
@@ -41,11 +47,12 @@ pub(super) enum Target<'a> {
 
 #[repr(C, align(64))]
 pub(super) struct Inner {
+    /// First, so that eight of them share a cache line.
+    heads: [AtomicU64; INNER_SLOTS],
     version: AtomicU32,
     count: AtomicU32,
     prefix_bytes: AtomicU32,
     prefix_guess: AtomicRef<Record>,
-    heads: [AtomicU64; INNER_SLOTS],
     separators: [AtomicRef<Record>; INNER_SLOTS],
     children: [AtomicEither<Inner, Leaf>; INNER_SLOTS],
 }
@@ -66,7 +73,7 @@ impl Inner {
             count: AtomicU32::new(slots.len() as u32),
             prefix_bytes: AtomicU32::new(prefix.bytes),
             prefix_guess: AtomicRef::new(prefix.guess),
-            heads: std::array::from_fn(|i| AtomicU64::new(slot(i).map_or(0, |slot| slot.head))),
+            heads: std::array::from_fn(|i| AtomicU64::new(slot(i).map_or(UNUSED_HEAD, |slot| slot.head))),
             separators: std::array::from_fn(|i| AtomicRef::new(slot(i).and_then(|slot| slot.separator))),
             children: std::array::from_fn(|i| AtomicEither::new(slot(i).and_then(|slot| slot.child))),
         }
@@ -139,16 +146,14 @@ impl Inner {
             KeyOrder::Greater => return count.checked_sub(1),
         }
         let head = head(key, prefix.bytes as usize);
-        let mut before = 0;
-        let mut size = count;
-        while size > 1 {
-            let half = size / 2;
-            // Slot 0 counts as smaller than everything.
-            if self.heads[before + half].load(Ordering::Relaxed) < head {
-                before += half;
-            }
-            size -= half;
-        }
+        // One head of each line, then the heads of one line: loads that do not wait for one another, and no branch
+        // that could be mispredicted. Slot 0 counts as smaller than everything.
+        let is_smaller =
+            |slot: usize| self.heads.get(slot).is_some_and(|other| other.load(Ordering::Relaxed) < head);
+        let count_smaller =
+            |first: usize, step: usize| (1..HEADS_PER_LINE).filter(|i| is_smaller(first + i * step)).count();
+        let mut before = HEADS_PER_LINE * count_smaller(0, HEADS_PER_LINE);
+        before += count_smaller(before, 1);
         let is_tie = |&index: &usize| self.heads[index].load(Ordering::Relaxed) == head;
         let mut ties = (before + 1..count).take_while(is_tie).count();
         // Among equal heads, the keys decide.
@@ -271,6 +276,9 @@ impl Inner {
             self.heads[index].store(slot.head, Ordering::Relaxed);
             self.separators[index].store(slot.separator);
             self.children[index].store(slot.child);
+        }
+        for unused in self.heads.iter().skip(slots.len()) {
+            unused.store(UNUSED_HEAD, Ordering::Relaxed);
         }
         self.count.store(slots.len() as u32, Ordering::Relaxed);
     }

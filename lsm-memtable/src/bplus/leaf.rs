@@ -30,6 +30,9 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
+    /// What a search reads for sure; of the heads it needs one or none.
+    pub(super) const BYTES_TO_FIND: usize = std::mem::offset_of!(Self, heads);
+
     /// A leaf with these keys, whose heads are taken after this prefix.
     pub(super) fn new(prefix: Prefix, rows: &[Row]) -> Self {
         let mut marks = [0; MARK_WORDS];
@@ -104,14 +107,16 @@ impl Leaf {
         self.records[0].load()
     }
 
-    /// Copies the keys in order into `rows`, which is cleared before.
-    pub(super) fn copy_sorted(&self, arena: &Arena, rows: &mut Vec<Row>) {
+    /// Copies the keys in order into `rows`, which is cleared before. With `PREFETCH` the records are asked for,
+    /// for callers that are going to read them, in another order; sorting gives them time to arrive.
+    pub(super) fn copy_sorted<const PREFETCH: bool>(&self, arena: &Arena, rows: &mut Vec<Row>) {
         let count = self.count.load(Ordering::Acquire) as usize;
         rows.clear();
         for slot in 0..count.min(LEAF_SLOTS) {
             let Some(record) = self.records[slot].load() else { break };
-            // The caller is going to read the records, in another order.
-            arena.prefetch(record, 0);
+            if PREFETCH {
+                arena.prefetch(record, 0);
+            }
             let mark =
                 self.marks[slot / MARKS_PER_WORD].load(Ordering::Relaxed) >> (slot % MARKS_PER_WORD * 8);
             rows.push(Row { head: self.heads[slot].load(Ordering::Relaxed), record, mark: mark as u8 });

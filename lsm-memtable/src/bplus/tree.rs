@@ -71,7 +71,7 @@ impl Tree {
             high = inner.separator(index + 1).or(high);
             match child {
                 Either::B(leaf) => {
-                    self.prefetch_leaf(leaf);
+                    self.prefetch_leaf(leaf, Leaf::BYTES_TO_FIND);
                     return if inner.validate(version) {
                         Ok(Some(Descent { leaf, low, high }))
                     } else {
@@ -90,10 +90,10 @@ impl Tree {
         }
     }
 
-    /// Leaves are where cache misses are; all lines of one are fetched at the price of one.
+    /// Leaves are where cache misses are; several lines of one are fetched at the price of one.
     #[inline]
-    pub(super) fn prefetch_leaf(&self, leaf: Ref<Leaf>) {
-        for line in 0..size_of::<Leaf>() / 64 {
+    pub(super) fn prefetch_leaf(&self, leaf: Ref<Leaf>, bytes: usize) {
+        for line in 0..bytes.div_ceil(64) {
             self.arena.prefetch(leaf, line * 64);
         }
     }

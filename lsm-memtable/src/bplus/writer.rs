@@ -201,7 +201,7 @@ impl Writer {
                     let index = node.find(&tree.arena, Target::At(key))?;
                     child = node.child(index)?;
                     if let Either::B(leaf) = child {
-                        tree.prefetch_leaf(leaf);
+                        tree.prefetch_leaf(leaf, size_of::<Leaf>());
                     }
                     self.path.push(inner, index);
                 }
@@ -215,7 +215,7 @@ impl Writer {
         let leaf = arena.node(old);
         let prefix = leaf.prefix().shortened(arena, arena.record(record).key());
         let mut rows = Vec::with_capacity(LEAF_SLOTS + 1);
-        leaf.copy_sorted(arena, &mut rows);
+        leaf.copy_sorted::<false>(arena, &mut rows);
         for row in &mut rows {
             *row = Row::new(arena, row.record, prefix.bytes);
         }
@@ -231,7 +231,7 @@ impl Writer {
         let key = arena.record(record).key();
         let mut prefix = leaf.prefix();
         let mut rows = Vec::with_capacity(LEAF_SLOTS + 1);
-        leaf.copy_sorted(arena, &mut rows);
+        leaf.copy_sorted::<false>(arena, &mut rows);
         let largest = rows.last().map(|row| row.record);
         if largest.is_some_and(|largest| arena.record(largest).key() < key) {
             // An ascending run: the full leaf stays, and the run goes on in an empty one.
