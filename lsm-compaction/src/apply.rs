@@ -43,10 +43,12 @@ impl TreeShape {
             level.runs.push(RunShape { tables: outputs });
             return;
         };
-        let contiguous = outputs
-            .first()
-            .map_or(0, |first| run.tables.partition_point(|table| by_key(table, first).is_lt()));
-        run.tables.splice(contiguous..contiguous, outputs);
-        run.tables.sort_by(by_key);
+        let Some((first, last)) = outputs.first().zip(outputs.last()) else { return };
+        let place = run.tables.partition_point(|table| by_key(table, first).is_lt());
+        let together = run.tables.get(place).is_none_or(|table| by_key(last, table).is_lt());
+        run.tables.splice(place..place, outputs);
+        if !together {
+            run.tables.sort_by(by_key);
+        }
     }
 }

@@ -178,31 +178,49 @@ impl Compaction {
     /// Holds until the compaction is committed, whatever else is committed meanwhile: data that is older than an
     /// input can neither come into being nor be moved by a valid compaction.
     pub fn is_bottommost(&self, shape: &TreeShape) -> bool {
-        self.tables_older_than_output(shape).is_empty()
+        let inputs = self.locate(shape);
+        self.older_than(shape, &inputs, |_| true)
     }
 
     /// The tables, inputs aside, that stay older than the outputs and overlap an input: a tombstone may be
     /// dropped where none of them has a key it deletes. By ascending id.
     pub fn tables_older_than_output<'s>(&self, shape: &'s TreeShape) -> Vec<&'s Arc<TableShape>> {
         let inputs = self.locate(shape);
+        let mut older: Vec<&Arc<TableShape>> = Vec::new();
+        self.older_than(shape, &inputs, |table| {
+            older.push(table);
+            false
+        });
+        older.sort_by_key(|table| table.id);
+        older.dedup_by_key(|table| table.id);
+        older
+    }
+
+    /// Shows `stop` the tables that stay older than the outputs and overlap an input, some more than once, until
+    /// it returns true. Returns whether it never did.
+    fn older_than<'s>(
+        &self,
+        shape: &'s TreeShape,
+        inputs: &[Located<'s>],
+        mut stop: impl FnMut(&'s Arc<TableShape>) -> bool,
+    ) -> bool {
         let mut ids: Vec<u64> = inputs.iter().map(|input| input.table.id).collect();
         ids.sort_unstable();
-        let position = self.output_position(shape, &inputs);
-        let mut older: Vec<&Arc<TableShape>> = Vec::new();
+        let position = self.output_position(shape, inputs);
         for (level, level_shape) in shape.levels.iter().enumerate().skip(self.output_level) {
             let newest = if level == self.output_level { position } else { 0 };
             for (run, run_shape) in level_shape.runs.iter().enumerate().skip(newest) {
                 // Tables of one run share no key, even where they touch.
                 for input in inputs.iter().filter(|input| (input.level, input.run) != (level, run)) {
                     let range = run_shape.overlapping(&input.table.smallest, &input.table.largest);
-                    let tables = run_shape.tables[range].iter();
-                    older.extend(tables.filter(|table| ids.binary_search(&table.id).is_err()));
+                    let mut tables = run_shape.tables[range].iter();
+                    if tables.any(|table| ids.binary_search(&table.id).is_err() && stop(table)) {
+                        return false;
+                    }
                 }
             }
         }
-        older.sort_by_key(|table| table.id);
-        older.dedup_by_key(|table| table.id);
-        older
+        true
     }
 
     /// The tables of the first level below the outputs that holds any in their key range, by key. Outputs that

@@ -33,6 +33,7 @@ fn policies() -> Vec<Box<dyn CompactionPolicy>> {
             runs_max: 3,
             last_fanout: 2,
             target_table_bytes: TABLE_BYTES,
+            compaction_bytes_max: 40,
             tombstone_age_micros_max: 5_000_000,
         })),
         Box::new(SizeTiered::new(SizeTieredOptions {

@@ -1,10 +1,12 @@
 use super::{
     CompactionPolicy, TombstoneBounds, accepted, consolidate, ids, move_to_the_bottom, output_of_runs,
-    rewrite_oldest_run,
+    overlaps, rewrite_oldest_run,
 };
 use crate::sink::Sink;
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
+use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape};
 use lsm_core::Slice;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Tiers above one leveled last level (Dayan and Idreos, SIGMOD 2018): nearly as few rewrites as size-tiered, and
 /// nearly as little garbage as leveled, because most data is in the one run of the last level.
@@ -31,8 +33,11 @@ pub struct LazyLeveledOptions {
     pub runs_max: usize,
     /// How many times larger the last level is than the lowest tier, about. Default 4.
     pub last_fanout: u64,
-    /// Size of a table. Default 64 MiB.
+    /// Size of a table of the last level; those of the tiers are a quarter of it. Default 64 MiB.
     pub target_table_bytes: u64,
+    /// A compaction into the last level takes no further table once its inputs have reached this size. Default
+    /// 1600 MiB.
+    pub compaction_bytes_max: u64,
     /// Age at which a tombstone is sent to the next level, again and again down to the last, in microseconds.
     /// Default 7 days.
     pub tombstone_age_micros_max: u64,
@@ -47,10 +52,14 @@ impl Default for LazyLeveledOptions {
             runs_max: 8,
             last_fanout: 4,
             target_table_bytes: 64 << 20,
+            compaction_bytes_max: 1600 << 20,
             tombstone_age_micros_max: 7 * 24 * 3600 * 1_000_000,
         }
     }
 }
+
+/// So many times smaller the tables of the tiers are than those of the last level.
+const TIER_TABLES: u64 = 4;
 
 /// Which levels are in use.
 struct Tiers {
@@ -141,7 +150,9 @@ impl LazyLeveled {
         let free = runs.iter().rev().take_while(|run| !run.is_busy()).count();
         let tables = ids(runs[runs.len() - free..].iter().flat_map(|run| &run.tables));
         let inputs = vec![InputLevel { level, tables }];
-        output_of_runs(shape, inputs, output_level, self.options.target_table_bytes, reason)
+        // Small tables, since a piece can take only those that lie in it.
+        let target_table_bytes = (self.options.target_table_bytes / TIER_TABLES).max(1);
+        output_of_runs(shape, inputs, output_level, target_table_bytes, reason)
     }
 
     fn pick_level_zero(&self, shape: &TreeShape, tiers: &Tiers, reason: Reason) -> Option<Compaction> {
@@ -172,43 +183,60 @@ impl LazyLeveled {
         let (oldest, newer) = shape.levels[level].runs.split_last()?;
         let empty = RunShape::default();
         let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
+        // What each table of the oldest run meets: bytes of the tier, and bytes below.
+        let mut tier_bytes: Vec<u64> = oldest.tables.iter().map(|table| table.bytes).collect();
+        let mut below_bytes = vec![0; tier_bytes.len()];
+        let sum = |tables: &[Arc<TableShape>]| tables.iter().map(|table| table.bytes).sum::<u64>();
+        for run in newer {
+            for (bytes, met) in tier_bytes.iter_mut().zip(overlaps(oldest, run)) {
+                *bytes += sum(&run.tables[met]);
+            }
+        }
+        for (bytes, met) in below_bytes.iter_mut().zip(overlaps(oldest, below)) {
+            *bytes = sum(&below.tables[met]);
+        }
         let mut candidates: Vec<(u128, u64, usize)> = Vec::new();
         for (index, table) in oldest.tables.iter().enumerate().filter(|(_, table)| !table.busy) {
-            let bytes_in = |run: &RunShape| -> u64 {
-                let range = run.overlapping(&table.smallest, &table.largest);
-                run.tables[range].iter().map(|table| table.bytes).sum()
-            };
-            let bytes = table.bytes + newer.iter().map(bytes_in).sum::<u64>();
-            let ratio = (u128::from(bytes_in(below)) << 32) / u128::from(bytes.max(1));
+            let ratio = (u128::from(below_bytes[index]) << 32) / u128::from(tier_bytes[index].max(1));
             candidates.push((ratio, table.id, index));
         }
         candidates.sort_unstable();
         candidates.into_iter().find_map(|(_, _, index)| self.piece(shape, level, index))
     }
 
-    /// The table at `index` of the oldest run of the lowest tier, with what newer runs hold between the bounds of
-    /// what it meets below.
+    /// The table at `index` of the oldest run of the lowest tier and its neighbours, with what the tier holds of
+    /// the keys of what they meet below.
     fn piece(&self, shape: &TreeShape, level: usize, index: usize) -> Option<Compaction> {
         let runs = &shape.levels[level].runs;
         let (oldest, newer) = runs.split_last()?;
-        let seed = &oldest.tables[index];
-        let below = shape.levels[level + 1].runs.first();
-        let met = below.map_or(&[][..], |run| &run.tables[run.overlapping(&seed.smallest, &seed.largest)]);
-        let (smallest, largest) = super::bounds_of(met.iter().chain([seed]))?;
-        let within = |table: &crate::TableShape| table.smallest >= *smallest && table.largest <= *largest;
-        let mut tables = vec![seed.id];
-        // From old to new, a table comes along if it lies in the piece and passes nothing that stays; below, what
-        // only touches the piece stays.
-        let mut passed: Vec<(&Slice, &Slice)> = below.map_or_else(Vec::new, |run| {
-            let near = run.tables[run.overlapping(smallest, largest)].iter();
-            let stays = near.filter(|table| met.iter().all(|other| other.id != table.id));
-            stays.map(|table| (&table.smallest, &table.largest)).collect()
-        });
+        let empty = RunShape::default();
+        let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
+        let seeds = self.seeds(oldest, below, index);
+        let seeds = &oldest.tables[seeds];
+        let (smallest, largest) = super::bounds_of(seeds)?;
+        let place = below.overlapping(smallest, largest);
+        let met = &below.tables[place.clone()];
+        let (smallest, largest) = super::bounds_of(met.iter().chain(seeds))?;
+        // A piece may fill the gaps beside what it meets, but not reach the tables beyond.
+        let before = place.start.checked_sub(1).map(|index| &below.tables[index].largest);
+        let after = below.tables.get(place.end).map(|table| &table.smallest);
+        let within = |table: &TableShape| {
+            before.is_none_or(|key| table.smallest > *key) && after.is_none_or(|key| table.largest < *key)
+        };
+        let mut tables = ids(seeds);
+        // From old to new, a table comes along if it lies in the piece and passes nothing that stays.
+        let mut passed: Vec<(&Slice, &Slice)> = Vec::new();
         for run in std::iter::once(oldest).chain(newer.iter().rev()) {
             let mut stay = Vec::new();
-            for table in run.tables[run.overlapping(smallest, largest)].iter().filter(|t| t.id != seed.id) {
+            let first = run.tables.partition_point(|table| before.is_some_and(|key| table.largest < *key));
+            let end = run.tables.partition_point(|table| after.is_none_or(|key| table.smallest <= *key));
+            for table in run.tables.get(first..end).unwrap_or_default() {
+                if seeds.iter().any(|seed| seed.id == table.id) {
+                    continue;
+                }
+                let met = table.overlaps(smallest, largest);
                 let free = passed.iter().all(|(smallest, largest)| !table.overlaps(smallest, largest));
-                if free && !table.busy && within(table) {
+                if met && free && !table.busy && within(table) {
                     tables.push(table.id);
                 } else {
                     stay.push((&table.smallest, &table.largest));
@@ -229,8 +257,37 @@ impl LazyLeveled {
             target_table_bytes: self.options.target_table_bytes,
             reason: Reason::LevelBytes,
         };
-        let action = if alone && !seed.has_tombstones() { Action::Move } else { Action::Merge };
+        let elides = seeds.iter().any(|seed| seed.has_tombstones());
+        let action = if alone && !elides { Action::Move } else { Action::Merge };
         accepted(shape, Compaction { action, ..merge })
+    }
+
+    /// Positions of the table at `index` and of those beside it that a piece has room for. The wider the piece,
+    /// the less of the newer runs reaches across its ends and has to stay.
+    fn seeds(&self, oldest: &RunShape, below: &RunShape, index: usize) -> Range<usize> {
+        let bytes = |range: &Range<usize>| -> Option<u64> {
+            let seeds = &oldest.tables[range.clone()];
+            let met = below.overlapping(&seeds.first()?.smallest, &seeds.last()?.largest);
+            let tables = seeds.iter().chain(&below.tables[met.clone()]);
+            (!met.is_empty()).then(|| tables.map(|table| table.bytes).sum())
+        };
+        let fits = |range: &Range<usize>| {
+            bytes(range).is_some_and(|bytes| bytes <= self.options.compaction_bytes_max)
+        };
+        let mut seeds = index..index + 1;
+        loop {
+            let left = seeds.start.saturating_sub(1)..seeds.end;
+            let right = seeds.start..(seeds.end + 1).min(oldest.tables.len());
+            let wider = [right, left].into_iter().find(|wider| {
+                wider.len() > seeds.len()
+                    && oldest.tables[wider.clone()].iter().all(|table| !table.busy)
+                    && fits(wider)
+            });
+            match wider {
+                Some(wider) => seeds = wider,
+                None => return seeds,
+            }
+        }
     }
 
     fn pick_tombstones(&self, shape: &TreeShape, tiers: &Tiers) -> Option<Compaction> {
@@ -238,7 +295,7 @@ impl LazyLeveled {
             TombstoneBounds { age_micros_max: self.options.tombstone_age_micros_max, percent_max: u64::MAX };
         for level in 0..tiers.last {
             for (first_run, run) in shape.levels[level].runs.iter().enumerate() {
-                let aged = |table: &&std::sync::Arc<crate::TableShape>| bounds.aged(table, shape.now_micros);
+                let aged = |table: &&Arc<TableShape>| bounds.aged(table, shape.now_micros);
                 let Some(table) = run.tables.iter().find(aged) else { continue };
                 let pick = match level {
                     0 => self.pick_level_zero(shape, tiers, Reason::TombstoneAge),

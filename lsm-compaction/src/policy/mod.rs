@@ -13,6 +13,7 @@ pub use size_tiered::{SizeTiered, SizeTieredOptions};
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape, validate};
 use lsm_core::Slice;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Decides what to compact next.
@@ -116,6 +117,17 @@ fn accepted(shape: &TreeShape, compaction: Compaction) -> Option<Compaction> {
 
 fn ids<'s>(tables: impl IntoIterator<Item = &'s Arc<TableShape>>) -> Vec<u64> {
     tables.into_iter().map(|table| table.id).collect()
+}
+
+/// For each table of `run`, in order, the positions of what it overlaps in `other`: one walk over both.
+fn overlaps<'r>(run: &'r RunShape, other: &'r RunShape) -> impl Iterator<Item = Range<usize>> {
+    let (mut start, mut end) = (0, 0);
+    run.tables.iter().map(move |table| {
+        start += other.tables[start..].iter().take_while(|other| other.largest < table.smallest).count();
+        end = end.max(start);
+        end += other.tables[end..].iter().take_while(|other| other.smallest <= table.largest).count();
+        start..end
+    })
 }
 
 /// Smallest and largest key bound of some tables.

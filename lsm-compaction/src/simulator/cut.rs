@@ -63,7 +63,8 @@ pub(super) fn cut(
                 tables.push(coalesce(std::mem::take(&mut table)));
                 table_bytes = 0.0;
             }
-            let next_bound = bounds.clone().find(|bound| *bound > rest.start && *bound < rest.end);
+            let next_bound =
+                bounds.clone().find(|bound| *bound > rest.start).filter(|bound| *bound < rest.end);
             let mut end = next_bound.unwrap_or(rest.end);
             let bytes = bytes_of(&rest, population, workload);
             let room = target - table_bytes;

@@ -133,8 +133,8 @@ impl Tree {
         let left = keys * (1.0 - self.population.inserted);
         let mut fresh = writes * (1.0 - self.workload.delete_share - self.workload.overwrite_share);
         if self.population.inserted == 0.0 {
-            // There is nothing to overwrite or delete yet.
-            fresh = writes;
+            // There must be something to overwrite or delete.
+            fresh = fresh.max(1.0);
         }
         fresh = fresh.min(left);
         let drawn = writes - fresh;
@@ -159,14 +159,20 @@ impl Tree {
         self.put_to += puts;
         let deletes = (writes * self.workload.delete_share).min(self.put_to - self.deleted_to);
         let delete_from = self.deleted_to;
-        self.deleted_to += deletes;
-        // Overwritten keys are no longer there to be deleted a second time.
-        self.deleted_to = self.deleted_to.max(self.put_to - keys);
+        // What was put a second time is deleted in its new place.
+        self.deleted_to = (self.deleted_to + deletes).max(self.put_to - keys);
+        let mut writes = [(delete_from, deletes, 1.0), (put_from, puts, 0.0)];
+        if put_from - delete_from > keys / 2.0 {
+            // Deletes so far behind are of keys that are about to be put again.
+            writes.swap(0, 1);
+        }
         let mut runs = Vec::new();
-        for (from, count, dead_share) in [(delete_from, deletes, 1.0), (put_from, puts, 0.0)] {
+        for (from, count, dead_share) in writes {
             let count = count.min(keys);
-            let start = (from / keys).fract();
-            let end = start + count / keys;
+            // The same arithmetic at the end of one interval and the start of the next, so that they touch.
+            let rounds = (from / keys).floor();
+            let start = from / keys - rounds;
+            let end = (from + count) / keys - rounds;
             let mut run = Vec::new();
             for (start, end) in [(0.0, end - 1.0), (start, end.min(1.0))] {
                 if end > start {
@@ -235,8 +241,9 @@ impl Tree {
     ) -> Vec<Arc<TableShape>> {
         let bottommost = compaction.is_bottommost(&self.shape);
         let level_bytes = self.shape.levels[compaction.output_level].bytes();
+        let input_bytes: u64 = inputs.iter().map(|(_, table)| table.bytes).sum();
         let target = compaction.target_table_bytes;
-        let coarse = level_bytes.max(compaction.input_bytes(&self.shape)) / target.max(1) > CELLS as u64;
+        let coarse = level_bytes.max(input_bytes) / target.max(1) > CELLS as u64;
         let below: Vec<f64> = if coarse {
             (1..CELLS).map(|cell| cell as f64 / CELLS as f64).collect()
         } else {

@@ -74,23 +74,33 @@ impl Tree {
             versions.dedup_by_key(|version| version.key);
         }
         self.flushed_bytes += versions.len() as u64;
-        let tables = self.write(&versions, table_bytes, None);
+        let tables = self.write(&versions, table_bytes, &[], None);
         if !tables.is_empty() {
             self.shape.levels[0].runs.insert(0, RunShape { tables });
         }
     }
 
-    /// Cuts versions into tables between user keys. One entry is one byte.
-    fn write(&mut self, versions: &[Version], table_bytes: u64, oldest: Option<u64>) -> Vec<Arc<TableShape>> {
+    /// Cuts versions into tables between user keys, at `bounds` if they are half full. One entry is one byte.
+    fn write(
+        &mut self,
+        versions: &[Version],
+        table_bytes: u64,
+        bounds: &[Slice],
+        oldest: Option<u64>,
+    ) -> Vec<Arc<TableShape>> {
         let mut groups: Vec<Vec<Version>> = Vec::new();
         for &version in versions {
-            match groups.last_mut() {
-                Some(group)
-                    if (group.len() as u64) < table_bytes || group.last().unwrap().key == version.key =>
-                {
-                    group.push(version);
-                }
-                _ => groups.push(vec![version]),
+            let fits = groups.last().is_some_and(|group| {
+                let same_key = group.last().unwrap().key == version.key;
+                let half = group.len() as u64 >= table_bytes.div_ceil(2);
+                let between = |bound: &Slice| *bound > key(group[0].key) && *bound <= key(version.key);
+                let passed =
+                    bounds.iter().any(|bound| between(bound) && *bound > key(group.last().unwrap().key));
+                same_key || (group.len() as u64) < table_bytes && !(half && passed)
+            });
+            match groups.last_mut().filter(|_| fits) {
+                Some(group) => group.push(version),
+                None => groups.push(vec![version]),
             }
         }
         let firsts: Vec<u16> = groups.iter().skip(1).map(|group| group[0].key).collect();
@@ -147,6 +157,8 @@ impl Tree {
         let position = self.shape.running.iter().position(|other| *other == running).unwrap();
         self.shape.running.remove(position);
         let inputs = named(&compaction);
+        let bounds: Vec<Slice> =
+            compaction.tables_below(&self.shape).iter().map(|table| table.smallest.clone()).collect();
         let is_input = |level: usize, table: &TableShape| inputs.contains(&(level, table.id));
         let output_level = compaction.output_level;
         let place = match compaction.action {
@@ -183,7 +195,7 @@ impl Tree {
                 }
                 removed
             }
-            Action::Merge => self.merge(&removed, bottommost, compaction.target_table_bytes),
+            Action::Merge => self.merge(&removed, bottommost, compaction.target_table_bytes, &bounds),
         };
         let runs = self.shape.levels.get_mut(output_level).map(|level| &mut level.runs);
         if let Some(runs) = runs.filter(|_| !outputs.is_empty()) {
@@ -205,7 +217,13 @@ impl Tree {
         }
     }
 
-    fn merge(&mut self, inputs: &[Arc<TableShape>], bottommost: bool, bytes: u64) -> Vec<Arc<TableShape>> {
+    fn merge(
+        &mut self,
+        inputs: &[Arc<TableShape>],
+        bottommost: bool,
+        bytes: u64,
+        bounds: &[Slice],
+    ) -> Vec<Arc<TableShape>> {
         let oldest = inputs.iter().filter(|table| table.has_tombstones());
         let oldest = oldest.filter_map(|table| table.oldest_tombstone_micros).min();
         let mut versions: Vec<Version> =
@@ -217,7 +235,7 @@ impl Tree {
                 versions.retain(|version| !version.delete);
             }
         }
-        self.write(&versions, bytes, oldest)
+        self.write(&versions, bytes, bounds, oldest)
     }
 
     /// Picks and carries out until the policy has nothing more to do; returns how many compactions that took.

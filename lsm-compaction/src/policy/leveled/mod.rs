@@ -3,9 +3,10 @@ mod targets;
 
 use self::targets::Targets;
 use super::{
-    CompactionPolicy, TombstoneBounds, accepted, bounds_of, consolidate, ids, push_down, rewrite_oldest_run,
+    CompactionPolicy, TombstoneBounds, accepted, bounds_of, consolidate, ids, overlaps, push_down,
+    rewrite_oldest_run,
 };
-use crate::{Compaction, InputLevel, OutputRun, Reason, TreeShape};
+use crate::{Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
 
 /// One run per level, each level a fixed factor larger than the one above: the policy that reads least and keeps
 /// the least garbage, at the price of rewriting most.
@@ -93,17 +94,15 @@ impl Leveled {
     /// Sends the tables of `level` that overlap least down, as long as the level is over its target.
     fn pick_level(&self, shape: &TreeShape, level: usize, excess: u64) -> Option<Compaction> {
         let run = shape.levels[level].runs.first()?;
-        let below = shape.levels[level + 1].runs.first();
+        let empty = RunShape::default();
+        let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
         let mut candidates: Vec<(u128, u64, usize)> = Vec::new();
-        for (index, table) in run.tables.iter().enumerate().filter(|(_, table)| !table.busy) {
-            let mut overlap_bytes = 0;
-            if let Some(below) = below {
-                let range = below.overlapping(&table.smallest, &table.largest);
-                if below.tables[range.clone()].iter().any(|table| table.busy) {
-                    continue;
-                }
-                overlap_bytes = below.tables[range].iter().map(|table| table.bytes).sum();
+        for ((index, table), met) in run.tables.iter().enumerate().zip(overlaps(run, below)) {
+            let met = &below.tables[met];
+            if table.busy || met.iter().any(|table| table.busy) {
+                continue;
             }
+            let overlap_bytes: u64 = met.iter().map(|table| table.bytes).sum();
             // Overlap per byte in 2^-32; among equals the oldest file goes first, which makes the picks go round.
             let ratio = (u128::from(overlap_bytes) << 32) / u128::from(table.bytes.max(1));
             candidates.push((ratio, table.id, index));
