@@ -264,6 +264,10 @@ fn files_that_are_too_short_are_noticed() {
         let expected = make(root.path(), clean);
         let whole = files(root.path());
         for (name, bytes) in whole.iter().filter(|(name, _)| holds_data(name)) {
+            // Where a log that was not closed ends, only the log knows: a shorter one looks like an earlier power cut.
+            if kind(name) == "wal" && !clean {
+                continue;
+            }
             let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
             for length in [0, 1, used / 3, used / 2, used.saturating_sub(1)] {
                 // A log without any header looks like one that a power cut took before its first sync.
