@@ -31,6 +31,7 @@ impl Inner {
                 name.len()
             )));
         }
+        options.check()?;
         if let Some(tree) = self.tree_named(name) {
             self.configure(&tree, options)?;
             return Ok(tree);

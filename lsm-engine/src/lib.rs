@@ -63,5 +63,7 @@ pub use snapshot::Snapshot;
 
 pub use lsm_compaction as compaction_policies;
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};
-pub use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor};
+pub use lsm_sstable::{
+    BloomFilter, Compression, DelimitedPrefix, FilterPolicy, FixedPrefix, PrefixExtractor,
+};
 pub use lsm_wal::{Durability, RecoveryMode};

@@ -40,6 +40,9 @@ pub struct Options {
 /// Smallest [`Options::memory`] in bytes.
 pub const MEMORY_BYTES_MIN: usize = 1 << 20;
 
+const BLOCK_BYTES_MIN: usize = 256;
+const BLOCK_BYTES_MAX: usize = 1 << 20;
+
 impl Default for Options {
     fn default() -> Self {
         Self::new()
@@ -179,6 +182,7 @@ impl Options {
         if self.memtable_bytes == Some(0) {
             return Err(Error::invalid("Options::memtable_bytes is 0; give the bytes at which to flush"));
         }
+        self.keyspace.check()?;
         if self.read_only && self.error_if_exists {
             return Err(Error::invalid("Options::read_only and Options::error_if_exists exclude each other"));
         }
@@ -280,7 +284,7 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Bytes of a block before compression. 4096 by default.
+    /// Bytes of a block before compression, from 256 bytes to 1 MiB. 4096 by default.
     pub fn block_bytes(mut self, bytes: usize) -> Self {
         self.block_bytes = bytes;
         self
@@ -316,6 +320,17 @@ impl KeyspaceOptions {
     pub fn change_compaction(mut self, change: bool) -> Self {
         self.change_compaction = change;
         self
+    }
+
+    /// Fails for options that no table could be written with.
+    pub(crate) fn check(&self) -> Result<()> {
+        if (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&self.block_bytes) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "KeyspaceOptions::block_bytes is {}; it must be from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}",
+            self.block_bytes
+        )))
     }
 
     /// How tables of the keyspace are opened.

@@ -485,3 +485,20 @@ fn a_closed_database_refuses_and_its_iterators_stay_readable() {
     drop((handle, snapshot, other));
     again.put("a", "the old handles do not matter").unwrap();
 }
+
+#[test]
+fn options_that_no_table_could_be_written_with_are_refused_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    for block_bytes in [0, 255, (1 << 20) + 1] {
+        let keyspace = KeyspaceOptions::new().block_bytes(block_bytes);
+        let opened = options().keyspace(keyspace.clone()).open(&path);
+        assert_refused(opened, ErrorKind::InvalidArgument, "block_bytes");
+        assert!(!path.exists());
+        let other = tempfile::tempdir().unwrap();
+        let db = options().open(other.path()).unwrap();
+        assert_refused(db.keyspace("other", keyspace), ErrorKind::InvalidArgument, "block_bytes");
+        assert_eq!(db.keyspaces(), ["default"]);
+    }
+    assert_refused(options().memory(1000).open(&path), ErrorKind::InvalidArgument, "memory");
+}
