@@ -1,14 +1,14 @@
 //! A data block in memory, ready to be searched.
 //!
 //! ```text
-//! frame := rows:u32  prefix_bytes:u32  base:u64  record_bytes:u64  offset_width:u8  width:u8  shift:u8  zero:[u8; 5]
-//!          prefix  head*rows  offset*(rows+1)  record*rows  column  zero:[u8; 8]
+//! frame := rows:u32  prefix_bytes:u32  base:u64  offset_width:u8  width:u8  shift:u8  zero:[u8; 5]
+//!          prefix  head*rows  offset*(rows+1)  column  record*rows  zero:[u8; 8]
 //! head   := the four key bytes after the common prefix, as u32; a shorter key is padded with zeros
-//! offset := where the row's record starts among the records, `offset_width` bytes; the last is record_bytes
+//! offset := where the row's record starts among the records, `offset_width` bytes; the last is where they end
 //! ```
 //!
-//! Records and column are those of the file (`header.rs`). A frame is one allocation, so that a search touches
-//! three places: header and heads, the offset, the record. Frames are built by `load` only, which proves every
+//! Records and column are those of the file (`header.rs`). A frame is one allocation with everything small in
+//! front, so that a search touches two places: some adjacent cache lines, and the record. Frames are built by `load` only, which proves every
 //! length in them.
 //!
 //! Four head bytes suffice because the prefix is the block's own: rows with equal heads are rare, and 35 heads
@@ -20,9 +20,9 @@ use lsm_core::coding::Decoder;
 use lsm_core::key::{self, unpack_trailer};
 use lsm_core::{Entry, SequenceNumber};
 
-pub(super) const FRAME_HEADER_BYTES: usize = 32;
+pub(super) const FRAME_HEADER_BYTES: usize = 24;
 
-/// Zeros after the column, so that eight bytes can be read at every number in it.
+/// Zeros at the end, so that eight bytes can be read at every number in the column, whatever follows it.
 pub(super) const FRAME_PADDING_BYTES: usize = 8;
 
 /// Up to this many heads are counted; above, halved first.
@@ -53,9 +53,9 @@ impl Shape {
         };
         let heads_at = FRAME_HEADER_BYTES + header.prefix_bytes;
         let offsets_at = heads_at + 4 * header.rows;
-        let records_at = offsets_at + offset_width * (header.rows + 1);
-        let column_at = records_at.checked_add(record_bytes)?;
-        let frame_bytes = records_at.checked_add(header.raw_bytes)?.checked_add(FRAME_PADDING_BYTES)?;
+        let column_at = offsets_at + offset_width * (header.rows + 1);
+        let records_at = column_at + header.width * header.rows;
+        let frame_bytes = records_at.checked_add(record_bytes)?.checked_add(FRAME_PADDING_BYTES)?;
         let shape = Self {
             rows: header.rows,
             heads_at,
@@ -67,7 +67,8 @@ impl Shape {
             width: header.width,
             shift: if header.mixed { 0 } else { 8 },
         };
-        (isize::try_from(frame_bytes).is_ok()).then_some((shape, frame_bytes))
+        // While a block is loaded its column stands behind the records, too.
+        isize::try_from(frame_bytes.checked_add(header.raw_bytes)?).is_ok().then_some((shape, frame_bytes))
     }
 
     pub(super) fn write(&self, frame: &mut [u8]) {
@@ -75,9 +76,8 @@ impl Shape {
         frame[0..4].copy_from_slice(&(self.rows as u32).to_le_bytes());
         frame[4..8].copy_from_slice(&prefix_bytes.to_le_bytes());
         frame[8..16].copy_from_slice(&self.base.to_le_bytes());
-        frame[16..24].copy_from_slice(&((self.column_at - self.records_at) as u64).to_le_bytes());
         let widths = [self.offset_width as u8, self.width as u8, self.shift as u8, 0, 0, 0, 0, 0];
-        frame[24..32].copy_from_slice(&widths);
+        frame[16..24].copy_from_slice(&widths);
     }
 
     #[inline]
@@ -92,20 +92,21 @@ impl Shape {
         };
         let lengths = word(0);
         let rows = (lengths & 0xffff_ffff) as usize;
-        let offset_width = usize::from(header[24]);
+        let offset_width = usize::from(header[16]);
         let heads_at = FRAME_HEADER_BYTES + (lengths >> 32) as usize;
         let offsets_at = heads_at + 4 * rows;
-        let records_at = offsets_at + offset_width * (rows + 1);
+        let column_at = offsets_at + offset_width * (rows + 1);
+        let width = usize::from(header[17]);
         Self {
             rows,
             heads_at,
             offsets_at,
             offset_width,
-            records_at,
-            column_at: records_at + word(16) as usize,
+            records_at: column_at + width * rows,
+            column_at,
             base: word(8),
-            width: usize::from(header[25]),
-            shift: u32::from(header[26]),
+            width,
+            shift: u32::from(header[18]),
         }
     }
 
@@ -115,8 +116,8 @@ impl Shape {
     }
 
     /// Bytes of records and column.
-    pub(crate) fn raw_bytes(&self) -> usize {
-        self.column_at - self.records_at + self.rows * self.width
+    pub(crate) fn raw_bytes(&self, frame: &[u8]) -> usize {
+        self.offset(frame, self.rows) + self.rows * self.width
     }
 
     #[inline]

@@ -15,18 +15,19 @@ pub(crate) fn load(covered: &[u8], buffer: &mut Vec<u8>) -> Result<usize, String
     let (header, stored) = BlockHeader::decode(covered)?;
     let too_large = || format!("block of {} raw bytes does not fit memory", header.raw_bytes);
     let (shape, frame_bytes) = Shape::plan(&header).ok_or_else(too_large)?;
-    if buffer.len() < frame_bytes {
-        buffer.try_reserve_exact(frame_bytes - buffer.len()).map_err(|_| too_large())?;
-        buffer.resize(frame_bytes, 0);
+    // The column comes behind the records and is moved to the front; the padding takes its place.
+    let column_bytes = header.rows * header.width;
+    let loaded_bytes = frame_bytes + column_bytes;
+    if buffer.len() < loaded_bytes {
+        buffer.try_reserve_exact(loaded_bytes - buffer.len()).map_err(|_| too_large())?;
+        buffer.resize(loaded_bytes, 0);
     }
-    let frame = &mut buffer[..frame_bytes];
-    let (front, stream) = frame.split_at_mut(shape.records_at);
-    let (stream, padding) = stream.split_at_mut(header.raw_bytes);
-    debug_assert_eq!(padding.len(), FRAME_PADDING_BYTES);
-    padding.fill(0);
-    decompress(header.codec, stored, stream)?;
-
-    let (records, column) = stream.split_at(shape.column_at - shape.records_at);
+    let (front, stream) = buffer[..loaded_bytes].split_at_mut(shape.records_at);
+    decompress(header.codec, stored, &mut stream[..header.raw_bytes])?;
+    let (records, behind) = stream.split_at_mut(header.raw_bytes - column_bytes);
+    let (front, column) = front.split_at_mut(shape.column_at);
+    column.copy_from_slice(&behind[..column_bytes]);
+    behind[..FRAME_PADDING_BYTES].fill(0);
     shape.write(front);
     let (prefix, tables) = front[FRAME_HEADER_BYTES..].split_at_mut(header.prefix_bytes);
     let (heads, offsets) = tables.split_at_mut(4 * header.rows);

@@ -138,7 +138,7 @@ impl TableCursor {
             && let Some(cached) = &self.table.cached
             && let Some(frame) = cached.get(block)
         {
-            return Ok(Held::Cached(frame));
+            return Ok(Held::Cached(Arc::clone(&frame)));
         }
         let range = self.table.index.block_range(block);
         if range.start < self.ahead.start || range.end > self.ahead.end {

@@ -9,6 +9,7 @@ use lsm_core::{Result, Slice};
 
 use super::Table;
 use crate::block::{self, Frame};
+use crate::cache::CachedBlock;
 
 /// Longest value that is copied out of its block in any case.
 const COPIED_BYTES_MAX: usize = 2048;
@@ -18,7 +19,9 @@ pub(super) const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// A block in memory for the duration of a call.
 pub(super) enum BorrowedBlock<'a> {
-    Cached(&'a Arc<[u8]>),
+    Cached(CachedBlock<'a>),
+    /// Just entered the cache.
+    Admitted(Arc<[u8]>),
     Scratch(&'a [u8]),
 }
 
@@ -27,6 +30,7 @@ impl BorrowedBlock<'_> {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Cached(frame) => frame,
+            Self::Admitted(frame) => frame,
             Self::Scratch(frame) => frame,
         }
     }
@@ -39,12 +43,15 @@ impl BorrowedBlock<'_> {
     /// The bytes in `range` to keep: copied, or pinned if that saves a long copy and wastes little memory.
     #[inline]
     pub(super) fn slice(&self, range: Range<usize>) -> Slice {
-        match self {
-            Self::Cached(frame) if range.len() > COPIED_BYTES_MAX && range.len() >= frame.len() / 2 => {
-                Slice::pinned(Arc::new(PinnedFrame(Arc::clone(frame))), range)
-            }
-            _ => Slice::copy_from(&self.bytes()[range]),
+        if range.len() > COPIED_BYTES_MAX && range.len() >= self.bytes().len() / 2 {
+            let frame = match self {
+                Self::Cached(frame) => Arc::clone(frame),
+                Self::Admitted(frame) => Arc::clone(frame),
+                Self::Scratch(frame) => return Slice::copy_from(&frame[range]),
+            };
+            return Slice::pinned(Arc::new(PinnedFrame(frame)), range);
         }
+        Slice::copy_from(&self.bytes()[range])
     }
 }
 
@@ -76,7 +83,7 @@ pub(super) fn with_block<R>(
     read: impl FnOnce(BorrowedBlock<'_>) -> Result<R>,
 ) -> Result<R> {
     if let Some(frame) = table.cached.as_ref().and_then(|cached| cached.get(block)) {
-        return read(BorrowedBlock::Cached(&frame));
+        return read(BorrowedBlock::Cached(frame));
     }
     SCRATCH.with(|scratch| {
         // A policy called from `read` could read a table itself; it then gets buffers of its own.
@@ -109,7 +116,7 @@ fn with_missed_block<R>(
     if let Some(cached) = &table.cached
         && let Some(frame) = cached.offer(block, frame)
     {
-        return read(BorrowedBlock::Cached(&frame));
+        return read(BorrowedBlock::Admitted(frame));
     }
     read(BorrowedBlock::Scratch(frame))
 }

@@ -124,7 +124,7 @@ impl<'t> Pass<'t> {
         let frame_bytes = read::decode_block(self.table, offset, &self.buffer[at], &mut frame)?;
         let bytes = &frame[..frame_bytes];
         let view = Frame::new(bytes);
-        self.raw_data_bytes += view.shape().raw_bytes() as u64;
+        self.raw_data_bytes += view.shape().raw_bytes(bytes) as u64;
         for row in 0..view.shape().rows() {
             let entry = view.row(row).entry(bytes);
             let check = entry.ok_or_else(|| "entry of unknown kind".into()).and_then(|entry| {
