@@ -386,4 +386,32 @@ mod tests {
         let empty = Index::decode(&IndexBuilder::default().encode(), 0, 64).unwrap();
         assert_eq!(empty.find(b"x", 1), 0);
     }
+    proptest::proptest! {
+        #[test]
+        fn an_index_that_passes_its_checksum_but_means_nothing_does_no_harm(
+            damage in proptest::collection::vec((0_usize..200, proptest::num::u8::ANY), 0..6),
+            key in proptest::collection::vec(proptest::num::u8::ANY, 0..20),
+        ) {
+            let mut builder = IndexBuilder::default();
+            let keys: Vec<Vec<u8>> = (0..20).map(|n| format!("prefix{n:03}").into_bytes()).collect();
+            for (at, key) in keys.iter().enumerate() {
+                builder.add(at.checked_sub(1).map(|at| (&keys[at][..], 5)), key).unwrap();
+                builder.set_block_bytes(10);
+            }
+            let mut bytes = builder.encode();
+            for (at, byte) in damage {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            if let Ok(index) = Index::decode(&bytes, 20, 264) {
+                for key in keys.iter().chain([&key]) {
+                    proptest::prop_assert!(index.find(key, 5) < 20);
+                }
+                for block in 0..20 {
+                    index.separator(block);
+                    proptest::prop_assert!(index.block_range(block).end <= 264);
+                }
+            }
+        }
+    }
 }

@@ -112,3 +112,111 @@ fn lengths(records: &[u8], at: usize) -> Option<(usize, usize, usize)> {
     let value_bytes = fields.varint_usize()?;
     Some((records.len() - fields.rest().len(), key_bytes, value_bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BlockBuilder, Frame};
+    use super::*;
+    use crate::checksum::BlockChecksum;
+    use crate::compression::Compressor;
+    use crate::{Compression, TableId};
+    use lsm_core::{Entry, SEQUENCE_MAX};
+    use proptest::prelude::*;
+
+    /// A block behind its checksum.
+    fn block(entries: &[(&[u8], u64, ValueKind, &[u8])], compression: Compression) -> Vec<u8> {
+        let mut builder = BlockBuilder::default();
+        for &(key, sequence, kind, value) in entries {
+            builder.add(Entry { key, sequence, kind, value });
+        }
+        let mut out = Vec::new();
+        let mut compressor = Compressor::new(compression).unwrap();
+        builder.finish(&mut out, &mut compressor, BlockChecksum::new(TableId(1)), 0);
+        out.split_off(4)
+    }
+
+    /// Everything that reads a frame, for whoever panics.
+    fn read_everything(covered: &[u8]) {
+        let mut buffer = vec![0xaa; 100];
+        let Ok(frame_bytes) = load(covered, &mut buffer) else { return };
+        let bytes = &buffer[..frame_bytes];
+        let frame = Frame::new(bytes);
+        let shape = frame.shape();
+        let mut walked = frame.row(0);
+        for index in 0..shape.rows() {
+            let row = frame.row(index);
+            assert_eq!(row, walked);
+            let entry = row.entry(bytes).unwrap();
+            for sequence in [0, entry.sequence, SEQUENCE_MAX] {
+                frame.get(entry.key, sequence);
+                assert!(frame.lower_bound(entry.key, sequence) <= shape.rows());
+            }
+            if index + 1 < shape.rows() {
+                walked = shape.row_after(bytes, &row);
+            }
+        }
+        for key in [&b""[..], b"a", b"key", b"key\xff\xff\xff\xff"] {
+            frame.get(key, 5);
+            frame.lower_bound(key, 5);
+        }
+    }
+
+    fn samples() -> Vec<Vec<u8>> {
+        let long = vec![b'v'; 70_000];
+        let put = ValueKind::Put;
+        vec![
+            block(
+                &[(b"key1", 9, put, b"one"), (b"key2", 3, put, b"two"), (b"key2", 1, put, b"")],
+                Compression::None,
+            ),
+            block(
+                &[(b"", 0, put, b""), (b"a", 0, put, &[7; 200]), (&[b'b'; 300], 0, put, b"")],
+                Compression::Lz4,
+            ),
+            block(&[(b"k", 1 << 50, put, b"x"), (b"ka", 5, ValueKind::Delete, b"")], Compression::None),
+            block(&[(b"key", 7, put, &long), (b"kez", 8, put, b"y")], Compression::Lz4),
+        ]
+    }
+
+    #[test]
+    fn what_was_built_is_found() {
+        for sample in samples() {
+            let mut buffer = Vec::new();
+            let frame_bytes = load(&sample, &mut buffer).unwrap();
+            let frame = Frame::new(&buffer[..frame_bytes]);
+            for index in 0..frame.shape().rows() {
+                let row = frame.row(index);
+                let key = row.key(&buffer[..frame_bytes]).to_vec();
+                assert_eq!(frame.get(&key, row.sequence()), Some(row));
+                assert_eq!(frame.lower_bound(&key, row.sequence()), index);
+            }
+            read_everything(&sample);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_pass_a_checksum_but_mean_nothing_do_no_harm(
+            sample in prop::sample::select(samples()),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+        ) {
+            let mut bytes = sample;
+            for (at, byte) in damage {
+                // Most bytes of the long value are alike; the front is where the meaning is.
+                let at = at.index(bytes.len().min(80));
+                bytes[at] = byte;
+            }
+            if is_cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            read_everything(&bytes);
+        }
+
+        #[test]
+        fn garbage_does_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read_everything(&[&[0x10][..], &bytes].concat());
+        }
+    }
+}
