@@ -10,7 +10,9 @@
 //! ```
 
 use lsm_compaction::simulator::{KeyDistribution, Workload, simulate};
-use lsm_compaction::{CompactionPolicy, Fifo, FifoOptions, LazyLeveled, Leveled, SizeTiered};
+use lsm_compaction::{
+    CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered,
+};
 
 fn main() {
     let mut workload = Workload::default();
@@ -36,8 +38,11 @@ fn main() {
     }
     let all_bytes = workload.keys * (workload.key_bytes + workload.value_bytes);
     let fifo = Fifo::new(FifoOptions { bytes_max: all_bytes, ..FifoOptions::default() });
-    let policies: [&dyn CompactionPolicy; 4] =
-        [&Leveled::default(), &LazyLeveled::default(), &SizeTiered::default(), &fifo];
+    // Level 0 is full after four memtables, whatever their size.
+    let base_bytes = 4 * workload.memtable_bytes;
+    let leveled = Leveled::new(LeveledOptions { base_bytes, ..LeveledOptions::default() });
+    let lazy = LazyLeveled::new(LazyLeveledOptions { base_bytes, ..LazyLeveledOptions::default() });
+    let policies: [&dyn CompactionPolicy; 4] = [&leveled, &lazy, &SizeTiered::default(), &fifo];
     println!("{:<14}{:>8}{:>12}{:>12}{:>9}{:>10}", "", "write", "read", "read", "space", "largest");
     println!(
         "{:<14}{:>8}{:>12}{:>12}{:>9}{:>10}",

@@ -40,7 +40,8 @@ pub struct Report {
     pub moves: u64,
     /// Drops.
     pub drops: u64,
-    /// Bytes that the largest merge read.
+    /// Bytes that the largest merge read; too high where a level has very many tables, since neighbours are then
+    /// counted as one.
     pub largest_merge_bytes: u64,
     /// The levels at the end.
     pub levels: Vec<LevelReport>,

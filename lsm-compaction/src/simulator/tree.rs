@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A run with more tables than this has neighbours counted as one, at multiples of a fixed share of the key
 /// space, so that the time a pick takes does not grow with the tree.
-pub(super) const CELLS: usize = 256;
+pub(super) const CELLS: usize = 512;
 
 /// What happened to a level.
 #[derive(Clone, Copy, Debug, Default)]
