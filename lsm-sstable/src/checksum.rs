@@ -19,15 +19,20 @@ impl BlockChecksum {
         Self { id_seed: crc32(0, &id.0.to_le_bytes()) }
     }
 
+    #[inline]
+    fn seed(self, offset: u64) -> u32 {
+        crc32(self.id_seed, &offset.to_le_bytes())
+    }
+
     /// Checksum of `covered`, which belongs to the block that stands at `offset`.
     #[inline]
     pub(crate) fn compute(self, offset: u64, covered: &[u8]) -> u32 {
-        crc32(crc32(self.id_seed, &offset.to_le_bytes()), covered)
+        crc32(self.seed(offset), covered)
     }
 
     /// The checksum of a block that stands at `offset` and comes piece by piece.
     pub(crate) fn start(self, offset: u64) -> RunningChecksum {
-        RunningChecksum(crc32(self.id_seed, &offset.to_le_bytes()))
+        RunningChecksum(self.seed(offset))
     }
 
     /// Checks a block that starts with its checksum. Returns what follows it.

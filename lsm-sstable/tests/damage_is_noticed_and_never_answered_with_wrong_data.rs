@@ -10,8 +10,8 @@ use lsm_core::hash::key_hash;
 use lsm_core::vfs::Vfs;
 use lsm_core::{Cursor, Error, Result, SEQUENCE_MAX, ValueKind};
 use lsm_sstable::{
-    BlockCache, Compression, CursorAccess, DelimitedPrefix, Table, TableExpectation, TableId, TableMeta,
-    TableOpen, TableOptions, TableWriter,
+    BlockCache, Compression, CursorAccess, DelimitedPrefix, FilterPolicy, Table, TableExpectation, TableId,
+    TableMeta, TableOpen, TableOptions, TableWriter,
 };
 use proptest::prelude::*;
 
@@ -166,27 +166,55 @@ fn a_file_cut_at_any_length_or_with_a_tail_is_refused() {
 }
 
 #[test]
-fn blocks_that_changed_places_are_noticed() {
-    let (fs, _, entries) = write_table(Compression::None);
+fn blocks_in_the_wrong_place_or_of_another_table_are_noticed() {
+    let entries: Vec<Owned> =
+        (0..200).map(|n| Owned::put(format!("{n:04}"), 1, format!("value {n:04}"))).collect();
+    let options = options(Compression::None);
+    let fs = MemoryFs::default();
+    write(&fs, &entries, &options).unwrap();
     let intact = fs.bytes(&path());
-    // Two blocks of equal length, found by their tags: swap the first two that fit.
-    let expected = read_all(&fs, &entries).unwrap();
-    let mut swaps = 0;
-    for (a, b) in (64..1500).flat_map(|a| (a + 200..1800).map(move |b| (a, b))).step_by(97) {
-        let mut damaged = intact.clone();
-        damaged[a..a + 200].copy_from_slice(&intact[b..b + 200]);
-        damaged[b..b + 200].copy_from_slice(&intact[a..a + 200]);
-        if damaged == intact {
-            continue;
-        }
-        swaps += 1;
-        fs.set_bytes(&path(), &damaged);
-        if let Ok(found) = read_all(&fs, &entries) {
-            assert!(found == expected);
-        }
-        assert!(Table::open(&fs, &path(), None, &how()).and_then(|table| table.verify()).is_err());
+    let table = open(&fs, None).unwrap();
+    let mut starts: Vec<usize> =
+        entries.iter().map(|entry| usize::try_from(table.approximate_offset(&entry.key)).unwrap()).collect();
+    starts.dedup();
+    assert!(starts.len() > 10);
+    let block = starts[1] - starts[0];
+    assert!(
+        starts[..10].windows(2).all(|pair| pair[1] - pair[0] == block),
+        "equal blocks, so that they can be swapped"
+    );
+
+    // The same entries under another id: every block is intact, and belongs elsewhere.
+    let other = MemoryFs::default();
+    let mut writer = TableWriter::create(&other, &path(), TableId(ID.0 + 1), &options).unwrap();
+    for entry in &entries {
+        writer.add(entry.entry()).unwrap();
     }
-    assert!(swaps > 1000);
+    writer.finish().unwrap();
+    let other = other.bytes(&path());
+
+    for pair in starts[..10].windows(2) {
+        let at = pair[0];
+        for (from, source) in [(pair[1], &intact), (at, &other)] {
+            let mut damaged = intact.clone();
+            damaged[at..at + block].copy_from_slice(&source[from..from + block]);
+            fs.set_bytes(&path(), &damaged);
+            let table = open(&fs, None).unwrap();
+            let mut failures = 0;
+            for entry in &entries {
+                match table.get(&entry.key, key_hash(&entry.key), SEQUENCE_MAX) {
+                    Ok(found) => assert_eq!(found.unwrap().value, entry.value),
+                    Err(Error::Corruption { offset, .. }) => {
+                        assert_eq!(offset, at as u64);
+                        failures += 1;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!(failures > 5, "reads of the block fail, those of others do not");
+            assert!(table.verify().is_err());
+        }
+    }
 }
 
 #[test]
@@ -229,6 +257,34 @@ fn a_damaged_block_fails_reads_of_it_and_no_others() {
     }
     assert!(cursor.error().is_some(), "the walk back must not end as if the data did");
     assert!(seen > 900);
+}
+
+/// Says that it has no key that hashes to an odd number.
+#[derive(Debug)]
+struct Liar;
+
+impl FilterPolicy for Liar {
+    fn name(&self) -> &'static str {
+        "test.liar"
+    }
+
+    fn build(&self, _: &[u64]) -> Vec<u8> {
+        vec![1]
+    }
+
+    fn may_contain(&self, _: &[u8], hash: u64) -> bool {
+        hash.is_multiple_of(2)
+    }
+}
+
+#[test]
+fn verify_finds_what_no_checksum_can() {
+    let fs = MemoryFs::default();
+    let entries: Vec<Owned> = (0..20).map(|n| Owned::put(format!("{n:04}"), 1, "v")).collect();
+    write(&fs, &entries, &TableOptions { filter: Some(Arc::new(Liar)), ..TableOptions::default() }).unwrap();
+    let how = TableOpen { filters: vec![Arc::new(Liar)], ..TableOpen::default() };
+    let message = Table::open(&fs, &path(), None, &how).unwrap().verify().unwrap_err().to_string();
+    assert!(message.contains("filter denies key"), "{message}");
 }
 
 proptest! {

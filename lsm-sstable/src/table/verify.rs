@@ -261,3 +261,38 @@ impl<'t> Pass<'t> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TableId, TableOpen, TableOptions, TableWriter};
+    use lsm_core::ValueKind;
+    use lsm_core::vfs::PosixFs;
+    use std::sync::Arc;
+
+    #[test]
+    fn properties_that_do_not_fit_the_entries_are_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("1.sst");
+        let mut writer = TableWriter::create(&PosixFs, &path, TableId(1), &TableOptions::default()).unwrap();
+        for key in [b"a", b"b"] {
+            writer.add(Entry { key, sequence: 5, kind: ValueKind::Put, value: b"v" }).unwrap();
+        }
+        writer.finish().unwrap();
+        let tampers: [fn(&mut Table); 6] = [
+            |table| table.meta.entries += 1,
+            |table| table.meta.largest = Slice::from("c"),
+            |table| table.meta.smallest_sequence = 4,
+            |table| table.meta.raw_value_bytes = 0,
+            |table| table.properties.distinct_keys = 1,
+            |table| table.properties.raw_data_bytes += 1,
+        ];
+        for tamper in tampers {
+            let mut table = Table::open(&PosixFs, &path, None, &TableOpen::default()).unwrap();
+            assert!(table.verify().is_ok());
+            tamper(Arc::get_mut(&mut table).unwrap());
+            let message = table.verify().unwrap_err().to_string();
+            assert!(message.contains("properties say"), "{message}");
+        }
+    }
+}
