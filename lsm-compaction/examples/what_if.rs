@@ -11,7 +11,8 @@
 
 use lsm_compaction::simulator::{KeyDistribution, Workload, simulate};
 use lsm_compaction::{
-    CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered,
+    CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
+    SizeTiered, SizeTieredOptions,
 };
 
 fn main() {
@@ -38,12 +39,25 @@ fn main() {
     }
     let all_bytes = workload.keys * (workload.key_bytes + workload.value_bytes);
     let fifo = Fifo::new(FifoOptions { bytes_max: all_bytes, ..FifoOptions::default() });
-    // Level 0 is full after four memtables, whatever their size.
+    // Level 0 is full after four memtables, whatever their size; tables keep up with very large ones.
     let base_bytes = 4 * workload.memtable_bytes;
-    let leveled = Leveled::new(LeveledOptions { base_bytes, ..LeveledOptions::default() });
-    let lazy = LazyLeveled::new(LazyLeveledOptions { base_bytes, ..LazyLeveledOptions::default() });
-    let policies: [&dyn CompactionPolicy; 4] = [&leveled, &lazy, &SizeTiered::default(), &fifo];
-    println!("{:<14}{:>8}{:>12}{:>12}{:>9}{:>10}", "", "write", "read", "read", "space", "largest");
+    let target_table_bytes = (workload.memtable_bytes / 4).max(64 << 20);
+    let compaction_bytes_max = 25 * target_table_bytes;
+    let leveled = Leveled::new(LeveledOptions {
+        base_bytes,
+        target_table_bytes,
+        compaction_bytes_max,
+        ..LeveledOptions::default()
+    });
+    let lazy = LazyLeveled::new(LazyLeveledOptions {
+        base_bytes,
+        target_table_bytes,
+        compaction_bytes_max,
+        ..LazyLeveledOptions::default()
+    });
+    let tiered = SizeTiered::new(SizeTieredOptions { target_table_bytes, ..SizeTieredOptions::default() });
+    let policies: [&dyn CompactionPolicy; 4] = [&leveled, &lazy, &tiered, &fifo];
+    println!("{:<14}{:>8}{:>12}{:>12}{:>9}{:>11}", "", "write", "read", "read", "space", "largest");
     println!(
         "{:<14}{:>8}{:>12}{:>12}{:>9}{:>10}",
         "policy", "amp.", "runs/get", "runs/scan", "amp.", "merge"
@@ -51,7 +65,7 @@ fn main() {
     for policy in policies {
         let report = simulate(policy, &workload);
         println!(
-            "{:<14}{:>8.2}{:>12.2}{:>12.1}{:>9.2}{:>7.1} GB",
+            "{:<14}{:>8.2}{:>12.2}{:>12.1}{:>9.2}{:>8.1} GB",
             report.policy,
             report.write_amplification,
             report.runs_per_get,

@@ -36,8 +36,9 @@ pub enum OutputRun {
     /// They join the oldest run of the output level, which is the only one in a leveled level; a level without
     /// runs gets one. Never in level 0.
     Join,
-    /// They become a run of their own: in the place of the newest run with an input in the output level, directly
-    /// before what remains of that run; without an input in the output level, its newest run.
+    /// They become a run of their own. Without an input in the output level: its newest run. Else in the place of
+    /// the newest run with an input there, of which no table stays behind; and if there are inputs from above as
+    /// well, that must be the newest run.
     NewRun,
 }
 
@@ -155,15 +156,11 @@ impl Compaction {
     /// What [`TreeShape::running`] holds while this compaction is under way; `None` without inputs.
     pub fn running(&self, shape: &TreeShape) -> Option<RunningShape> {
         let (smallest, largest) = self.bounds(shape)?;
-        let replaced = self.inputs.iter().filter(|input| input.level == self.output_level);
-        let mut replaced: Vec<u64> = replaced.flat_map(|input| &input.tables).copied().collect();
-        replaced.sort_unstable();
         Some(RunningShape {
             output_level: self.output_level,
             output_run: self.output_run,
             smallest: smallest.clone(),
             largest: largest.clone(),
-            replaced,
         })
     }
 

@@ -119,8 +119,6 @@ pub struct RunningShape {
     pub smallest: Slice,
     /// Largest key bound of all its inputs, inclusive.
     pub largest: Slice,
-    /// Its inputs in the output level, by ascending id.
-    pub replaced: Vec<u64>,
 }
 
 /// A whole tree as policies see it: levels of runs of tables, and what is happening to it.

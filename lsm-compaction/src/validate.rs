@@ -1,5 +1,5 @@
 use crate::compaction::{Action, Compaction, InputLevel, Located, OutputRun};
-use crate::shape::{RunShape, RunningShape, TreeShape};
+use crate::shape::{RunShape, TreeShape};
 use lsm_core::Slice;
 
 /// Why a compaction must not be carried out.
@@ -68,6 +68,17 @@ pub enum Rejection {
         passed_level: usize,
         /// The table that would be passed.
         passed: u64,
+    },
+    /// A new run that replaces runs of its level must replace the newest of them whole, and if it also takes in
+    /// data from above, that must be the newest run of the level.
+    #[error(
+        "table {table} of level {level} belongs to a run that a new run would replace in part, or leave behind"
+    )]
+    RunLeftBehind {
+        /// The output level.
+        level: usize,
+        /// The table.
+        table: u64,
     },
     /// Outputs that join a run could span a table of it that is not an input.
     #[error(
@@ -144,6 +155,7 @@ pub fn validate(shape: &TreeShape, compaction: &Compaction) -> Result<(), Reject
         return check.nothing_uncovered();
     }
     check.destination()?;
+    check.place_is_clear()?;
     check.order_kept()?;
     match compaction.action {
         Action::Move => check.moves_are_disjoint()?,
@@ -234,6 +246,29 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Whether inputs of the output level become part of its newest run together with newer ones from above.
+    fn rises_to_newest(&self) -> bool {
+        let level = self.compaction.output_level;
+        self.compaction.output_run == OutputRun::NewRun
+            && self.inputs.iter().any(|input| input.level == level)
+            && self.inputs.iter().any(|input| input.level < level)
+    }
+
+    /// Where a new run stands must not depend on what else is committed meanwhile: it replaces a whole run, and
+    /// if part of it comes from above, the newest.
+    fn place_is_clear(&self) -> Result<(), Rejection> {
+        let Compaction { output_level: level, output_run, .. } = *self.compaction;
+        let replaced = self.inputs.iter().filter(|input| input.level == level).map(|input| input.run);
+        let Some(newest) = replaced.min().filter(|_| output_run == OutputRun::NewRun) else { return Ok(()) };
+        // The run whose tables all have to be among the inputs.
+        let whole = if self.rises_to_newest() { 0 } else { newest };
+        let run = &self.shape.levels[level].runs[whole];
+        match run.tables.iter().find(|table| !self.is_input(table.id)) {
+            Some(table) => Err(Rejection::RunLeftBehind { level, table: table.id }),
+            None => Ok(()),
+        }
+    }
+
     /// Walks every run between an input and the output run and refuses to pass a table that overlaps the input.
     fn order_kept(&self) -> Result<(), Rejection> {
         let output_level = self.compaction.output_level;
@@ -320,7 +355,9 @@ impl Check<'_> {
                 // Which run is the oldest would depend on who finishes first.
                 return Err(Rejection::RunningOverlap { level });
             }
-            if running.output_run == OutputRun::NewRun && !self.interleaves(running) {
+            // New runs may be added beside each other, since neither passes what the other adds; but not while
+            // older data of the level rises to become its newest run.
+            if running.output_run == OutputRun::NewRun && !self.rises_to_newest() {
                 continue;
             }
             let Some((smallest, largest)) = self.bounds() else { continue };
@@ -329,24 +366,6 @@ impl Check<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether both replace tables in runs among which neither group is newer as a whole: then it would depend
-    /// on who finishes first whose outputs stand before whose.
-    fn interleaves(&self, running: &RunningShape) -> bool {
-        let level = self.compaction.output_level;
-        let ours = self.inputs.iter().filter(|input| input.level == level).map(|input| input.run);
-        let (Some(first), Some(last)) = (ours.clone().min(), ours.max()) else { return false };
-        let is_theirs = |run: &RunShape| {
-            run.tables.iter().any(|table| table.busy && running.replaced.binary_search(&table.id).is_ok())
-        };
-        let runs = &self.shape.levels[level].runs;
-        let (Some(theirs_first), Some(theirs_last)) =
-            (runs.iter().position(is_theirs), runs.iter().rposition(is_theirs))
-        else {
-            return false;
-        };
-        first <= theirs_last && theirs_first <= last
     }
 
     fn nothing_uncovered(&self) -> Result<(), Rejection> {

@@ -132,7 +132,7 @@ fn run(steps: &[Step], garbage: Garbage, touching: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(12_000))]
 
     #[test]
     fn all_versions_stay_in_order(steps in prop::collection::vec(step(), 1..50), touching in any::<bool>()) {

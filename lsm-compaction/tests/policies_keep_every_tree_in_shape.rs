@@ -120,7 +120,7 @@ fn play(tree: &mut Tree, policy: &dyn CompactionPolicy, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn every_policy_comes_to_rest(

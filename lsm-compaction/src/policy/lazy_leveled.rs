@@ -1,6 +1,6 @@
 use super::{
-    CompactionPolicy, TombstoneBounds, accepted, consolidate, ids, move_to_the_bottom, output_of_runs,
-    overlaps, rewrite_oldest_run,
+    CompactionPolicy, TombstoneBounds, accepted, cheapest_first, consolidate, ids, move_to_the_bottom,
+    output_of_runs, overlaps, rewrite_oldest_run,
 };
 use crate::sink::Sink;
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape};
@@ -200,8 +200,7 @@ impl LazyLeveled {
             let ratio = (u128::from(below_bytes[index]) << 32) / u128::from(tier_bytes[index].max(1));
             candidates.push((ratio, table.id, index));
         }
-        candidates.sort_unstable();
-        candidates.into_iter().find_map(|(_, _, index)| self.piece(shape, level, index))
+        cheapest_first(&mut candidates).find_map(|(_, _, index)| self.piece(shape, level, index))
     }
 
     /// The table at `index` of the oldest run of the lowest tier and its neighbours, with what the tier holds of

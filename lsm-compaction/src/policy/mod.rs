@@ -110,6 +110,22 @@ fn retry_micros(age_micros_max: u64) -> u64 {
     (age_micros_max / 4).clamp(1_000_000, 3_600_000_000)
 }
 
+/// The candidates in ascending order, of which mostly only the first is asked for.
+fn cheapest_first<T: Ord + Copy>(candidates: &mut [T]) -> impl Iterator<Item = T> {
+    let least = candidates.iter().enumerate().min_by_key(|(_, candidate)| **candidate);
+    if let Some((index, _)) = least {
+        candidates.swap(0, index);
+    }
+    let mut asked = 0;
+    std::iter::from_fn(move || {
+        if asked == 1 {
+            candidates[1..].sort_unstable();
+        }
+        asked += 1;
+        candidates.get(asked - 1).copied()
+    })
+}
+
 /// The compaction if it is sound right now: nothing it needs is busy.
 fn accepted(shape: &TreeShape, compaction: Compaction) -> Option<Compaction> {
     validate(shape, &compaction).is_ok().then_some(compaction)

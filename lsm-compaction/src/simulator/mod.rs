@@ -1,8 +1,9 @@
 //! Plays a policy against a workload on metadata alone: what would it cost, before any disk is bought?
 //!
 //! Tables are intervals of the key space with an expected number of distinct keys; a merge computes the expected
-//! size of the union instead of reading anything. So a run with a trillion keys takes seconds, and the same input
-//! always gives the same report. Background work is taken to keep up with writes.
+//! size of the union instead of reading anything. So the time a run takes depends on the number of flushes, not of
+//! keys: seconds for ten thousand. The same input always gives the same report. Background work is taken to keep
+//! up with writes.
 
 mod contents;
 mod cut;

@@ -3,8 +3,8 @@ mod targets;
 
 use self::targets::Targets;
 use super::{
-    CompactionPolicy, TombstoneBounds, accepted, bounds_of, consolidate, ids, overlaps, push_down,
-    rewrite_oldest_run,
+    CompactionPolicy, TombstoneBounds, accepted, bounds_of, cheapest_first, consolidate, ids, overlaps,
+    push_down, rewrite_oldest_run,
 };
 use crate::{Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
 
@@ -107,9 +107,7 @@ impl Leveled {
             let ratio = (u128::from(overlap_bytes) << 32) / u128::from(table.bytes.max(1));
             candidates.push((ratio, table.id, index));
         }
-        candidates.sort_unstable();
-        candidates
-            .into_iter()
+        cheapest_first(&mut candidates)
             .find_map(|(_, _, index)| self.push_down(shape, level, index, excess, Reason::LevelBytes))
     }
 
