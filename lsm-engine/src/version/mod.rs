@@ -2,6 +2,7 @@
 
 pub(crate) mod current;
 pub(crate) mod edit;
+mod fences;
 pub(crate) mod manifest;
 mod run;
 mod table_file;

@@ -4,6 +4,7 @@ use lsm_core::{Cursor, Entry, Error, SequenceNumber};
 use lsm_sstable::{CursorAccess, TableCursor};
 
 use super::TableFile;
+use super::fences::Fences;
 
 /// A sorted run: tables with disjoint key ranges, in order. A user key never spans two of them.
 ///
@@ -12,6 +13,8 @@ use super::TableFile;
 #[derive(Debug)]
 pub(crate) struct Run {
     number: u64,
+    /// Where each table begins.
+    fences: Fences,
     tables: Vec<Arc<TableFile>>,
 }
 
@@ -21,7 +24,8 @@ impl Run {
             tables.windows(2).all(|pair| pair[0].largest() <= pair[1].smallest()),
             "a run is disjoint"
         );
-        Self { number, tables }
+        let fences = Fences::new(tables.iter().map(|table| table.smallest()));
+        Self { number, fences, tables }
     }
 
     /// Age within the level: higher is newer.
@@ -31,6 +35,11 @@ impl Run {
 
     pub(crate) fn tables(&self) -> &[Arc<TableFile>] {
         &self.tables
+    }
+
+    /// Point entries of all tables.
+    pub(crate) fn entries(&self) -> u64 {
+        self.tables.iter().map(|table| table.meta().entries).sum()
     }
 
     /// The table whose range holds the key.
@@ -43,7 +52,7 @@ impl Run {
     /// Index of the last table that starts at or before the key.
     #[inline]
     fn candidate(&self, key: &[u8]) -> Option<usize> {
-        self.tables.partition_point(|table| table.smallest() <= key).checked_sub(1)
+        self.fences.last_at_or_before(key, |index| self.tables[index].smallest())
     }
 }
 
