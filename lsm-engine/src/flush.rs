@@ -36,15 +36,18 @@ impl Flush {
         let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
         let rules = GarbageRules { snapshots, ..GarbageRules::default() };
         let stream = CompactionStream::new(cursor, range_tombstones, rules);
+        let keyspace = tree.options();
+        let version = Arc::clone(&tree.load().version);
         let options = OutputOptions {
             target_bytes: u64::MAX,
             boundaries: Vec::new(),
-            compression: tree.options().compression_above,
+            compression: keyspace.compression_above,
+            filter: keyspace
+                .table_filter(memtable.reader.entry_count() as u64, version.runs().map(|run| run.entries())),
             lower: None,
             upper: None,
         };
-        let output =
-            Output::new(Arc::clone(inner), &tree.options(), options, stream.surviving_range_tombstones());
+        let output = Output::new(Arc::clone(inner), &keyspace, options, stream.surviving_range_tombstones());
         let started_micros = inner.env.monotonic_micros();
         Self { tree, memtable, build: Build::new(stream, output), started_micros }
     }

@@ -35,6 +35,7 @@ mod cursor;
 mod db;
 mod error;
 mod files;
+mod filter_bits;
 mod flush;
 mod inner;
 pub mod inspect;

@@ -9,6 +9,7 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory};
 use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen};
 use lsm_wal::RecoveryMode;
 
+use crate::filter_bits::bits_per_key;
 use crate::{Db, Error, Result};
 
 /// How to open a database.
@@ -244,11 +245,20 @@ pub struct KeyspaceOptions {
     pub(crate) compression: Compression,
     pub(crate) compression_above: Compression,
     pub(crate) block_bytes: usize,
-    pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
+    filter: Filter,
     pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(crate) compaction: Arc<dyn CompactionPolicy>,
     pub(crate) change_compaction: bool,
     pub(crate) memtable: Arc<dyn MemtableFactory>,
+}
+
+/// Which filter tables get.
+#[derive(Clone, Debug)]
+enum Filter {
+    None,
+    /// A Bloom filter of so many bits a key, averaged over all tables.
+    Bloom(f64),
+    Given(Arc<dyn FilterPolicy>),
 }
 
 impl Default for KeyspaceOptions {
@@ -257,7 +267,7 @@ impl Default for KeyspaceOptions {
             compression: Compression::Lz4,
             compression_above: Compression::None,
             block_bytes: 4096,
-            filter: Some(Arc::new(BloomFilter::new(10.0))),
+            filter: Filter::Bloom(10.0),
             prefix_extractor: None,
             compaction: Arc::new(Leveled::default()),
             change_compaction: false,
@@ -290,15 +300,16 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Bits per key of the default Bloom filter; 0 for no filter. Ten by default, for one false positive in a
-    /// hundred.
-    pub fn filter_bits_per_key(self, bits: f64) -> Self {
-        self.filter((bits > 0.0).then(|| Arc::new(BloomFilter::new(bits)) as Arc<dyn FilterPolicy>))
+    /// Bits per key of the Bloom filter, on the average over all tables; 0 for no filter. Ten by default, for about
+    /// one false positive in a hundred. Small runs get more bits than large ones, since a lookup asks them all.
+    pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
+        self.filter = if bits > 0.0 { Filter::Bloom(bits) } else { Filter::None };
+        self
     }
 
-    /// The filter of tables; `None` for no filter.
+    /// A filter of your own, the same for all tables; `None` for no filter.
     pub fn filter(mut self, policy: Option<Arc<dyn FilterPolicy>>) -> Self {
-        self.filter = policy;
+        self.filter = policy.map_or(Filter::None, Filter::Given);
         self
     }
 
@@ -336,8 +347,25 @@ impl KeyspaceOptions {
     /// How tables of the keyspace are opened.
     pub(crate) fn table_open(&self) -> TableOpen {
         let mut open = TableOpen { prefix_extractor: self.prefix_extractor.clone(), ..TableOpen::default() };
-        open.filters.extend(self.filter.clone());
+        if let Filter::Given(policy) = &self.filter {
+            open.filters.push(Arc::clone(policy));
+        }
         open
+    }
+
+    /// The filter of new tables in a run of so many `entries` beside `others`.
+    pub(crate) fn table_filter(
+        &self,
+        entries: u64,
+        others: impl IntoIterator<Item = u64>,
+    ) -> Option<Arc<dyn FilterPolicy>> {
+        match &self.filter {
+            Filter::None => None,
+            Filter::Bloom(average) => {
+                Some(Arc::new(BloomFilter::new(bits_per_key(*average, entries, others))))
+            }
+            Filter::Given(policy) => Some(Arc::clone(policy)),
+        }
     }
 
     /// The structure of the memtable. May change at each open.

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_compaction::{
-    Compaction, CompactionStream, GarbageRules, OlderTables, RunShape, RunningShape, TableShape, TreeShape,
+    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, RunShape, RunningShape, TableShape,
+    TreeShape,
 };
 use lsm_core::env::{Job, Step};
 use lsm_core::{MergingCursor, SequenceNumber, Slice};
-use lsm_sstable::CursorAccess;
+use lsm_sstable::{CursorAccess, FilterPolicy};
 use parking_lot::Mutex;
 
 use super::scheduler::{holds_all, install};
 use super::{Build, NewTable, Output, OutputOptions, Progress};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, panic_message};
+use crate::options::KeyspaceOptions;
 use crate::tree::Tree;
 use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
@@ -238,6 +240,7 @@ fn build_part(
         target_bytes: compaction.target_table_bytes,
         boundaries: compaction.tables_below(tree_shape).iter().map(|table| table.smallest.clone()).collect(),
         compression: if last_level { options.compression } else { options.compression_above },
+        filter: filter(options, tree_shape, compaction),
         lower,
         upper,
     };
@@ -263,6 +266,32 @@ fn older_tables(shape: &TreeShape, compaction: &Compaction) -> OlderTables {
     let stays = |table: &&Arc<TableShape>| !inputs.contains(&table.id);
     let runs = shape.levels.iter().skip(compaction.output_level).flat_map(|level| &level.runs);
     OlderTables::new(runs.map(|run| RunShape { tables: run.tables.iter().filter(stays).cloned().collect() }))
+}
+
+/// The filter of the outputs, by the size of the run that they become part of.
+fn filter(
+    options: &KeyspaceOptions,
+    shape: &TreeShape,
+    compaction: &Compaction,
+) -> Option<Arc<dyn FilterPolicy>> {
+    let inputs: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
+    let mut entries = 0;
+    let mut others = Vec::new();
+    for (level, runs) in shape.levels.iter().map(|level| &level.runs).enumerate() {
+        let joins = level == compaction.output_level && compaction.output_run == OutputRun::Join;
+        for (run, tables) in runs.iter().map(|run| &run.tables).enumerate() {
+            let (leaving, staying): (Vec<_>, Vec<_>) =
+                tables.iter().partition(|table| inputs.contains(&table.id));
+            entries += leaving.iter().map(|table| table.entries).sum::<u64>();
+            let staying = staying.iter().map(|table| table.entries).sum::<u64>();
+            if joins && run + 1 == runs.len() {
+                entries += staying;
+            } else {
+                others.push(staying);
+            }
+        }
+    }
+    options.table_filter(entries, others)
 }
 
 /// Keys at which to split a large merge so that all threads get a share.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
-use lsm_sstable::{Compression, Table, TableId, TableOptions, TableWriter};
+use lsm_sstable::{Compression, FilterPolicy, Table, TableId, TableOptions, TableWriter};
 
 use crate::inner::{Inner, WriteSide};
 use crate::options::KeyspaceOptions;
@@ -37,6 +37,7 @@ pub(crate) struct OutputOptions {
     /// Smallest keys of the tables in the level below the output, ascending: good places to cut.
     pub(crate) boundaries: Vec<Slice>,
     pub(crate) compression: Compression,
+    pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
     /// The keys that the output is confined to: its range tombstones end there.
     pub(crate) lower: Option<Slice>,
     pub(crate) upper: Option<Slice>,
@@ -59,7 +60,7 @@ impl Output {
         let table_options = TableOptions {
             block_bytes: keyspace.block_bytes,
             compression: options.compression,
-            filter: keyspace.filter.clone(),
+            filter: options.filter.clone(),
             prefix_extractor: keyspace.prefix_extractor.clone(),
             ..TableOptions::default()
         };
