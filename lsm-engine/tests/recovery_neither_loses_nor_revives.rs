@@ -1,0 +1,111 @@
+//! Recovery takes in what is not in tables yet, and nothing twice; what a call promised about names is on the disk.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_engine::compaction_policies::{Fifo, FifoOptions};
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
+use lsm_engine::{Db, Durability, KeyspaceOptions, Options};
+
+const DIRECTORY: &str = "/data/db";
+
+fn file_system() -> SimFs {
+    let fs = SimFs::new();
+    fs.create_dir(Path::new("/data")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    fs
+}
+
+fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
+    Options::new()
+        .memory(1 << 20)
+        .memtable_bytes(100_000)
+        .log_segment_bytes(256 << 10)
+        .vfs(Arc::new(fs.clone()))
+        .env(Arc::clone(env) as Arc<dyn Env>)
+}
+
+fn keys(db: &Db) -> Vec<Vec<u8>> {
+    db.iter().map(|entry| entry.unwrap().0.to_vec()).collect()
+}
+
+/// One keyspace keeps the log from being truncated while another has long flushed, and dropped, what stands there.
+#[test]
+fn what_was_flushed_and_dropped_is_not_replayed_from_a_log_that_another_keyspace_keeps() {
+    let fs = file_system();
+    let fifo = || Arc::new(Fifo::new(FifoOptions { bytes_max: 100_000, ..FifoOptions::default() }));
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).compaction(fifo()).open(DIRECTORY).unwrap();
+    let idle = db.keyspace("idle", KeyspaceOptions::new()).unwrap();
+    idle.put("keeps", "the log").unwrap();
+    for number in 0..60 {
+        db.put(format!("key{number:02}"), vec![b'v'; 4000]).unwrap();
+        env.run_until_idle();
+    }
+    let kept = keys(&db);
+    let metrics = db.metrics();
+    assert!(metrics.log_bytes > 240_000, "the idle keyspace keeps the whole log: {metrics:?}");
+    assert!(db.get("key00").unwrap().is_none() && kept.len() < 40, "the oldest were dropped: {kept:?}");
+    let crashed = fs.process_crash();
+    drop((idle, db));
+    env.drop_jobs();
+
+    let env = Arc::new(SimEnv::new(2));
+    let db = options(&crashed, &env).compaction(fifo()).open(DIRECTORY).unwrap();
+    let found = keys(&db);
+    assert!(db.get("key00").unwrap().is_none(), "dropped data came back");
+    assert!(found.iter().all(|key| kept.contains(key)), "dropped data came back: {found:?}");
+    assert_eq!(found.last(), kept.last());
+    let recovery = db.recovery();
+    assert_eq!(recovery.records, 61, "the whole log is read");
+    assert!(recovery.operations < 20, "and only what no table holds is replayed: {}", recovery.operations);
+    drop(db);
+    env.drop_jobs();
+}
+
+#[test]
+fn a_clean_close_outlives_a_power_cut() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    db.put("key", "value").unwrap();
+    db.close().unwrap();
+    env.drop_jobs();
+    let fs = fs.power_cut(&mut AllLost);
+    let env = Arc::new(SimEnv::new(2));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert!(db.recovery().was_clean, "the marker of the clean close is lost");
+    assert_eq!(db.get("key").unwrap().unwrap(), b"value");
+    drop(db);
+    env.drop_jobs();
+}
+
+/// The old manifest is removed as soon as `CURRENT` names the new one: the name must be durable first.
+#[test]
+fn a_manifest_that_was_replaced_is_gone_only_when_the_new_one_is_named() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    db.put_with("key", "value", Durability::Sync).unwrap();
+    let manifests = |fs: &SimFs| {
+        let names = fs.read_dir(Path::new(DIRECTORY)).unwrap();
+        names.into_iter().filter(|name| name.starts_with("MANIFEST")).collect::<Vec<_>>()
+    };
+    let [before] = manifests(&fs).try_into().unwrap();
+    fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named(before.clone()));
+    // A manifest that an append failed on is never appended to again.
+    assert!(db.flush().is_err());
+    db.flush().unwrap();
+    assert!(!manifests(&fs).contains(&before), "the manifest was replaced");
+    for image in fs.crash_images() {
+        let env = Arc::new(SimEnv::new(2));
+        let db = options(&image.fs, &env).open(DIRECTORY);
+        let db = db.unwrap_or_else(|error| panic!("{}: {error}", image.description));
+        assert_eq!(db.get("key").unwrap().unwrap(), b"value", "{}", image.description);
+        drop(db);
+        env.drop_jobs();
+    }
+    drop(db);
+    env.drop_jobs();
+}
