@@ -3,7 +3,9 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lsm_core::vfs::{Access, Metadata, PosixFs, SimFs, Vfs};
+use lsm_core::vfs::{Access, LockMode, Metadata, PosixFs, SimFs, Vfs};
+
+use LockMode::{Exclusive, Shared};
 
 /// Runs a test in an empty directory of each file system.
 fn on_each(test: impl Fn(&dyn Vfs, &Path)) {
@@ -121,7 +123,7 @@ fn missing_and_misplaced_paths_are_told_apart() {
         }
         assert_eq!(kind(vfs.create_new(&missing.join("file"))), Some(ErrorKind::NotFound));
         assert_eq!(kind(vfs.create_dir(&missing.join("directory"))), Some(ErrorKind::NotFound));
-        assert_eq!(kind(vfs.lock(&missing.join("LOCK"))), Some(ErrorKind::NotFound));
+        assert_eq!(kind(vfs.lock(&missing.join("LOCK"), LockMode::Exclusive)), Some(ErrorKind::NotFound));
         assert_eq!(kind(vfs.open_read(&file.join("x"))), Some(ErrorKind::NotADirectory));
         assert_eq!(kind(vfs.create_new(&file.join("x"))), Some(ErrorKind::NotADirectory));
         assert_eq!(kind(vfs.read_dir(&file)), Some(ErrorKind::NotADirectory));
@@ -197,15 +199,39 @@ fn names_are_sorted() {
 fn a_lock_is_held_once_and_leaves_its_file() {
     on_each(|vfs, directory| {
         let path = directory.join("LOCK");
-        let guard = vfs.lock(&path).unwrap();
-        assert_eq!(kind(vfs.lock(&path)), Some(ErrorKind::WouldBlock));
-        assert_eq!(kind(vfs.lock(&directory.join(".").join("LOCK"))), Some(ErrorKind::WouldBlock));
-        let other = vfs.lock(&directory.join("OTHER")).unwrap();
+        let guard = vfs.lock(&path, Exclusive).unwrap();
+        for mode in [Exclusive, Shared] {
+            assert_eq!(kind(vfs.lock(&path, mode)), Some(ErrorKind::WouldBlock));
+            let spelled_otherwise = directory.join(".").join("LOCK");
+            assert_eq!(kind(vfs.lock(&spelled_otherwise, mode)), Some(ErrorKind::WouldBlock));
+        }
+        let other = vfs.lock(&directory.join("OTHER"), Exclusive).unwrap();
         drop(guard);
-        let guard = vfs.lock(&path).unwrap();
+        let guard = vfs.lock(&path, Exclusive).unwrap();
         assert_eq!(vfs.read_dir(directory).unwrap(), ["LOCK", "OTHER"]);
         drop((guard, other));
-        vfs.lock(&path).unwrap();
+        vfs.lock(&path, Exclusive).unwrap();
+    });
+}
+
+#[test]
+fn a_shared_lock_is_held_by_many_and_changes_nothing() {
+    on_each(|vfs, directory| {
+        let path = directory.join("LOCK");
+        assert_eq!(kind(vfs.lock(&path, Shared)), Some(ErrorKind::NotFound));
+        assert!(vfs.read_dir(directory).unwrap().is_empty());
+        vfs.create_new(&path).unwrap();
+        let one = vfs.lock(&path, Shared).unwrap();
+        let two = vfs.lock(&path, Shared).unwrap();
+        assert_eq!(kind(vfs.lock(&path, Exclusive)), Some(ErrorKind::WouldBlock));
+        drop(one);
+        assert_eq!(kind(vfs.lock(&path, Exclusive)), Some(ErrorKind::WouldBlock), "one still holds it");
+        let three = vfs.lock(&path, Shared).unwrap();
+        drop((two, three));
+        let alone = vfs.lock(&path, Exclusive).unwrap();
+        assert_eq!(kind(vfs.lock(&path, Shared)), Some(ErrorKind::WouldBlock));
+        drop(alone);
+        vfs.lock(&path, Shared).unwrap();
     });
 }
 

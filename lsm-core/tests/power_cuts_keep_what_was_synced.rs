@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use lsm_core::vfs::{
-    AllKept, AllLost, EntryChange, Fate, Fault, OperationKind, Piece, PieceKind, Seeded, SimFs, Vfs, VfsFile,
+    AllKept, AllLost, EntryChange, Fate, Fault, LockMode, OperationKind, Piece, PieceKind, Seeded, SimFs,
+    Vfs, VfsFile,
 };
 use proptest::prelude::*;
 
@@ -222,17 +223,17 @@ fn windows_survive_the_process_and_are_torn_by_power_cuts() {
 fn locks_end_with_the_process() {
     let fs = SimFs::new();
     let path = Path::new("LOCK");
-    let guard = fs.lock(path).unwrap();
+    let guard = fs.lock(path, LockMode::Exclusive).unwrap();
     let next = fs.process_crash();
-    let held = next.lock(path).unwrap();
+    let held = next.lock(path, LockMode::Exclusive).unwrap();
     drop(guard);
     assert_eq!(
-        next.lock(path).err().unwrap().kind(),
+        next.lock(path, LockMode::Shared).err().unwrap().kind(),
         ErrorKind::WouldBlock,
         "the old process releases its own only"
     );
     drop(held);
-    fs.power_cut(&mut AllLost).lock(path).unwrap();
+    fs.power_cut(&mut AllLost).lock(path, LockMode::Exclusive).unwrap();
 }
 
 #[test]

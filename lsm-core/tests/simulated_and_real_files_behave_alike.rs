@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsm_core::vfs::{LockGuard, Metadata, PosixFs, SimFs, Vfs, VfsFile, Window};
+use lsm_core::vfs::{LockGuard, LockMode, Metadata, PosixFs, SimFs, Vfs, VfsFile, Window};
 use proptest::prelude::*;
 
 /// Locks are taken by name on the disk and by file in the simulator: only a lock file that stays is alike.
@@ -24,7 +24,7 @@ enum Call {
     ReadDir(usize),
     Metadata(usize),
     SyncDir(usize),
-    Lock,
+    Lock(LockMode),
     Unlock,
     Close(usize),
     Read { file: usize, offset: u64, count: usize },
@@ -52,7 +52,8 @@ fn call() -> impl Strategy<Value = Call> {
         1 => path().prop_map(Call::ReadDir),
         1 => path().prop_map(Call::Metadata),
         1 => path().prop_map(Call::SyncDir),
-        2 => Just(Call::Lock),
+        1 => Just(Call::Lock(LockMode::Exclusive)),
+        2 => Just(Call::Lock(LockMode::Shared)),
         1 => Just(Call::Unlock),
         1 => file().prop_map(Call::Close),
         4 => (file(), offset(), 0..5000_usize)
@@ -134,8 +135,8 @@ impl<'v> Process<'v> {
             Call::ReadDir(path) => return self.vfs.read_dir(&self.path(path)).map(Seen::Names),
             Call::Metadata(path) => return self.vfs.metadata(&self.path(path)).map(Seen::Metadata),
             Call::SyncDir(path) => self.vfs.sync_dir(&self.path(path))?,
-            Call::Lock => {
-                let lock = self.vfs.lock(&self.root.join(LOCK))?;
+            Call::Lock(mode) => {
+                let lock = self.vfs.lock(&self.root.join(LOCK), mode)?;
                 self.locks.push(lock);
             }
             Call::Unlock => drop(self.locks.pop()),

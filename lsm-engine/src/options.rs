@@ -108,6 +108,9 @@ impl Options {
 
     /// Opens without changing anything on disk; every write fails with [`Error::ReadOnly`]. What the log holds is
     /// replayed in memory.
+    ///
+    /// Any number of handles and processes may have a database open read-only at once, but none beside one that
+    /// writes: that is [`Locked`](crate::ErrorKind::Locked). The right to read its files is enough.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

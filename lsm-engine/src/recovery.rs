@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::env::Env;
-use lsm_core::vfs::{LockGuard, Vfs};
+use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_core::{SequenceNumber, ValueKind};
 use lsm_sstable::{BlockCache, Table, TableExpectation};
 use lsm_wal::{Dropped, Position, RecoveryReport, Wal, WalOptions, WalReader};
@@ -482,16 +482,18 @@ fn check_not_half_there(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     }
 }
 
+/// Locks the database: for this handle alone, or shared with others that only read.
 fn lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>> {
     let path = directory.join(files::LOCK);
-    if read_only && matches!(vfs.metadata(&path), Err(error) if error.kind() == Io::NotFound) {
-        return Ok(None);
-    }
-    match vfs.lock(&path) {
+    let mode = if read_only { LockMode::Shared } else { LockMode::Exclusive };
+    match vfs.lock(&path, mode) {
         Ok(guard) => Ok(Some(guard)),
         Err(error) if error.kind() == Io::WouldBlock => Err(Error::Locked(Arc::new(directory.to_owned()))),
-        // Where nothing can be written, nobody else writes either.
-        Err(error) if read_only && matches!(error.kind(), Io::ReadOnlyFilesystem | Io::PermissionDenied) => {
+        // A copy that nobody wrote to yet has no such file, and media that cannot be written may have no locks.
+        Err(error)
+            if read_only
+                && matches!(error.kind(), Io::NotFound | Io::ReadOnlyFilesystem | Io::Unsupported) =>
+        {
             Ok(None)
         }
         Err(error) => Err(Error::io("lock", &path, error)),

@@ -167,6 +167,52 @@ fn opening_read_only_reads_everything_and_changes_nothing() {
 }
 
 #[test]
+fn readers_share_a_database_and_exclude_a_writer() {
+    let root = tempfile::tempdir().unwrap();
+    let expected = make(root.path(), false);
+    let reading = || options().read_only(true).open(root.path());
+    let (one, two) = (reading().unwrap(), reading().unwrap());
+    assert_eq!((entries(&one).unwrap(), entries(&two).unwrap()), (expected.clone(), expected.clone()));
+    let name = root.path().file_name().unwrap().to_str().unwrap().to_owned();
+    assert_refused(options().open(root.path()), ErrorKind::Locked, &name);
+    one.close().unwrap();
+    assert_refused(options().open(root.path()), ErrorKind::Locked, &name);
+    assert_eq!(entries(&two).unwrap(), expected);
+    drop(two);
+    let writing = options().open(root.path()).unwrap();
+    assert_refused(reading(), ErrorKind::Locked, &name);
+    assert_eq!(entries(&writing).unwrap(), expected);
+}
+
+/// What a backup or a medium that cannot be written looks like.
+#[cfg(unix)]
+#[test]
+fn a_database_that_may_only_be_read_is_read() {
+    use std::os::unix::fs::PermissionsExt;
+    for lock in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let expected = make(root.path(), false);
+        if !lock {
+            fs::remove_file(root.path().join("LOCK")).unwrap();
+        }
+        let before = files(root.path());
+        let set_modes = |file: u32, directory: u32| {
+            for name in before.keys() {
+                fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(file)).unwrap();
+            }
+            fs::set_permissions(root.path(), fs::Permissions::from_mode(directory)).unwrap();
+        };
+        set_modes(0o444, 0o555);
+        let open = || options().read_only(true).open(root.path());
+        let (one, two) = (open().unwrap(), open().unwrap());
+        assert_eq!(entries(&one).unwrap(), expected);
+        drop((one, two));
+        assert_eq!(files(root.path()), before);
+        set_modes(0o644, 0o755);
+    }
+}
+
+#[test]
 fn a_file_that_is_missing_is_named_and_nothing_is_removed() {
     for clean in [false, true] {
         let root = tempfile::tempdir().unwrap();

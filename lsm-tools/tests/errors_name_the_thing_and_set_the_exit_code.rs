@@ -119,6 +119,10 @@ fn a_database_that_another_process_has_open_is_locked() {
     holder.stdout.as_mut().expect("piped").read_exact(&mut acknowledgement).expect("a first write");
     for arguments in [
         ["put", &db, "key", "other"].as_slice(),
+        &["get", &db, "key"],
+        &["scan", &db],
+        &["count", &db],
+        &["stats", &db],
         &["delete", &db, "key"],
         &["compact", &db],
         &["load", &db, "-"],
@@ -129,6 +133,27 @@ fn a_database_that_another_process_has_open_is_locked() {
     holder.kill().expect("killed");
     holder.wait().expect("it ends");
     assert_eq!(lsm(["get", &db, "key"]).stdout(), "value\n");
+}
+
+#[test]
+fn commands_that_read_run_side_by_side_and_keep_writers_out() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    // More than fits into a pipe: the scan is in the middle of it until somebody reads.
+    let lines: String = (0..20_000).map(|number| format!("key{number:05}\tvalue\n")).collect();
+    lsm_with_input(["load", &db, "-"], lines.as_bytes()).stdout();
+    let mut scan = common::command(["scan", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let mut first = [0; 9];
+    scan.stdout.as_mut().expect("piped").read_exact(&mut first).expect("a first line");
+    assert_eq!(lsm(["scan", &db]).stdout(), lines);
+    assert_eq!(lsm(["get", &db, "key00007"]).stdout(), "value\n");
+    let message = lsm(["put", &db, "key", "value"]).failure(4);
+    assert!(message.contains("db is locked"), "{message}");
+    let mut rest = String::new();
+    scan.stdout.take().expect("piped").read_to_string(&mut rest).expect("the rest");
+    assert_eq!(format!("{}{rest}", String::from_utf8_lossy(&first)), lines);
+    assert!(scan.wait().expect("it ends").success());
+    lsm(["put", &db, "key", "value"]).stdout();
 }
 
 #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::env::Env;
-use lsm_core::vfs::{LockGuard, Vfs};
+use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_core::{Error, Result};
 
 use crate::directory::{self, DROPPED_SUFFIX, LogFile};
@@ -39,7 +39,7 @@ pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn 
         }
     }
     let path = directory.join("LOCK");
-    vfs.lock(&path).map_err(|error| Error::io("lock", &path, error))
+    vfs.lock(&path, LockMode::Exclusive).map_err(|error| Error::io("lock", &path, error))
 }
 
 /// Recovers a log and returns a writer that goes on after it.

@@ -66,9 +66,12 @@ pub trait Vfs: Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes an exclusive lock on a file, creating it if need be, and never waits: `WouldBlock` if it is held by
-    /// this or another process. Dropping the guard, or the end of the process, releases it. The file stays.
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+    /// Takes a lock on a file and never waits: `WouldBlock` if this or another process holds one that excludes it.
+    /// Dropping the guard, or the end of the process, releases it. The file stays.
+    ///
+    /// An exclusive lock creates the file if need be. A shared one changes nothing and needs no right to write:
+    /// `NotFound` if there is no file.
+    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<Box<dyn LockGuard>>;
 
     /// Bytes that can still be written below `path`; `Unsupported` where the system does not tell.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
@@ -166,6 +169,15 @@ pub trait Window: Send {
     /// # Panics
     /// If the range is out of bounds or `offset` is not a multiple of 8.
     fn publish(&mut self, offset: usize, value: u64);
+}
+
+/// Whom a lock keeps out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Everybody else.
+    Exclusive,
+    /// Those who want it for themselves.
+    Shared,
 }
 
 /// Holds a lock until dropped; see [`Vfs::lock`].

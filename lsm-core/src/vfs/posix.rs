@@ -4,7 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "PosixFs is what everyone else must go through")]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::mapped_window::MappedWindow;
-use super::{Access, LockGuard, Metadata, Vfs, VfsFile, Window, platform};
+use super::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window, platform};
 
 /// The file system of the operating system, on any platform.
 ///
@@ -103,19 +103,31 @@ impl Vfs for PosixFs {
         platform::sync_dir(path)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        // Some systems and network file systems grant a lock to the same process twice.
+    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<Box<dyn LockGuard>> {
+        let mut held = HELD.lock();
+        let file = match mode {
+            LockMode::Exclusive => {
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?
+            }
+            LockMode::Shared => File::open(path)?,
+        };
         let name = std::fs::canonicalize(path)?;
-        if !LOCKED.lock().insert(name.clone()) {
-            return Err(io::ErrorKind::WouldBlock.into());
+        match held.get_mut(&name) {
+            Some(lock) if mode == LockMode::Shared && lock.readers > 0 => lock.readers += 1,
+            Some(_) => return Err(io::ErrorKind::WouldBlock.into()),
+            None => {
+                let (locked, readers) = match mode {
+                    LockMode::Exclusive => (file.try_lock(), 0),
+                    LockMode::Shared => (file.try_lock_shared(), 1),
+                };
+                locked.map_err(|error| match error {
+                    TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+                    TryLockError::Error(error) => error,
+                })?;
+                held.insert(name.clone(), HeldLock { file, readers });
+            }
         }
-        let guard = PosixLock { file, name };
-        match guard.file.try_lock() {
-            Ok(()) => Ok(Box::new(guard)),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        Ok(Box::new(PosixLock { name }))
     }
 
     /// `Unsupported` where the standard ways of the platform do not tell, Windows among them.
@@ -184,11 +196,18 @@ impl VfsFile for PosixFile {
 }
 
 /// Files that this process holds locks on.
-static LOCKED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Some systems and network file systems grant an exclusive lock to the same process twice, or release all locks of
+/// a process with the first of them: so one is taken a file.
+static HELD: Mutex<BTreeMap<PathBuf, HeldLock>> = Mutex::new(BTreeMap::new());
 
 /// The lock of the operating system ends when the file is closed, so also when the process dies.
-struct PosixLock {
+struct HeldLock {
     file: File,
+    /// Guards that share it; 0 if it is exclusive.
+    readers: usize,
+}
+
+struct PosixLock {
     name: PathBuf,
 }
 
@@ -196,8 +215,13 @@ impl LockGuard for PosixLock {}
 
 impl Drop for PosixLock {
     fn drop(&mut self) {
-        // The order matters: once the name is free, the lock of the operating system must be too.
-        let _ = self.file.unlock();
-        LOCKED.lock().remove(&self.name);
+        let mut held = HELD.lock();
+        let Some(lock) = held.get_mut(&self.name) else { return };
+        lock.readers = lock.readers.saturating_sub(1);
+        if lock.readers == 0 {
+            // A handle that a child process inherited must not keep it.
+            let _ = lock.file.unlock();
+            held.remove(&self.name);
+        }
     }
 }

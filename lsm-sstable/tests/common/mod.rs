@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use lsm_core::vfs::{Access, LockGuard, Metadata, Vfs, VfsFile, Window};
+use lsm_core::vfs::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window};
 use lsm_core::{Entry, Result, ValueKind};
 use lsm_sstable::{BlockCache, Table, TableId, TableMeta, TableOpen, TableOptions, TableWriter};
 
@@ -93,7 +93,7 @@ impl Vfs for MemoryFs {
         Ok(())
     }
 
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn LockGuard>> {
+    fn lock(&self, _: &Path, _: LockMode) -> io::Result<Box<dyn LockGuard>> {
         unsupported()
     }
 

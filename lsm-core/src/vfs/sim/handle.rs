@@ -12,7 +12,7 @@ use super::faults::{Failure, OperationKind};
 use super::file::FileNode;
 use super::tree::Node;
 use super::{SimFs, State};
-use crate::vfs::{Access, LockGuard, Metadata, Vfs, VfsFile, Window};
+use crate::vfs::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window};
 
 impl SimFs {
     /// Counts a call; the state is locked until it is done.
@@ -132,20 +132,24 @@ impl Vfs for SimFs {
         Ok(())
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<Box<dyn LockGuard>> {
         let mut state = self.enter(OperationKind::Lock, path)?;
+        let exclusive = mode == LockMode::Exclusive;
         let id = match state.tree.lookup(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if exclusive && error.kind() == io::ErrorKind::NotFound => {
                 state.tree.add(path, Node::File(FileNode::default()))?
             }
             found => found?,
         };
-        let handle = self.handle(&mut state, id, path)?;
-        if !state.locked.insert(id) {
-            // Dropping the handle takes the lock on the state.
-            drop(state);
-            return Err(io::ErrorKind::WouldBlock.into());
+        match state.locked.get_mut(&id) {
+            Some(readers) if !exclusive && *readers > 0 => *readers += 1,
+            Some(_) => return Err(io::ErrorKind::WouldBlock.into()),
+            None => {
+                state.tree.file(id)?;
+                state.locked.insert(id, usize::from(!exclusive));
+            }
         }
+        let handle = self.handle(&mut state, id, path)?;
         Ok(Box::new(SimLock { handle }))
     }
 
@@ -329,6 +333,10 @@ impl LockGuard for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.handle.fs.state.lock().locked.remove(&self.handle.id);
+        let mut state = self.handle.fs.state.lock();
+        match state.locked.get_mut(&self.handle.id) {
+            Some(readers) if *readers > 1 => *readers -= 1,
+            _ => drop(state.locked.remove(&self.handle.id)),
+        }
     }
 }

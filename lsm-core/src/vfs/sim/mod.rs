@@ -9,7 +9,7 @@ mod handle;
 mod images;
 mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,8 @@ pub struct SimFs {
 struct State {
     tree: Tree,
     faults: Faults,
-    locked: BTreeSet<InodeId>,
+    /// How many share the lock on a file; 0 if one has it for itself.
+    locked: BTreeMap<InodeId, usize>,
     capacity_bytes: Option<u64>,
     windows: bool,
     short_reads: Option<Seeded>,
@@ -100,7 +101,7 @@ impl State {
         SimFs::with_state(Self {
             tree,
             faults: Faults::default(),
-            locked: BTreeSet::new(),
+            locked: BTreeMap::new(),
             capacity_bytes: self.capacity_bytes,
             windows: self.windows,
             short_reads: None,
@@ -119,7 +120,7 @@ impl SimFs {
         Self::with_state(State {
             tree: Tree::new(),
             faults: Faults::default(),
-            locked: BTreeSet::new(),
+            locked: BTreeMap::new(),
             capacity_bytes: None,
             windows: true,
             short_reads: None,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_core::vfs::{LockMode, PosixFs, Vfs};
 use lsm_engine::inspect::kind_of;
 
 use crate::exit::{Failure, Result};
@@ -54,7 +54,7 @@ fn clear(path: &Path) -> Result<()> {
         )));
     }
     let lock_path = path.join("LOCK");
-    let _lock = PosixFs.lock(&lock_path).map_err(|error| match error.kind() {
+    let _lock = PosixFs.lock(&lock_path, LockMode::Exclusive).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             Failure::Io(format!("{} is locked: another process has it open", path.display()))
         }
