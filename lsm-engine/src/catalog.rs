@@ -144,6 +144,8 @@ impl Inner {
         drop(manifest);
         release_cleared(tree, sequence);
         self.forget_cleared();
+        // Its memtables are gone without a flush.
+        side.progress.notify();
         Ok(())
     }
 }

@@ -372,24 +372,24 @@ impl Inner {
     #[cold]
     fn wait_for_memory(&self, side: &WriteSide, room: usize) -> Result<()> {
         let started = self.env.monotonic_micros();
+        side.writers_waiting.fetch_add(1, Ordering::AcqRel);
         // A flush that waits for room on the disk tries again now.
-        let trouble = side.flush_trouble.count();
         side.flush_wanted.notify();
-        loop {
-            let seen = side.progress.epoch();
+        let waited = self.wait_until(&side.progress, || {
             if side.sealed_bytes.load(Ordering::Acquire) <= room {
-                break;
+                return Ok(true);
             }
             side.check_going()?;
             self.check_open()?;
-            side.flush_trouble.check(trouble)?;
-            if let Some(error) = self.all_trees().iter().find_map(|tree| tree.failure()) {
-                return Err(Error::WritingStopped(Arc::new(error)));
-            }
-            self.env.wait(&side.progress, seen, None);
-        }
+            // A full disk is no reason to give up: flushes try again until there is room.
+            self.all_trees()
+                .iter()
+                .find_map(|tree| tree.failure())
+                .map_or(Ok(false), |error| Err(Error::WritingStopped(Arc::new(error))))
+        });
+        side.writers_waiting.fetch_sub(1, Ordering::AcqRel);
         self.counters.stall_micros.add(self.env.monotonic_micros() - started);
-        Ok(())
+        waited
     }
 
     /// Seals whoever keeps the log from being truncated, once it is too long.

@@ -227,17 +227,20 @@ impl Job for FlushJob {
             Ok(false) => Step::Again,
             Ok(true) => {
                 self.flush = None;
+                side.flush_trouble.clear();
                 inner.schedule_compactions();
                 inner.share_out_cache();
                 side.progress.notify();
                 Step::Again
             }
             Err(error) => {
-                let retry = error.is_out_of_space();
                 let deadline = inner.env.monotonic_micros() + RETRY_MICROS;
-                tracing::warn!(%error, retry, "a flush failed");
                 let failed = self.flush.take();
-                if retry {
+                if error.is_out_of_space() {
+                    // Once, not twice a second.
+                    if side.flush_trouble.current().is_none() {
+                        tracing::warn!(%error, "a flush finds no room on the disk and is tried again until it does; when memory is used up, writers wait for it");
+                    }
                     side.flush_trouble.note(error);
                     side.progress.notify();
                     return pending(Some(deadline));

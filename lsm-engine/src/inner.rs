@@ -57,6 +57,8 @@ pub(crate) struct WriteSide {
     next_number: AtomicU64,
     /// Bytes of memtables that wait for their flush.
     pub(crate) sealed_bytes: AtomicUsize,
+    /// Writers that wait until there are fewer.
+    pub(crate) writers_waiting: AtomicUsize,
     /// There is a memtable to flush, or the database closes.
     pub(crate) flush_wanted: Event,
     /// A flush or compaction ended, or background work failed: whoever waits looks again.
@@ -85,7 +87,17 @@ impl Trouble {
         self.0.lock().0
     }
 
-    /// Fails with the latest if there were more than `seen`.
+    /// What it waits for now.
+    pub(crate) fn current(&self) -> Option<Error> {
+        self.0.lock().1.clone()
+    }
+
+    /// It went well again.
+    pub(crate) fn clear(&self) {
+        self.0.lock().1 = None;
+    }
+
+    /// Fails with the latest if there were more than `seen` and it has not gone well since.
     pub(crate) fn check(&self, seen: u64) -> Result<()> {
         match &*self.0.lock() {
             (count, Some(error)) if *count > seen => Err(error.clone()),
@@ -110,6 +122,7 @@ impl WriteSide {
             pace: Pace::default(),
             next_number: AtomicU64::new(next_number),
             sealed_bytes: AtomicUsize::new(sealed_bytes),
+            writers_waiting: AtomicUsize::new(0),
             flush_wanted: Event::new(),
             progress: Event::new(),
             jobs: AtomicUsize::new(0),

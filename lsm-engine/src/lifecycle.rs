@@ -71,7 +71,7 @@ impl Inner {
     }
 
     /// Blocks until `done` says yes, looking again after each notification.
-    fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    pub(crate) fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
         loop {
             let seen = event.epoch();
             if done()? {
@@ -218,6 +218,8 @@ impl Inner {
         metrics.log_bytes = committer.log_end() - start.position;
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_durable());
         metrics.write_rate_limit = side.pace.rate();
+        metrics.writers_waiting = side.writers_waiting.load(Ordering::Acquire) as u64;
+        metrics.waiting_for_space = side.flush_trouble.current().map(|error| error.to_string());
         metrics
     }
 }

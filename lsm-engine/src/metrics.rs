@@ -73,8 +73,13 @@ pub struct Metrics {
     pub compactions_running: u64,
     /// Bytes that compactions have yet to rewrite.
     pub compaction_debt_bytes: u64,
-    /// Time that writers stood still for want of memory, in microseconds.
+    /// Time that writers stood still for want of memory, in microseconds; of those that still do, none.
     pub stall_micros: u64,
+    /// Writers that stand still for want of memory, until a flush frees some.
+    pub writers_waiting: u64,
+    /// The last flush failed with this error, for want of room on the disk. It is tried again twice a second; until it
+    /// succeeds, writers wait once memory is used up.
+    pub waiting_for_space: Option<String>,
     /// Bytes a second that writers are held to while compactions catch up.
     pub write_rate_limit: Option<u64>,
 }

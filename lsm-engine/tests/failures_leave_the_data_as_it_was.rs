@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, Step};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
 use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Result, WriteBatch};
 
@@ -79,9 +79,10 @@ impl Model {
     }
 }
 
+/// Memory for all that [`work`] writes: beyond, writers would wait for a disk that stays full.
 fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
     Options::new()
-        .memory(1 << 20)
+        .memory(4 << 20)
         .memtable_bytes(70_000)
         .log_segment_bytes(16 << 10)
         .vfs(Arc::new(fs.clone()))
@@ -242,32 +243,155 @@ fn a_disk_that_fails_for_good() {
     fail_everywhere(Io::Other, true, End::PowerCut);
 }
 
+/// Looks at the database while a writer waits, and then makes room.
+struct MakeRoom {
+    db: Db,
+    fs: SimFs,
+    begun_micros: Option<u64>,
+    env: Arc<SimEnv>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Job for MakeRoom {
+    fn step(&mut self) -> Step {
+        let now = self.env.monotonic_micros();
+        let metrics = self.db.metrics();
+        if metrics.writers_waiting == 0 {
+            return Step::Again;
+        }
+        let begun = *self.begun_micros.get_or_insert(now);
+        if now - begun < 3_000_000 {
+            let deadline_micros = Some(begun + 3_000_000);
+            return Step::Pending { event: Event::new(), seen: 0, deadline_micros };
+        }
+        let count =
+            self.db.iter().filter(|entry| entry.as_ref().is_ok_and(|(key, _)| key.starts_with(b"key")));
+        let mut seen = self.seen.lock().unwrap();
+        seen.push(format!("{} keys are readable", count.count()));
+        seen.push(metrics.waiting_for_space.unwrap_or_default());
+        self.fs.set_capacity(None);
+        Step::Done
+    }
+}
+
 #[test]
-fn a_full_disk_stops_no_reader_and_a_full_memory_says_so() {
+fn on_a_full_disk_reads_go_on_and_writers_wait_until_there_is_room() {
+    const CAPACITY: u64 = 1 << 30;
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(5));
+    // The log has its segments; only tables will find no room.
+    let db = options(&fs, &env).log_segment_bytes(1 << 20).open(DIRECTORY).unwrap();
+    fs.set_capacity(Some(CAPACITY));
+    let used = CAPACITY - fs.free_bytes(Path::new(DIRECTORY)).unwrap();
+    fs.set_capacity(Some(used + (8 << 10)));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let make_room = MakeRoom {
+        db: db.clone(),
+        fs: fs.clone(),
+        begun_micros: None,
+        env: Arc::clone(&env),
+        seen: Arc::clone(&seen),
+    };
+    env.spawn(Priority::Low, Box::new(make_room));
+    let value = vec![b'v'; 4000];
+    let mut acknowledged = 0;
+    while seen.lock().unwrap().is_empty() {
+        db.put(format!("key{acknowledged:06}"), &value).unwrap();
+        acknowledged += 1;
+        assert!(acknowledged < 1000, "writes go on without end: {:?}", db.metrics());
+    }
+    let before = acknowledged - 1;
+    let [readable, error] = std::mem::take(&mut *seen.lock().unwrap()).try_into().unwrap();
+    assert_eq!(readable, format!("{before} keys are readable"));
+    assert!(error.contains(".sst"), "the metrics name the file that finds no room: {error}");
+    db.flush().unwrap();
+    let metrics = db.metrics();
+    assert_eq!((metrics.waiting_for_space, metrics.writers_waiting), (None, 0));
+    assert!(metrics.stall_micros >= 3_000_000, "{}", metrics.stall_micros);
+    let crashed = fs.process_crash();
+    drop(db);
+    env.drop_jobs();
+    let env = Arc::new(SimEnv::new(6));
+    let db = options(&crashed, &env).open(DIRECTORY).unwrap();
+    assert_eq!(db.iter().count(), acknowledged);
+    db.close().unwrap();
+    env.drop_jobs();
+}
+
+#[test]
+fn what_is_asked_for_by_name_fails_on_a_full_disk() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
-    db.put("before", "the disk was full").unwrap();
+    db.put("key", "value").unwrap();
     fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).sticky().named(".sst"));
-    let value = vec![b'v'; 4000];
-    let mut acknowledged = 0;
-    let error = loop {
-        match db.put(format!("key{acknowledged:06}"), &value) {
-            Ok(()) => acknowledged += 1,
-            Err(error) => break error,
-        }
-        assert!(acknowledged < 10_000, "writes go on without end");
-    };
-    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-    assert!(error.to_string().contains(".sst"), "{error}");
-    assert_eq!(db.iter().count(), acknowledged + 1);
-    assert_eq!(db.flush().unwrap_err().kind(), ErrorKind::NoSpace);
+    for result in [db.flush(), db.wait_for_compactions(), db.compact_range::<&[u8]>(..)] {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        assert!(error.to_string().contains(".sst"), "{error}");
+    }
+    assert!(db.metrics().waiting_for_space.is_some());
+    assert_eq!(db.clone().close().unwrap_err().kind(), ErrorKind::NoSpace);
     fs.clear_faults();
-    db.put("after", "there is room").unwrap();
-    db.flush().unwrap();
-    assert_eq!(db.iter().count(), acknowledged + 2);
+    env.drop_jobs();
+    drop(db);
+    let env = Arc::new(SimEnv::new(6));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(db.get("key").unwrap().unwrap(), b"value");
     db.close().unwrap();
     env.drop_jobs();
+}
+
+/// A database on a full disk, a writer of it that waits, and how many writes were acknowledged when it is told why.
+fn while_a_writer_waits(act: impl FnOnce(&Db)) -> (lsm_engine::Error, SimFs, usize) {
+    let fs = file_system();
+    let db = Options::new().memory(1 << 20).memtable_bytes(70_000).vfs(Arc::new(fs.clone())).open(DIRECTORY);
+    let db = db.unwrap();
+    fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).sticky().named(".sst"));
+    let (error, acknowledged) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut acknowledged = 0;
+            loop {
+                if let Err(error) = db.put(format!("key{acknowledged:06}"), vec![b'v'; 4000]) {
+                    return (error, acknowledged);
+                }
+                acknowledged += 1;
+            }
+        });
+        while db.metrics().writers_waiting == 0 {
+            std::thread::yield_now();
+        }
+        act(&db);
+        writer.join().unwrap()
+    });
+    fs.clear_faults();
+    (error, fs, acknowledged)
+}
+
+#[test]
+fn closing_ends_the_wait_of_a_writer() {
+    let (error, fs, acknowledged) = while_a_writer_waits(|db| {
+        assert_eq!(db.clone().close().unwrap_err().kind(), ErrorKind::NoSpace);
+    });
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    let env = Arc::new(SimEnv::new(6));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(db.iter().count(), acknowledged);
+    drop(db);
+    env.drop_jobs();
+}
+
+#[test]
+fn clearing_what_cannot_be_flushed_ends_the_wait_of_a_writer() {
+    let (error, ..) = while_a_writer_waits(|db| {
+        let before = db.metrics().visible_sequence;
+        db.default_keyspace().clear().unwrap();
+        while db.metrics().visible_sequence < before + 3 {
+            std::thread::yield_now();
+        }
+        db.clone().close().unwrap_err();
+    });
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
 }
 
 #[test]

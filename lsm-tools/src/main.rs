@@ -13,13 +13,16 @@ mod progress;
 mod size;
 mod stopwatch;
 mod tree;
+mod warnings;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match command::Cli::parse().run() {
+    let cli = command::Cli::parse();
+    warnings::show();
+    match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
