@@ -161,14 +161,23 @@ impl Committer {
         if keyspace == 0 { Some(&mut self.default) } else { self.writers.get_mut(&keyspace) }
     }
 
-    /// Puts a logged operation into its memtable, sealing one that is full.
+    /// Puts an operation of the record that starts at `log_start` into its memtable, sealing one that is full. `before`
+    /// is the last write before that record.
     #[inline]
-    fn insert(&mut self, side: &WriteSide, operation: &Operation<'_>, log_start: u64) -> Result<()> {
+    fn insert(
+        &mut self,
+        side: &WriteSide,
+        operation: &Operation<'_>,
+        log_start: u64,
+        before: SequenceNumber,
+    ) -> Result<()> {
         let writer = self.writer(operation.keyspace).ok_or_else(|| Error::KeyspaceDropped("".into()))?;
         if writer.insert(operation, log_start) {
             return Ok(());
         }
-        writer.memtable.mark_cut();
+        if operation.sequence - 1 > before {
+            writer.memtable.cut(before);
+        }
         self.seal(side, operation.keyspace, operation.sequence - 1);
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
         if writer.insert(operation, log_start) {
@@ -277,7 +286,9 @@ impl Inner {
             committer.log_end = position.0;
             let operation =
                 Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
-            committer.insert(side, &operation, log_start).inspect_err(|error| side.stop(error.clone()))?;
+            committer
+                .insert(side, &operation, log_start, sequence - 1)
+                .inspect_err(|error| side.stop(error.clone()))?;
             self.visible.store(sequence, Ordering::Release);
             committer.settle(side, self.budget.memtable_bytes, self.active_bytes_max(), tree.id);
             self.bound_log(committer, side);
@@ -308,7 +319,7 @@ impl Inner {
             for operation in Operations::new(payload, sequence) {
                 let operation = operation.map_err(Error::invalid)?;
                 committer
-                    .insert(side, &operation, log_start)
+                    .insert(side, &operation, log_start, sequence - 1)
                     .inspect_err(|error| side.stop(error.clone()))?;
             }
             self.visible.store(sequence + count - 1, Ordering::Release);
@@ -433,5 +444,106 @@ impl Committer {
             }
         }
         Ok(keyspaces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::SimEnv;
+    use lsm_core::vfs::SimFs;
+    use lsm_core::{SequenceNumber, ValueKind};
+    use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
+
+    use crate::cursor::Bounds;
+    use crate::{Db, DbCursor, Options, WriteBatch};
+
+    /// Memtables that are full after four entries.
+    #[derive(Debug, Default)]
+    struct Tiny(BPlusMemtable);
+
+    struct TinyWriter(Box<dyn MemtableWriter>, usize);
+
+    impl MemtableFactory for Tiny {
+        fn name(&self) -> &'static str {
+            "tiny"
+        }
+
+        fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+            let (writer, reader) = self.0.create();
+            (Box::new(TinyWriter(writer, 4)), reader)
+        }
+    }
+
+    impl MemtableWriter for TinyWriter {
+        fn insert(
+            &mut self,
+            key: &[u8],
+            sequence: SequenceNumber,
+            kind: ValueKind,
+            value: &[u8],
+        ) -> Result<(), Full> {
+            self.1 = self.1.checked_sub(1).ok_or(Full)?;
+            self.0.insert(key, sequence, kind, value)
+        }
+    }
+
+    fn open() -> (Arc<SimEnv>, Db) {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
+        let db = options.memory(8 << 20).memtable(Arc::new(Tiny::default())).open("/db").unwrap();
+        (env, db)
+    }
+
+    const KEYS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+    /// A batch that puts `value` everywhere, wherever in a memtable it begins.
+    fn batch(value: &str) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        for key in KEYS {
+            batch.put(key, value);
+        }
+        batch
+    }
+
+    /// A read loads the state, then the visible number. Here a batch that fills its memtable comes between the two.
+    #[test]
+    fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
+        for filled in 0..=4 {
+            let (env, db) = open();
+            db.write(batch("old")).unwrap();
+            db.flush().unwrap();
+            for number in 0..filled {
+                db.put(format!("other{number}"), "value").unwrap();
+            }
+            let (inner, tree) = (&db.inner, db.default.tree());
+            let states: Vec<_> = ["new", "newer"]
+                .map(|value| {
+                    let state = tree.load_full();
+                    db.write(batch(value)).unwrap();
+                    state
+                })
+                .into();
+            for (state, expected) in states.into_iter().zip(["old", "new"]) {
+                let visible = inner.visible_in(&state);
+                let got = KEYS.map(|key| state.get(key.as_bytes(), visible).unwrap().unwrap());
+                assert!(got.iter().all(|value| value == expected.as_bytes()), "{filled}: {got:?}");
+                let mut cursor = DbCursor::new(state, visible, Bounds::ALL, None);
+                cursor.first().unwrap();
+                for key in KEYS {
+                    assert_eq!(cursor.key(), Some(key.as_bytes()), "{filled}");
+                    assert_eq!(cursor.value(), Some(expected.as_bytes()), "{filled}");
+                    cursor.next().unwrap();
+                }
+            }
+            // Whoever comes later sees all of it, and so does recovery.
+            let seen = |db: &Db| KEYS.map(|key| db.get(key).unwrap().unwrap());
+            assert!(seen(&db).iter().all(|value| value == b"newer"));
+            db.flush().unwrap();
+            assert!(seen(&db).iter().all(|value| value == b"newer"));
+            drop((tree, db));
+            env.drop_jobs();
+        }
     }
 }

@@ -243,6 +243,16 @@ impl Inner {
         self.visible.load(Ordering::Acquire)
     }
 
+    /// The last write that a reader of `state`, which it loaded before, sees.
+    ///
+    /// Its memtable may have been full in the middle of a batch that is visible by now: the rest is in a memtable that
+    /// the state does not have, so the reader sees none of it. The cut is marked before the batch becomes visible.
+    #[inline]
+    pub(crate) fn visible_in(&self, state: &State) -> SequenceNumber {
+        let visible = self.visible();
+        visible.min(state.memtable.whole_up_to())
+    }
+
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }

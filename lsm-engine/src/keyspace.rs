@@ -81,7 +81,7 @@ impl Keyspace {
         self.check()?;
         // The state first, the visible number after it: see docs/ARCHITECTURE.md.
         let state = self.tree.load();
-        state.get(key.as_ref(), self.inner.visible())
+        state.get(key.as_ref(), self.inner.visible_in(&state))
     }
 
     /// Whether `key` has a value.
@@ -93,7 +93,7 @@ impl Keyspace {
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
         self.check()?;
         let state = self.tree.load_full();
-        let visible = self.inner.visible();
+        let visible = self.inner.visible_in(&state);
         keys.into_iter().map(|key| state.get(key.as_ref(), visible)).collect()
     }
 
@@ -120,7 +120,8 @@ impl Keyspace {
         match self.check() {
             Ok(()) => {
                 let state = self.tree.load_full();
-                Iter::range(state, self.inner.visible(), &range)
+                let visible = self.inner.visible_in(&state);
+                Iter::range(state, visible, &range)
             }
             Err(error) => Iter::failed(error),
         }
@@ -131,7 +132,8 @@ impl Keyspace {
         match self.check() {
             Ok(()) => {
                 let state = self.tree.load_full();
-                Iter::prefix(state, self.inner.visible(), prefix.as_ref())
+                let visible = self.inner.visible_in(&state);
+                Iter::prefix(state, visible, prefix.as_ref())
             }
             Err(error) => Iter::failed(error),
         }
@@ -146,7 +148,8 @@ impl Keyspace {
     pub fn cursor(&self) -> Result<DbCursor> {
         self.check()?;
         let state = self.tree.load_full();
-        Ok(DbCursor::new(state, self.inner.visible(), Bounds::ALL, None))
+        let visible = self.inner.visible_in(&state);
+        Ok(DbCursor::new(state, visible, Bounds::ALL, None))
     }
 
     /// Deletes everything in the keyspace, durably, and gives the space back at once.

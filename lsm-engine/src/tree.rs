@@ -27,8 +27,9 @@ pub(crate) struct Memtable {
     log_start: AtomicU64,
     /// Once sealed: no write of the keyspace up to here is newer than this memtable.
     last_sequence: AtomicU64,
-    /// Sealed in the middle of a log record, whose rest is in the next memtable.
-    cut: AtomicBool,
+    /// The last write before the log record in whose middle this was sealed: the rest of that record is in the next
+    /// memtable. `u64::MAX` if it was sealed between records.
+    whole_up_to: AtomicU64,
 }
 
 impl Memtable {
@@ -40,7 +41,7 @@ impl Memtable {
             fragmented: Mutex::new((0, Arc::new(FragmentedRangeTombstones::empty()))),
             log_start: AtomicU64::new(u64::MAX),
             last_sequence: AtomicU64::new(0),
-            cut: AtomicBool::new(false),
+            whole_up_to: AtomicU64::new(SequenceNumber::MAX),
         }
     }
 
@@ -73,12 +74,17 @@ impl Memtable {
         self.last_sequence.store(last_sequence, Ordering::Release);
     }
 
-    pub(crate) fn mark_cut(&self) {
-        self.cut.store(true, Ordering::Release);
+    /// Says that this is to be sealed in the middle of a log record, and which write came before that.
+    pub(crate) fn cut(&self, whole_up_to: SequenceNumber) {
+        self.whole_up_to.store(whole_up_to, Ordering::Release);
+    }
+
+    pub(crate) fn whole_up_to(&self) -> SequenceNumber {
+        self.whole_up_to.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+        self.whole_up_to() != SequenceNumber::MAX
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -12,7 +12,7 @@ use lsm_engine::compaction_policies::{
 };
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, WriteBatch};
+use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, Slice, WriteBatch};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 
 /// A memtable that is a sorted map of internal keys, and full after a few entries.
@@ -357,4 +357,48 @@ fn a_policy_that_would_change_the_order_of_versions_is_ignored() {
 #[test]
 fn a_policy_that_wants_to_drop_data_that_it_may_not_is_ignored() {
     misbehave(Manner::Drops);
+}
+
+/// Each batch fills several memtables of its own, and those before and after.
+#[test]
+fn readers_see_whole_batches_whatever_memtables_they_are_cut_into() {
+    let memtable = Arc::new(SmallMap::default()) as Arc<dyn MemtableFactory>;
+    let db = Options::new().vfs(Arc::new(SimFs::new())).memtable(memtable).open("/db").unwrap();
+    let keys: Vec<String> = (0..39).map(|number| format!("key{number:02}")).collect();
+    let write = |round: u32| {
+        let mut batch = WriteBatch::new();
+        for key in &keys {
+            batch.put(key, round.to_string());
+        }
+        db.write(batch).unwrap();
+    };
+    write(0);
+    let done = AtomicBool::new(false);
+    let whole = |values: Vec<Vec<u8>>, how: &str| {
+        assert_eq!(values.len(), keys.len(), "{how}");
+        assert!(values.iter().all(|value| *value == values[0]), "{how} saw a part of a batch: {values:?}");
+    };
+    std::thread::scope(|scope| {
+        for backwards in [false, true] {
+            let (db, keys, done, whole) = (&db, &keys, &done, &whole);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let values = db.multi_get(keys).unwrap();
+                    whole(values.into_iter().map(|value| value.unwrap().to_vec()).collect(), "multi_get");
+                    let value = |entry: lsm_engine::Result<(Slice, Slice)>| entry.unwrap().1.to_vec();
+                    let values: Vec<_> = if backwards {
+                        db.iter().rev().map(value).collect()
+                    } else {
+                        db.iter().map(value).collect()
+                    };
+                    whole(values, "a scan");
+                }
+            });
+        }
+        for round in 1..200 {
+            write(round);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    db.close().unwrap();
 }
