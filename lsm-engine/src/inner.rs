@@ -293,7 +293,7 @@ impl Inner {
 
     /// Lets go of what was cleared once no snapshot is old enough to see it.
     pub(crate) fn forget_cleared(&self) {
-        let oldest = self.snapshots.oldest().unwrap_or(u64::MAX).min(self.visible());
+        let oldest = self.snapshots.oldest(&self.visible);
         for tree in self.all_trees() {
             let state = tree.load();
             if state.before_clear.is_some() && state.cleared <= oldest {

@@ -55,8 +55,12 @@ impl SnapshotList {
         self.live.lock().values().sum()
     }
 
-    pub(crate) fn oldest(&self) -> Option<SequenceNumber> {
-        self.live.lock().keys().next().copied()
+    /// The lowest number that anyone reads at, or will: under the lock, so that no snapshot takes a lower one while
+    /// the visible number is looked at.
+    pub(crate) fn oldest(&self, visible: &AtomicU64) -> SequenceNumber {
+        let live = self.live.lock();
+        let visible = visible.load(Ordering::Acquire);
+        live.keys().next().map_or(visible, |&oldest| oldest.min(visible))
     }
 }
 
