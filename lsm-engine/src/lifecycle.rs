@@ -158,26 +158,37 @@ impl Inner {
             return Err(Error::InvalidArgument(inverted(start, end)));
         }
         let side = self.write_side()?;
+        side.scheduler.lock().hold(tree.id);
+        let done = self.compact_held(side, tree, range);
+        side.scheduler.lock().release(tree.id);
+        self.schedule_compactions();
+        // Whoever waits for compactions saw the policy held back, and moves alone tell nobody.
+        side.progress.notify();
+        done
+    }
+
+    /// Brings a range down while the policy is held back: what it merges from here on could be missed.
+    fn compact_held(
+        self: &Arc<Self>,
+        side: &WriteSide,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<()> {
         self.flush_sealing(side)?;
-        // Tables written from here on are as compact as can be.
-        let rewritten_since = side.new_number();
+        let since = side.new_number();
         let trouble = side.compaction_trouble.count();
-        side.scheduler.lock().hold(tree.id, true);
-        let done = self.wait_until(&side.progress, || {
+        self.wait_until(&side.progress, || {
             loop {
                 self.check_open()?;
                 side.check_going()?;
                 side.compaction_trouble.check(trouble)?;
-                match self.start_manual(tree, range, rewritten_since)? {
+                match self.start_manual(tree, range, since)? {
                     Manual::Started => {}
                     Manual::Wait => return Ok(false),
                     Manual::Done => return Ok(true),
                 }
             }
-        });
-        side.scheduler.lock().hold(tree.id, false);
-        self.schedule_compactions();
-        done
+        })
     }
 
     pub(crate) fn metrics(&self) -> Metrics {

@@ -1,4 +1,5 @@
-use std::collections::{BTreeSet, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,19 +19,24 @@ use crate::{Error, Result};
 #[derive(Default)]
 pub(crate) struct Scheduler {
     running: Vec<Arc<Running>>,
-    /// Keyspaces that are being compacted by hand: their policies wait.
-    held: BTreeSet<u32>,
+    /// Keyspaces that are being compacted by hand, and how often: their policies wait.
+    held: BTreeMap<u32, usize>,
     /// Keyspace to ask first at the next look, so that all get their turn.
     next_keyspace: u32,
 }
 
 impl Scheduler {
-    /// Holds the policy of a keyspace back, or lets it go on.
-    pub(crate) fn hold(&mut self, keyspace: u32, hold: bool) {
-        if hold {
-            self.held.insert(keyspace);
-        } else {
-            self.held.remove(&keyspace);
+    /// Holds the policy of a keyspace back until it was released as often.
+    pub(crate) fn hold(&mut self, keyspace: u32) {
+        *self.held.entry(keyspace).or_insert(0) += 1;
+    }
+
+    pub(crate) fn release(&mut self, keyspace: u32) {
+        if let Entry::Occupied(mut held) = self.held.entry(keyspace) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
         }
     }
 
@@ -94,27 +100,30 @@ impl Inner {
             })
     }
 
-    /// Starts the next compaction that brings a range of keys down to the last level. `rewritten_since` is the
-    /// number before which tables of the last level still have to be rewritten.
+    /// Starts the next compaction that brings a range of keys down to the last level. `since` is a number given out
+    /// at the beginning: runs of level 0 from there on stay out of it, tables of the last level are not rewritten.
     pub(crate) fn start_manual(
         self: &Arc<Self>,
         tree: &Arc<Tree>,
         range: (Bound<&[u8]>, Bound<&[u8]>),
-        rewritten_since: u64,
+        since: u64,
     ) -> Result<Manual> {
         let side = self.write_side()?;
         let mut scheduler = side.scheduler.lock();
+        tree.check_usable()?;
         if let Some(error) = tree.failure() {
             return Err(Error::WritingStopped(Arc::new(error)));
         }
         let version = Arc::clone(&tree.load().version);
         let shape = scheduler.shape(self, tree, &version);
-        // What was flushed meanwhile stays out of it, so that there is an end.
+        // What was flushed meanwhile stays out of it, so that there is an end. Its runs have new numbers, which those
+        // that a compaction within level 0 wrote meanwhile do not have.
         let mut wanted = shape.clone();
-        if let Some(level_0) = wanted.levels.first_mut() {
-            level_0.runs.retain(|run| run.tables.iter().all(|table| table.id < rewritten_since));
+        if let Some((level_0, runs)) = wanted.levels.first_mut().zip(version.levels().first()) {
+            let flushed = runs.iter().take_while(|run| run.number() >= since).count();
+            level_0.runs.drain(..flushed);
         }
-        let options = ManualOptions { rewritten_since, ..ManualOptions::default() };
+        let options = ManualOptions { rewritten_since: since, ..ManualOptions::default() };
         let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
         match validate(&shape, &compaction) {
             Ok(()) => {
@@ -151,7 +160,7 @@ impl Inner {
         for tree in trees.iter().filter(|tree| tree.failure().is_none()) {
             let version = Arc::clone(&tree.load().version);
             let shape = scheduler.shape(self, tree, &version);
-            if scheduler.held.contains(&tree.id) {
+            if scheduler.held.contains_key(&tree.id) {
                 continue;
             }
             let Some(compaction) = pick(tree, &shape) else { continue };
@@ -216,7 +225,8 @@ impl Inner {
             })
             .collect();
         let mut manifest = side.manifest.lock();
-        if !holds_all(&tree.load().version, inputs) {
+        if tree.is_dropped() || !holds_all(&tree.load().version, inputs) {
+            // The keyspace was cleared or dropped meanwhile.
             return Ok(());
         }
         let edit = VersionEdit {

@@ -1,0 +1,289 @@
+//! Compactions by policy and by hand beside each other, and beside the drop of their keyspace.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::ThreadId;
+
+use lsm_engine::compaction_policies::{
+    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TreeShape,
+};
+use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
+use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::{Db, Error, KeyspaceOptions, Options};
+
+/// When [`Scripted`] drops its keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    Pick,
+    Look,
+}
+
+/// Picks what the test tells it to, and drops the keyspace "gone" in the middle of it.
+#[derive(Default)]
+struct Scripted {
+    next: Mutex<Option<Compaction>>,
+    drops: Mutex<Option<(Moment, Db)>>,
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+impl Scripted {
+    fn drop_at(&self, moment: Moment) {
+        let mut drops = self.drops.lock().unwrap();
+        if let Some((_, db)) = drops.take_if(|(wanted, _)| *wanted == moment) {
+            drop(drops);
+            db.drop_keyspace("gone").unwrap();
+        }
+    }
+}
+
+impl CompactionPolicy for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn level_count(&self) -> usize {
+        self.drop_at(Moment::Look);
+        2
+    }
+
+    fn pick(&self, _: &TreeShape) -> Option<Compaction> {
+        let next = self.next.lock().unwrap().take()?;
+        self.drop_at(Moment::Pick);
+        Some(next)
+    }
+
+    fn debt_bytes(&self, _: &TreeShape) -> u64 {
+        0
+    }
+}
+
+fn compaction(tables: &[u64], output_level: usize, action: Action) -> Compaction {
+    Compaction {
+        inputs: vec![InputLevel { level: 0, tables: tables.to_vec() }],
+        output_level,
+        output_run: OutputRun::NewRun,
+        action,
+        target_table_bytes: 1 << 20,
+        reason: Reason::Level0,
+    }
+}
+
+struct Machine {
+    fs: SimFs,
+    env: Arc<SimEnv>,
+    policy: Arc<Scripted>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let fs = SimFs::new();
+        fs.create_dir(Path::new("/data")).unwrap();
+        Self { fs, env: Arc::new(SimEnv::new(11)), policy: Arc::default() }
+    }
+
+    fn open(&self) -> Db {
+        let options = Options::new().memory(1 << 20).vfs(Arc::new(self.fs.clone()));
+        options.env(Arc::clone(&self.env) as Arc<dyn Env>).open("/data/db").unwrap()
+    }
+
+    fn keyspace_options(&self) -> KeyspaceOptions {
+        KeyspaceOptions::new().compaction(Arc::clone(&self.policy) as Arc<dyn CompactionPolicy>)
+    }
+
+    /// Numbers of the tables, oldest first.
+    fn tables(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self
+            .fs
+            .read_dir(Path::new("/data/db"))
+            .unwrap()
+            .iter()
+            .filter_map(|name| name.strip_suffix(".sst")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+/// Work on the tables of a keyspace that was dropped meanwhile would contradict the manifest: the database could
+/// not be written to, nor opened any more.
+#[test]
+fn a_table_of_a_keyspace_that_is_dropped_meanwhile_is_not_moved() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let gone = db.keyspace("gone", machine.keyspace_options()).unwrap();
+    gone.put("key", "value").unwrap();
+    db.flush().unwrap();
+    *machine.policy.next.lock().unwrap() = Some(compaction(&machine.tables(), 1, Action::Move));
+    *machine.policy.drops.lock().unwrap() = Some((Moment::Pick, db.clone()));
+    db.wait_for_compactions().unwrap();
+    assert_eq!(db.keyspaces(), ["default"]);
+    db.put("key", "new value").unwrap();
+    db.close().unwrap();
+    let db = machine.open();
+    assert_eq!(db.get("key").unwrap().unwrap(), b"new value");
+    drop((db, gone));
+    machine.env.drop_jobs();
+}
+
+#[test]
+fn compacting_a_keyspace_that_is_dropped_meanwhile_ends_and_says_so() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let gone = db.keyspace("gone", machine.keyspace_options()).unwrap();
+    gone.put("key", "value").unwrap();
+    db.flush().unwrap();
+    *machine.policy.drops.lock().unwrap() = Some((Moment::Look, db.clone()));
+    let error = gone.compact_range::<&[u8]>(..).unwrap_err();
+    assert!(matches!(error, Error::KeyspaceDropped(_)), "{error}");
+    db.put("key", "value").unwrap();
+    db.close().unwrap();
+    drop(gone);
+    machine.env.drop_jobs();
+}
+
+/// What a compaction within level 0 writes has a file number like that of a new flush, and yet holds old data.
+#[test]
+fn compacting_by_hand_goes_on_from_what_a_running_compaction_leaves_in_level_0() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let keyspace = db.keyspace("kept", machine.keyspace_options()).unwrap();
+    for value in ["oldest", "older", "newest"] {
+        keyspace.put("a", value).unwrap();
+        keyspace.put("z", value).unwrap();
+        db.flush().unwrap();
+    }
+    let tables = machine.tables();
+    assert_eq!(tables.len(), 3);
+    *machine.policy.next.lock().unwrap() = Some(compaction(&tables[..2], 0, Action::Merge));
+    // The clean-up looks for compactions every second; the merge that it starts has not run a step yet.
+    let runs =
+        || db.metrics().keyspaces.iter().find(|keyspace| keyspace.name == "kept").unwrap().levels.clone();
+    while machine.policy.next.lock().unwrap().is_some() {
+        machine.env.advance(1_000_000);
+        machine.env.step();
+    }
+    assert_eq!(runs()[0].runs, 3);
+    keyspace.compact_range::<&[u8]>(..).unwrap();
+    assert_eq!(runs()[0].runs, 0, "all of it is in the last level");
+    assert_eq!(runs()[1].runs, 1);
+    assert_eq!(runs()[1].entries, 2, "the newest of each key");
+    assert_eq!(keyspace.get("a").unwrap().unwrap(), b"newest");
+    db.close().unwrap();
+    drop(keyspace);
+    machine.env.drop_jobs();
+}
+
+/// Moves the oldest run of level 0 down, once told to.
+#[derive(Debug, Default)]
+struct Mover {
+    goes: AtomicBool,
+}
+
+impl CompactionPolicy for Mover {
+    fn name(&self) -> &'static str {
+        "mover"
+    }
+
+    fn level_count(&self) -> usize {
+        2
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        let oldest = shape.levels[0].runs.last().filter(|_| self.goes.load(Ordering::Acquire))?;
+        let tables: Vec<u64> = oldest.tables.iter().map(|table| table.id).collect();
+        Some(Compaction { output_run: OutputRun::Join, ..compaction(&tables, 1, Action::Move) })
+    }
+
+    fn debt_bytes(&self, _: &TreeShape) -> u64 {
+        0
+    }
+}
+
+/// Once one thread has waited, it does not go on before the other waits for what comes after.
+struct Meeting {
+    env: ThreadEnv,
+    one: OnceLock<ThreadId>,
+    one_waits: AtomicBool,
+    other: OnceLock<ThreadId>,
+    other_saw: AtomicU64,
+}
+
+impl Env for Meeting {
+    fn monotonic_micros(&self) -> u64 {
+        self.env.monotonic_micros()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        self.env.unix_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.env.random()
+    }
+
+    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
+        self.env.spawn(priority, job);
+    }
+
+    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
+        let here = Some(std::thread::current().id());
+        if here == self.other.get().copied() {
+            self.other_saw.store(seen, Ordering::Release);
+        }
+        if here != self.one.get().copied() {
+            return self.env.wait(event, seen, deadline_micros);
+        }
+        self.one_waits.store(true, Ordering::Release);
+        let notified = self.env.wait(event, seen, deadline_micros);
+        while self.other_saw.load(Ordering::Acquire) != event.epoch() {
+            std::thread::yield_now();
+        }
+        notified
+    }
+}
+
+/// A compaction by hand holds the policy back; whoever waits meanwhile must hear when it does so no more.
+#[test]
+fn waiting_for_compactions_beside_one_by_hand_ends() {
+    let fs = SimFs::new();
+    fs.create_dir(Path::new("/data")).unwrap();
+    let policy = Arc::new(Mover::default());
+    let env = Arc::new(Meeting {
+        env: ThreadEnv::new(2),
+        one: OnceLock::new(),
+        one_waits: AtomicBool::new(false),
+        other: OnceLock::new(),
+        other_saw: AtomicU64::new(u64::MAX),
+    });
+    let db = Options::new()
+        .memory(1 << 20)
+        .vfs(Arc::new(fs))
+        .env(Arc::clone(&env) as Arc<dyn Env>)
+        .compaction(Arc::clone(&policy) as Arc<dyn CompactionPolicy>)
+        .open("/data/db")
+        .unwrap();
+    // By hand, the two runs of "a" are merged, and after that the one of "z" is moved.
+    for key in ["z", "a", "a"] {
+        db.put(key, "value").unwrap();
+        db.flush().unwrap();
+    }
+    policy.goes.store(true, Ordering::Release);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            env.one.set(std::thread::current().id()).unwrap();
+            db.compact_range::<&[u8]>(..).unwrap();
+        });
+        env.other.set(std::thread::current().id()).unwrap();
+        while !env.one_waits.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        db.wait_for_compactions().unwrap();
+    });
+    db.close().unwrap();
+}

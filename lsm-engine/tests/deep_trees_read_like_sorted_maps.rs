@@ -1,0 +1,567 @@
+//! Random histories on trees of tiny memtables and tables, so that a few hundred writes fill several levels, with
+//! several compactions under way at once: every keyspace, snapshot, iterator and cursor is compared with a sorted
+//! map of the moment that it shows. One thread and one seed, so a failure repeats.
+//!
+//! `LSM_SEEDS=1000 cargo test -p lsm-engine --release --test deep_trees_read_like_sorted_maps` runs more of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_engine::compaction_policies::{
+    CompactionPolicy, Fifo, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered,
+    SizeTieredOptions,
+};
+use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::{
+    Compression, Db, DbCursor, FixedPrefix, Iter, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch,
+};
+use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
+
+type Bytes = Vec<u8>;
+type Model = BTreeMap<Bytes, Bytes>;
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn one_in(&mut self, odds: usize) -> bool {
+        self.below(odds) == 0
+    }
+
+    /// Mostly one of a few hundred keys with a common prefix, so that versions pile up; now and then an odd one.
+    fn key(&mut self) -> Bytes {
+        match self.below(12) {
+            0 => (0..self.below(3)).map(|_| [0, b'k', b'l', 0xff][self.below(4)]).collect(),
+            1 => format!("key-with-a-long-common-prefix{:02}", self.below(30)).into_bytes(),
+            _ => format!("key{:03}", self.below(200)).into_bytes(),
+        }
+    }
+
+    fn value(&mut self) -> Bytes {
+        let bytes = if self.one_in(20) { 700 } else { self.below(40) };
+        let first = self.next() as u8;
+        (0..bytes).map(|at| first.wrapping_add(at as u8)).collect()
+    }
+
+    fn range(&mut self) -> (Bytes, Bytes) {
+        let start = self.key();
+        let end = if self.one_in(2) {
+            self.key()
+        } else {
+            let mut end = start.clone();
+            end.push(b'5');
+            end
+        };
+        (start.clone().min(end.clone()), start.max(end))
+    }
+}
+
+/// The simulated environment, which has one thread, with room for several compactions at once.
+struct Wide(SimEnv);
+
+impl Env for Wide {
+    fn monotonic_micros(&self) -> u64 {
+        self.0.monotonic_micros()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        self.0.unix_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random()
+    }
+
+    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
+        self.0.spawn(priority, job);
+    }
+
+    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
+        self.0.wait(event, seen, deadline_micros)
+    }
+
+    fn worker_count(&self) -> usize {
+        4
+    }
+}
+
+struct Space {
+    name: String,
+    options: KeyspaceOptions,
+    handle: Keyspace,
+    model: Model,
+    /// Tells it from an earlier one of its name.
+    number: usize,
+}
+
+/// An iterator and what it has still to give.
+struct Walk {
+    iter: Iter,
+    rest: VecDeque<(Bytes, Bytes)>,
+}
+
+/// A cursor, what it shows, and where it stands in that.
+struct Stand {
+    cursor: DbCursor,
+    rows: Vec<(Bytes, Bytes)>,
+    at: Option<usize>,
+}
+
+struct World {
+    random: Random,
+    fs: SimFs,
+    env: Arc<Wide>,
+    db: Option<Db>,
+    spaces: Vec<Space>,
+    snapshots: Vec<(Snapshot, BTreeMap<usize, Model>)>,
+    walks: Vec<Walk>,
+    stands: Vec<Stand>,
+    memtable: Arc<dyn MemtableFactory>,
+    memtable_bytes: usize,
+    made: usize,
+}
+
+fn policy(random: &mut Random) -> Arc<dyn CompactionPolicy> {
+    let target_table_bytes = 500 + random.below(2000) as u64;
+    match random.below(4) {
+        0 => Arc::new(SizeTiered::new(SizeTieredOptions {
+            runs_max: 2 + random.below(4),
+            target_table_bytes,
+            ..SizeTieredOptions::default()
+        })),
+        1 => Arc::new(LazyLeveled::new(LazyLeveledOptions {
+            level_count: 3 + random.below(3),
+            level0_runs_max: 2,
+            base_bytes: 4000,
+            runs_max: 2 + random.below(2),
+            target_table_bytes,
+            compaction_bytes_max: 20_000,
+            ..LazyLeveledOptions::default()
+        })),
+        2 if random.one_in(3) => Arc::new(Fifo::default()),
+        _ => Arc::new(Leveled::new(LeveledOptions {
+            level_count: 3 + random.below(4),
+            level0_runs_max: 1 + random.below(3),
+            base_bytes: 4000,
+            fanout: 2 + random.below(3) as u64,
+            target_table_bytes,
+            compaction_bytes_max: 20_000,
+            tombstone_age_micros_max: if random.one_in(2) { 3_000 } else { u64::MAX },
+            ..LeveledOptions::default()
+        })),
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let fs = SimFs::new();
+        fs.create_dir(Path::new("/data")).unwrap();
+        // Only the plain memtable counts memory so finely that it is sealed after a few dozen entries.
+        let (memtable, memtable_bytes): (Arc<dyn MemtableFactory>, _) = match random.below(6) {
+            0 => (Arc::new(BPlusMemtable::default()), 80_000),
+            1 => (Arc::new(SkipListMemtable::default()), 80_000),
+            _ => (Arc::new(ReferenceMemtable), 2000 + random.below(5000)),
+        };
+        let mut world = Self {
+            random,
+            fs,
+            env: Arc::new(Wide(SimEnv::new(seed))),
+            db: None,
+            spaces: Vec::new(),
+            snapshots: Vec::new(),
+            walks: Vec::new(),
+            stands: Vec::new(),
+            memtable,
+            memtable_bytes,
+            made: 0,
+        };
+        let options = world.keyspace_options();
+        world.open(&options);
+        let handle = world.db().default_keyspace();
+        world.spaces.push(Space { name: "default".into(), options, handle, model: Model::new(), number: 0 });
+        for _ in 0..world.random.below(3) {
+            world.create_keyspace();
+        }
+        world
+    }
+
+    fn keyspace_options(&mut self) -> KeyspaceOptions {
+        let random = &mut self.random;
+        let mut options = KeyspaceOptions::new()
+            .memtable(Arc::clone(&self.memtable))
+            .block_bytes(256)
+            .compaction(policy(random));
+        if random.one_in(2) {
+            options = options.prefix_extractor(Arc::new(FixedPrefix { bytes: 4 }));
+        }
+        if random.one_in(2) {
+            options = options.compression(Compression::None);
+        }
+        if random.one_in(4) {
+            options = options.filter_bits_per_key(0.0);
+        }
+        options
+    }
+
+    fn open(&mut self, keyspace: &KeyspaceOptions) {
+        let options = Options::new()
+            .memory(1 << 20)
+            .memtable_bytes(self.memtable_bytes)
+            .vfs(Arc::new(self.fs.clone()))
+            .env(Arc::clone(&self.env) as Arc<dyn Env>)
+            .keyspace(keyspace.clone());
+        self.db = Some(options.open("/data/db").unwrap());
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().unwrap()
+    }
+
+    fn create_keyspace(&mut self) {
+        self.made += 1;
+        let name = format!("space {}", self.made % 3);
+        if self.spaces.iter().any(|space| space.name == name) {
+            return;
+        }
+        let options = self.keyspace_options();
+        let handle = self.db().keyspace(&name, options.clone()).unwrap();
+        self.spaces.push(Space { name, options, handle, model: Model::new(), number: self.made });
+    }
+
+    fn write(&mut self) {
+        let index = self.random.below(self.spaces.len());
+        let (random, space) = (&mut self.random, &mut self.spaces[index]);
+        match random.below(20) {
+            0..=12 => {
+                let (key, value) = (random.key(), random.value());
+                space.handle.put(&key, &value).unwrap();
+                space.model.insert(key, value);
+            }
+            13..=17 => {
+                let key = random.key();
+                space.handle.delete(&key).unwrap();
+                space.model.remove(&key);
+            }
+            18 => {
+                let (start, end) = random.range();
+                space.handle.delete_range(start.clone()..end.clone()).unwrap();
+                space.model.retain(|key, _| *key < start || *key >= end);
+            }
+            _ => self.write_batch(),
+        }
+    }
+
+    fn write_batch(&mut self) {
+        let mut batch = WriteBatch::new();
+        for _ in 0..self.random.below(12) {
+            let index = self.random.below(self.spaces.len());
+            let (random, space) = (&mut self.random, &mut self.spaces[index]);
+            match random.below(8) {
+                0 => {
+                    let (start, end) = random.range();
+                    batch.delete_range_in(&space.handle, start.clone()..end.clone());
+                    space.model.retain(|key, _| *key < start || *key >= end);
+                }
+                1 | 2 => {
+                    let key = random.key();
+                    batch.delete_in(&space.handle, &key);
+                    space.model.remove(&key);
+                }
+                _ => {
+                    let (key, value) = (random.key(), random.value());
+                    batch.put_in(&space.handle, &key, &value);
+                    space.model.insert(key, value);
+                }
+            }
+        }
+        self.db().write(batch).unwrap();
+    }
+
+    /// Starts an iterator or cursor over a keyspace, now or as a snapshot has it.
+    fn look(&mut self) {
+        let snapshot = match self.snapshots.len() {
+            0 => None,
+            count if self.random.one_in(2) => Some(self.random.below(count)),
+            _ => None,
+        };
+        let snapshot = snapshot.map(|index| &self.snapshots[index]);
+        let space = &self.spaces[self.random.below(self.spaces.len())];
+        let nothing = Model::new();
+        let model = match snapshot {
+            Some((_, then)) => then.get(&space.number).unwrap_or(&nothing),
+            None => &space.model,
+        };
+        let rows = |keep: &dyn Fn(&Bytes) -> bool| {
+            model
+                .iter()
+                .filter(|(key, _)| keep(key))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect::<Vec<_>>()
+        };
+        match self.random.below(4) {
+            0 => {
+                let cursor = match snapshot {
+                    Some((snapshot, _)) => snapshot.cursor_in(&space.handle),
+                    None => space.handle.cursor(),
+                };
+                self.stands.push(Stand { cursor: cursor.unwrap(), rows: rows(&|_| true), at: None });
+            }
+            1 => {
+                let mut prefix = self.random.key();
+                prefix.truncate(self.random.below(6));
+                let iter = match snapshot {
+                    Some((snapshot, _)) => snapshot.prefix_in(&space.handle, &prefix),
+                    None => space.handle.prefix(&prefix),
+                };
+                self.walks.push(Walk { iter, rest: rows(&|key| key.starts_with(&prefix)).into() });
+            }
+            2 => {
+                let iter = match snapshot {
+                    Some((snapshot, _)) => snapshot.range_in::<&[u8]>(&space.handle, ..),
+                    None => space.handle.iter(),
+                };
+                self.walks.push(Walk { iter, rest: rows(&|_| true).into() });
+            }
+            _ => {
+                use std::ops::Bound::{Excluded, Included};
+                let (start, end) = self.random.range();
+                let lower = if self.random.one_in(2) { Included(&start) } else { Excluded(&start) };
+                let upper = if self.random.one_in(2) { Included(&end) } else { Excluded(&end) };
+                let iter = match snapshot {
+                    Some((snapshot, _)) => snapshot.range_in::<Bytes>(&space.handle, (lower, upper)),
+                    None => space.handle.range::<Bytes>((lower, upper)),
+                };
+                let inside = |key: &Bytes| {
+                    (if let Included(start) = lower { key >= start } else { *key > start })
+                        && (if let Included(end) = upper { key <= end } else { *key < end })
+                };
+                self.walks.push(Walk { iter, rest: rows(&inside).into() });
+            }
+        }
+        if self.walks.len() > 6 {
+            let index = self.random.below(self.walks.len());
+            self.walks.swap_remove(index);
+        }
+        if self.stands.len() > 4 {
+            let index = self.random.below(self.stands.len());
+            self.stands.swap_remove(index);
+        }
+    }
+
+    fn walk(&mut self) {
+        let (random, walks) = (&mut self.random, &mut self.walks);
+        for Walk { iter, rest } in walks {
+            for _ in 0..random.below(12) {
+                let (found, expected) = if random.one_in(2) {
+                    (iter.next(), rest.pop_front())
+                } else {
+                    (iter.next_back(), rest.pop_back())
+                };
+                let found = found.map(|entry| {
+                    let (key, value) = entry.unwrap();
+                    (key.to_vec(), value.to_vec())
+                });
+                assert_eq!(found, expected);
+            }
+        }
+    }
+
+    fn move_cursors(&mut self) {
+        for Stand { cursor, rows, at } in &mut self.stands {
+            for _ in 0..self.random.below(12) {
+                match self.random.below(12) {
+                    0 => {
+                        cursor.first().unwrap();
+                        *at = Some(0);
+                    }
+                    1 => {
+                        cursor.last().unwrap();
+                        *at = rows.len().checked_sub(1);
+                    }
+                    2 => {
+                        let key = self.random.key();
+                        cursor.seek(&key).unwrap();
+                        *at = Some(rows.partition_point(|(other, _)| *other < key));
+                    }
+                    3 => {
+                        let key = self.random.key();
+                        cursor.seek_for_prev(&key).unwrap();
+                        *at = rows.partition_point(|(other, _)| *other <= key).checked_sub(1);
+                    }
+                    4..=7 => {
+                        cursor.next().unwrap();
+                        *at = at.map(|at| at + 1);
+                    }
+                    _ => {
+                        cursor.prev().unwrap();
+                        *at = at.and_then(|at| at.checked_sub(1));
+                    }
+                }
+                // Past an end it stands nowhere, and stays there.
+                *at = at.filter(|at| *at < rows.len());
+                let expected = at.map(|at| (&*rows[at].0, &*rows[at].1));
+                assert_eq!(cursor.entry(), expected);
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let everything = |iter: Iter| -> Vec<(Bytes, Bytes)> {
+            iter.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+        };
+        let backward = |iter: Iter| -> Vec<(Bytes, Bytes)> {
+            let mut rows: Vec<_> = iter
+                .rev()
+                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap())
+                .collect();
+            rows.reverse();
+            rows
+        };
+        let keys: Vec<Bytes> = (0..40).map(|_| self.random.key()).collect();
+        for space in &self.spaces {
+            let expected: Vec<_> = space.model.clone().into_iter().collect();
+            assert_eq!(everything(space.handle.iter()), expected, "{:?}", space.name);
+            assert_eq!(backward(space.handle.iter()), expected, "{:?} backward", space.name);
+            for key in &keys {
+                let found = space.handle.get(key).unwrap();
+                assert_eq!(found.as_deref(), space.model.get(key).map(|value| &**value), "{key:?}");
+            }
+            let nothing = Model::new();
+            for (snapshot, then) in &self.snapshots {
+                let model = then.get(&space.number).unwrap_or(&nothing);
+                let expected: Vec<_> = model.clone().into_iter().collect();
+                let range = || snapshot.range_in::<&[u8]>(&space.handle, ..);
+                assert_eq!(everything(range()), expected, "a snapshot of {:?}", space.name);
+                assert_eq!(backward(range()), expected, "a snapshot of {:?} backward", space.name);
+                for key in &keys {
+                    let found = snapshot.get_in(&space.handle, key).unwrap();
+                    assert_eq!(found.as_deref(), model.get(key).map(|value| &**value), "{key:?}");
+                }
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        // They keep the database open; iterators and cursors outlive it.
+        self.snapshots.clear();
+        let options = self.spaces[0].options.clone();
+        let names: Vec<_> = self
+            .spaces
+            .drain(..)
+            .map(|space| (space.name, space.options, space.model, space.number))
+            .collect();
+        let db = self.db.take().unwrap();
+        if self.random.one_in(2) {
+            db.close().unwrap()
+        } else {
+            drop(db)
+        }
+        self.open(&options);
+        for (name, options, model, number) in names {
+            let handle = if name == "default" {
+                self.db().default_keyspace()
+            } else {
+                self.db().keyspace(&name, options.clone()).unwrap()
+            };
+            self.spaces.push(Space { name, options, handle, model, number });
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..=54 => (0..=self.random.below(8)).for_each(|_| self.write()),
+            55..=66 => {
+                for _ in 0..self.random.below(6) {
+                    self.env.0.step();
+                }
+            }
+            67..=71 => self.look(),
+            72..=78 => self.walk(),
+            79..=85 => self.move_cursors(),
+            86 | 87 => self.check(),
+            88 | 89 => {
+                let models = self.spaces.iter().map(|space| (space.number, space.model.clone())).collect();
+                self.snapshots.push((self.db().snapshot().unwrap(), models));
+            }
+            90 | 91 => {
+                if !self.snapshots.is_empty() {
+                    let index = self.random.below(self.snapshots.len());
+                    self.snapshots.swap_remove(index);
+                }
+            }
+            92 => self.db().flush().unwrap(),
+            93 => self.db().wait_for_compactions().unwrap(),
+            94 => {
+                let (start, end) = self.random.range();
+                let space = &self.spaces[self.random.below(self.spaces.len())];
+                space.handle.compact_range(start..end).unwrap();
+            }
+            95 => {
+                if self.random.one_in(3) {
+                    let index = self.random.below(self.spaces.len());
+                    self.spaces[index].handle.clear().unwrap();
+                    self.spaces[index].model.clear();
+                }
+            }
+            96 => {
+                if self.random.one_in(3) && self.spaces.len() > 1 {
+                    let index = 1 + self.random.below(self.spaces.len() - 1);
+                    let space = self.spaces.swap_remove(index);
+                    self.db().drop_keyspace(&space.name).unwrap();
+                }
+            }
+            97 => self.create_keyspace(),
+            98 => {
+                let space = &self.spaces[self.random.below(self.spaces.len())];
+                space.handle.compact_range::<&[u8]>(..).unwrap();
+            }
+            _ => {
+                if self.random.one_in(4) {
+                    self.reopen();
+                }
+            }
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    let steps = 200 + world.random.below(400);
+    for _ in 0..steps {
+        world.step();
+    }
+    world.check();
+    world.walk();
+    world.move_cursors();
+    world.reopen();
+    world.check();
+    world.env.0.drop_jobs();
+}
+
+#[test]
+fn any_history_on_a_deep_tree_reads_like_its_model() {
+    let seeds = std::env::var("LSM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let first: u64 = std::env::var("LSM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("LSM_SEED={seed} LSM_SEEDS=1 repeats this");
+            resume_unwind(panic);
+        }
+    }
+}
