@@ -54,7 +54,7 @@ pub(crate) struct Load {
     #[arg(long)]
     skip_bad: bool,
     /// How the records are written in the file
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(long, value_enum, value_name = "FORMAT", visible_alias = "format")]
     input_format: Option<InputFormat>,
     /// In text, read a backslash as a backslash
     #[arg(long)]
