@@ -32,6 +32,7 @@ impl Inner {
             )));
         }
         options.check()?;
+        let options = options.sharing(&self.parts);
         if let Some(tree) = self.tree_named(name) {
             self.configure(&tree, options)?;
             return Ok(tree);

@@ -15,6 +15,9 @@ use crate::tree::{Memtable, State, Tree};
 use crate::version::Version;
 use crate::{Error, Result};
 
+/// What a memtable grows by at a time, at most.
+const CHUNK_BYTES: usize = 2 << 20;
+
 /// Everything that the commit lock protects.
 pub(crate) struct Committer {
     /// Given at the end of recovery, taken by the close of the database.
@@ -194,16 +197,24 @@ impl Committer {
         let Some(writer) = self.writer(keyspace) else { return };
         let bytes = writer.memtable.memory_bytes();
         let grown = bytes.saturating_sub(std::mem::replace(&mut writer.bytes, bytes));
-        self.active_bytes += grown;
+        if grown > 0 {
+            self.active_bytes += grown;
+            side.active_bytes.store(self.active_bytes, Ordering::Release);
+        }
         if bytes >= memtable_bytes {
             self.seal(side, keyspace, self.last_sequence());
         } else if self.active_bytes > active_bytes_max {
-            let all = std::iter::once(&self.default).chain(self.writers.values());
-            let largest = all.filter(|writer| !writer.empty).max_by_key(|writer| writer.bytes);
-            if let Some(id) = largest.map(|writer| writer.tree.id) {
-                self.seal(side, id, self.last_sequence());
-            }
+            self.seal_largest(side);
         }
+    }
+
+    /// Seals the largest memtable; `false` if all are empty.
+    fn seal_largest(&mut self, side: &WriteSide) -> bool {
+        let all = std::iter::once(&self.default).chain(self.writers.values());
+        let largest = all.filter(|writer| !writer.empty).max_by_key(|writer| writer.bytes);
+        let Some(id) = largest.map(|writer| writer.tree.id) else { return false };
+        self.seal(side, id, self.last_sequence());
+        true
     }
 
     /// Seals the memtable of a keyspace, unless it is empty, and puts a fresh one in its place.
@@ -215,6 +226,7 @@ impl Committer {
         self.active_bytes = (self.active_bytes + fresh_bytes).saturating_sub(old.bytes);
         old.memtable.seal(last_sequence);
         side.sealed_bytes.fetch_add(old.memtable.memory_bytes(), Ordering::AcqRel);
+        side.active_bytes.store(self.active_bytes, Ordering::Release);
         tree.update(|state| State {
             memtable,
             sealed: std::iter::once(&state.memtable).chain(&state.sealed).cloned().collect(),
@@ -232,6 +244,7 @@ impl Committer {
         let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
         let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
         self.active_bytes = (self.active_bytes + fresh_bytes).saturating_sub(old.bytes);
+        side.active_bytes.store(self.active_bytes, Ordering::Release);
         tree.update(|state| {
             let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
             side.sealed_bytes.fetch_sub(sealed, Ordering::AcqRel);
@@ -373,21 +386,32 @@ impl Inner {
         if side.pace.is_limited() {
             side.pace.wait_turn(&*self.env, bytes);
         }
-        let room = self.budget.memtables_bytes_max.saturating_sub(self.budget.memtable_bytes);
-        if side.sealed_bytes.load(Ordering::Acquire) > room {
-            self.wait_for_memory(side, room)?;
+        if !self.has_room(side, bytes) {
+            self.wait_for_memory(side, bytes)?;
         }
         Ok(side)
     }
 
+    /// Whether memtables may grow by `bytes`, and by what an arena takes at a time.
+    #[inline]
+    fn has_room(&self, side: &WriteSide, bytes: usize) -> bool {
+        let growth = bytes + self.budget.memtable_bytes.min(CHUNK_BYTES);
+        let held = side.active_bytes.load(Ordering::Acquire) + side.sealed_bytes.load(Ordering::Acquire);
+        held + growth <= self.budget.memtables_bytes_max
+    }
+
     #[cold]
-    fn wait_for_memory(&self, side: &WriteSide, room: usize) -> Result<()> {
+    fn wait_for_memory(&self, side: &WriteSide, bytes: usize) -> Result<()> {
         let started = self.env.monotonic_micros();
         side.writers_waiting.fetch_add(1, Ordering::AcqRel);
         // A flush that waits for room on the disk tries again now.
         side.flush_wanted.notify();
         let waited = self.wait_until(&side.progress, || {
-            if side.sealed_bytes.load(Ordering::Acquire) <= room {
+            if self.has_room(side, bytes) {
+                return Ok(true);
+            }
+            if side.sealed_bytes.load(Ordering::Acquire) == 0 && !side.committer.lock().seal_largest(side) {
+                // Nothing can be freed: there is room for one write in any case.
                 return Ok(true);
             }
             side.check_going()?;

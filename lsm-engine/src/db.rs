@@ -55,9 +55,11 @@ impl Db {
         Options::new().open(path)
     }
 
-    pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
+    pub(crate) fn open_with(path: &Path, mut options: Options) -> Result<Self> {
         options.check()?;
-        let (inner, recovery) = recovery::open(path, options)?;
+        let parts = options.shared_parts();
+        options.keyspace = options.keyspace.sharing(&parts);
+        let (inner, recovery) = recovery::open(path, options, parts)?;
         let tree =
             inner.trees.read().get(&0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
         let closer = Arc::new(Closer::new(Arc::clone(&inner)));

@@ -44,6 +44,7 @@ impl Flush {
             compression: keyspace.compression_above,
             filter: keyspace
                 .table_filter(memtable.reader.entry_count() as u64, version.runs().map(|run| run.entries())),
+            sources: 0,
             lower: None,
             upper: None,
         };

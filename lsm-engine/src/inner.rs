@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::commit::Committer;
 use crate::compaction::{NewTable, Scheduler};
 use crate::metrics::Counters;
-use crate::options::{Budget, Options};
+use crate::options::{Budget, Options, SharedParts};
 use crate::pace::Pace;
 use crate::snapshot::SnapshotList;
 use crate::tree::{State, Tree};
@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) budget: Budget,
+    pub(crate) parts: SharedParts,
+    pub(crate) log_window_bytes: u64,
     pub(crate) cache: Arc<BlockCache>,
     pub(crate) trees: RwLock<BTreeMap<u32, Arc<Tree>>>,
     /// `None` in a database opened read-only.
@@ -42,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) snapshots: SnapshotList,
     pub(crate) counters: Counters,
     pub(crate) janitor: Arc<Janitor>,
+    /// Buffers of flushes and merges under way.
+    pub(crate) buffer_bytes: AtomicUsize,
     closed: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
@@ -55,6 +59,8 @@ pub(crate) struct WriteSide {
     pub(crate) scheduler: Mutex<Scheduler>,
     pub(crate) pace: Pace,
     next_number: AtomicU64,
+    /// Bytes of memtables that are being filled, as the committer last said.
+    pub(crate) active_bytes: AtomicUsize,
     /// Bytes of memtables that wait for their flush.
     pub(crate) sealed_bytes: AtomicUsize,
     /// Writers that wait until there are fewer.
@@ -115,6 +121,7 @@ impl WriteSide {
         sealed_bytes: usize,
     ) -> Self {
         Self {
+            active_bytes: AtomicUsize::new(committer.active_bytes()),
             committer: Mutex::new(committer),
             log_sync: OnceLock::new(),
             manifest: Mutex::new(manifest),
@@ -213,6 +220,7 @@ impl Inner {
         directory: &Path,
         env: Arc<dyn Env>,
         options: &Options,
+        parts: SharedParts,
         cache: Arc<BlockCache>,
         janitor: Arc<Janitor>,
         trees: BTreeMap<u32, Arc<Tree>>,
@@ -226,6 +234,8 @@ impl Inner {
             vfs: Arc::clone(&options.vfs),
             env,
             budget: options.budget(),
+            parts,
+            log_window_bytes: options.log_window_bytes(),
             cache,
             trees: RwLock::new(trees),
             writer,
@@ -233,6 +243,7 @@ impl Inner {
             snapshots: SnapshotList::default(),
             counters: Counters::default(),
             janitor,
+            buffer_bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             lock: Mutex::new(lock),
         }

@@ -199,6 +199,8 @@ impl Inner {
             cache_capacity_bytes: self.cache.capacity_bytes() as u64,
             cache_hits: self.cache.stats().hits,
             cache_misses: self.cache.stats().misses,
+            pooled_memtable_bytes: pooled_bytes(&trees),
+            buffer_bytes: self.buffer_bytes.load(Ordering::Relaxed) as u64,
             pinned_bytes: trees.iter().map(|tree| pinned_bytes(&tree.load().version)).sum(),
             snapshots: self.snapshots.count() as u64,
             visible_sequence: self.visible(),
@@ -217,6 +219,7 @@ impl Inner {
                 trees.iter().map(|tree| tree.load().memtable.memory_bytes() as u64).sum();
             return metrics;
         };
+        metrics.log_window_bytes = 2 * self.log_window_bytes;
         {
             let scheduler = side.scheduler.lock();
             metrics.compactions_running = scheduler.running_count() as u64;
@@ -233,6 +236,14 @@ impl Inner {
         metrics.waiting_for_space = side.flush_trouble.current().map(|error| error.to_string());
         metrics
     }
+}
+
+/// Keyspaces may share a factory.
+fn pooled_bytes(trees: &[Arc<Tree>]) -> u64 {
+    let mut factories: Vec<_> = trees.iter().map(|tree| Arc::clone(&tree.options().memtable)).collect();
+    factories.sort_by_key(|factory| Arc::as_ptr(factory).cast::<()>());
+    factories.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    factories.iter().map(|factory| factory.pooled_bytes() as u64).sum()
 }
 
 fn pinned_bytes(version: &Version) -> u64 {

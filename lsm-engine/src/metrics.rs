@@ -37,6 +37,12 @@ pub struct Metrics {
     pub active_memtable_bytes: u64,
     /// Memory of the memtables that wait for their flush.
     pub sealed_memtable_bytes: u64,
+    /// Memory of flushed memtables that is kept for the next ones.
+    pub pooled_memtable_bytes: u64,
+    /// The window of the log, and its copy.
+    pub log_window_bytes: u64,
+    /// Buffers of flushes and merges under way.
+    pub buffer_bytes: u64,
     /// Blocks in the cache.
     pub cache_bytes: u64,
     /// Bytes that the cache may use.
@@ -85,6 +91,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// All that the engine holds: what [`Options::memory`](crate::Options::memory) bounds, except for indexes and
+    /// filters that are larger than the cache.
+    pub fn memory_bytes(&self) -> u64 {
+        self.active_memtable_bytes
+            + self.sealed_memtable_bytes
+            + self.pooled_memtable_bytes
+            + self.log_window_bytes
+            + self.buffer_bytes
+            + self.cache_bytes
+            + self.pinned_bytes
+    }
+
     /// Bytes written to tables for each byte flushed first: the price of keeping the tree in shape.
     pub fn write_amplification(&self) -> f64 {
         if self.flush_bytes_out == 0 {

@@ -69,14 +69,17 @@ impl Options {
         }
     }
 
-    /// Bytes of memory for everything that the engine holds: memtables, cached blocks, indexes, filters, buffers.
-    /// Half goes to memtables and half to tables, unless the parts are set apart. At least 1 MiB.
+    /// Bytes of memory for everything that the engine holds: memtables, cached blocks, indexes, filters, buffers;
+    /// [`Metrics::memory_bytes`](crate::Metrics::memory_bytes) adds it up. Half goes to tables, the other half to
+    /// memtables, those kept for reuse included, and to the buffers of log, flushes and merges, unless the parts are
+    /// set apart. At least 1 MiB.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self
     }
 
-    /// Bytes at which a memtable is sealed and flushed. By default an eighth of the memory, at most 64 MiB.
+    /// Bytes at which a memtable is sealed and flushed. By default an eighth of the memory, at most 64 MiB. There is
+    /// room for two in any case.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);
         self
@@ -155,7 +158,7 @@ impl Options {
 
     /// Memtable of the default keyspace; see [`KeyspaceOptions::memtable`].
     pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
-        self.keyspace.memtable = factory;
+        self.keyspace = self.keyspace.memtable(factory);
         self
     }
 
@@ -193,21 +196,39 @@ impl Options {
         Ok(())
     }
 
+    /// The parts that keyspaces share, to be made once.
+    pub(crate) fn shared_parts(&self) -> SharedParts {
+        let budget = self.budget();
+        SharedParts {
+            memtable: Arc::new(BPlusMemtable::with_pool_bytes(budget.pool_bytes_max)),
+            read_buffer_bytes: budget.read_buffer_bytes,
+        }
+    }
+
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
     }
 
-    /// The window of the log and its copy: a part of the memory that does not show.
+    /// The window of the log. There is a copy of it.
     pub(crate) fn log_window_bytes(&self) -> u64 {
         (self.memory as u64 / 64).min(self.segment_bytes() / 2).min(512 << 10)
     }
 
     pub(crate) fn budget(&self) -> Budget {
         let memtable = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
+        let cache_bytes = self.cache_bytes.unwrap_or(self.memory / 2);
+        let rest = self.memory.saturating_sub(cache_bytes);
+        let pool_bytes_max = (rest / 8).min(64 << 20);
+        // Flushes and merges: a buffer to write each, and one to read for each of some eight runs.
+        let buffers = rest / 8;
+        let reserved = pool_bytes_max + buffers + 2 * self.log_window_bytes() as usize;
         Budget {
             memtable_bytes: memtable,
-            memtables_bytes_max: (self.memory / 2).max(memtable.saturating_mul(3)),
-            cache_bytes: self.cache_bytes.unwrap_or(self.memory / 2),
+            memtables_bytes_max: rest.saturating_sub(reserved).max(memtable.saturating_mul(2)),
+            pool_bytes_max,
+            write_buffer_bytes: (buffers / 16).clamp(4 << 10, 1 << 20),
+            read_buffer_bytes: (buffers / 128).clamp(4 << 10, 256 << 10) as u64,
+            cache_bytes,
             batch_bytes_max: (self.memory as u64 / 4).min(1 << 30),
             log_bytes_max: (memtable as u64 * 4).max(self.segment_bytes() * 2),
         }
@@ -235,6 +256,12 @@ pub(crate) struct Budget {
     pub(crate) memtable_bytes: usize,
     /// When writers wait for flushes: all memtables together.
     pub(crate) memtables_bytes_max: usize,
+    /// What is kept of flushed memtables for the next ones.
+    pub(crate) pool_bytes_max: usize,
+    /// Of each table that is being written.
+    pub(crate) write_buffer_bytes: usize,
+    /// Of each run that a merge reads.
+    pub(crate) read_buffer_bytes: u64,
     pub(crate) cache_bytes: usize,
     pub(crate) batch_bytes_max: u64,
     /// When the keyspace that pins the oldest log segment is flushed.
@@ -253,6 +280,16 @@ pub struct KeyspaceOptions {
     pub(crate) compaction: Arc<dyn CompactionPolicy>,
     pub(crate) change_compaction: bool,
     pub(crate) memtable: Arc<dyn MemtableFactory>,
+    /// The memtable was chosen, and is not the one that all keyspaces of the database share.
+    memtable_given: bool,
+    read_buffer_bytes: u64,
+}
+
+/// What the keyspaces of a database share.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedParts {
+    memtable: Arc<dyn MemtableFactory>,
+    read_buffer_bytes: u64,
 }
 
 /// Which filter tables get.
@@ -274,7 +311,9 @@ impl Default for KeyspaceOptions {
             prefix_extractor: None,
             compaction: Arc::new(Leveled::default()),
             change_compaction: false,
-            memtable: Arc::new(BPlusMemtable::default()),
+            memtable: Arc::new(BPlusMemtable::with_pool_bytes(0)),
+            memtable_given: false,
+            read_buffer_bytes: 256 << 10,
         }
     }
 }
@@ -349,7 +388,11 @@ impl KeyspaceOptions {
 
     /// How tables of the keyspace are opened.
     pub(crate) fn table_open(&self) -> TableOpen {
-        let mut open = TableOpen { prefix_extractor: self.prefix_extractor.clone(), ..TableOpen::default() };
+        let mut open = TableOpen {
+            prefix_extractor: self.prefix_extractor.clone(),
+            sequential_read_bytes: self.read_buffer_bytes,
+            ..TableOpen::default()
+        };
         if let Filter::Given(policy) = &self.filter {
             open.filters.push(Arc::clone(policy));
         }
@@ -371,9 +414,20 @@ impl KeyspaceOptions {
         }
     }
 
-    /// The structure of the memtable. May change at each open.
+    /// The structure of the memtable; a B+ tree by default. May change at each open. What the factory keeps for reuse
+    /// is not part of [`Options::memory`]; bound it where the factory is made.
     pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
         self.memtable = factory;
+        self.memtable_given = true;
+        self
+    }
+
+    /// Takes what all keyspaces of the database share.
+    pub(crate) fn sharing(mut self, parts: &SharedParts) -> Self {
+        if !self.memtable_given {
+            self.memtable = Arc::clone(&parts.memtable);
+        }
+        self.read_buffer_bytes = parts.read_buffer_bytes;
         self
     }
 }

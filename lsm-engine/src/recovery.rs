@@ -21,7 +21,7 @@ use crate::compaction::Scheduler;
 use crate::files::{self, FileKind};
 use crate::flush::flush_replayed;
 use crate::inner::{Inner, WriteSide};
-use crate::options::{KeyspaceOptions, Options};
+use crate::options::{KeyspaceOptions, Options, SharedParts};
 use crate::tree::{State, Tree};
 use crate::version::current::Current;
 use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
@@ -60,7 +60,7 @@ struct Replay {
 }
 
 /// Opens the database in `directory`.
-pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Inner>, Recovery)> {
+pub(crate) fn open(directory: &Path, options: Options, parts: SharedParts) -> Result<(Arc<Inner>, Recovery)> {
     let vfs = Arc::clone(&options.vfs);
     let exists = check_directory(&*vfs, directory)?;
     let may_create = options.create_if_missing && !options.read_only;
@@ -95,7 +95,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Inner>, Re
     let janitor = Arc::new(Janitor::default());
     let mut replay = Replay::new(&*vfs, directory, &options, &state, &cache, &janitor)?;
     let report = replay.run(&vfs, directory, &options, &state, &current, &mut recovery)?;
-    let opening = Opening { directory, options, env, cache, janitor, lock };
+    let opening = Opening { directory, options, parts, env, cache, janitor, lock };
     let inner = if opening.options.read_only {
         opening.read_only(replay)
     } else {
@@ -108,6 +108,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Inner>, Re
 struct Opening<'d> {
     directory: &'d Path,
     options: Options,
+    parts: SharedParts,
     env: Arc<dyn Env>,
     cache: Arc<BlockCache>,
     janitor: Arc<Janitor>,
@@ -116,9 +117,20 @@ struct Opening<'d> {
 
 impl Opening<'_> {
     fn read_only(self, replay: Replay) -> Arc<Inner> {
-        let Self { directory, options, env, cache, janitor, lock } = self;
+        let Self { directory, options, parts, env, cache, janitor, lock } = self;
         let visible = replay.last_sequence;
-        Arc::new(Inner::new(directory, env, &options, cache, janitor, replay.trees, None, visible, lock))
+        Arc::new(Inner::new(
+            directory,
+            env,
+            &options,
+            parts,
+            cache,
+            janitor,
+            replay.trees,
+            None,
+            visible,
+            lock,
+        ))
     }
 
     /// Starts a new log and a new manifest, flushes what was replayed, and then removes what is not needed.
@@ -128,7 +140,7 @@ impl Opening<'_> {
         state: ManifestState,
         report: &RecoveryReport,
     ) -> Result<Arc<Inner>> {
-        let Self { directory, options, env, cache, janitor, lock } = self;
+        let Self { directory, options, parts, env, cache, janitor, lock } = self;
         let vfs = Arc::clone(&options.vfs);
         replay.seal_all();
         let first_segment = report.next_segment.max(1);
@@ -157,8 +169,18 @@ impl Opening<'_> {
         let side =
             WriteSide::new(committer, manifest, Scheduler::default(), replay.next_number, sealed_bytes);
         let visible = replay.last_sequence;
-        let inner =
-            Inner::new(directory, env, &options, cache, janitor, replay.trees, Some(side), visible, lock);
+        let inner = Inner::new(
+            directory,
+            env,
+            &options,
+            parts,
+            cache,
+            janitor,
+            replay.trees,
+            Some(side),
+            visible,
+            lock,
+        );
         let inner = Arc::new(inner);
         settle(&inner, &replay.cleared)?;
         // Only now: a new segment says that what comes before it is there, which until here only the old log, synced

@@ -67,11 +67,18 @@ pub struct TableOpen {
     /// Must have the name stored in the table for [`Table::may_contain_prefix`](crate::Table::may_contain_prefix)
     /// to say no.
     pub prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
+    /// Bytes that a [sequential](crate::CursorAccess::Sequential) cursor reads at a time, and holds. 256 KiB.
+    pub sequential_read_bytes: u64,
 }
 
 impl Default for TableOpen {
     fn default() -> Self {
-        Self { expected: None, filters: vec![Arc::new(BloomFilter::default())], prefix_extractor: None }
+        Self {
+            expected: None,
+            filters: vec![Arc::new(BloomFilter::default())],
+            prefix_extractor: None,
+            sequential_read_bytes: 256 << 10,
+        }
     }
 }
 

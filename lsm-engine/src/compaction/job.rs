@@ -223,6 +223,7 @@ fn build_part(
     let range_tombstones = gather_range_tombstones(running.inputs.iter().map(|input| &input.table));
     let runs = input_runs(&running.inputs);
     let prefix = common_prefix(runs.iter());
+    let source_count = runs.len();
     let sources =
         runs.into_iter().map(|run| RunCursor::new(Arc::new(run), CursorAccess::Sequential)).collect();
     let stream = CompactionStream::with_older(
@@ -241,6 +242,7 @@ fn build_part(
         boundaries: compaction.tables_below(tree_shape).iter().map(|table| table.smallest.clone()).collect(),
         compression: if last_level { options.compression } else { options.compression_above },
         filter: filter(options, tree_shape, compaction),
+        sources: source_count,
         lower,
         upper,
     };

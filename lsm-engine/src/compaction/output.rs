@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
@@ -16,6 +17,8 @@ const STRETCH: u64 = 2;
 /// Where a stream of kept entries goes: one table after the other, cut where it suits the next level.
 pub(crate) struct Output {
     inner: Arc<Inner>,
+    /// What this and its inputs hold.
+    buffer_bytes: usize,
     options: OutputOptions,
     table_options: TableOptions,
     /// The table being written, and its number.
@@ -38,6 +41,8 @@ pub(crate) struct OutputOptions {
     pub(crate) boundaries: Vec<Slice>,
     pub(crate) compression: Compression,
     pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
+    /// Runs that are read for it.
+    pub(crate) sources: usize,
     /// The keys that the output is confined to: its range tombstones end there.
     pub(crate) lower: Option<Slice>,
     pub(crate) upper: Option<Slice>,
@@ -59,13 +64,18 @@ impl Output {
     ) -> Self {
         let table_options = TableOptions {
             block_bytes: keyspace.block_bytes,
+            write_buffer_bytes: inner.budget.write_buffer_bytes,
             compression: options.compression,
             filter: options.filter.clone(),
             prefix_extractor: keyspace.prefix_extractor.clone(),
             ..TableOptions::default()
         };
+        let buffer_bytes =
+            table_options.write_buffer_bytes + options.sources * inner.budget.read_buffer_bytes as usize;
+        inner.buffer_bytes.fetch_add(buffer_bytes, Ordering::Relaxed);
         Self {
             inner,
+            buffer_bytes,
             table_options,
             writer: None,
             finished: Vec::new(),
@@ -164,6 +174,7 @@ impl Output {
 impl Drop for Output {
     /// Removes what never became part of a version.
     fn drop(&mut self) {
+        self.inner.buffer_bytes.fetch_sub(self.buffer_bytes, Ordering::Relaxed);
         if let Some((number, writer)) = self.writer.take() {
             writer.abandon();
             self.inner.janitor.remove_later(files::table(&self.inner.directory, number));

@@ -13,7 +13,7 @@ pub enum CursorAccess {
     /// stepping missed do not; stepping on reads ahead, more the longer it goes on.
     #[default]
     Cached,
-    /// From one end to the other, once: reads [`TableCursor::SEQUENTIAL_READ_BYTES`] at a time past the cache.
+    /// From one end to the other, once: reads [`TableOpen::sequential_read_bytes`](crate::TableOpen::sequential_read_bytes) at a time past the cache.
     Sequential,
 }
 
@@ -63,8 +63,8 @@ enum Towards {
 }
 
 impl TableCursor {
-    /// How much a sequential cursor reads at a time, and a cached one at most.
-    pub const SEQUENTIAL_READ_BYTES: u64 = 256 << 10;
+    /// What a cached cursor reads ahead at most.
+    const READ_BYTES_MAX: u64 = 256 << 10;
 
     /// What a cached cursor reads ahead at first.
     const FIRST_READ_BYTES: u64 = 16 << 10;
@@ -163,11 +163,11 @@ impl TableCursor {
         let ahead = &mut self.ahead;
         let index = &self.table.index;
         ahead.bytes = match (self.access, towards) {
-            (CursorAccess::Sequential, _) => Self::SEQUENTIAL_READ_BYTES,
+            (CursorAccess::Sequential, _) => self.table.sequential_read_bytes,
             (CursorAccess::Cached, Towards::Seek) => 0,
             // The first step over a block's end reads a little ahead, the next ones more and more.
             (CursorAccess::Cached, _) => {
-                (ahead.bytes * 4).clamp(Self::FIRST_READ_BYTES, Self::SEQUENTIAL_READ_BYTES)
+                (ahead.bytes * 4).clamp(Self::FIRST_READ_BYTES, Self::READ_BYTES_MAX)
             }
         };
         let mut range = index.block_range(block);

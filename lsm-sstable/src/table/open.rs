@@ -89,6 +89,7 @@ impl Table {
             prefix_extractor,
             range_tombstones: Arc::new(range_tombstones),
             cached,
+            sequential_read_bytes: options.sequential_read_bytes,
         }))
     }
 }

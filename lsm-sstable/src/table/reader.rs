@@ -32,6 +32,7 @@ pub struct Table {
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(super) range_tombstones: Arc<FragmentedRangeTombstones>,
     pub(super) cached: Option<CachedTable>,
+    pub(super) sequential_read_bytes: u64,
 }
 
 /// A filter and who can ask it.
