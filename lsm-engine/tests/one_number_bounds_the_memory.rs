@@ -27,9 +27,9 @@ fn fill(memory: usize, value_bytes: usize, entries: u64) {
         let key = format!("key{:08}", (random >> 33) % entries);
         let value = vec![b'v'; value_bytes];
         if number % 5 == 0 {
-            other.put(&key, &value).unwrap()
+            other.put(&key, &value).unwrap();
         } else {
-            db.put(&key, &value).unwrap()
+            db.put(&key, &value).unwrap();
         }
         db.get(format!("key{:08}", (random >> 20) % entries)).unwrap();
         // Now and then background work gets on a little, so that it is seen half done.

@@ -68,7 +68,6 @@ impl Output {
             compression: options.compression,
             filter: options.filter.clone(),
             prefix_extractor: keyspace.prefix_extractor.clone(),
-            ..TableOptions::default()
         };
         let buffer_bytes =
             table_options.write_buffer_bytes + options.sources * inner.budget.read_buffer_bytes as usize;
