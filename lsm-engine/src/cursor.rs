@@ -3,12 +3,12 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use lsm_core::range_tombstone::FragmentedRangeTombstones;
+use lsm_core::range_tombstone::{Cover, FragmentedRangeTombstones};
 use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::CursorAccess;
 
 use crate::Result;
-use crate::tree::State;
+use crate::tree::{Memtable, State};
 use crate::version::{Run, RunCursor, common_prefix};
 
 /// One sorted source of a merge.
@@ -176,9 +176,7 @@ impl DbCursor {
         let pinned = state;
         let state = pinned.at(sequence);
         let mut sources = Vec::new();
-        let mut tombstones = Vec::new();
         for memtable in state.memtables() {
-            tombstones.extend(memtable.fragmented_range_tombstones());
             if memtable.reader.entry_count() > 0 {
                 sources.push(Source::Memtable(Arc::clone(&memtable.reader).cursor()));
             }
@@ -191,12 +189,11 @@ impl DbCursor {
         sources.extend(
             runs.into_iter().map(|run| Source::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached))),
         );
-        tombstones.extend(state.version.range_tombstones().cloned());
         Self {
             merge: MergingCursor::with_prefix(sources, &prefix),
             sequence,
             bounds,
-            tombstones: RangeDeletes::new(tombstones),
+            tombstones: RangeDeletes::new(state),
             place: Place::Nowhere,
             key: Vec::new(),
             value: Vec::new(),
@@ -378,7 +375,9 @@ impl std::fmt::Debug for DbCursor {
 
 /// The range tombstones of all sources, with what they say about the stretch of keys last asked for.
 struct RangeDeletes {
-    lists: Vec<Arc<FragmentedRangeTombstones>>,
+    /// Those that hold any. Asked key by key: one list of tombstones that overlap grows with their square.
+    memtables: Vec<Arc<Memtable>>,
+    tables: Option<Arc<FragmentedRangeTombstones>>,
     /// `covering` holds for keys from `start` up to `end`, exclusive; no `end` means all that follow.
     start: Vec<u8>,
     end: Option<Vec<u8>>,
@@ -387,14 +386,22 @@ struct RangeDeletes {
 }
 
 impl RangeDeletes {
-    fn new(lists: Vec<Arc<FragmentedRangeTombstones>>) -> Self {
-        Self { lists, start: Vec::new(), end: None, covering: 0, known: false }
+    fn new(state: &State) -> Self {
+        let memtables = state.memtables().filter(|memtable| !memtable.range_tombstones.is_empty());
+        Self {
+            memtables: memtables.cloned().collect(),
+            tables: state.version.range_tombstones().cloned(),
+            start: Vec::new(),
+            end: None,
+            covering: 0,
+            known: false,
+        }
     }
 
     /// Whether a range tombstone that a reader at `visible` sees deletes the entry.
     #[inline]
     fn cover(&mut self, entry: Entry<'_>, visible: SequenceNumber) -> bool {
-        if self.lists.is_empty() {
+        if self.memtables.is_empty() && self.tables.is_none() {
             return false;
         }
         let inside =
@@ -406,23 +413,35 @@ impl RangeDeletes {
     }
 
     fn look_up(&mut self, key: &[u8], visible: SequenceNumber) {
-        self.covering = 0;
-        let mut end: Option<&[u8]> = None;
-        for list in &self.lists {
-            let Some(fragment) = list.fragment_at_or_after(key) else { continue };
-            let boundary = if fragment.start <= key {
-                let newest = fragment.sequences.iter().copied().find(|&sequence| sequence <= visible);
-                self.covering = self.covering.max(newest.unwrap_or(0));
-                fragment.end
-            } else {
-                fragment.start
-            };
-            end = Some(end.map_or(boundary, |end| end.min(boundary)));
-        }
+        let covers = self.memtables.iter().map(|memtable| memtable.range_tombstones.cover(key, visible));
+        let covers = covers.chain(self.tables.iter().map(|tables| cover_in(tables, key, visible)));
+        let nowhere = Cover { start: None, end: None, sequence: 0 };
+        let common = covers.fold(nowhere, |common, cover| Cover {
+            // No start is below all others, no end above.
+            start: common.start.max(cover.start),
+            end: common.end.into_iter().chain(cover.end).min(),
+            sequence: common.sequence.max(cover.sequence),
+        });
         self.start.clear();
-        self.start.extend_from_slice(key);
-        self.end = end.map(<[u8]>::to_vec);
+        self.start.extend_from_slice(common.start.unwrap_or_default());
+        self.end = common.end.map(<[u8]>::to_vec);
+        self.covering = common.sequence;
         self.known = true;
+    }
+}
+
+/// The fragment or the gap around a key.
+fn cover_in<'t>(tables: &'t FragmentedRangeTombstones, key: &[u8], visible: SequenceNumber) -> Cover<'t> {
+    match tables.fragment_at_or_after(key) {
+        Some(fragment) if fragment.start <= key => {
+            let newest = fragment.sequences.iter().copied().find(|&sequence| sequence <= visible);
+            Cover { start: Some(fragment.start), end: Some(fragment.end), sequence: newest.unwrap_or(0) }
+        }
+        next => Cover {
+            start: tables.fragment_at_or_before(key).map(|before| before.end),
+            end: next.map(|next| next.start),
+            sequence: 0,
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use lsm_core::hash::key_hash;
-use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstoneSet};
+use lsm_core::range_tombstone::RangeTombstoneSet;
 use lsm_core::{SequenceNumber, Slice};
 use lsm_memtable::{MemtableReader, MemtableWriter};
 use parking_lot::Mutex;
@@ -21,8 +21,6 @@ pub(crate) struct Memtable {
     pub(crate) number: u64,
     pub(crate) reader: Arc<dyn MemtableReader>,
     pub(crate) range_tombstones: RangeTombstoneSet,
-    /// Their list as last asked for, and how many there were.
-    fragmented: Mutex<(usize, Arc<FragmentedRangeTombstones>)>,
     /// Position in the log before the first record in here; `u64::MAX` while there is none.
     log_start: AtomicU64,
     /// Once sealed: no write of the keyspace up to here is newer than this memtable.
@@ -38,24 +36,10 @@ impl Memtable {
             number,
             reader,
             range_tombstones: RangeTombstoneSet::new(),
-            fragmented: Mutex::new((0, Arc::new(FragmentedRangeTombstones::empty()))),
             log_start: AtomicU64::new(u64::MAX),
             last_sequence: AtomicU64::new(0),
             whole_up_to: AtomicU64::new(SequenceNumber::MAX),
         }
-    }
-
-    /// The range deletes in here, as one list that is made anew only when there are more.
-    pub(crate) fn fragmented_range_tombstones(&self) -> Option<Arc<FragmentedRangeTombstones>> {
-        if self.range_tombstones.is_empty() {
-            return None;
-        }
-        let mut fragmented = self.fragmented.lock();
-        let count = self.range_tombstones.len();
-        if fragmented.0 != count {
-            *fragmented = (count, Arc::new(self.range_tombstones.snapshot()));
-        }
-        Some(Arc::clone(&fragmented.1))
     }
 
     pub(crate) fn log_start(&self) -> Option<u64> {

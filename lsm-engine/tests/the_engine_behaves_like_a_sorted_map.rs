@@ -182,3 +182,24 @@ proptest! {
         run(ops);
     }
 }
+
+/// As who purges the oldest again and again writes them. Laid out in one list, the overlapping deletes would take
+/// their number squared: gigabytes, anew for each scan.
+#[test]
+fn thousands_of_nested_range_deletes_in_a_memtable_cost_a_scan_little() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Options::new().memory(256 << 20).open(directory.path()).unwrap();
+    let keys = 20_000_u32;
+    for number in 0..keys {
+        db.put(number.to_be_bytes(), "value").unwrap();
+        db.delete_range(0_u32.to_be_bytes()..number.to_be_bytes()).unwrap();
+        if number % 100 == 0 {
+            assert_eq!(collect(db.iter()), [(number.to_be_bytes().to_vec(), b"value".to_vec())]);
+            assert_eq!(collect(db.iter().rev()).len(), 1);
+        }
+    }
+    let snapshot = db.snapshot().unwrap();
+    db.delete_range(0_u32.to_be_bytes()..keys.to_be_bytes()).unwrap();
+    assert_eq!(collect(db.iter()), []);
+    assert_eq!(collect(snapshot.iter()).len(), 1);
+}
