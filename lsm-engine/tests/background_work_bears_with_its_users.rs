@@ -12,6 +12,10 @@ use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, Error, KeyspaceOptions, Options};
 
+mod wide;
+
+use wide::Wide;
+
 /// When [`Scripted`] drops its keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
@@ -22,7 +26,8 @@ enum Moment {
 /// Picks what the test tells it to, and drops the keyspace "gone" in the middle of it.
 #[derive(Default)]
 struct Scripted {
-    next: Mutex<Option<Compaction>>,
+    next: Mutex<Vec<Compaction>>,
+    shape: Mutex<TreeShape>,
     drops: Mutex<Option<(Moment, Db)>>,
 }
 
@@ -49,11 +54,12 @@ impl CompactionPolicy for Scripted {
 
     fn level_count(&self) -> usize {
         self.drop_at(Moment::Look);
-        2
+        3
     }
 
-    fn pick(&self, _: &TreeShape) -> Option<Compaction> {
-        let next = self.next.lock().unwrap().take()?;
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        self.shape.lock().unwrap().clone_from(shape);
+        let next = self.next.lock().unwrap().pop()?;
         self.drop_at(Moment::Pick);
         Some(next)
     }
@@ -76,7 +82,7 @@ fn compaction(tables: &[u64], output_level: usize, action: Action) -> Compaction
 
 struct Machine {
     fs: SimFs,
-    env: Arc<SimEnv>,
+    env: Arc<Wide>,
     policy: Arc<Scripted>,
 }
 
@@ -84,7 +90,7 @@ impl Machine {
     fn new() -> Self {
         let fs = SimFs::new();
         fs.create_dir(Path::new("/data")).unwrap();
-        Self { fs, env: Arc::new(SimEnv::new(11)), policy: Arc::default() }
+        Self { fs, env: Arc::new(Wide(SimEnv::new(11))), policy: Arc::default() }
     }
 
     fn open(&self) -> Db {
@@ -119,7 +125,7 @@ fn a_table_of_a_keyspace_that_is_dropped_meanwhile_is_not_moved() {
     let gone = db.keyspace("gone", machine.keyspace_options()).unwrap();
     gone.put("key", "value").unwrap();
     db.flush().unwrap();
-    *machine.policy.next.lock().unwrap() = Some(compaction(&machine.tables(), 1, Action::Move));
+    machine.policy.next.lock().unwrap().push(compaction(&machine.tables(), 1, Action::Move));
     *machine.policy.drops.lock().unwrap() = Some((Moment::Pick, db.clone()));
     db.wait_for_compactions().unwrap();
     assert_eq!(db.keyspaces(), ["default"]);
@@ -128,7 +134,7 @@ fn a_table_of_a_keyspace_that_is_dropped_meanwhile_is_not_moved() {
     let db = machine.open();
     assert_eq!(db.get("key").unwrap().unwrap(), b"new value");
     drop((db, gone));
-    machine.env.drop_jobs();
+    machine.env.0.drop_jobs();
 }
 
 #[test]
@@ -144,7 +150,7 @@ fn compacting_a_keyspace_that_is_dropped_meanwhile_ends_and_says_so() {
     db.put("key", "value").unwrap();
     db.close().unwrap();
     drop(gone);
-    machine.env.drop_jobs();
+    machine.env.0.drop_jobs();
 }
 
 /// What a compaction within level 0 writes has a file number like that of a new flush, and yet holds old data.
@@ -160,23 +166,76 @@ fn compacting_by_hand_goes_on_from_what_a_running_compaction_leaves_in_level_0()
     }
     let tables = machine.tables();
     assert_eq!(tables.len(), 3);
-    *machine.policy.next.lock().unwrap() = Some(compaction(&tables[..2], 0, Action::Merge));
+    machine.policy.next.lock().unwrap().push(compaction(&tables[..2], 0, Action::Merge));
     // The clean-up looks for compactions every second; the merge that it starts has not run a step yet.
     let runs =
         || db.metrics().keyspaces.iter().find(|keyspace| keyspace.name == "kept").unwrap().levels.clone();
-    while machine.policy.next.lock().unwrap().is_some() {
-        machine.env.advance(1_000_000);
-        machine.env.step();
+    while !machine.policy.next.lock().unwrap().is_empty() {
+        machine.env.0.advance(1_000_000);
+        machine.env.0.step();
     }
     assert_eq!(runs()[0].runs, 3);
     keyspace.compact_range::<&[u8]>(..).unwrap();
     assert_eq!(runs()[0].runs, 0, "all of it is in the last level");
-    assert_eq!(runs()[1].runs, 1);
-    assert_eq!(runs()[1].entries, 2, "the newest of each key");
+    assert_eq!(runs()[2].runs, 1);
+    assert_eq!(runs()[2].entries, 2, "the newest of each key");
     assert_eq!(keyspace.get("a").unwrap().unwrap(), b"newest");
     db.close().unwrap();
     drop(keyspace);
-    machine.env.drop_jobs();
+    machine.env.0.drop_jobs();
+}
+
+/// Two runs in a leveled level would have to be merged whole.
+#[test]
+fn compactions_into_an_empty_level_at_once_make_one_run_of_it() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let keyspace = db.keyspace("wide", machine.keyspace_options()).unwrap();
+    for key in ["a", "a", "m", "m"] {
+        keyspace.put(key, "value").unwrap();
+        db.flush().unwrap();
+    }
+    let tables = machine.tables();
+    let join = |tables| Compaction { output_run: OutputRun::Join, ..compaction(tables, 1, Action::Merge) };
+    machine.policy.next.lock().unwrap().extend([join(&tables[..2]), join(&tables[2..])]);
+    db.wait_for_compactions().unwrap();
+    let metrics = db.metrics();
+    let levels = &metrics.keyspaces.iter().find(|keyspace| keyspace.name == "wide").unwrap().levels;
+    assert_eq!((levels[1].runs, levels[1].tables), (1, 2));
+    db.close().unwrap();
+    drop(keyspace);
+    machine.env.0.drop_jobs();
+}
+
+/// What begins a table of the next level begins a table here, so that each overlaps few of those.
+#[test]
+fn tables_end_before_tables_of_the_next_level_begin() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let keyspace = db.keyspace("cut", machine.keyspace_options()).unwrap();
+    let fill = |output_level, target_table_bytes| {
+        let before = machine.tables();
+        for number in 0..400_u32 {
+            keyspace.put(number.to_be_bytes(), [7; 20]).unwrap();
+        }
+        db.flush().unwrap();
+        let flushed: Vec<u64> =
+            machine.tables().into_iter().filter(|number| !before.contains(number)).collect();
+        let merge = compaction(&flushed, output_level, Action::Merge);
+        machine.policy.next.lock().unwrap().push(Compaction { target_table_bytes, ..merge });
+        db.wait_for_compactions().unwrap();
+    };
+    fill(2, 4000);
+    fill(1, 5000);
+    let shape = machine.policy.shape.lock().unwrap().clone();
+    let (upper, lower) = (&shape.levels[1].runs[0], &shape.levels[2].runs[0]);
+    assert!(upper.tables.len() > 2 && lower.tables.len() > 2);
+    for table in &upper.tables {
+        assert_eq!(lower.overlapping(&table.smallest, &table.largest).len(), 1, "{table:?}");
+    }
+    db.close().unwrap();
+    drop(keyspace);
+    machine.env.0.drop_jobs();
 }
 
 /// Moves the oldest run of level 0 down, once told to.

@@ -13,12 +13,16 @@ use lsm_engine::compaction_policies::{
     CompactionPolicy, Fifo, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered,
     SizeTieredOptions,
 };
-use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{
     Compression, Db, DbCursor, FixedPrefix, Iter, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch,
 };
 use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
+
+mod wide;
+
+use wide::Wide;
 
 type Bytes = Vec<u8>;
 type Model = BTreeMap<Bytes, Bytes>;
@@ -68,35 +72,6 @@ impl Random {
             end
         };
         (start.clone().min(end.clone()), start.max(end))
-    }
-}
-
-/// The simulated environment, which has one thread, with room for several compactions at once.
-struct Wide(SimEnv);
-
-impl Env for Wide {
-    fn monotonic_micros(&self) -> u64 {
-        self.0.monotonic_micros()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        self.0.unix_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.0.random()
-    }
-
-    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
-        self.0.spawn(priority, job);
-    }
-
-    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
-        self.0.wait(event, seen, deadline_micros)
-    }
-
-    fn worker_count(&self) -> usize {
-        4
     }
 }
 

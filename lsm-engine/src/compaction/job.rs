@@ -47,6 +47,10 @@ impl Running {
         &self.shape
     }
 
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
     fn failed(&self) -> bool {
         self.failure.lock().is_some()
     }

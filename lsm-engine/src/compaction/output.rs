@@ -89,27 +89,33 @@ impl Output {
     /// Adds the next entry.
     #[inline]
     pub(crate) fn add(&mut self, side: &WriteSide, entry: Entry<'_>) -> Result<()> {
-        if self.cut_after.as_deref().is_some_and(|key| key != entry.key) {
+        let target = self.options.target_bytes;
+        // At a boundary half a table is enough. The key there is another than the one before, and belongs to the
+        // next table: this one is to end before the table below begins.
+        let at_boundary = self.pass_boundaries(entry.key) && self.bytes() >= target / 2;
+        if at_boundary || self.cut_after.as_deref().is_some_and(|key| key != entry.key) {
             self.finish_table(Some(entry.key))?;
         }
-        let passed = self.pass_boundaries(entry.key);
         if self.writer.is_none() {
             self.start_table(side)?;
         }
         let Some((_, writer)) = &mut self.writer else { return Err(Error::Closed) };
         writer.add(entry)?;
-        let bytes = writer.estimated_bytes();
-        let target = self.options.target_bytes;
-        // At a boundary half a table is enough; elsewhere a full one, or more while a boundary may still come.
+        // Elsewhere it takes a full table, or more while a boundary may still come.
         let limit = if self.options.boundaries.len() > self.boundary {
             target.saturating_mul(STRETCH)
         } else {
             target
         };
-        if self.cut_after.is_none() && (bytes >= limit || (passed && bytes >= target / 2)) {
+        if self.cut_after.is_none() && writer.estimated_bytes() >= limit {
             self.cut_after = Some(entry.key.to_vec());
         }
         Ok(())
+    }
+
+    /// Size of the table being written, about.
+    fn bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |(_, writer)| writer.estimated_bytes())
     }
 
     /// Writes what is left, range tombstones after the last entry included.

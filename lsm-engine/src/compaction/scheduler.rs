@@ -63,6 +63,38 @@ impl Scheduler {
     pub(crate) fn remove(&mut self, ended: &Arc<Running>) {
         self.running.retain(|running| !Arc::ptr_eq(running, ended));
     }
+
+    /// The number of the run that the outputs become or join.
+    fn output_run(
+        &self,
+        side: &WriteSide,
+        tree: &Tree,
+        version: &Version,
+        compaction: &Compaction,
+        inputs: &[Placement],
+    ) -> u64 {
+        let level = compaction.output_level;
+        // What replaces runs of its own level takes their place among those that stay.
+        let replaced = inputs.iter().filter(|input| input.level == level).map(|input| input.run).max();
+        let joined = version.levels().get(level).and_then(|runs| runs.last()).map(|run| run.number());
+        let from_above = inputs.iter().any(|input| input.level < level);
+        match compaction.output_run {
+            OutputRun::Join => {
+                joined.or_else(|| self.run_to_be(tree, level)).unwrap_or_else(|| side.new_number())
+            }
+            OutputRun::NewRun if from_above => side.new_number(),
+            OutputRun::NewRun => replaced.unwrap_or_else(|| side.new_number()),
+        }
+    }
+
+    /// The run of an empty level that is being written: others that join it must not make another beside it.
+    fn run_to_be(&self, tree: &Tree, level: usize) -> Option<u64> {
+        let joins = |running: &&Arc<Running>| {
+            let shape = running.shape();
+            running.tree().id == tree.id && shape.output_level == level && shape.output_run == OutputRun::Join
+        };
+        self.running.iter().find(joins).map(|running| running.run())
+    }
 }
 
 /// What [`Inner::start_manual`] found.
@@ -189,7 +221,7 @@ impl Inner {
             compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
         let inputs: Vec<Placement> =
             version.placements().filter(|placement| wanted.contains(&placement.table.number())).collect();
-        let run = output_run(side, version, compaction, &inputs);
+        let run = scheduler.output_run(side, tree, version, compaction, &inputs);
         match compaction.action {
             Action::Move => self.relocate(side, tree, compaction, &inputs, Some(run)),
             Action::Drop => self.relocate(side, tree, compaction, &inputs, None),
@@ -273,20 +305,6 @@ fn pick(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
             tracing::warn!(policy = policy.name(), %rejection, "a compaction was rejected");
             None
         }
-    }
-}
-
-/// The number of the run that the outputs become or join.
-fn output_run(side: &WriteSide, version: &Version, compaction: &Compaction, inputs: &[Placement]) -> u64 {
-    let level = compaction.output_level;
-    // What replaces runs of its own level takes their place among those that stay.
-    let replaced = inputs.iter().filter(|input| input.level == level).map(|input| input.run).max();
-    let joined = version.levels().get(level).and_then(|runs| runs.last()).map(|run| run.number());
-    let from_above = inputs.iter().any(|input| input.level < level);
-    match compaction.output_run {
-        OutputRun::Join => joined.unwrap_or_else(|| side.new_number()),
-        OutputRun::NewRun if from_above => side.new_number(),
-        OutputRun::NewRun => replaced.unwrap_or_else(|| side.new_number()),
     }
 }
 
