@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::env::Env;
@@ -45,6 +45,9 @@ pub struct Recovery {
     pub bytes_dropped: u64,
     /// Where those bytes stood, and why they were left out.
     pub dropped: Vec<String>,
+    /// Log segments that hold such bytes, under the names that they were given so that nobody takes them for a part of
+    /// the log or removes them. None if the database was opened read-only.
+    pub set_aside: Vec<PathBuf>,
 }
 
 /// The trees of a database on their way to being open.
@@ -99,7 +102,9 @@ pub(crate) fn open(directory: &Path, options: Options, parts: SharedParts) -> Re
     let inner = if opening.options.read_only {
         opening.read_only(replay)
     } else {
-        opening.writable(replay, state, &report)?
+        let (inner, set_aside) = opening.writable(replay, state, &report)?;
+        recovery.set_aside = set_aside;
+        inner
     };
     Ok((inner, recovery))
 }
@@ -139,7 +144,7 @@ impl Opening<'_> {
         mut replay: Replay,
         state: ManifestState,
         report: &RecoveryReport,
-    ) -> Result<Arc<Inner>> {
+    ) -> Result<(Arc<Inner>, Vec<PathBuf>)> {
         let Self { directory, options, parts, env, cache, janitor, lock } = self;
         let vfs = Arc::clone(&options.vfs);
         replay.seal_all();
@@ -190,8 +195,10 @@ impl Opening<'_> {
             let log = Wal::create(Arc::clone(&vfs), env, directory, start, first_segment, wal_options)?;
             side.start_log(Box::new(log));
         }
+        // Nothing needs the old log any more.
+        let set_aside = lsm_wal::set_aside_dropped(&*vfs, report)?;
         remove_leftovers(&inner, first_segment, manifest_number)?;
-        Ok(inner)
+        Ok((inner, set_aside))
     }
 }
 

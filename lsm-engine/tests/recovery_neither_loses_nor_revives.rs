@@ -109,3 +109,50 @@ fn a_manifest_that_was_replaced_is_gone_only_when_the_new_one_is_named() {
     drop(db);
     env.drop_jobs();
 }
+
+/// Bytes that were never promised and make no sense may still be of use to somebody: they are kept under another name.
+#[test]
+fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    for number in 0..50 {
+        db.put(format!("key{number:02}"), vec![b'v'; 1000]).unwrap();
+    }
+    let fs = fs.process_crash();
+    drop(db);
+    env.drop_jobs();
+    // Nobody synced: a segment that lost a sector looks like an earlier power cut.
+    let segment = Path::new(DIRECTORY).join("000001.wal");
+    let mut bytes = fs.read_all(&segment).unwrap();
+    bytes[20 * 512..21 * 512].fill(0x55);
+    fs.write_all(&segment, &bytes).unwrap();
+
+    let env = Arc::new(SimEnv::new(2));
+    let db = options(&fs, &env).read_only(true).open(DIRECTORY).unwrap();
+    let kept = keys(&db);
+    assert!(kept.len() < 20 && kept.last().unwrap() == format!("key{:02}", kept.len() - 1).as_bytes());
+    assert!(db.recovery().bytes_dropped > 0 && db.recovery().set_aside.is_empty());
+    assert_eq!(fs.read_all(&segment).unwrap(), bytes, "opening read-only changes nothing");
+    drop(db);
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(keys(&db), kept);
+    let recovery = db.recovery().clone();
+    assert!(recovery.bytes_dropped > 0, "{recovery:?}");
+    assert!(recovery.dropped.iter().any(|what| what.contains("000001.wal")), "{recovery:?}");
+    let [aside] = recovery.set_aside.try_into().unwrap();
+    assert_eq!(aside, segment.with_extension("wal.dropped"));
+    db.close().unwrap();
+    env.drop_jobs();
+
+    // It stays, durably, and is nobody's.
+    let fs = fs.power_cut(&mut AllLost);
+    let env = Arc::new(SimEnv::new(3));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(keys(&db), kept);
+    assert!(db.recovery().was_clean && db.recovery().set_aside.is_empty());
+    assert_eq!(fs.read_all(&aside).unwrap(), bytes);
+    assert!(fs.read_all(&segment).is_err());
+    drop(db);
+    env.drop_jobs();
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
+use crate::RecoveryReport;
 use crate::segment::{self, HeaderState, SegmentHeader};
 
 /// What the name of a segment ends with, after its number of at least six digits.
@@ -15,8 +16,8 @@ pub const SEGMENT_SUFFIX: &str = ".wal";
 pub const WINDOW_SUFFIX: &str = ".window";
 /// What the name of a segment ends with that recovery has not finished.
 pub const UNFINISHED_SUFFIX: &str = ".wal.tmp";
-/// What is appended to the name of a segment that [`Wal::open`](crate::Wal::open) set aside because it holds
-/// something that is not part of the log. Nothing reads or removes it.
+/// What is appended to the name of a segment that was set aside because it holds something that is not part of the
+/// log; see [`set_aside_dropped`]. Nothing reads or removes it.
 pub const DROPPED_SUFFIX: &str = ".dropped";
 
 /// What a file of the log is.
@@ -103,6 +104,29 @@ pub(crate) fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<Option<HeaderSta
         }
     }
     Ok(Some(SegmentHeader::decode(&bytes[..filled])))
+}
+
+/// Renames the segments that hold what a report says was dropped, so that nobody removes them, and returns their new
+/// paths. Durable when it returns. [`Wal::open`](crate::Wal::open) does it; an engine that reads a log and begins
+/// another calls it once it needs nothing more of the old one, and before [`remove_segments_below`].
+pub fn set_aside_dropped(vfs: &dyn Vfs, report: &RecoveryReport) -> Result<Vec<PathBuf>> {
+    let mut paths: Vec<&Path> = report.dropped.iter().map(|dropped| &*dropped.path).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let mut set_aside = Vec::new();
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !matches!(LogFile::parse(name), Some(LogFile::Segment(_))) {
+            continue;
+        }
+        let aside = path.with_file_name(name.to_owned() + DROPPED_SUFFIX);
+        vfs.rename(path, &aside).map_err(|error| Error::io("set aside", path, error))?;
+        set_aside.push(aside);
+    }
+    if let Some(directory) = set_aside.first().and_then(|aside| aside.parent()) {
+        sync(vfs, directory)?;
+    }
+    Ok(set_aside)
 }
 
 /// Removes all of the log's files with numbers below `segment`, for an engine whose manifest no longer needs

@@ -52,6 +52,7 @@ mod writer;
 
 pub use directory::{
     DROPPED_SUFFIX, SEGMENT_SUFFIX, UNFINISHED_SUFFIX, WINDOW_SUFFIX, remove_segments_below,
+    set_aside_dropped,
 };
 pub use log::{CleanClose, Durability, DurableCallback, Log, LogSync, Position};
 pub use options::WalOptions;

@@ -6,7 +6,6 @@ use lsm_core::{Error, Result};
 
 use crate::chain::{self, Chain};
 use crate::damage;
-use crate::directory::LogFile;
 use crate::record::RecordType;
 use crate::report::Dropped;
 use crate::segment::{self, SegmentHeader};
@@ -508,12 +507,6 @@ impl WalReader {
             self.report.segment = self.chain.segments.get(self.segment).map_or(0, |listed| listed.number);
             self.report.length = source.offset_of(position).unwrap_or(0);
         }
-    }
-
-    /// The log's files that hold something which was dropped.
-    pub(crate) fn holds_dropped(&self, file: LogFile) -> bool {
-        let path = file.path(&self.directory);
-        self.report.dropped.iter().any(|dropped| dropped.path == path)
     }
 }
 

@@ -9,7 +9,7 @@ use lsm_core::env::Env;
 use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, DROPPED_SUFFIX, LogFile};
+use crate::directory::{self, LogFile};
 use crate::reader::Joint;
 use crate::rewrite::Rewrite;
 use crate::writer::{Live, Origin, Site, Writer};
@@ -98,17 +98,14 @@ fn find_joint(site: &Site, whole: &WalReader, sound: Position) -> Result<(WalRea
 /// Removes what is no longer part of the log, and sets aside what holds dropped records.
 fn clean_up(site: &Site, reader: &WalReader, writer: &Writer) -> Result<()> {
     let Site { vfs, directory, .. } = site;
-    for &file in &reader.chain().files {
-        if matches!(file, LogFile::Segment(number) if writer.is_live(number)) {
-            continue;
-        }
-        let path = file.path(directory);
-        if reader.holds_dropped(file) && matches!(file, LogFile::Segment(_)) {
-            let aside = directory.join(file.name() + DROPPED_SUFFIX);
-            vfs.rename(&path, &aside).map_err(|error| Error::io("set aside", &path, error))?;
-        } else {
-            directory::remove(&**vfs, &path)?;
-        }
+    let is_live = |file: LogFile| matches!(file, LogFile::Segment(number) if writer.is_live(number));
+    let mut report = reader.report().clone();
+    let live: Vec<_> = reader.chain().files.iter().filter(|file| is_live(**file)).collect();
+    report.dropped.retain(|dropped| !live.iter().any(|file| file.path(directory) == dropped.path));
+    directory::set_aside_dropped(&**vfs, &report)?;
+    for &file in reader.chain().files.iter().filter(|file| !is_live(**file)) {
+        // One that was set aside has this name no more.
+        directory::remove(&**vfs, &file.path(directory))?;
     }
     directory::sync(&**vfs, directory)
 }
