@@ -35,8 +35,20 @@ pub(in crate::vfs) fn allocate(_file: &File, _bytes: u64) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Nothing: `sync_file_range` is the only call that does this without dropping pages, and rustix has no safe
-/// wrapper for it. The kernel starts by itself after a while.
+/// `sync_file_range` is the only call that does this without dropping pages, and rustix does not wrap it.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
+pub(in crate::vfs) fn start_writeback(file: &File, offset: u64, bytes: u64) {
+    use std::os::fd::AsRawFd;
+
+    let (Ok(offset), Ok(bytes)) = (offset.try_into(), bytes.try_into()) else { return };
+    // SAFETY: the call takes no pointers. The descriptor is open for as long as `file` is borrowed, and a range
+    // that is no part of the file is refused or ignored.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Nothing: the kernel starts by itself after a while.
+#[cfg(not(target_os = "linux"))]
 pub(in crate::vfs) fn start_writeback(_file: &File, _offset: u64, _bytes: u64) {}
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
