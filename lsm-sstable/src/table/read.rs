@@ -5,11 +5,11 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use lsm_core::frame::{Frame as StoredFrame, PinnedFrame};
 use lsm_core::{Result, Slice};
 
 use super::Table;
 use crate::block::{self, Frame};
-use crate::cache::CachedBlock;
 
 /// Longest value that is copied out of its block in any case.
 const COPIED_BYTES_MAX: usize = 2048;
@@ -19,9 +19,9 @@ pub(super) const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// A block in memory for the duration of a call.
 pub(super) enum BorrowedBlock<'a> {
-    Cached(CachedBlock<'a>),
+    Cached(PinnedFrame<'a>),
     /// Just entered the cache.
-    Admitted(Arc<[u8]>),
+    Admitted(StoredFrame),
     Scratch(&'a [u8]),
 }
 
@@ -45,21 +45,16 @@ impl BorrowedBlock<'_> {
     pub(super) fn slice(&self, range: Range<usize>) -> Slice {
         if range.len() > COPIED_BYTES_MAX && range.len() >= self.bytes().len() / 2 {
             let frame = match self {
-                Self::Cached(frame) => Arc::clone(frame),
-                Self::Admitted(frame) => Arc::clone(frame),
-                Self::Scratch(frame) => return Slice::copy_from(&frame[range]),
+                Self::Cached(frame) => Some(frame.to_frame()),
+                Self::Admitted(frame) => Some(frame.clone()),
+                Self::Scratch(_) => None,
             };
-            return Slice::pinned(Arc::new(PinnedFrame(frame)), range);
+            // A frame of the pool would keep a huge page.
+            if let Some(frame) = frame.filter(|frame| !frame.is_pooled()) {
+                return Slice::pinned(Arc::new(frame), range);
+            }
         }
         Slice::copy_from(&self.bytes()[range])
-    }
-}
-
-struct PinnedFrame(Arc<[u8]>);
-
-impl AsRef<[u8]> for PinnedFrame {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
     }
 }
 
