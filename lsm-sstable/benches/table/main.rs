@@ -2,6 +2,8 @@
 //!
 //! Where a time is for the whole table, one millisecond of it is one nanosecond an entry.
 
+mod sink;
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use lsm_sstable::{
     BlockCache, BloomFilter, Compression, CursorAccess, FilterPolicy, Table, TableId, TableMeta, TableOpen,
     TableOptions, TableWriter,
 };
+use sink::Sink;
 
 const ENTRIES: u64 = 1_000_000;
 const KEY_BYTES: usize = 16;
@@ -57,10 +60,9 @@ impl Data {
         Self { keys, values: (0..ENTRIES).map(value).collect() }
     }
 
-    fn write(&self, path: &Path, compression: Compression, sequence: u64) -> TableMeta {
+    fn write(&self, vfs: &dyn Vfs, path: &Path, compression: Compression, sequence: u64) -> TableMeta {
         let options = TableOptions { compression, ..TableOptions::default() };
-        let mut writer =
-            TableWriter::create(&PosixFs, path, TableId(u128::from(scramble(7))), &options).unwrap();
+        let mut writer = TableWriter::create(vfs, path, TableId(u128::from(scramble(7))), &options).unwrap();
         for (number, (key, value)) in (0_u64..).zip(self.keys.iter().zip(&self.values)) {
             // Sequence numbers of a memtable: a random permutation, more or less.
             let sequence = if sequence == 0 { 0 } else { sequence + scramble(number) % ENTRIES };
@@ -72,19 +74,21 @@ impl Data {
 
 fn build(group: &mut BenchmarkGroup<'_, WallTime>, data: &Data, directory: &Path) {
     let path = directory.join("built.sst");
-    for (name, compression, sequence) in [
-        ("build none", Compression::None, 1000),
-        ("build none, bottom", Compression::None, 0),
-        ("build lz4", Compression::Lz4, 1000),
-        ("build lz4, bottom", Compression::Lz4, 0),
-    ] {
-        group.bench_function(name, |bencher| {
-            bencher.iter_batched(
-                || drop(PosixFs.remove_file(&path)),
-                |()| data.write(&path, compression, sequence),
-                BatchSize::PerIteration,
-            );
-        });
+    for (name, compression) in [("none", Compression::None), ("lz4", Compression::Lz4)] {
+        for (how, vfs, sequence) in [
+            ("to nowhere", &Sink::Nowhere as &dyn Vfs, 1000),
+            ("to the page cache", &Sink::PageCache, 1000),
+            ("synced", &PosixFs, 1000),
+            ("synced, bottom", &PosixFs, 0),
+        ] {
+            group.bench_function(format!("build {name}, {how}"), |bencher| {
+                bencher.iter_batched(
+                    || drop(PosixFs.remove_file(&path)),
+                    |()| data.write(vfs, &path, compression, sequence),
+                    BatchSize::PerIteration,
+                );
+            });
+        }
     }
 }
 
@@ -213,7 +217,7 @@ fn benches(criterion: &mut Criterion) {
     let data = Data::new();
     let files = [("none", Compression::None), ("lz4", Compression::Lz4)].map(|(name, compression)| {
         let path = directory.path().join(format!("{name}.sst"));
-        let meta = data.write(&path, compression, 1000);
+        let meta = data.write(&PosixFs, &path, compression, 1000);
         println!("{name}: {:.1} bytes an entry", meta.file_bytes as f64 / ENTRIES as f64);
         (name, path)
     });
