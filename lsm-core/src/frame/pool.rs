@@ -82,6 +82,26 @@ impl FramePool {
         Some(unsafe { Frame::write(memory, pool, place, bytes) })
     }
 
+    /// Where `count` pages start, or all if there are fewer: those whose frames take the least. Once these frames are freed,
+    /// the pages go back to the system.
+    pub fn emptiest_pages(&self, count: usize) -> Vec<usize> {
+        let state = self.0.state.lock();
+        let live_bytes = |number: usize| -> usize {
+            let spans = &state.spans[number * SPANS_PER_PAGE..][..SPANS_PER_PAGE];
+            let live =
+                |span: &Span| span_frame_bytes(usize::from(span.frames.max(1))) * usize::from(span.live);
+            spans.iter().map(live).sum()
+        };
+        let mut pages: Vec<(usize, usize)> = (state.pages.iter().enumerate())
+            .filter(|(_, page)| page.memory.is_some())
+            .map(|(number, page)| (live_bytes(number), page.address))
+            .collect();
+        drop(state);
+        pages.sort_unstable();
+        pages.truncate(count);
+        pages.into_iter().map(|(_, address)| address).collect()
+    }
+
     /// Bytes of the pages that are mapped.
     pub fn page_bytes(&self) -> usize {
         self.0.page_bytes.load(Ordering::Relaxed)
@@ -269,6 +289,9 @@ mod tests {
         }
         assert_eq!(pool.page_bytes(), FramePool::PAGE_BYTES);
         assert!(pool.live_bytes() > FramePool::PAGE_BYTES * 96 / 100, "{}", pool.live_bytes());
+        let [page] = pool.emptiest_pages(5)[..] else { panic!("one page") };
+        let is_inside = |frame: &Frame| frame.as_ptr().addr().wrapping_sub(page) < FramePool::PAGE_BYTES;
+        assert!(frames.iter().all(is_inside));
         // Other sizes get an empty span once there is one.
         assert!(pool.copy_from(&[3; 9000], false).is_none());
         frames.clear();

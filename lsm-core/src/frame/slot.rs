@@ -102,6 +102,12 @@ impl FrameSlot {
         self.0.load(Ordering::Relaxed) & ADDRESS != 0
     }
 
+    /// Where the frame is, if there is one: to tell which page it is on.
+    pub fn address(&self) -> Option<usize> {
+        let address = (self.0.load(Ordering::Relaxed) & ADDRESS) as usize;
+        (address != 0).then_some(address)
+    }
+
     /// The clock's hand comes by: a frame that was read since the last time is spared once.
     pub fn visit(&self) -> Visit {
         let state = self.0.load(Ordering::Relaxed);

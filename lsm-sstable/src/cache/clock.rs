@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use lsm_core::frame::{Frame, Visit};
+use lsm_core::frame::{Frame, FramePool, Visit};
 use parking_lot::Mutex;
 
 use super::BlockCache;
@@ -18,11 +18,19 @@ pub(super) struct Clock {
 #[derive(Debug, Default)]
 struct Ring {
     /// A new block takes a place that the hand has just left, so that it is visited last.
-    places: Vec<Option<(Weak<Slots>, u32)>>,
+    places: Vec<Option<Place>>,
     vacant: Vec<usize>,
     hand: usize,
     /// Places whose table has closed.
     dead: usize,
+}
+
+/// One cached block.
+#[derive(Debug)]
+struct Place {
+    slots: Weak<Slots>,
+    block: u32,
+    is_pooled: bool,
 }
 
 impl Clock {
@@ -47,16 +55,19 @@ impl Clock {
                 break frame;
             }
             cache.is_full.store(true, Ordering::Relaxed);
-            if !ring.evict(cache, &mut evicted) {
-                return None;
+            let was_pooled = ring.evict(cache, &mut evicted)?;
+            let over = cache.over_bytes(frame.len());
+            if was_pooled && over > 0 && !BlockCache::is_poolable(frame) {
+                ring.give_pages_back(cache, over, &mut evicted);
             }
         };
+        let is_pooled = frame.is_pooled();
         if let Err(frame) = slot.fill(frame.clone()) {
             cache.uncharge(&frame);
             return None;
         }
         cache.counters.insertions.fetch_add(1, Ordering::Relaxed);
-        let entry = Some((Arc::downgrade(slots), block));
+        let entry = Some(Place { slots: Arc::downgrade(slots), block, is_pooled });
         match ring.vacant.pop() {
             Some(place) => ring.places[place] = entry,
             None => ring.places.push(entry),
@@ -68,7 +79,14 @@ impl Clock {
     pub(super) fn shrink(&self, cache: &BlockCache) {
         let mut evicted = Vec::new();
         let mut ring = self.ring.lock();
-        while cache.held_bytes() > cache.capacity_bytes() && ring.evict(cache, &mut evicted) {}
+        if cache.over_bytes(0) == 0 {
+            return;
+        }
+        // First what gives its bytes back at once, so that small changes of the budget do not cost a page.
+        ring.sweep(cache, &mut evicted, |place, _| !place.is_pooled && cache.over_bytes(0) > 0);
+        ring.give_pages_back(cache, cache.over_bytes(0), &mut evicted);
+        // Blocks that were being read are still there.
+        while cache.over_bytes(0) > 0 && ring.evict(cache, &mut evicted).is_some() {}
     }
 
     /// A table with so many cached blocks closes.
@@ -79,7 +97,9 @@ impl Clock {
         if ring.dead > ring.places.len() / 2 {
             let closing = Arc::as_ptr(closing);
             ring.places.retain(|place| {
-                place.as_ref().is_some_and(|(slots, _)| slots.strong_count() > 0 && slots.as_ptr() != closing)
+                place
+                    .as_ref()
+                    .is_some_and(|Place { slots, .. }| slots.strong_count() > 0 && slots.as_ptr() != closing)
             });
             ring.places.shrink_to_fit();
             ring.vacant = Vec::new();
@@ -90,36 +110,76 @@ impl Clock {
 }
 
 impl Ring {
-    /// Evicts the next block that may go; `false` if there is none. Frames of the pool make room at once, others are
-    /// moved to `evicted`, to be freed when the lock is released.
-    fn evict(&mut self, cache: &BlockCache, evicted: &mut Vec<Frame>) -> bool {
+    /// Evicts the next block that may go, and says whether it was in the pool; `None` if there is no block. Frames of
+    /// the pool make room at once, others are moved to `evicted`, to be freed when the lock is released.
+    fn evict(&mut self, cache: &BlockCache, evicted: &mut Vec<Frame>) -> Option<bool> {
         while self.vacant.len() < self.places.len() {
             if self.hand >= self.places.len() {
                 self.hand = 0;
             }
-            let place = self.hand;
+            let at = self.hand;
             self.hand += 1;
-            let Some((slots, block)) = &self.places[place] else { continue };
-            let visit = if let Some(slots) = slots.upgrade() {
-                slots.visit(*block)
+            let Some(place) = &self.places[at] else { continue };
+            let is_pooled = place.is_pooled;
+            let visit = if let Some(slots) = place.slots.upgrade() {
+                slots.visit(place.block)
             } else {
                 self.dead = self.dead.saturating_sub(1);
                 Visit::Empty
             };
-            if let Visit::Spared = visit {
-                continue;
-            }
-            self.places[place] = None;
-            self.vacant.push(place);
-            if let Visit::Taken(frame) = visit {
-                cache.uncharge(&frame);
-                cache.counters.evictions.fetch_add(1, Ordering::Relaxed);
-                if !frame.is_pooled() {
-                    evicted.push(frame);
+            match visit {
+                Visit::Spared => {}
+                Visit::Empty => self.vacate(at),
+                Visit::Taken(frame) => {
+                    self.vacate(at);
+                    forget_frame(cache, frame, evicted);
+                    return Some(is_pooled);
                 }
-                return true;
             }
         }
-        false
+        None
+    }
+
+    fn vacate(&mut self, at: usize) {
+        self.places[at] = None;
+        self.vacant.push(at);
+    }
+
+    /// Evicts the blocks that `goes` picks by place and address, referenced or not, unless they are being read.
+    fn sweep(&mut self, cache: &BlockCache, evicted: &mut Vec<Frame>, goes: impl Fn(&Place, usize) -> bool) {
+        for at in 0..self.places.len() {
+            let Some(place) = &self.places[at] else { continue };
+            let Some(slots) = place.slots.upgrade() else { continue };
+            let Some(slot) = slots.slot(place.block) else { continue };
+            if let Some(address) = slot.address()
+                && goes(place, address)
+                && let Some(frame) = slot.take()
+            {
+                self.vacate(at);
+                forget_frame(cache, frame, evicted);
+            }
+        }
+    }
+
+    /// Empties as many huge pages as have so many bytes: a page counts until its last frame is gone, and evicting
+    /// by turns would empty half the cache before it emptied a page.
+    fn give_pages_back(&mut self, cache: &BlockCache, bytes: usize, evicted: &mut Vec<Frame>) {
+        let mut pages = cache.pool.emptiest_pages(bytes.div_ceil(FramePool::PAGE_BYTES));
+        if pages.is_empty() {
+            return;
+        }
+        pages.sort_unstable();
+        self.sweep(cache, evicted, |place, address| {
+            let page = address - address % FramePool::PAGE_BYTES;
+            place.is_pooled && pages.binary_search(&page).is_ok()
+        });
+    }
+}
+
+fn forget_frame(cache: &BlockCache, frame: Frame, evicted: &mut Vec<Frame>) {
+    cache.uncharge(&frame);
+    cache.counters.evictions.fetch_add(1, Ordering::Relaxed);
+    if !frame.is_pooled() {
+        evicted.push(frame);
     }
 }

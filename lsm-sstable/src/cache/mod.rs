@@ -6,8 +6,8 @@
 //! takes the others.
 //!
 //! Frames lie in huge pages, which makes a lookup a third faster: it is mostly misses, of the address translation
-//! too. A page counts against the budget as soon as it is mapped. Frames that do not fit a pool, or the last pages of the budget, are
-//! allocations of their own.
+//! too. A page counts against the budget as soon as it is mapped. Frames too large for the pool, or for which the
+//! budget has no further page, are allocations of their own.
 //!
 //! While there is room every block that a point read missed is kept. Once full, one in eight is: writing a block
 //! to memory that is not in the processor's cache costs half as much as decoding it again, and blocks that are
@@ -31,10 +31,6 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 
 /// Longest frame that is put into the pool. Values are copied out of those rather than pinned.
 const POOLED_BYTES_MAX: usize = 16 << 10;
-
-/// This part of the budget is not for huge pages, so that blocks too large for them find room, and small changes of
-/// the budget do not cost a page.
-const ASIDE_ONE_IN: usize = 16;
 
 /// One missed block in so many is kept once the cache is full.
 const ADMIT_ONE_IN: u64 = 8;
@@ -136,23 +132,29 @@ impl BlockCache {
             || (bytes <= capacity / 4 && draw.is_multiple_of(ADMIT_ONE_IN))
     }
 
-    /// A copy of `bytes`, charged to the budget; `None` if it does not fit.
+    fn is_poolable(bytes: &[u8]) -> bool {
+        bytes.len() <= POOLED_BYTES_MAX
+    }
+
+    /// By how much a frame of its own of so many bytes, on top of what there is, would exceed the budget. 0 bytes ask
+    /// about what there is.
+    fn over_bytes(&self, bytes: usize) -> usize {
+        let more = if bytes == 0 { 0 } else { ENTRY_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES + bytes };
+        self.held_bytes().saturating_add(more).saturating_sub(self.capacity_bytes())
+    }
+
+    /// A copy of `bytes`, charged to the budget; `None` if it does not fit. Small ones go to the pool, and where not
+    /// even another page fits, into what is left.
     fn allocate(&self, bytes: &[u8]) -> Option<Frame> {
-        let capacity = self.capacity_bytes();
-        let held = self.held_bytes();
-        let fits = |more: usize, capacity: usize| held.saturating_add(more) <= capacity;
-        if bytes.len() <= POOLED_BYTES_MAX && fits(ENTRY_OVERHEAD_BYTES, capacity) {
-            let may_grow =
-                fits(FramePool::PAGE_BYTES + ENTRY_OVERHEAD_BYTES, capacity - capacity / ASIDE_ONE_IN);
-            if let Some(frame) = self.pool.copy_from(bytes, may_grow) {
-                self.aside_bytes.fetch_add(charge(&frame), Ordering::Relaxed);
-                return Some(frame);
-            }
+        let room = self.capacity_bytes().saturating_sub(self.held_bytes());
+        let mut frame = None;
+        if Self::is_poolable(bytes) && room >= ENTRY_OVERHEAD_BYTES {
+            frame = self.pool.copy_from(bytes, room >= FramePool::PAGE_BYTES + ENTRY_OVERHEAD_BYTES);
         }
-        if !fits(ENTRY_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES + bytes.len(), capacity) {
-            return None;
+        if frame.is_none() && self.over_bytes(bytes.len()) == 0 {
+            frame = Some(Frame::copy_from(bytes));
         }
-        let frame = Frame::copy_from(bytes);
+        let frame = frame?;
         self.aside_bytes.fetch_add(charge(&frame), Ordering::Relaxed);
         Some(frame)
     }
@@ -224,8 +226,14 @@ mod tests {
             fill(&[9000, 4300, 30_000, 200_000, 1200]);
         }
         assert!(cache.used_bytes() >= 15 << 20, "{}", cache.used_bytes());
+        fill(&[4300]);
+        let evictions = cache.stats().evictions;
+        cache.set_capacity(cache.held_bytes() - 1);
+        let evictions = cache.stats().evictions - evictions;
+        assert!((1..600).contains(&evictions), "{evictions} evictions for a byte");
         cache.set_capacity(5 << 20);
         assert!(cache.held_bytes() <= 5 << 20);
+        assert!(cache.used_bytes() > 3 << 20, "{}", cache.used_bytes());
         drop(table);
         assert_eq!((cache.held_bytes(), cache.used_bytes()), (0, 0));
     }
