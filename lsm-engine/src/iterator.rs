@@ -17,11 +17,9 @@ pub struct Iter {
     source: Option<IterSource>,
     /// An error to hand out first: the range was inverted.
     error: Option<Error>,
+    /// Either stands on the key that was handed out last at its end; the other end stops there.
     front: Option<DbCursor>,
     back: Option<DbCursor>,
-    /// The keys last handed out at either end; the other end stops there.
-    front_key: Option<Slice>,
-    back_key: Option<Slice>,
 }
 
 struct IterSource {
@@ -68,12 +66,12 @@ impl Iter {
 
     /// An iterator that gives this error and ends.
     pub(crate) fn failed(error: Error) -> Self {
-        Self { source: None, error: Some(error), front: None, back: None, front_key: None, back_key: None }
+        Self { source: None, error: Some(error), front: None, back: None }
     }
 
     fn new(source: IterSource, error: Option<Error>) -> Self {
         let source = error.is_none().then_some(source);
-        Self { source, error, front: None, back: None, front_key: None, back_key: None }
+        Self { source, error, front: None, back: None }
     }
 
     fn step_front(&mut self) -> Result<Option<(Slice, Slice)>> {
@@ -86,14 +84,8 @@ impl Iter {
             cursor.first()?;
             cursor
         };
-        let Some((key, value)) = cursor.entry() else { return Ok(None) };
-        if self.back_key.as_ref().is_some_and(|back| key >= &**back) {
-            return Ok(None);
-        }
-        let key = Slice::copy_from(key);
-        // Only the other end asks for it; most iterators have no other end in use.
-        self.front_key = Some(key.clone());
-        Ok(Some((key, Slice::copy_from(value))))
+        let end = self.back.as_ref().and_then(DbCursor::key);
+        Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key < end)).map(copy))
     }
 
     fn step_back(&mut self) -> Result<Option<(Slice, Slice)>> {
@@ -106,13 +98,8 @@ impl Iter {
             cursor.last()?;
             cursor
         };
-        let Some((key, value)) = cursor.entry() else { return Ok(None) };
-        if self.front_key.as_ref().is_some_and(|front| key <= &**front) {
-            return Ok(None);
-        }
-        let key = Slice::copy_from(key);
-        self.back_key = Some(key.clone());
-        Ok(Some((key, Slice::copy_from(value))))
+        let end = self.front.as_ref().and_then(DbCursor::key);
+        Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key > end)).map(copy))
     }
 
     /// Hands out what a step gave, and lets go of everything at the end.
@@ -125,6 +112,10 @@ impl Iter {
         self.back = None;
         stepped.err().or_else(|| self.error.take()).map(Err)
     }
+}
+
+fn copy((key, value): (&[u8], &[u8])) -> (Slice, Slice) {
+    (Slice::copy_from(key), Slice::copy_from(value))
 }
 
 impl Iterator for Iter {
