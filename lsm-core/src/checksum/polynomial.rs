@@ -1,16 +1,20 @@
-//! CRC-64/NVME as arithmetic: the constants that everything is derived from, and the way by table.
+//! CRCs as arithmetic: the constants that everything is derived from, and the way by table.
 //!
 //! Polynomials over GF(2) are held reflected: bit `i` of a `u64` is the coefficient of x^(63 - i).
 
-/// The generator without its x^64.
-pub(super) const GENERATOR: u64 = 0x9a6c_9329_ac4b_c9b5;
+/// The generator of CRC-64/NVME without its x^64.
+pub(super) const CRC64: u64 = 0x9a6c_9329_ac4b_c9b5;
+
+/// The generator of CRC-32 (IEEE) times x^32, without its x^64.
+#[cfg(any(test, target_arch = "x86_64"))]
+pub(super) const CRC32: u64 = 0xedb8_8320;
 
 /// Inputs from here on are faster with `crc-fast`.
 pub(super) const BYTES_MAX: usize = 64;
 
 /// `value` times x, modulo the generator.
-pub(super) const fn times_x(value: u64) -> u64 {
-    (value >> 1) ^ (if value & 1 == 1 { GENERATOR } else { 0 })
+pub(super) const fn times_x(generator: u64, value: u64) -> u64 {
+    (value >> 1) ^ (if value & 1 == 1 { generator } else { 0 })
 }
 
 /// `TABLES[i][byte]` is the CRC of `byte` with `i` zero bytes after it.
@@ -25,7 +29,7 @@ const fn tables() -> [[u64; 256]; 8] {
         while table < 8 {
             let mut bit = 0;
             while bit < 8 {
-                crc = times_x(crc);
+                crc = times_x(CRC64, crc);
                 bit += 1;
             }
             tables[table][byte] = crc;
