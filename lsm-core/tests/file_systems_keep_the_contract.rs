@@ -252,6 +252,9 @@ fn a_window_is_a_file_of_zeros_to_write_to() {
         expected[16..24].copy_from_slice(&[8, 7, 6, 5, 4, 3, 2, 1]);
         expected[9999] = b'!';
         assert_eq!(read_all(vfs, &path), expected, "others see it at once");
+        let copy = vfs.create_new(&directory.join("copy")).unwrap();
+        window.write_to(4090..4102, &*copy, 3).unwrap();
+        assert_eq!(read_all(vfs, &directory.join("copy")), b"\0\0\0across pages");
         drop(window);
         assert_eq!(read_all(vfs, &path), expected);
         let file = vfs.open_write(&path).unwrap();
@@ -266,12 +269,14 @@ fn windows_refuse_what_is_out_of_bounds_or_unaligned() {
     on_each(|vfs, directory| {
         assert_eq!(kind(vfs.window(&directory.join("none"), 0)), Some(ErrorKind::InvalidInput));
         assert!(vfs.read_dir(directory).unwrap().is_empty(), "a failed window leaves no file");
+        let copied = &vfs.create_new(&directory.join("copy")).unwrap();
         for (name, misuse) in [
             (
                 "beyond",
                 Box::new(|window: &mut dyn lsm_core::vfs::Window| window.write_at(4000, &[1; 97]))
                     as Box<dyn Fn(&mut dyn lsm_core::vfs::Window)>,
             ),
+            ("copied beyond", Box::new(move |window| drop(window.write_to(4000..4097, &**copied, 0)))),
             ("unaligned", Box::new(|window| window.publish(12, 1))),
             ("published beyond", Box::new(|window| window.publish(4096, 1))),
             ("overflow", Box::new(|window| window.write_at(usize::MAX, &[1; 2]))),

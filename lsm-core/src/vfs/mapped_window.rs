@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapMut, MmapOptions};
 
-use super::{Window, platform};
+use super::{VfsFile, Window, platform};
 
 const PAGE_BYTES: usize = 4096;
 
@@ -82,5 +83,9 @@ impl Window for MappedWindow {
         // and the offset is a multiple of 8; `&mut self` keeps everyone else in this process away meanwhile.
         let atomic = unsafe { AtomicU64::from_ptr(target) };
         atomic.store(value.to_le(), Ordering::Release);
+    }
+
+    fn write_to(&self, range: Range<usize>, file: &dyn VfsFile, offset: u64) -> io::Result<()> {
+        file.write_at(&self.map[range], offset)
     }
 }

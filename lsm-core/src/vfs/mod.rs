@@ -19,6 +19,7 @@ mod posix;
 mod sim;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -169,6 +170,12 @@ pub trait Window: Send {
     /// # Panics
     /// If the range is out of bounds or `offset` is not a multiple of 8.
     fn publish(&mut self, offset: usize, value: u64);
+
+    /// Writes a range of the window to a file, as [`VfsFile::write_at`] does.
+    ///
+    /// # Panics
+    /// If the range is out of bounds.
+    fn write_to(&self, range: Range<usize>, file: &dyn VfsFile, offset: u64) -> io::Result<()>;
 }
 
 /// Whom a lock keeps out.

@@ -1,6 +1,7 @@
 //! The traits of the file system, on [`SimFs`].
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -322,6 +323,20 @@ impl Window for SimWindow {
     fn publish(&mut self, offset: usize, value: u64) {
         assert!(offset.is_multiple_of(8), "offset must be a multiple of 8");
         self.write(offset, &value.to_le_bytes(), true);
+    }
+
+    fn write_to(&self, range: Range<usize>, file: &dyn VfsFile, offset: u64) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= self.len, "range out of bounds");
+        let mut bytes = vec![0; range.len()];
+        self.handle
+            .fs
+            .state
+            .lock()
+            .tree
+            .file(self.handle.id)?
+            .current
+            .read_at(&mut bytes, range.start as u64);
+        file.write_at(&bytes, offset)
     }
 }
 
