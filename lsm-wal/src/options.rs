@@ -10,7 +10,7 @@ pub struct WalOptions {
     /// least 4 KiB.
     pub segment_bytes: u64,
     /// Size of the window in bytes: buffered records are copied there and written to the segment when it is
-    /// full. It is held twice in memory. 0 means no window: every append is a write. 512 KiB; at most 64 MiB.
+    /// full. 0 means no window: every append is a write. 512 KiB; at most 64 MiB.
     pub window_bytes: u64,
     /// What to make of a log that does not end where a record ends; used by [`Wal::open`](crate::Wal::open).
     pub recovery: RecoveryMode,

@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use lsm_core::checksum::{crc32, crc64};
+use lsm_core::checksum::{crc32, crc32_of_words, crc64, crc64_of_frame};
 use lsm_core::{Error, Result};
 
 /// Bytes of a record's header.
@@ -58,16 +58,17 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// The header, in words that stand little-endian in the file.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; HEADER_BYTES / 8] {
+        let place = self.position | (self.kind as u64) << 56;
+        let crc = crc32_of_words(self.length, [place, self.tag, self.synced]);
+        [u64::from(crc) | u64::from(self.length) << 32, place, self.tag, self.synced]
+    }
+
     #[inline]
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
-        bytes[8..16].copy_from_slice(&(self.position | (self.kind as u64) << 56).to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.tag.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.synced.to_le_bytes());
-        let crc = crc32(0, &bytes[4..]);
-        bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        bytes
+        bytes_of(self.words())
     }
 
     /// The header in `bytes`, if it is one.
@@ -105,6 +106,16 @@ impl RecordHeader {
     }
 }
 
+/// The bytes of the words of a header.
+#[inline]
+pub(crate) fn bytes_of(words: [u64; HEADER_BYTES / 8]) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    for (slot, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+        *slot = word.to_le_bytes();
+    }
+    bytes
+}
+
 /// The length of a payload as a header stores it, if a record of it may begin at `position`.
 #[inline]
 pub(crate) fn payload_length(payload: &[u8], position: u64) -> Result<u32> {
@@ -125,13 +136,20 @@ pub(crate) fn payload_length(payload: &[u8], position: u64) -> Result<u32> {
 #[inline]
 pub(crate) fn encode(out: &mut Vec<u8>, header: &RecordHeader, payload: &[u8], chain: u64) -> u64 {
     debug_assert_eq!(header.length as usize, payload.len());
-    let start = out.len();
-    out.extend_from_slice(&header.encode());
+    let words = header.words();
+    let checksum = checksum(chain, words, payload);
+    out.reserve(header.record_bytes() as usize);
+    out.extend_from_slice(&bytes_of(words));
     out.extend_from_slice(payload);
     out.extend_from_slice(&[0; 7][..payload.len().next_multiple_of(8) - payload.len()]);
-    let checksum = crc64(chain, &out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());
     checksum
+}
+
+/// The checksum of a record, from its header and payload.
+#[inline]
+pub(crate) fn checksum(chain: u64, header: [u64; HEADER_BYTES / 8], payload: &[u8]) -> u64 {
+    crc64_of_frame(chain, header, payload)
 }
 
 /// The checksum that stands at the end of a record, `record` being all of it.

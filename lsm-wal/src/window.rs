@@ -22,6 +22,7 @@
 //! the window may be anything, and what is found in it has to continue the chain.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,8 +32,9 @@ use lsm_core::{Error, Result};
 
 use crate::directory::{self, LogFile};
 use crate::flip;
-use crate::record::CHECKSUM_BYTES;
+use crate::record::{self, RecordHeader};
 use crate::segment::VERSION;
+use crate::segment_file::Segment;
 use crate::source::Source;
 
 const MAGIC: [u8; 8] = *b"lsm-win\0";
@@ -46,6 +48,9 @@ pub(crate) struct WindowWriter {
     window: Box<dyn Window>,
     number: u64,
     slot: usize,
+    /// Log position of the first byte of the area.
+    base: u64,
+    area_bytes: u64,
     path: PathBuf,
 }
 
@@ -68,7 +73,7 @@ impl WindowWriter {
             Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
             Err(error) => return Err(Error::io("create the window", &path, error)),
         };
-        let mut writer = Self { window, number, slot: 0, path };
+        let mut writer = Self { window, number, slot: 0, base, area_bytes: area_bytes as u64, path };
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -90,6 +95,7 @@ impl WindowWriter {
 
     /// Starts the area anew at a log position. What was in it must be in the segment.
     pub(crate) fn rebase(&mut self, base: u64) {
+        self.base = base;
         self.slot ^= 1;
         let [offset, other] = if self.slot == 0 { SLOT_OFFSETS } else { [SLOT_OFFSETS[1], SLOT_OFFSETS[0]] };
         debug_assert_ne!(offset, other);
@@ -98,12 +104,46 @@ impl WindowWriter {
         self.window.publish(offset + 8, slot_check(self.number, base));
     }
 
-    /// Copies a whole record to `offset` in the area, its checksum last.
+    /// Whether the window is meant for a record: one of more than half of it would only be copied twice.
     #[inline]
-    pub(crate) fn put(&mut self, offset: usize, record: &[u8], checksum: u64) {
-        let covered = record.len() - CHECKSUM_BYTES;
-        self.window.write_at(AREA_OFFSET + offset, &record[..covered]);
-        self.window.publish(AREA_OFFSET + offset + covered, checksum);
+    pub(crate) fn is_for(&self, header: &RecordHeader) -> bool {
+        header.record_bytes() <= self.area_bytes / 2
+    }
+
+    /// Whether a record fits where the area was not used yet.
+    #[inline]
+    pub(crate) fn has_room(&self, header: &RecordHeader) -> bool {
+        header.end() - self.base <= self.area_bytes
+    }
+
+    /// Copies a record to its place in the area, its checksum last. Returns the checksum.
+    #[inline]
+    pub(crate) fn put(&mut self, header: &RecordHeader, payload: &[u8], chain: u64) -> u64 {
+        let words = header.words();
+        let checksum = record::checksum(chain, words, payload);
+        let offset = self.offset_of(header.position);
+        let payload_end = offset + record::HEADER_BYTES + payload.len();
+        let checksum_offset = payload_end.next_multiple_of(8);
+        self.window.write_at(offset, &record::bytes_of(words));
+        self.window.write_at(offset + record::HEADER_BYTES, payload);
+        if checksum_offset > payload_end {
+            self.window.write_at(payload_end, &[0; 7][..checksum_offset - payload_end]);
+        }
+        self.window.publish(checksum_offset, checksum);
+        checksum
+    }
+
+    /// Writes the records between two positions to their segment.
+    pub(crate) fn write_to(&self, segment: &Segment, positions: Range<u64>) -> Result<()> {
+        let Range { start, end } = positions;
+        let range = self.offset_of(start)..self.offset_of(end);
+        let written = self.window.write_to(range, &*segment.file, segment.offset_of(start));
+        written.map_err(|error| Error::io("write to", &segment.path, error))
+    }
+
+    #[inline]
+    fn offset_of(&self, position: u64) -> usize {
+        AREA_OFFSET + (position - self.base) as usize
     }
 }
 

@@ -99,11 +99,7 @@ pub(crate) struct Writer {
     pub(crate) site: Site,
     segment: Segment,
     window: Option<WindowWriter>,
-    window_bytes: usize,
-    /// What is in the window since `base`; without a window, room for one record.
-    buffer: Vec<u8>,
-    base: u64,
-    /// Everything before this is in the segment's file, or an earlier one's.
+    /// Everything before this is in the segment's file, or an earlier one's; the rest is in the window.
     written: Mark,
     /// The end of the last record.
     end: Mark,
@@ -173,21 +169,14 @@ impl Writer {
         end: Mark,
         live: VecDeque<Live>,
     ) -> Self {
-        let window_bytes = match window {
-            Some(_) => (site.options.window_bytes as usize).next_multiple_of(8),
-            None => 0,
-        };
         Self {
             next_number: segment.number + 1,
-            buffer: Vec::with_capacity(window_bytes),
-            base: end.position,
             written: end,
             synced: end.position,
             end,
             site,
             segment,
             window,
-            window_bytes,
             sealed: false,
             unsynced: Vec::new(),
             live,
@@ -231,26 +220,19 @@ impl Writer {
             tag,
             synced: self.synced,
         };
-        let bytes = header.record_bytes();
-        let room = (self.window_bytes - self.buffer.len().min(self.window_bytes)) as u64;
-        let buffered = bytes <= room && self.stopped.is_none() && !self.closed && !self.sealed;
-        // A record may fill the window, but one of more than half of it would only be copied twice.
-        if buffered && bytes <= self.window_bytes as u64 / 2 && self.segment.fits(header.end()) {
-            self.buffer_record(&header, payload);
-        } else {
-            self.append_slowly(&header, payload)?;
+        match &mut self.window {
+            Some(window)
+                if window.is_for(&header)
+                    && window.has_room(&header)
+                    && self.segment.fits(header.end())
+                    && !(self.sealed || self.closed || self.stopped.is_some()) =>
+            {
+                let checksum = window.put(&header, payload, self.end.checksum);
+                self.end = Mark { position: header.end(), checksum };
+            }
+            _ => self.append_slowly(&header, payload)?,
         }
         Ok(Position(self.end.position))
-    }
-
-    #[inline]
-    fn buffer_record(&mut self, header: &RecordHeader, payload: &[u8]) {
-        let offset = self.buffer.len();
-        let checksum = record::encode(&mut self.buffer, header, payload, self.end.checksum);
-        if let Some(window) = &mut self.window {
-            window.put(offset, &self.buffer[offset..], checksum);
-        }
-        self.end = Mark { position: header.end(), checksum };
     }
 
     #[cold]
@@ -261,15 +243,17 @@ impl Writer {
         if !self.segment.fits(header.end()) {
             self.rotate(bytes)?;
         }
-        if bytes <= self.window_bytes as u64 / 2 {
-            if self.buffer.len() as u64 + bytes > self.window_bytes as u64 {
-                self.restart_window();
+        match &mut self.window {
+            Some(window) if window.is_for(header) => {
+                if !window.has_room(header) {
+                    window.rebase(header.position);
+                }
+                let checksum = window.put(header, payload, self.end.checksum);
+                self.end = Mark { position: header.end(), checksum };
+                Ok(())
             }
-            self.buffer_record(header, payload);
-        } else {
-            self.write_through(header, payload)?;
+            _ => self.write_through(header, payload),
         }
-        Ok(())
     }
 
     /// Writes a record to the segment without the window.
@@ -279,14 +263,8 @@ impl Writer {
         let zeros = &[0; 7][..payload.len().next_multiple_of(8) - payload.len()];
         let checksum = crc64(crc64(crc64(self.end.checksum, &head), payload), zeros);
         let written = if payload.len() <= 64 << 10 {
-            self.buffer.clear();
-            self.buffer.extend_from_slice(&head);
-            self.buffer.extend_from_slice(payload);
-            self.buffer.extend_from_slice(zeros);
-            self.buffer.extend_from_slice(&checksum.to_le_bytes());
-            let written = self.segment.write(&self.buffer, offset);
-            self.buffer.clear();
-            written
+            let record = [&head, payload, zeros, &checksum.to_le_bytes()].concat();
+            self.segment.write(&record, offset)
         } else {
             // The checksum goes last: without it there is no record.
             let mut tail = zeros.to_vec();
@@ -314,27 +292,21 @@ impl Writer {
         if self.sealed {
             self.relocate(next_bytes)?;
         }
-        let from = (self.written.position - self.base) as usize;
-        let tail = self.buffer.get(from..).unwrap_or_default();
-        if tail.is_empty() {
-            return Ok(());
+        let missing = self.written.position..self.end.position;
+        if let Some(window) = &self.window
+            && !missing.is_empty()
+        {
+            window.write_to(&self.segment, missing).inspect_err(|_| self.sealed = true)?;
+            self.written = self.end;
         }
-        let offset = self.segment.offset_of(self.written.position);
-        if let Err(error) = self.segment.write(tail, offset) {
-            self.sealed = true;
-            return Err(error);
-        }
-        self.written = self.end;
         Ok(())
     }
 
     /// Begins the window anew after everything in it was written.
     fn restart_window(&mut self) {
         debug_assert_eq!(self.written.position, self.end.position);
-        self.buffer.clear();
-        self.base = self.end.position;
         if let Some(window) = &mut self.window {
-            window.rebase(self.base);
+            window.rebase(self.end.position);
         }
     }
 
