@@ -2,9 +2,10 @@
 //!
 //! The first to wait opens a batch and leads it; those who come before it starts to sync join. Syncs take turns.
 //! A leader whose turn it is first lets the batch grow to the size of the last one, because whoever the last
-//! sync woke is likely on the way back: it yields the processor until that many have come, or two yields bring
+//! sync woke is likely on the way back: it yields the processor until that many have come, or some yields bring
 //! nobody. Without that, threads split into two halves that wait for each other's syncs, at half the rate.
-//! Each batch has an event of its own out of a small ring, so that a sync wakes whom it covers and nobody else.
+//! Each follower has an event of its own: those who wait for one event are woken one by another, each once the one
+//! before it runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,10 +18,9 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::writer::Writer;
 use crate::{DurableCallback, LogSync, Position};
 
-/// Batches that waiters can be late by before they share an event with a new one.
-const RING: usize = 8;
-/// How many yields may bring nobody before a leader goes.
-const IDLE_YIELDS_MAX: u32 = 2;
+/// How many yields in a row may bring nobody before a leader goes. On an idle core they take some five microseconds,
+/// the time in which another core is woken, of a sync's hundred.
+const IDLE_YIELDS_MAX: u32 = 16;
 
 /// What appender, waiters and the background job share.
 pub(crate) struct GroupCommit {
@@ -29,28 +29,36 @@ pub(crate) struct GroupCommit {
     /// Everything before this is durable.
     durable: AtomicU64,
     queue: Mutex<Queue>,
-    /// Batches below this are done.
-    done: AtomicU64,
     /// A sync ended: whoever leads the next batch may go.
     turn: Event,
-    /// Batch `n` is done: `batch_done[n % RING]`.
-    batch_done: [Event; RING],
     /// There is something to do in the background.
     pub(crate) work: Event,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// Number of the batch that can be joined.
-    open: u64,
-    /// How many joined it.
-    joined: u32,
+    /// Someone leads the batch that can be joined.
+    led: bool,
+    /// Who joined it.
+    followers: Vec<Arc<Follower>>,
     /// How many joined the one before.
-    joined_before: u32,
+    followers_before: usize,
     syncing: bool,
     callbacks: Vec<(Position, DurableCallback)>,
-    /// How a batch failed, at its number modulo [`RING`].
-    errors: [Option<(u64, Error)>; RING],
+}
+
+/// Someone who waits for the leader of a batch.
+#[derive(Default)]
+struct Follower {
+    outcome: Mutex<Option<Result<()>>>,
+    told: Event,
+}
+
+impl Follower {
+    fn tell(&self, outcome: Result<()>) {
+        *self.outcome.lock() = Some(outcome);
+        self.told.notify();
+    }
 }
 
 impl GroupCommit {
@@ -61,9 +69,7 @@ impl GroupCommit {
             work: writer.background.work.clone(),
             writer: Mutex::new(writer),
             queue: Mutex::default(),
-            done: AtomicU64::new(0),
             turn: Event::new(),
-            batch_done: std::array::from_fn(|_| Event::new()),
         }
     }
 
@@ -92,7 +98,7 @@ impl GroupCommit {
         let queue = self.queue.lock();
         self.take_turn(queue);
         let result = self.sync().and_then(|()| act(&mut self.writer.lock()));
-        self.end_turn(None, &result);
+        self.end_turn(&[], &result);
         result
     }
 
@@ -107,15 +113,10 @@ impl GroupCommit {
         queue.syncing = true;
     }
 
-    /// Gives the turn to the next, tells the batch, and calls back whom the sync concerned.
-    fn end_turn<T>(&self, batch: Option<u64>, result: &Result<T>) {
+    /// Gives the turn to the next, tells the followers, and calls back whom the sync concerned.
+    fn end_turn<T>(&self, followers: &[Arc<Follower>], result: &Result<T>) {
         let mut queue = self.queue.lock();
         queue.syncing = false;
-        if let Some(batch) = batch {
-            let slot = &mut queue.errors[(batch % RING as u64) as usize];
-            *slot = result.as_ref().err().map(|error| (batch, error.clone()));
-            self.done.store(batch + 1, Ordering::SeqCst);
-        }
         let failed = result.as_ref().err();
         let durable = self.durable();
         let due = queue.callbacks.extract_if(.., |(position, _)| *position <= durable || failed.is_some());
@@ -123,8 +124,8 @@ impl GroupCommit {
         let more = !queue.callbacks.is_empty();
         drop(queue);
         self.turn.notify();
-        if let Some(batch) = batch {
-            self.batch_done[(batch % RING as u64) as usize].notify();
+        for follower in followers {
+            follower.tell(failed.map_or(Ok(()), |error| Err(error.clone())));
         }
         if more {
             self.work.notify();
@@ -143,35 +144,30 @@ impl GroupCommit {
         self.take_turn(queue);
         let mut queue = self.queue.lock();
         let mut idle_yields = 0;
-        while queue.joined < queue.joined_before && idle_yields < IDLE_YIELDS_MAX {
-            let joined = queue.joined;
+        while queue.followers.len() < queue.followers_before && idle_yields < IDLE_YIELDS_MAX {
+            let joined = queue.followers.len();
             drop(queue);
             std::thread::yield_now();
             queue = self.queue.lock();
-            idle_yields = if queue.joined == joined { idle_yields + 1 } else { 0 };
+            idle_yields = if queue.followers.len() == joined { idle_yields + 1 } else { 0 };
         }
-        let batch = queue.open;
-        queue.open += 1;
-        queue.joined_before = std::mem::take(&mut queue.joined);
+        let followers = std::mem::take(&mut queue.followers);
+        queue.followers_before = followers.len();
+        queue.led = false;
         drop(queue);
         let result = self.sync();
-        self.end_turn(Some(batch), &result);
+        self.end_turn(&followers, &result);
         result
     }
 
-    /// Waits for the leader of a batch; its error, if it had one and that is still known.
-    fn follow(&self, batch: u64) -> Result<()> {
-        let event = &self.batch_done[(batch % RING as u64) as usize];
+    /// Waits for the leader of the batch that was joined.
+    fn follow(&self, follower: &Follower) -> Result<()> {
         loop {
-            let seen = event.epoch();
-            if self.done.load(Ordering::SeqCst) > batch {
-                break;
+            let seen = follower.told.epoch();
+            if let Some(outcome) = &*follower.outcome.lock() {
+                return outcome.clone();
             }
-            self.env.wait(event, seen, None);
-        }
-        match &self.queue.lock().errors[(batch % RING as u64) as usize] {
-            Some((of, error)) if *of == batch => Err(error.clone()),
-            _ => Ok(()),
+            self.env.wait(&follower.told, seen, None);
         }
     }
 
@@ -197,7 +193,7 @@ impl GroupCommit {
         queue.syncing = true;
         drop(queue);
         let result = self.sync();
-        self.end_turn(None, &result);
+        self.end_turn(&[], &result);
         None
     }
 
@@ -226,7 +222,24 @@ impl GroupCommit {
         oldest.map_or(0, |oldest| self.env.monotonic_micros().saturating_sub(oldest))
     }
 
-    /// Why `position` is not durable, if that is known without a sync.
+    /// Takes part in one sync, which covers `position` unless another one did or does.
+    fn sync_with_others(&self, position: Position) -> Result<()> {
+        if let Some(error) = self.hopeless(position) {
+            return Err(error);
+        }
+        let mut queue = self.queue.lock();
+        if queue.led {
+            let follower = Arc::<Follower>::default();
+            queue.followers.push(Arc::clone(&follower));
+            drop(queue);
+            self.follow(&follower)
+        } else {
+            queue.led = true;
+            self.lead(queue)
+        }
+    }
+
+    /// Why `position` cannot become durable, unless it is already; if that is known without a sync.
     fn hopeless(&self, position: Position) -> Option<Error> {
         let writer = self.writer.lock();
         if let Some(cause) = writer.stopped() {
@@ -246,17 +259,10 @@ fn run(callback: DurableCallback, result: Result<()>) {
 impl LogSync for GroupCommit {
     fn wait_durable(&self, position: Position) -> Result<()> {
         while self.durable() < position {
-            if let Some(error) = self.hopeless(position) {
-                return Err(error);
-            }
-            let mut queue = self.queue.lock();
-            let batch = queue.open;
-            queue.joined += 1;
-            if queue.joined == 1 {
-                self.lead(queue)?;
-            } else {
-                drop(queue);
-                self.follow(batch)?;
+            let result = self.sync_with_others(position);
+            // The sync before may have covered the position, and the one that failed others.
+            if self.durable() < position {
+                result?;
             }
         }
         Ok(())
@@ -267,17 +273,22 @@ impl LogSync for GroupCommit {
     }
 
     fn on_durable(&self, position: Position, callback: DurableCallback) {
-        let known = if self.durable() >= position { Some(Ok(())) } else { self.hopeless(position).map(Err) };
+        let hopeless = self.hopeless(position);
+        // Asked second: a sync may have covered the position before another one failed.
+        let known = if self.durable() >= position { Some(Ok(())) } else { hopeless.map(Err) };
         if let Some(result) = known {
             return run(callback, result);
         }
         self.queue.lock().callbacks.push((position, callback));
         self.work.notify();
-        // The log may have ended meanwhile, and with it the job.
-        if let Some(error) = self.hopeless(position) {
+        // The log may have been stopped meanwhile, and with it the job.
+        let stopped = self.writer.lock().stopped().map(Arc::clone);
+        if let Some(cause) = stopped {
             let callbacks = std::mem::take(&mut self.queue.lock().callbacks);
-            for (_, callback) in callbacks {
-                run(callback, Err(error.clone()));
+            for (position, callback) in callbacks {
+                let durable = self.durable() >= position;
+                let stopped = || Err(Error::Stopped { cause: Arc::clone(&cause) });
+                run(callback, if durable { Ok(()) } else { stopped() });
             }
         }
     }
