@@ -15,7 +15,7 @@ use crate::tree::{Memtable, State, Tree};
 use crate::version::Version;
 use crate::{Error, Result};
 
-/// What a memtable grows by at a time, at most.
+/// The largest piece of memory that memtables take at a time.
 const CHUNK_BYTES: usize = 2 << 20;
 
 /// Everything that the commit lock protects.
@@ -193,17 +193,19 @@ impl Committer {
 
     /// After a write: counts the memory and seals what is too large.
     #[inline]
-    fn settle(&mut self, side: &WriteSide, memtable_bytes: usize, active_bytes_max: usize, keyspace: u32) {
+    fn settle(&mut self, inner: &Inner, side: &WriteSide, keyspace: u32) {
+        let memtable_bytes = inner.budget.memtable_bytes;
         let Some(writer) = self.writer(keyspace) else { return };
         let bytes = writer.memtable.memory_bytes();
         let grown = bytes.saturating_sub(std::mem::replace(&mut writer.bytes, bytes));
         if grown > 0 {
             self.active_bytes += grown;
             side.active_bytes.store(self.active_bytes, Ordering::Release);
+            inner.bound_pool(side);
         }
         if bytes >= memtable_bytes {
             self.seal(side, keyspace, self.last_sequence());
-        } else if self.active_bytes > active_bytes_max {
+        } else if self.active_bytes > inner.budget.memtables_bytes_max / 2 {
             self.seal_largest(side);
         }
     }
@@ -303,7 +305,7 @@ impl Inner {
                 .insert(side, &operation, log_start, sequence - 1)
                 .inspect_err(|error| side.stop(error.clone()))?;
             self.visible.store(sequence, Ordering::Release);
-            committer.settle(side, self.budget.memtable_bytes, self.active_bytes_max(), tree.id);
+            committer.settle(self, side, tree.id);
             self.bound_log(committer, side);
             position
         };
@@ -337,7 +339,7 @@ impl Inner {
             }
             self.visible.store(sequence + count - 1, Ordering::Release);
             for keyspace in keyspaces {
-                committer.settle(side, self.budget.memtable_bytes, self.active_bytes_max(), keyspace);
+                committer.settle(self, side, keyspace);
             }
             self.bound_log(committer, side);
             position
@@ -369,10 +371,6 @@ impl Inner {
         Ok(())
     }
 
-    fn active_bytes_max(&self) -> usize {
-        self.budget.memtables_bytes_max / 2
-    }
-
     fn admit(&self, tree: &Tree, bytes: usize) -> Result<&WriteSide> {
         if let Some(error) = tree.failure() {
             return Err(Error::WritingStopped(Arc::new(error)));
@@ -395,9 +393,19 @@ impl Inner {
     /// Whether memtables may grow by `bytes`, and by what an arena takes at a time.
     #[inline]
     fn has_room(&self, side: &WriteSide, bytes: usize) -> bool {
-        let growth = bytes + self.budget.memtable_bytes.min(CHUNK_BYTES);
-        let held = side.active_bytes.load(Ordering::Acquire) + side.sealed_bytes.load(Ordering::Acquire);
-        held + growth <= self.budget.memtables_bytes_max
+        side.memtables_bytes() + bytes + self.growth_bytes() <= self.budget.memtables_bytes_max
+    }
+
+    /// What a memtable grows by at a time, at most.
+    fn growth_bytes(&self) -> usize {
+        self.budget.memtable_bytes.min(CHUNK_BYTES)
+    }
+
+    /// Lets the pool of flushed memory have what memtables leave: they grow out of it, so neither waits for the other.
+    pub(crate) fn bound_pool(&self, side: &WriteSide) {
+        let taken = side.memtables_bytes() + self.growth_bytes();
+        let left = self.budget.memtables_bytes_max.saturating_sub(taken);
+        self.parts.bound_pool(left.min(self.budget.pool_bytes_max));
     }
 
     #[cold]

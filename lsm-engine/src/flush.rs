@@ -130,6 +130,7 @@ impl Flush {
         self.note(&placements, &mut edit);
         side.log_edit(&mut manifest, edit)?;
         self.replace(side, placements);
+        inner.bound_pool(side);
         drop(manifest);
         side.pace.set_log_start(log.position);
         // The tables count from here on: nothing may fail any more.

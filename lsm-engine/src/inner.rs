@@ -146,6 +146,12 @@ impl WriteSide {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Bytes of all memtables.
+    #[inline]
+    pub(crate) fn memtables_bytes(&self) -> usize {
+        self.active_bytes.load(Ordering::Acquire) + self.sealed_bytes.load(Ordering::Acquire)
+    }
+
     /// Gives the database its log.
     pub(crate) fn start_log(&self, log: Box<dyn Log>) {
         self.log_sync.get_or_init(|| log.sync_handle());

@@ -219,7 +219,7 @@ impl Inner {
                 trees.iter().map(|tree| tree.load().memtable.memory_bytes() as u64).sum();
             return metrics;
         };
-        metrics.log_window_bytes = 2 * self.log_window_bytes;
+        metrics.log_window_bytes = self.log_window_bytes;
         {
             let scheduler = side.scheduler.lock();
             metrics.compactions_running = scheduler.running_count() as u64;

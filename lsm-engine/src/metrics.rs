@@ -39,7 +39,7 @@ pub struct Metrics {
     pub sealed_memtable_bytes: u64,
     /// Memory of flushed memtables that is kept for the next ones.
     pub pooled_memtable_bytes: u64,
-    /// The window of the log, and its copy.
+    /// The window of the log.
     pub log_window_bytes: u64,
     /// Buffers of flushes and merges under way.
     pub buffer_bytes: u64,

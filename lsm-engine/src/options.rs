@@ -209,7 +209,7 @@ impl Options {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
     }
 
-    /// The window of the log. There is a copy of it.
+    /// The window of the log.
     pub(crate) fn log_window_bytes(&self) -> u64 {
         (self.memory as u64 / 64).min(self.segment_bytes() / 2).min(512 << 10)
     }
@@ -218,14 +218,13 @@ impl Options {
         let memtable = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
         let cache_bytes = self.cache_bytes.unwrap_or(self.memory / 2);
         let rest = self.memory.saturating_sub(cache_bytes);
-        let pool_bytes_max = (rest / 8).min(64 << 20);
         // Flushes and merges: a buffer to write each, and one to read for each of some eight runs.
         let buffers = rest / 8;
-        let reserved = pool_bytes_max + buffers + 2 * self.log_window_bytes() as usize;
+        let reserved = buffers + self.log_window_bytes() as usize;
         Budget {
             memtable_bytes: memtable,
             memtables_bytes_max: rest.saturating_sub(reserved).max(memtable.saturating_mul(2)),
-            pool_bytes_max,
+            pool_bytes_max: memtable.min(64 << 20),
             write_buffer_bytes: (buffers / 16).clamp(4 << 10, 1 << 20),
             read_buffer_bytes: (buffers / 128).clamp(4 << 10, 256 << 10) as u64,
             cache_bytes,
@@ -254,9 +253,9 @@ impl fmt::Debug for Options {
 pub(crate) struct Budget {
     /// When a memtable is sealed.
     pub(crate) memtable_bytes: usize,
-    /// When writers wait for flushes: all memtables together.
+    /// When writers wait for flushes: all memtables together, and what is kept of flushed ones where that leaves room.
     pub(crate) memtables_bytes_max: usize,
-    /// What is kept of flushed memtables for the next ones.
+    /// What is kept of flushed memtables for the next ones at most.
     pub(crate) pool_bytes_max: usize,
     /// Of each table that is being written.
     pub(crate) write_buffer_bytes: usize,
@@ -288,7 +287,7 @@ pub struct KeyspaceOptions {
 /// What the keyspaces of a database share.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedParts {
-    memtable: Arc<dyn MemtableFactory>,
+    memtable: Arc<BPlusMemtable>,
     read_buffer_bytes: u64,
 }
 
@@ -299,6 +298,13 @@ enum Filter {
     /// A Bloom filter of so many bits a key, averaged over all tables.
     Bloom(f64),
     Given(Arc<dyn FilterPolicy>),
+}
+
+impl SharedParts {
+    /// Keeps at most so much memory of flushed memtables.
+    pub(crate) fn bound_pool(&self, bytes_max: usize) {
+        self.memtable.set_pool_bytes(bytes_max);
+    }
 }
 
 impl Default for KeyspaceOptions {
@@ -425,7 +431,7 @@ impl KeyspaceOptions {
     /// Takes what all keyspaces of the database share.
     pub(crate) fn sharing(mut self, parts: &SharedParts) -> Self {
         if !self.memtable_given {
-            self.memtable = Arc::clone(&parts.memtable);
+            self.memtable = Arc::clone(&parts.memtable) as Arc<dyn MemtableFactory>;
         }
         self.read_buffer_bytes = parts.read_buffer_bytes;
         self

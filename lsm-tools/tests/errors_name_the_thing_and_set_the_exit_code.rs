@@ -140,10 +140,8 @@ fn commands_that_read_run_side_by_side_and_keep_writers_out() {
     let directory = Directory::new();
     let db = directory.arg("db");
     // More than fits into a pipe: the scan is in the middle of it until somebody reads.
-    let mut lines = String::new();
-    for number in 0..20_000 {
-        lines += &format!("key{number:05}\tvalue\n");
-    }
+    let lines =
+        (0..20_000).map(|number| format!("key{number:05}\tvalue")).collect::<Vec<_>>().join("\n") + "\n";
     lsm_with_input(["load", &db, "-"], lines.as_bytes()).stdout();
     let mut scan = common::command(["scan", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
     let mut first = [0; 9];

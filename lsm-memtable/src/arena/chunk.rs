@@ -73,12 +73,13 @@ impl Chunk {
 pub(crate) struct ChunkPool {
     free: Mutex<[Vec<Chunk>; CLASSES]>,
     bytes: AtomicUsize,
-    bytes_max: usize,
+    /// Changed under the lock.
+    bytes_max: AtomicUsize,
 }
 
 impl ChunkPool {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { free: Mutex::default(), bytes: AtomicUsize::new(0), bytes_max }
+        Self { free: Mutex::default(), bytes: AtomicUsize::new(0), bytes_max: AtomicUsize::new(bytes_max) }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -106,10 +107,11 @@ impl ChunkPool {
     /// Keeps what fits the bound and frees the rest.
     pub(super) fn give(&self, mut chunks: Vec<Chunk>) {
         let mut free = self.free.lock();
-        while self.bytes() < self.bytes_max {
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        while self.bytes() < bytes_max {
             let Some(chunk) = chunks.pop() else { return };
             let bytes = chunk.bytes();
-            if self.bytes() + bytes <= self.bytes_max {
+            if self.bytes() + bytes <= bytes_max {
                 self.bytes.fetch_add(bytes, Ordering::Relaxed);
                 free[Self::class(bytes)].push(chunk);
             }
@@ -119,9 +121,23 @@ impl ChunkPool {
         drop(chunks);
     }
 
+    /// Changes the bound and frees what is beyond it, the largest chunks first.
+    pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
+        let mut surplus = Vec::new();
+        let mut free = self.free.lock();
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        while self.bytes() > bytes_max {
+            let Some(chunk) = free.iter_mut().rev().find_map(Vec::pop) else { break };
+            self.bytes.fetch_sub(chunk.bytes(), Ordering::Relaxed);
+            surplus.push(chunk);
+        }
+        drop(free);
+        drop(surplus);
+    }
+
     /// Fills the pool with touched huge-page chunks, up to `bytes` or its bound, whichever is less.
     pub(crate) fn warm(&self, bytes: usize) {
-        while self.bytes() + CHUNK_BYTES_MAX <= self.bytes_max.min(bytes) {
+        while self.bytes() + CHUNK_BYTES_MAX <= self.bytes_max.load(Ordering::Relaxed).min(bytes) {
             let Some(mut chunk) = Chunk::new(CHUNK_BYTES_MAX) else { return };
             chunk.touch();
             self.give(vec![chunk]);
@@ -164,5 +180,9 @@ mod tests {
         assert_eq!(pool.bytes(), 3 * CHUNK_BYTES_MIN);
         assert!(addresses.contains(&pool.take(CHUNK_BYTES_MIN).expect("memory").address()));
         assert_eq!(pool.bytes(), 2 * CHUNK_BYTES_MIN);
+        pool.set_bytes_max(CHUNK_BYTES_MIN);
+        assert_eq!(pool.bytes(), CHUNK_BYTES_MIN, "a lower bound frees what is beyond it");
+        pool.give(vec![pool.take(2 * CHUNK_BYTES_MIN).expect("memory")]);
+        assert_eq!(pool.bytes(), CHUNK_BYTES_MIN, "and holds from then on");
     }
 }
