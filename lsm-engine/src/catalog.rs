@@ -122,7 +122,6 @@ impl Inner {
         let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
         side.sealed_bytes.fetch_sub(sealed, Ordering::AcqRel);
         state.version.tables().for_each(|table| table.mark_obsolete());
-        release_cleared(&tree, u64::MAX);
         self.trees.write().remove(&tree.id);
         drop(manifest);
         side.progress.notify();
@@ -133,6 +132,7 @@ impl Inner {
         let side = self.write_side()?;
         // Flushes look for their memtable under this lock, and move the start of the log under it.
         let mut manifest = side.manifest.lock();
+        let version = Arc::clone(&tree.load().version);
         let sequence = self.clear_tree(side, tree)?;
         let tables = manifest.state().keyspaces.get(&tree.id).map(|keyspace| keyspace.tables.keys().copied());
         let edit = VersionEdit {
@@ -143,7 +143,8 @@ impl Inner {
         };
         log_after_sync(side, &mut manifest, edit)?;
         drop(manifest);
-        release_cleared(tree, sequence);
+        // They go when their last reader does.
+        version.tables().for_each(|table| table.mark_obsolete());
         self.forget_cleared();
         // Its memtables are gone without a flush.
         side.progress.notify();
@@ -158,16 +159,6 @@ fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) 
     side.wait_durable(end)
         .and_then(|()| side.log_edit(manifest, edit))
         .inspect_err(|error| side.stop(error.clone()))
-}
-
-/// The tables of before may go when their last reader does.
-fn release_cleared(tree: &Tree, sequence: u64) {
-    let state = tree.load();
-    let mut next = state.before_clear.as_ref();
-    while let Some(before) = next.filter(|before| before.cleared < sequence) {
-        before.version.tables().for_each(|table| table.mark_obsolete());
-        next = before.before_clear.as_ref();
-    }
 }
 
 /// The inside of a keyspace with an empty memtable, and its writer.

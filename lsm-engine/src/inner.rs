@@ -308,20 +308,18 @@ impl Inner {
         LogStart { position, segment, synced: writer.log_durable() }
     }
 
-    /// Lets go of what was cleared once no snapshot is old enough to see it.
+    /// Lets go of what was cleared and no snapshot sees.
     pub(crate) fn forget_cleared(&self) {
-        let oldest = self.snapshots.oldest(&self.visible);
         for tree in self.all_trees() {
-            let state = tree.load();
-            if state.before_clear.is_some() && state.cleared <= oldest {
-                tree.update(|state| State {
-                    memtable: Arc::clone(&state.memtable),
-                    sealed: state.sealed.clone(),
-                    version: Arc::clone(&state.version),
-                    cleared: state.cleared,
-                    before_clear: state.before_clear.clone().filter(|_| state.cleared > oldest),
-                });
+            if tree.load().before_clear.is_none() {
+                continue;
             }
+            tree.update(|state| {
+                // After the state: numbers that are taken later than this list are not below its last, and so are
+                // answered by what that is answered by.
+                let read = self.snapshots.stripes(&self.visible);
+                State { before_clear: state.still_read(&read), ..(**state).clone() }
+            });
         }
     }
 

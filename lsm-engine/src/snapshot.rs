@@ -40,7 +40,8 @@ impl SnapshotList {
         }
     }
 
-    /// What a merge must keep, ascending: the snapshots, and the visible number for readers that registered none.
+    /// At which numbers anyone reads, ascending: the snapshots, and the visible number for readers that registered
+    /// none. Under the lock, so that no number below the last is taken later.
     pub(crate) fn stripes(&self, visible: &AtomicU64) -> Vec<SequenceNumber> {
         let live = self.live.lock();
         let mut stripes: Vec<_> = live.keys().copied().collect();
@@ -53,14 +54,6 @@ impl SnapshotList {
 
     pub(crate) fn count(&self) -> usize {
         self.live.lock().values().sum()
-    }
-
-    /// The lowest number that anyone reads at, or will: under the lock, so that no snapshot takes a lower one while
-    /// the visible number is looked at.
-    pub(crate) fn oldest(&self, visible: &AtomicU64) -> SequenceNumber {
-        let live = self.live.lock();
-        let visible = visible.load(Ordering::Acquire);
-        live.keys().next().map_or(visible, |&oldest| oldest.min(visible))
     }
 }
 

@@ -81,6 +81,7 @@ impl Memtable {
 }
 
 /// What a keyspace consists of at one moment.
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) memtable: Arc<Memtable>,
     /// Waiting to be flushed, newest first.
@@ -104,6 +105,21 @@ impl State {
             }
         }
         state
+    }
+
+    /// The states from before clears that readers at one of these numbers, ascending, use: no more of them than there
+    /// are readers, however often the keyspace is cleared.
+    pub(crate) fn still_read(&self, numbers: &[SequenceNumber]) -> Option<Arc<Self>> {
+        let (mut end, mut next) = (self.cleared, self.before_clear.as_ref());
+        while let Some(state) = next {
+            let first = numbers.partition_point(|&number| number < state.cleared);
+            if numbers.get(first).is_some_and(|&number| number < end) {
+                let before_clear = state.still_read(numbers);
+                return Some(Arc::new(Self { before_clear, ..(**state).clone() }));
+            }
+            (end, next) = (state.cleared, state.before_clear.as_ref());
+        }
+        None
     }
 
     /// Newest first.

@@ -238,6 +238,42 @@ fn tables_end_before_tables_of_the_next_level_begin() {
     machine.env.0.drop_jobs();
 }
 
+/// A queue that is emptied again and again beside a reader of long ago: what no snapshot sees is not kept, and
+/// letting go of it does not recur once for each time.
+#[test]
+fn a_snapshot_keeps_what_it_sees_of_a_keyspace_that_is_cleared_often_and_no_more() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let keyspace = db.default_keyspace();
+    let mut snapshots = Vec::new();
+    for round in 0..20_000_u32 {
+        db.put("round", round.to_be_bytes()).unwrap();
+        if round % 5_000 == 17 {
+            snapshots.push((db.snapshot().unwrap(), round));
+            if round % 10_000 == 17 {
+                db.flush().unwrap();
+            }
+        }
+        keyspace.clear().unwrap();
+    }
+    // Two of the four snapshots see a table.
+    assert_eq!(machine.tables().len(), 2);
+    for (snapshot, round) in snapshots.drain(..2) {
+        assert_eq!(snapshot.get("round").unwrap().unwrap(), round.to_be_bytes());
+        assert_eq!(snapshot.iter().count(), 1);
+    }
+    machine.env.0.run_until_idle();
+    assert_eq!(machine.tables().len(), 1);
+    for (snapshot, round) in snapshots.drain(..) {
+        assert_eq!(snapshot.get("round").unwrap().unwrap(), round.to_be_bytes());
+    }
+    machine.env.0.run_until_idle();
+    assert_eq!(machine.tables().len(), 0);
+    assert_eq!(db.get("round").unwrap(), None);
+    db.close().unwrap();
+    machine.env.0.drop_jobs();
+}
+
 /// Moves the oldest run of level 0 down, once told to.
 #[derive(Debug, Default)]
 struct Mover {
