@@ -40,6 +40,9 @@ impl Inner {
         let side = self.write_side()?;
         let mut manifest = side.manifest.lock();
         if let Some(tree) = self.tree_named(name) {
+            // Somebody created it meanwhile, perhaps with other options.
+            drop(manifest);
+            self.configure(&tree, options)?;
             return Ok(tree);
         }
         let id = manifest.state().next_keyspace;

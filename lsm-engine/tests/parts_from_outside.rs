@@ -143,6 +143,8 @@ impl Cursor for MapCursor {
 enum Manner {
     Well,
     Panics,
+    /// Even when asked for something as simple as the number of levels.
+    PanicsEarly,
     /// Names a table that does not exist.
     Invents,
     /// Wants to merge the newest and the oldest run past the one between them.
@@ -170,6 +172,7 @@ impl CompactionPolicy for Eager {
     }
 
     fn level_count(&self) -> usize {
+        assert!(self.manner != Manner::PanicsEarly, "the policy of the test has lost its mind");
         1
     }
 
@@ -186,7 +189,7 @@ impl CompactionPolicy for Eager {
             Manner::Skips => {
                 tables.remove(1);
             }
-            Manner::Well | Manner::Drops => {}
+            Manner::Well | Manner::PanicsEarly | Manner::Drops => {}
         }
         Some(Compaction {
             inputs: vec![InputLevel { level: 0, tables }],
@@ -342,6 +345,30 @@ fn misbehave(manner: Manner) {
 #[test]
 fn a_policy_that_panics_stops_its_keyspace_and_loses_nothing() {
     misbehave(Manner::Panics);
+}
+
+/// It stops its keyspace too, and not the job that flushes all of them.
+#[test]
+fn a_policy_that_always_panics_stops_its_keyspace_and_no_other() {
+    let machine = Machine::new();
+    let options =
+        KeyspaceOptions::new().compaction(Eager::new(Manner::PanicsEarly) as Arc<dyn CompactionPolicy>);
+    let db = machine.options().open("/data/db").unwrap();
+    let keyspace = db.keyspace("mad", options).unwrap();
+    keyspace.put("key", "value").unwrap();
+    let _refused = db.flush();
+    let error = keyspace.put("key", "refused").unwrap_err();
+    assert!(error.to_string().contains("the policy of the test has lost its mind"), "{error}");
+    assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
+    let flushes = db.metrics().flushes;
+    for round in 0..10_u8 {
+        db.put("key", [round; 200_000]).unwrap();
+        machine.env.run_until_idle();
+    }
+    assert!(db.metrics().flushes > flushes);
+    assert_eq!(db.get("key").unwrap().unwrap(), [9; 200_000]);
+    drop((db, keyspace));
+    machine.env.drop_jobs();
 }
 
 #[test]

@@ -45,7 +45,8 @@ impl Scheduler {
     }
 
     fn shape(&self, inner: &Inner, tree: &Tree, version: &Version) -> TreeShape {
-        let level_count = tree.options().compaction.level_count();
+        let options = tree.options();
+        let level_count = ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1);
         let mut shape = version.shape(&tree.busy.lock(), level_count, inner.env.unix_micros());
         shape.running = self
             .running
@@ -279,23 +280,26 @@ impl Inner {
     }
 }
 
-/// Asks the policy, and checks its answer; a policy that panics stops its keyspace.
+/// What a policy says; one that panics stops its keyspace.
+fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(question)) {
+        Ok(answer) => Some(answer),
+        Err(panic) => {
+            tree.fail(Error::Callback(panic_message(&format!("a compaction policy's {what}"), &*panic)));
+            None
+        }
+    }
+}
+
+/// Asks the policy, and checks its answer.
 fn pick(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let options = tree.options();
     let policy = &options.compaction;
-    if *tree.policy() != *policy.name() {
-        // Nobody opened the keyspace yet with the policy that it was created with.
-        return None;
-    }
-    let picked = catch_unwind(AssertUnwindSafe(|| policy.pick(shape)));
-    let compaction = match picked {
-        Ok(picked) => picked?,
-        Err(panic) => {
-            tree.fail(Error::Callback(panic_message("a compaction policy's pick", &*panic)));
-            return None;
-        }
-    };
-    if compaction.action == Action::Drop && !policy.drops_data() {
+    // Nobody may have opened the keyspace yet with the policy that it was created with.
+    let is_its_own = || *tree.policy() == *policy.name();
+    let question = || if is_its_own() { policy.pick(shape) } else { None };
+    let compaction = ask(tree, "pick", question)??;
+    if compaction.action == Action::Drop && !ask(tree, "drops_data", || policy.drops_data())? {
         tracing::warn!(policy = policy.name(), "a policy that does not drop data wants to; ignored");
         return None;
     }
