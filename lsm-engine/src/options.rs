@@ -291,6 +291,13 @@ pub(crate) struct SharedParts {
     read_buffer_bytes: u64,
 }
 
+impl SharedParts {
+    /// Keeps at most so much memory of flushed memtables.
+    pub(crate) fn bound_pool(&self, bytes_max: usize) {
+        self.memtable.set_pool_bytes(bytes_max);
+    }
+}
+
 /// Which filter tables get.
 #[derive(Clone, Debug)]
 enum Filter {
@@ -298,13 +305,6 @@ enum Filter {
     /// A Bloom filter of so many bits a key, averaged over all tables.
     Bloom(f64),
     Given(Arc<dyn FilterPolicy>),
-}
-
-impl SharedParts {
-    /// Keeps at most so much memory of flushed memtables.
-    pub(crate) fn bound_pool(&self, bytes_max: usize) {
-        self.memtable.set_pool_bytes(bytes_max);
-    }
 }
 
 impl Default for KeyspaceOptions {
