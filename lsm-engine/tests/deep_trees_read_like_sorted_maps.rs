@@ -443,9 +443,9 @@ impl World {
             .collect();
         let db = self.db.take().unwrap();
         if self.random.one_in(2) {
-            db.close().unwrap()
+            db.close().unwrap();
         } else {
-            drop(db)
+            drop(db);
         }
         self.open(&options);
         for (name, options, model, number) in names {

@@ -362,11 +362,11 @@ fn a_policy_that_always_panics_stops_its_keyspace_and_no_other() {
     assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
     let flushes = db.metrics().flushes;
     for round in 0..10_u8 {
-        db.put("key", [round; 200_000]).unwrap();
+        db.put("key", vec![round; 200_000]).unwrap();
         machine.env.run_until_idle();
     }
     assert!(db.metrics().flushes > flushes);
-    assert_eq!(db.get("key").unwrap().unwrap(), [9; 200_000]);
+    assert_eq!(db.get("key").unwrap().unwrap(), vec![9; 200_000]);
     drop((db, keyspace));
     machine.env.drop_jobs();
 }
