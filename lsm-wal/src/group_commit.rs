@@ -9,12 +9,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use lsm_core::env::{Env, Event};
+use lsm_core::env::{self, Env};
 use lsm_core::{Error, Result};
-use parking_lot::{Mutex, MutexGuard};
 
+use crate::sync::{AtomicU64, Event, Mutex, MutexGuard, yield_now};
 use crate::writer::Writer;
 use crate::{DurableCallback, LogSync, Position};
 
@@ -32,7 +32,7 @@ pub(crate) struct GroupCommit {
     /// A sync ended: whoever leads the next batch may go.
     turn: Event,
     /// There is something to do in the background.
-    pub(crate) work: Event,
+    pub(crate) work: env::Event,
 }
 
 #[derive(Default)]
@@ -147,7 +147,7 @@ impl GroupCommit {
         while queue.followers.len() < queue.followers_before && idle_yields < IDLE_YIELDS_MAX {
             let joined = queue.followers.len();
             drop(queue);
-            std::thread::yield_now();
+            yield_now();
             queue = self.queue.lock();
             idle_yields = if queue.followers.len() == joined { idle_yields + 1 } else { 0 };
         }

@@ -34,6 +34,8 @@ mod directory;
 mod flip;
 mod group_commit;
 mod housekeeping;
+#[cfg(test)]
+mod interleavings;
 mod log;
 mod options;
 mod reader;
@@ -45,6 +47,7 @@ mod rewrite;
 mod segment;
 mod segment_file;
 mod source;
+mod sync;
 mod ticket;
 mod wal;
 mod window;

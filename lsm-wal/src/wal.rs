@@ -5,11 +5,11 @@ use std::sync::Arc;
 use lsm_core::env::{Env, Priority};
 use lsm_core::vfs::{LockGuard, Vfs};
 use lsm_core::{Error, Result};
-use parking_lot::MutexGuard;
 
 use crate::directory::{self, LogFile};
 use crate::group_commit::GroupCommit;
 use crate::housekeeping::Housekeeping;
+use crate::sync::MutexGuard;
 use crate::writer::{Origin, Site, Writer};
 use crate::{
     CleanClose, Log, LogSync, Position, RecoveryMode, RecoveryReport, Ticket, WalOptions, WalReader, recovery,
