@@ -9,7 +9,7 @@ pub use crate::version::current::Current;
 pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 
 use crate::files::{self, FileKind};
-use crate::{Error, Result};
+use crate::{Result, recovery};
 
 /// What a file of a database is, as its name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,5 +40,5 @@ pub fn kind_of(name: &str) -> Option<Kind> {
 
 /// `CURRENT` of a database directory.
 pub fn current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
-    Current::load(vfs, directory)?.ok_or_else(|| Error::NoDatabase(directory.to_path_buf().into()))
+    recovery::existing_current(vfs, directory)
 }

@@ -65,17 +65,10 @@ struct Replay {
 /// Opens the database in `directory`.
 pub(crate) fn open(directory: &Path, options: Options, parts: SharedParts) -> Result<(Arc<Inner>, Recovery)> {
     let vfs = Arc::clone(&options.vfs);
-    let exists = check_directory(&*vfs, directory)?;
-    let may_create = options.create_if_missing && !options.read_only;
-    if !exists {
-        if !may_create {
-            return Err(Error::NoDatabase(Arc::new(directory.to_owned())));
-        }
+    if options.read_only || !options.create_if_missing {
+        existing_current(&*vfs, directory)?;
+    } else if !check_directory(&*vfs, directory)? {
         create_directory(&*vfs, directory)?;
-    }
-    if !may_create && Current::load(&*vfs, directory)?.is_none() {
-        check_not_half_there(&*vfs, directory)?;
-        return Err(Error::NoDatabase(Arc::new(directory.to_owned())));
     }
     let lock = lock(&*vfs, directory, options.read_only)?;
     let env = options.make_env();
@@ -453,6 +446,17 @@ fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()
         return Ok(());
     }
     Err(policy_mismatch(&record.name, &record.policy, options.compaction.name()))
+}
+
+/// `CURRENT` of a database that must be there.
+pub(crate) fn existing_current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
+    if check_directory(vfs, directory)? {
+        if let Some(current) = Current::load(vfs, directory)? {
+            return Ok(current);
+        }
+        check_not_half_there(vfs, directory)?;
+    }
+    Err(Error::NoDatabase(Arc::new(directory.to_owned())))
 }
 
 /// Whether the directory exists; fails if it is something else.

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::process::Stdio;
 
 use common::{Directory, files, lsm, lsm_with_input};
+use lsm_core::vfs::{PosixFs, Vfs};
 
 /// Commands that read a database, as arguments after its path.
 const READERS: &[&[&str]] = &[&["get", "DB", "key"], &["scan", "DB"], &["count", "DB"], &["stats", "DB"]];
@@ -79,6 +80,25 @@ fn what_does_not_exist_is_exit_code_1() {
 }
 
 #[test]
+fn every_command_tells_no_database_from_one_that_lost_a_file() {
+    let directory = Directory::new();
+    let (file, db) = (directory.write("file", "no database"), directory.arg("db"));
+    lsm(["put", &db, "key", "value"]).stdout();
+    let current = directory.path("db").join("CURRENT");
+    PosixFs.remove_file(&current).expect("removed");
+    for command in ["scan", "count", "stats", "verify", "compact"] {
+        assert!(lsm([command, &file]).failure(4).contains("file is not a directory"), "{command}");
+        let message = lsm([command, &db]).failure(3);
+        assert!(
+            message.contains("CURRENT is corrupt") && message.contains("missing"),
+            "{command}: {message}"
+        );
+    }
+    let message = lsm(["dump", &directory.arg("nothing")]).failure(4);
+    assert!(message.contains("nothing: No such file"), "{message}");
+}
+
+#[test]
 fn what_cannot_be_is_exit_code_2() {
     let directory = Directory::new();
     let db = directory.arg("db");
@@ -95,6 +115,7 @@ fn what_cannot_be_is_exit_code_2() {
         (vec!["load", &db, "-", "--batch", "0"], "--batch"),
         (vec!["load", &db, "-", "--memory", "lots"], "--memory"),
         (vec!["load", &db, "-", "--memory", "1"], "memory"),
+        (vec!["dump", &db], "is a directory"),
         (vec!["frobnicate"], "frobnicate"),
     ] {
         let message = lsm(&arguments).failure(2);

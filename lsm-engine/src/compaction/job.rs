@@ -67,7 +67,10 @@ impl Running {
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
             side.discard(inner, &outputs);
-            tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
+            // One that was given up, because its keyspace or the database goes, did not fail.
+            if !matches!(error, Error::Closed) {
+                tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
+            }
             fenced = self.fenced(error);
             if !self.tree.is_dropped() {
                 side.compaction_trouble.note(error.clone());

@@ -5,9 +5,10 @@ mod log;
 mod manifest;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{Kind, kind_of};
 
 use crate::exit::{Failure, Result};
@@ -87,12 +88,22 @@ impl Dump {
                 "{} is the lock file; there is nothing in it",
                 self.file.display()
             ))),
+            _ if !is_file(&self.file)? => {
+                let what = "is a directory: name a file in it, or try `lsm stats`";
+                Err(Failure::Usage(format!("{} {what}", self.file.display())))
+            }
             _ => Err(Failure::Usage(format!(
                 "the name of {} does not say what it is; say so with --type",
                 self.file.display()
             ))),
         }
     }
+}
+
+fn is_file(path: &Path) -> Result<bool> {
+    let metadata = PosixFs.metadata(path);
+    let metadata = metadata.map_err(|error| Failure::io(&format!("open {}", path.display()), &error))?;
+    Ok(!metadata.is_dir)
 }
 
 /// Where a dump goes.
