@@ -104,6 +104,18 @@ fn newer_data_does_not_sink_past_a_level_between() {
     assert_eq!(lost, Rejection::OrderLost { level: 0, input: 7, passed_level: 1, passed: 4 });
 }
 
+/// The run that it joins is the oldest, and overlaps nothing of it.
+#[test]
+fn a_moved_table_does_not_sink_past_a_newer_run_of_the_level_that_it_joins() {
+    let mut tree = shape();
+    tree.levels[0].runs = vec![run(&[(7, "a", "c")])];
+    tree.levels[1].runs.clear();
+    tree.levels[2].runs.clear();
+    let moved = Compaction { action: Action::Move, ..merge(&[(0, &[7])], 3, Join) };
+    let lost = validate(&tree, &moved).unwrap_err();
+    assert_eq!(lost, Rejection::OrderLost { level: 0, input: 7, passed_level: 3, passed: 1 });
+}
+
 #[test]
 fn joining_a_run_takes_in_what_it_overlaps() {
     let lost = refused(&merge(&[(0, &[7])], 1, Join));
