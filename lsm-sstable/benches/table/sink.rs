@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_core::vfs::{Access, LockGuard, Metadata, PosixFs, Vfs, VfsFile, Window};
+use lsm_core::vfs::{Access, LockGuard, LockMode, Metadata, PosixFs, Vfs, VfsFile, Window};
 
 /// Creates files; anything else fails.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ impl Vfs for Sink {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn LockGuard>> {
+    fn lock(&self, _: &Path, _: LockMode) -> io::Result<Box<dyn LockGuard>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
