@@ -57,7 +57,7 @@ fn fill(memory: usize, (value_bytes, value_bytes_late): (usize, usize), entries:
     check(&db, memory, &mut most);
     let metrics = db.metrics();
     assert!(metrics.flushes > 8 && metrics.compactions > 0, "{metrics:?}");
-    assert_eq!(metrics.log_window_bytes, 2 * (memory as u64 / 64).min(512 << 10));
+    assert_eq!(metrics.log_window_bytes, (memory as u64 / 64).min(512 << 10));
     let parts =
         [most.pooled_memtable_bytes, most.buffer_bytes, most.cache_bytes, metrics.active_memtable_bytes];
     assert!(parts.iter().all(|&bytes| bytes > 0), "a part is not counted: {parts:?}");
