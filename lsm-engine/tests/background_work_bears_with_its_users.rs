@@ -300,9 +300,12 @@ impl CompactionPolicy for Mover {
     }
 }
 
-/// Once one thread has waited, it does not go on before the other waits for what comes after.
+/// What one thread starts begins when it waits, and so does the policy; once it has waited, it does not go on
+/// before the other waits for what comes after.
 struct Meeting {
     env: ThreadEnv,
+    held: Mutex<Vec<(Priority, Box<dyn Job>)>>,
+    policy: Arc<Mover>,
     one: OnceLock<ThreadId>,
     one_waits: AtomicBool,
     other: OnceLock<ThreadId>,
@@ -323,7 +326,11 @@ impl Env for Meeting {
     }
 
     fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
-        self.env.spawn(priority, job);
+        if self.one.get() == Some(&std::thread::current().id()) {
+            self.held.lock().unwrap().push((priority, job));
+        } else {
+            self.env.spawn(priority, job);
+        }
     }
 
     fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
@@ -334,7 +341,11 @@ impl Env for Meeting {
         if here != self.one.get().copied() {
             return self.env.wait(event, seen, deadline_micros);
         }
+        self.policy.goes.store(true, Ordering::Release);
         self.one_waits.store(true, Ordering::Release);
+        for (priority, job) in self.held.lock().unwrap().drain(..) {
+            self.env.spawn(priority, job);
+        }
         let notified = self.env.wait(event, seen, deadline_micros);
         while self.other_saw.load(Ordering::Acquire) != event.epoch() {
             std::thread::yield_now();
@@ -351,6 +362,8 @@ fn waiting_for_compactions_beside_one_by_hand_ends() {
     let policy = Arc::new(Mover::default());
     let env = Arc::new(Meeting {
         env: ThreadEnv::new(2),
+        held: Mutex::default(),
+        policy: Arc::clone(&policy),
         one: OnceLock::new(),
         one_waits: AtomicBool::new(false),
         other: OnceLock::new(),
@@ -368,7 +381,6 @@ fn waiting_for_compactions_beside_one_by_hand_ends() {
         db.put(key, "value").unwrap();
         db.flush().unwrap();
     }
-    policy.goes.store(true, Ordering::Release);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             env.one.set(std::thread::current().id()).unwrap();
