@@ -10,7 +10,7 @@ use lsm_engine::compaction_policies::{
 };
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, Error, KeyspaceOptions, Options};
+use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Options};
 
 mod wide;
 
@@ -94,7 +94,7 @@ impl Machine {
     }
 
     fn open(&self) -> Db {
-        let options = Options::new().memory(1 << 20).vfs(Arc::new(self.fs.clone()));
+        let options = Options::new().memory(16 << 20).vfs(Arc::new(self.fs.clone()));
         options.env(Arc::clone(&self.env) as Arc<dyn Env>).open("/data/db").unwrap()
     }
 
@@ -205,6 +205,74 @@ fn compactions_into_an_empty_level_at_once_make_one_run_of_it() {
     db.close().unwrap();
     drop(keyspace);
     machine.env.0.drop_jobs();
+}
+
+/// What a running merge will write spans more than its inputs: another that joins the run between them would
+/// overlap it.
+#[test]
+fn a_compaction_between_the_inputs_of_a_running_one_waits_for_it() {
+    let machine = Machine::new();
+    let db = machine.open();
+    let keyspace = db.keyspace("spanned", machine.keyspace_options()).unwrap();
+    for key in ["a", "z", "m"] {
+        keyspace.put(key, "value").unwrap();
+        db.flush().unwrap();
+    }
+    let tables = machine.tables();
+    let join = |tables| Compaction { output_run: OutputRun::Join, ..compaction(tables, 1, Action::Merge) };
+    machine.policy.next.lock().unwrap().extend([join(&tables[2..]), join(&tables[..2])]);
+    db.wait_for_compactions().unwrap();
+    let metrics = db.metrics();
+    let levels = &metrics.keyspaces.iter().find(|keyspace| keyspace.name == "spanned").unwrap().levels;
+    assert_eq!((levels[0].tables, levels[1].tables), (1, 1));
+    db.close().unwrap();
+    drop(keyspace);
+    machine.env.0.drop_jobs();
+}
+
+/// Puts a flush half done before the keyspace loses what it flushes.
+fn lose_while_flushing(lose: impl FnOnce(&Db, &Keyspace)) {
+    let machine = Machine::new();
+    let db = machine.open();
+    let keyspace = db.keyspace("gone", KeyspaceOptions::new()).unwrap();
+    let mut number = 0_u32;
+    while db.metrics().sealed_memtable_bytes == 0 {
+        // Many more than a job handles in a step.
+        keyspace.put(number.to_be_bytes(), "").unwrap();
+        number += 1;
+    }
+    assert!(number > 20_000, "{number}");
+    let tables = machine.tables().len();
+    while machine.tables().len() == tables {
+        assert!(machine.env.0.step());
+    }
+    assert_eq!(db.metrics().flushes, 0);
+    lose(&db, &keyspace);
+    machine.env.0.run_until_idle();
+    assert!(machine.tables().is_empty());
+    db.put("key", "value").unwrap();
+    db.close().unwrap();
+    drop(keyspace);
+    let db = machine.open();
+    assert_eq!(db.get("key").unwrap().unwrap(), b"value");
+    if let Some(keyspace) = db.existing_keyspace("gone").unwrap() {
+        assert_eq!(keyspace.iter().count(), 0);
+    }
+    db.close().unwrap();
+    machine.env.0.drop_jobs();
+}
+
+#[test]
+fn a_flush_does_not_bring_back_what_was_cleared_meanwhile() {
+    lose_while_flushing(|_, keyspace| {
+        keyspace.clear().unwrap();
+        assert_eq!(keyspace.iter().count(), 0);
+    });
+}
+
+#[test]
+fn a_flush_of_a_keyspace_that_is_dropped_meanwhile_counts_for_nothing() {
+    lose_while_flushing(|db, _| db.drop_keyspace("gone").unwrap());
 }
 
 /// What begins a table of the next level begins a table here, so that each overlaps few of those.
