@@ -203,3 +203,23 @@ fn thousands_of_nested_range_deletes_in_a_memtable_cost_a_scan_little() {
     assert_eq!(collect(db.iter()), []);
     assert_eq!(collect(snapshot.iter()).len(), 1);
 }
+
+#[test]
+fn a_flush_keeps_the_range_delete_that_only_a_snapshot_sees() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = open(directory.path()).unwrap();
+    db.put("key", "value").unwrap();
+    db.flush().unwrap();
+    let before = db.snapshot().unwrap();
+    db.delete_range("a".."z").unwrap();
+    let between = db.snapshot().unwrap();
+    db.delete_range("b".."y").unwrap();
+    db.flush().unwrap();
+    for _ in 0..2 {
+        assert_eq!(before.get("key").unwrap().unwrap(), b"value");
+        assert_eq!(between.get("key").unwrap(), None);
+        assert_eq!(collect(between.iter()), []);
+        assert_eq!(db.get("key").unwrap(), None);
+        db.compact_range::<&[u8]>(..).unwrap();
+    }
+}
