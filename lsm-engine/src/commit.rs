@@ -54,8 +54,9 @@ impl Writer {
         Arc::clone(&self.memtable)
     }
 
-    pub(crate) fn bytes_now(&self) -> usize {
-        self.memtable.memory_bytes()
+    /// Whether the memtable is to be sealed before more goes in. An empty one takes an entry in any case.
+    pub(crate) fn is_due(&self, memtable_bytes: usize) -> bool {
+        !self.empty && self.memtable.memory_bytes() >= memtable_bytes
     }
 
     /// A writer on a fresh memtable of the same keyspace.
@@ -210,10 +211,11 @@ impl Committer {
         }
     }
 
-    /// Seals the largest memtable; `false` if all are empty.
+    /// Seals the largest memtable that can be flushed; `false` if there is none.
     fn seal_largest(&mut self, side: &WriteSide) -> bool {
         let all = std::iter::once(&self.default).chain(self.writers.values());
-        let largest = all.filter(|writer| !writer.empty).max_by_key(|writer| writer.bytes);
+        let flushable = all.filter(|writer| !writer.empty && writer.tree.failure().is_none());
+        let largest = flushable.max_by_key(|writer| writer.bytes);
         let Some(id) = largest.map(|writer| writer.tree.id) else { return false };
         self.seal(side, id, self.last_sequence());
         true
@@ -418,17 +420,22 @@ impl Inner {
             if self.has_room(side, bytes) {
                 return Ok(true);
             }
-            if side.sealed_bytes.load(Ordering::Acquire) == 0 && !side.committer.lock().seal_largest(side) {
-                // Nothing can be freed: there is room for one write in any case.
-                return Ok(true);
-            }
             side.check_going()?;
             self.check_open()?;
-            // A full disk is no reason to give up: flushes try again until there is room.
-            self.all_trees()
-                .iter()
-                .find_map(|tree| tree.failure())
-                .map_or(Ok(false), |error| Err(Error::WritingStopped(Arc::new(error))))
+            // A full disk is no reason to give up: flushes try again until there is room. Those of a keyspace that
+            // failed do not.
+            let trees = self.all_trees();
+            let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
+            if healthy.iter().any(|tree| !tree.load().sealed.is_empty())
+                || side.committer.lock().seal_largest(side)
+            {
+                return Ok(false);
+            }
+            match failed.iter().find_map(|tree| tree.failure()) {
+                Some(error) => Err(Error::WritingStopped(Arc::new(error))),
+                // Nothing can be freed: there is room for one write in any case.
+                None => Ok(true),
+            }
         });
         side.writers_waiting.fetch_sub(1, Ordering::AcqRel);
         self.counters.stall_micros.add(self.env.monotonic_micros() - started);

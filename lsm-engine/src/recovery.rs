@@ -355,7 +355,7 @@ impl Replay {
         let id = operation.keyspace;
         for _ in 0..2 {
             let Some(writer) = self.writers.get_mut(&id) else { return Err(Error::Closed) };
-            if writer.bytes_now() < memtable_bytes && writer.insert(operation, start) {
+            if !writer.is_due(memtable_bytes) && writer.insert(operation, start) {
                 return Ok(());
             }
             self.seal(id, operation.sequence - 1);

@@ -371,6 +371,26 @@ fn a_policy_that_always_panics_stops_its_keyspace_and_no_other() {
     machine.env.drop_jobs();
 }
 
+/// What waits for memory waits for the flushes of the other keyspaces.
+#[test]
+fn a_keyspace_that_failed_does_not_stop_writers_of_others_that_wait_for_memory() {
+    let machine = Machine::new();
+    let options =
+        KeyspaceOptions::new().compaction(Eager::new(Manner::PanicsEarly) as Arc<dyn CompactionPolicy>);
+    let db = machine.options().open("/data/db").unwrap();
+    let mad = db.keyspace("mad", options).unwrap();
+    mad.put("key", "value").unwrap();
+    let _refused = db.flush();
+    assert!(mad.put("key", "refused").is_err());
+    for round in 0..60_u8 {
+        db.put([round], vec![round; 100_000]).unwrap();
+    }
+    assert!(db.metrics().flushes > 1, "writers had to wait");
+    assert_eq!(db.iter().count(), 60);
+    drop((db, mad));
+    machine.env.drop_jobs();
+}
+
 #[test]
 fn a_policy_that_names_a_table_that_is_not_there_is_ignored() {
     misbehave(Manner::Invents);

@@ -64,6 +64,25 @@ fn what_was_flushed_and_dropped_is_not_replayed_from_a_log_that_another_keyspace
     env.drop_jobs();
 }
 
+/// An empty memtable may be larger than that already.
+#[test]
+fn memtables_that_are_sealed_at_once_are_replayed() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).memtable_bytes(1).open(DIRECTORY).unwrap();
+    for number in 0..3 {
+        db.put(format!("key{number}"), "value").unwrap();
+    }
+    let crashed = fs.process_crash();
+    drop(db);
+    env.drop_jobs();
+    let env = Arc::new(SimEnv::new(2));
+    let db = options(&crashed, &env).memtable_bytes(1).open(DIRECTORY).unwrap();
+    assert_eq!(keys(&db), [b"key0", b"key1", b"key2"]);
+    drop(db);
+    env.drop_jobs();
+}
+
 #[test]
 fn a_clean_close_outlives_a_power_cut() {
     let fs = file_system();
