@@ -107,7 +107,7 @@ pub(crate) fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<Option<HeaderSta
 }
 
 /// Renames the segments that hold what a report says was dropped, so that nobody removes them, and returns their new
-/// paths. Durable when it returns. [`Wal::open`](crate::Wal::open) does it; an engine that reads a log and begins
+/// paths. Zeros at their end, which were allocated for more records, are cut off. Durable when it returns. [`Wal::open`](crate::Wal::open) does it; an engine that reads a log and begins
 /// another calls it once it needs nothing more of the old one, and before [`remove_segments_below`].
 pub fn set_aside_dropped(vfs: &dyn Vfs, report: &RecoveryReport) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<&Path> = report.dropped.iter().map(|dropped| &*dropped.path).collect();
@@ -121,12 +121,32 @@ pub fn set_aside_dropped(vfs: &dyn Vfs, report: &RecoveryReport) -> Result<Vec<P
         }
         let aside = path.with_file_name(name.to_owned() + DROPPED_SUFFIX);
         vfs.rename(path, &aside).map_err(|error| Error::io("set aside", path, error))?;
+        // A longer file says no less.
+        let _kept = trim_zeros(vfs, &aside);
         set_aside.push(aside);
     }
     if let Some(directory) = set_aside.first().and_then(|aside| aside.parent()) {
         sync(vfs, directory)?;
     }
     Ok(set_aside)
+}
+
+fn trim_zeros(vfs: &dyn Vfs, path: &Path) -> std::io::Result<()> {
+    let file = vfs.open_write(path)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut end = file.len()?;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let part = &mut buffer[..(end - start) as usize];
+        file.read_exact_at(part, start)?;
+        if let Some(last) = part.iter().rposition(|&byte| byte != 0) {
+            end = start + last as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    file.set_len(end)?;
+    file.sync_data()
 }
 
 /// Removes all of the log's files with numbers below `segment`, for an engine whose manifest no longer needs
