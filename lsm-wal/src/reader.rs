@@ -6,7 +6,8 @@ use lsm_core::{Error, Result};
 
 use crate::chain::{self, Chain};
 use crate::damage;
-use crate::record::RecordType;
+use crate::directory::LogFile;
+use crate::record::{self, RecordType};
 use crate::report::Dropped;
 use crate::segment::{self, SegmentHeader};
 use crate::source::{Found, FoundRecord, Record, Source};
@@ -367,6 +368,9 @@ impl WalReader {
 
     /// Looks at the segment and window in which a record should stand.
     fn examine_here(&mut self, verdict: &mut Verdict) -> Result<()> {
+        if self.source.is_none() {
+            return self.examine_orphaned_windows(verdict);
+        }
         let Cursor { position, checksum } = self.cursor;
         self.open_windows()?;
         if let Some(source) = &mut self.source {
@@ -388,6 +392,30 @@ impl WalReader {
             verdict.claim(seen.claim);
             // Bytes of earlier rounds are no loss, records are.
             verdict.dropped(source, offset, seen.sound_end, "not connected to the log before it");
+        }
+        Ok(())
+    }
+
+    /// Looks for records in windows that no segment speaks for. A log's first segment is durable before the window
+    /// takes a record, and is removed only when a later one is: no power cut leaves the window alone.
+    fn examine_orphaned_windows(&self, verdict: &mut Verdict) -> Result<()> {
+        for &file in &self.chain.files {
+            let LogFile::Window(number) = file else { continue };
+            for mut source in window::read(&*self.vfs, &self.directory, number)? {
+                let offset = source.first_offset();
+                let seen = damage::aftermath(&mut source, offset, true)?;
+                let newest = source.position_of(seen.sound_end.saturating_sub(record::HEADER_BYTES as u64));
+                if seen.sound_end == 0 || newest.is_none_or(|newest| newest < self.from.0) {
+                    continue;
+                }
+                let segment = self.chain.segments.iter().find(|listed| listed.number >= number);
+                let path = segment.map_or_else(
+                    || LogFile::Segment(number).path(&self.directory),
+                    |listed| listed.path.clone(),
+                );
+                let detail = format!("its header is lost, and window {number} holds records that follow it");
+                verdict.corrupt.get_or_insert(((path, 0), detail));
+            }
         }
         Ok(())
     }
@@ -427,7 +455,10 @@ impl WalReader {
     fn here(&self) -> (PathBuf, u64) {
         match &self.source {
             Some(source) => (source.path().to_owned(), source.offset_of(self.cursor.position).unwrap_or(0)),
-            None => (self.directory.clone(), 0),
+            None => {
+                let first = self.chain.segments.first();
+                (first.map_or(&self.directory, |listed| &listed.path).clone(), 0)
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lsm_core::Error;
 use lsm_core::env::SimEnv;
-use lsm_core::vfs::SimFs;
+use lsm_core::vfs::{SimFs, Vfs};
 use lsm_wal::{Log, Position, RecoveryMode};
 use simulation::{Known, open, options, payload, read_only, records};
 
@@ -120,6 +120,37 @@ fn a_segment_cut_anywhere_or_gone_loses_nothing_synced_in_silence() {
         }
         fs.write_all(&path, &bytes).unwrap();
     }
+}
+
+#[test]
+fn a_window_whose_segment_lost_its_header_is_corruption() {
+    let fs = SimFs::new();
+    let env = SimEnv::new(1);
+    let (mut log, _) = open(&fs, &env, &options(2048)).unwrap();
+    let mut known = Vec::new();
+    for tag in 0..5 {
+        let end = log.append(tag, &payload(tag, 40)).unwrap();
+        known.push(Known { tag, bytes: 40, end });
+    }
+    let fs = fs.process_crash();
+    env.drop_jobs();
+    let path = Path::new("/log/000001.wal");
+    let bytes = fs.read_all(path).unwrap();
+    for (start, end) in [(60, 68), (0, 128), (120, 130)] {
+        let mut damaged = bytes.clone();
+        damaged[start..end].fill(0xa5);
+        fs.write_all(path, &damaged).unwrap();
+        assert!(read_only(&fs, RecoveryMode::TolerateTornTail).is_err());
+        check(&fs, &known, path, &format!("bytes {start} to {end}"));
+    }
+    for len in [0, 17, 127] {
+        fs.write_all(path, &bytes[..len]).unwrap();
+        assert!(read_only(&fs, RecoveryMode::TolerateTornTail).is_err());
+        check(&fs, &known, path, &format!("cut to {len}"));
+    }
+    fs.remove_file(path).unwrap();
+    assert!(read_only(&fs, RecoveryMode::TolerateTornTail).is_err());
+    check(&fs, &known, path, "removed");
 }
 
 #[test]
