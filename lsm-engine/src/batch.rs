@@ -351,7 +351,9 @@ mod tests {
     fn a_batch_refuses_what_cannot_be() {
         let mut batch = WriteBatch::new();
         batch.put(vec![0; 65_536], "");
-        assert!(matches!(batch.finish(), Err(Error::TooLarge { what: "key", .. })));
+        let error = batch.finish().unwrap_err();
+        assert!(matches!(error, Error::TooLarge { what: "key", .. }));
+        assert_eq!(error.to_string(), "key of 65536 bytes is over the limit of 65535");
         batch.clear();
         batch.delete_range("b".."a");
         assert!(batch.finish().unwrap_err().to_string().contains("ends before it starts"));

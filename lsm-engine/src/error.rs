@@ -28,8 +28,8 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(Arc<str>),
 
-    /// A batch or value over what the memory budget allows.
-    #[error("{what} of {bytes} bytes is over the limit of {bytes_max}; split it or raise Options::memory")]
+    /// A batch over what the memory budget allows, or a key or value over what the formats do.
+    #[error("{what} of {bytes} bytes is over the limit of {bytes_max}{}", remedy(what))]
     TooLarge {
         /// "batch", "key" or "value".
         what: &'static str,
@@ -125,6 +125,11 @@ impl Error {
     pub(crate) fn is_out_of_space(&self) -> bool {
         self.kind() == ErrorKind::NoSpace
     }
+}
+
+/// What helps against [`Error::TooLarge`]: a key has the same limit whatever the budget.
+fn remedy(what: &str) -> &'static str {
+    if what == "key" { "" } else { "; split it or raise Options::memory" }
 }
 
 fn storage_kind(error: &lsm_core::Error) -> ErrorKind {

@@ -9,6 +9,7 @@ use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, Options};
 
 use crate::escape::{decode_hex, unescape};
 use crate::exit::{Failure, Result};
+use crate::warnings::warn;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -26,18 +27,27 @@ impl From<Error> for Failure {
 
 /// Opens an existing database without changing anything on disk.
 pub(crate) fn open_for_reading(path: &Path) -> Result<Db> {
-    Ok(Options::new().read_only(true).create_if_missing(false).open(path)?)
+    open(Options::new().read_only(true).create_if_missing(false), path)
 }
 
 /// Opens an existing database for writing.
 pub(crate) fn open_for_writing(path: &Path) -> Result<Db> {
-    Ok(Options::new().create_if_missing(false).open(path)?)
+    open(Options::new().create_if_missing(false), path)
 }
 
 /// Opens a database for writing, or makes one in a new or empty directory.
 pub(crate) fn open_or_create(path: &Path, options: Options) -> Result<Db> {
     refuse_foreign_directory(path)?;
-    Ok(options.create_if_missing(true).open(path)?)
+    open(options.create_if_missing(true), path)
+}
+
+/// Opens a database, and tells of writes at the end of its log that are not there any more.
+fn open(options: Options, path: &Path) -> Result<Db> {
+    let db = options.open(path)?;
+    for dropped in &db.recovery().dropped {
+        warn(format_args!("the log ends early, and what followed was left out: {dropped}"));
+    }
+    Ok(db)
 }
 
 /// A slip of the finger must not strew a database over a home directory.

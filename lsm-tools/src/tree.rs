@@ -2,12 +2,14 @@
 
 use lsm_engine::{KeyspaceMetrics, LevelMetrics};
 
+use crate::escape::escaped;
 use crate::exit::Result;
 use crate::output::{Output, bytes, grouped};
 
 /// Prints the levels of a keyspace, each line after `indent`.
 pub(crate) fn print(out: &mut Output, indent: &str, keyspace: &KeyspaceMetrics) -> Result<()> {
-    out.line(format_args!("{indent}keyspace {} ({})", keyspace.name, keyspace.policy))?;
+    let name = escaped(keyspace.name.as_bytes());
+    out.line(format_args!("{indent}keyspace {name} ({})", keyspace.policy))?;
     if let Some(failure) = &keyspace.failure {
         out.line(format_args!("{indent}  background work has stopped: {failure}"))?;
     }

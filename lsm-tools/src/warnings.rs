@@ -1,6 +1,7 @@
 //! What the engine reports beside its results, on standard error: a command that waits says what for.
 
 use std::fmt::{self, Write};
+use std::io;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -10,6 +11,12 @@ use tracing::{Event, Level, Metadata, Subscriber};
 pub(crate) fn show() {
     // Fails only if somebody shows them already.
     let _ = tracing::subscriber::set_global_default(Warnings);
+}
+
+/// Shows a warning.
+pub(crate) fn warn(what: fmt::Arguments<'_>) {
+    // Not `eprintln!`, which panics when nobody reads standard error, be it in the engine's background work.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("lsm: warning: {what}\n").as_bytes());
 }
 
 struct Warnings;
@@ -23,7 +30,7 @@ impl Subscriber for Warnings {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
-        eprintln!("lsm: warning: {}{}", text.message, text.details);
+        warn(format_args!("{}{}", text.message, text.details));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

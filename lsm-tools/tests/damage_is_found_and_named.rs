@@ -44,6 +44,22 @@ fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
+fn a_log_that_ends_early_is_told_of() {
+    let directory = Directory::new();
+    let db = killed(&directory);
+    lsm(["get", &db, "first"]).stdout();
+    let (name, mut bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".window")).unwrap();
+    // A power cut may lose the page in which the records end. They are 32 bytes at least, so this is in one.
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    bytes[end - 40..=end].fill(0);
+    fs::write(Path::new(&db).join(&name), &bytes).unwrap();
+    let outcome = lsm(["count", &db]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("lsm: warning: the log ends early"), "{outcome:?}");
+    assert!(outcome.stderr.contains(&name), "{outcome:?}");
+}
+
+#[test]
 fn verify_finds_every_damaged_byte_of_a_closed_database() {
     let directory = Directory::new();
     let db = closed(&directory);

@@ -61,6 +61,14 @@ fn keyspaces_are_apart() {
 }
 
 #[test]
+fn the_name_of_a_keyspace_cannot_steer_the_terminal() {
+    let (_directory, db) = fruit();
+    lsm(["put", &db, "carrot", "6", "--keyspace", "a\n\u{1b}[31m"]).stdout();
+    let shown = lsm(["stats", &db]).stdout();
+    assert!(shown.contains(r"keyspace a\n\x1b[31m (leveled)"), "{shown}");
+}
+
+#[test]
 fn a_deleted_key_is_gone_and_compaction_changes_nothing_else() {
     let (_directory, db) = fruit();
     lsm(["delete", &db, "banana"]).stdout();
