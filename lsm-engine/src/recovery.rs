@@ -160,6 +160,8 @@ impl Opening<'_> {
         let manifest_number = replay.take_number();
         state.next_number = replay.next_number;
         let manifest = Manifest::create(Arc::clone(&vfs), directory, manifest_number, state)?;
+        // At once: opening may fail further on, and be tried again and again on a full disk.
+        remove_manifests_below(&*vfs, directory, manifest_number)?;
         let default = replay.writers.remove(&0).ok_or_else(|| Error::invalid("no default keyspace"))?;
         let next_sequence = replay.last_sequence + 1;
         let others = std::mem::take(&mut replay.writers).into_values();
@@ -180,7 +182,7 @@ impl Opening<'_> {
             lock,
         );
         let inner = Arc::new(inner);
-        settle(&inner, &replay.cleared)?;
+        settle(&inner, &replay.cleared).inspect_err(|_| inner.remove_obsolete_files())?;
         // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
         // or not, could prove.
         if let Some(side) = &inner.writer {
@@ -190,7 +192,7 @@ impl Opening<'_> {
         }
         // Nothing needs the old log any more.
         let set_aside = lsm_wal::set_aside_dropped(&*vfs, report)?;
-        remove_leftovers(&inner, first_segment, manifest_number)?;
+        remove_leftovers(&inner, first_segment)?;
         Ok((inner, set_aside))
     }
 }
@@ -211,15 +213,25 @@ fn settle(inner: &Arc<Inner>, cleared: &[(u32, u64, SequenceNumber)]) -> Result<
     flush_replayed(inner, side, edit)
 }
 
+/// Removes manifests that the durable `CURRENT` has left behind.
+fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Result<()> {
+    for name in list(vfs, directory)? {
+        if matches!(files::parse(&name), Some(FileKind::Manifest(number)) if number < manifest) {
+            let path = directory.join(name);
+            vfs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes files that the new manifest does not need. Files with other names are somebody else's.
-fn remove_leftovers(inner: &Inner, first_segment: u64, manifest: u64) -> Result<()> {
+fn remove_leftovers(inner: &Inner, first_segment: u64) -> Result<()> {
     let Some(side) = &inner.writer else { return Ok(()) };
     let (vfs, directory) = (&*inner.vfs, &*inner.directory);
     let tables = side.manifest.lock().state().table_numbers();
     for name in list(vfs, directory)? {
         let leftover = match files::parse(&name) {
             Some(FileKind::Table(number)) => !tables.contains(&number),
-            Some(FileKind::Manifest(number)) => number < manifest,
             Some(FileKind::CurrentNext) => true,
             _ => false,
         };

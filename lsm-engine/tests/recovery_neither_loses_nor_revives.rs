@@ -64,6 +64,29 @@ fn what_was_flushed_and_dropped_is_not_replayed_from_a_log_that_another_keyspace
     env.drop_jobs();
 }
 
+/// A service that is restarted over and over must not fill what is left of the disk.
+#[test]
+fn opening_that_fails_leaves_no_more_files_each_time() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    db.put("key", "value").unwrap();
+    let fs = fs.process_crash();
+    drop(db);
+    env.drop_jobs();
+    let fail = || {
+        fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named(".sst"));
+        assert!(options(&fs, &Arc::new(SimEnv::new(2))).open(DIRECTORY).is_err());
+        fs.read_dir(Path::new(DIRECTORY)).unwrap().len()
+    };
+    let files = fail();
+    assert_eq!([fail(), fail(), fail()], [files; 3]);
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(keys(&db), [b"key"]);
+    drop(db);
+    env.drop_jobs();
+}
+
 /// An empty memtable may be larger than that already.
 #[test]
 fn memtables_that_are_sealed_at_once_are_replayed() {

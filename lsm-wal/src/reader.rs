@@ -453,13 +453,11 @@ impl WalReader {
     }
 
     fn here(&self) -> (PathBuf, u64) {
-        match &self.source {
-            Some(source) => (source.path().to_owned(), source.offset_of(self.cursor.position).unwrap_or(0)),
-            None => {
-                let first = self.chain.segments.first();
-                (first.map_or(&self.directory, |listed| &listed.path).clone(), 0)
-            }
+        if let Some(source) = &self.source {
+            return (source.path().to_owned(), source.offset_of(self.cursor.position).unwrap_or(0));
         }
+        let first = self.chain.segments.first();
+        (first.map_or(&self.directory, |listed| &listed.path).clone(), 0)
     }
 
     /// Goes on behind the damage, if anything sound stands there.

@@ -1,4 +1,4 @@
-use std::io::{self, BufRead, Read};
+use std::io::{BufRead, Read};
 
 use super::InputError;
 
@@ -8,11 +8,14 @@ pub(super) struct Lines {
     number: u64,
     line: Vec<u8>,
     bytes_max: u64,
+    /// The rest of a line that was too long has not been read yet: perhaps nobody wants to know what follows, and
+    /// the line has no end.
+    cut: bool,
 }
 
 impl Lines {
     pub(super) fn new(reader: Box<dyn BufRead>, bytes_max: u64) -> Self {
-        Self { reader, number: 0, line: Vec::new(), bytes_max }
+        Self { reader, number: 0, line: Vec::new(), bytes_max, cut: false }
     }
 
     /// Longest line in bytes.
@@ -24,6 +27,9 @@ impl Lines {
     /// input. A line that is too long is malformed, and is never held in memory whole.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>, InputError> {
         self.line.clear();
+        if std::mem::take(&mut self.cut) {
+            self.reader.skip_until(b'\n')?;
+        }
         let limit = self.bytes_max + 2; // the line's end does not count
         let count = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line)?;
         if count == 0 {
@@ -36,7 +42,7 @@ impl Lines {
                 self.line.pop();
             }
         } else if count as u64 == limit {
-            skip_line(&mut *self.reader)?;
+            self.cut = true;
         }
         if self.line.len() as u64 > self.bytes_max {
             return Err(self.malformed(format!("the line is longer than {} bytes", self.bytes_max)));
@@ -60,11 +66,6 @@ impl Lines {
     }
 }
 
-/// Reads to the end of the line without keeping it.
-fn skip_line(reader: &mut dyn BufRead) -> io::Result<()> {
-    reader.skip_until(b'\n').map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +87,12 @@ mod tests {
     fn line_ends_of_both_kinds_are_taken_off() {
         let expected = ["a", "b", "", "c\rd", "e"].map(|line| Ok(line.to_owned()));
         assert_eq!(lines("a\nb\r\n\nc\rd\ne", 100), expected);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_refused_at_once() {
+        let mut lines = Lines::new(Box::new(std::io::BufReader::new(std::io::repeat(b'x'))), 100);
+        assert!(matches!(lines.next(), Err(InputError::Malformed { line: 1, .. })));
     }
 
     #[test]
