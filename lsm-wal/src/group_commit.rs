@@ -1,9 +1,8 @@
 //! Waiting for durability: those who wait at the same time share one sync.
 //!
 //! The first to wait opens a batch and leads it; those who come before it starts to sync join. Syncs take turns.
-//! A leader whose turn it is first lets the batch grow to the size of the last one, because whoever the last
-//! sync woke is likely on the way back: it yields the processor until that many have come, or some yields bring
-//! nobody. Without that, threads split into two halves that wait for each other's syncs, at half the rate.
+//! A leader whose turn it is first lets those come whom the last sync covered, because they are likely on the way
+//! back: it yields the processor until that many have come, or some yields bring nobody. Without that, threads split into two halves that wait for each other's syncs, at half the rate.
 //! Each follower has an event of its own: those who wait for one event are woken one by another, each once the one
 //! before it runs.
 
@@ -18,9 +17,9 @@ use crate::sync::{AtomicU64, Event, Mutex, MutexGuard, yield_now};
 use crate::writer::Writer;
 use crate::{DurableCallback, LogSync, Position};
 
-/// How many yields in a row may bring nobody before a leader goes. On an idle core they take some five microseconds,
-/// the time in which another core is woken, of a sync's hundred.
-const IDLE_YIELDS_MAX: u32 = 16;
+/// How many yields in a row may bring nobody before a leader goes. On an idle core they take some forty microseconds,
+/// in which a sleeping core is woken; a sync that covers half of those who come takes twice that.
+const IDLE_YIELDS_MAX: u32 = 128;
 
 /// What appender, waiters and the background job share.
 pub(crate) struct GroupCommit {
@@ -41,8 +40,8 @@ struct Queue {
     led: bool,
     /// Who joined it.
     followers: Vec<Arc<Follower>>,
-    /// How many joined the one before.
-    followers_before: usize,
+    /// How many the last sync covered.
+    covered_before: usize,
     syncing: bool,
     callbacks: Vec<(Position, DurableCallback)>,
 }
@@ -141,10 +140,17 @@ impl GroupCommit {
 
     /// Leads a batch.
     fn lead<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> Result<()> {
+        let waits = queue.syncing;
         self.take_turn(queue);
         let mut queue = self.queue.lock();
+        // Everyone whom the last sync covered is on the way back, and who waited for that sync's end is none of them.
+        let expected = if waits {
+            queue.followers.len() + queue.covered_before
+        } else {
+            queue.covered_before.saturating_sub(1)
+        };
         let mut idle_yields = 0;
-        while queue.followers.len() < queue.followers_before && idle_yields < IDLE_YIELDS_MAX {
+        while queue.followers.len() < expected && idle_yields < IDLE_YIELDS_MAX {
             let joined = queue.followers.len();
             drop(queue);
             yield_now();
@@ -152,7 +158,7 @@ impl GroupCommit {
             idle_yields = if queue.followers.len() == joined { idle_yields + 1 } else { 0 };
         }
         let followers = std::mem::take(&mut queue.followers);
-        queue.followers_before = followers.len();
+        queue.covered_before = 1 + followers.len();
         queue.led = false;
         drop(queue);
         let result = self.sync();
