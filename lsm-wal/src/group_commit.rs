@@ -2,9 +2,9 @@
 //!
 //! The first to wait opens a batch and leads it; those who come before it starts to sync join. Syncs take turns.
 //! A leader whose turn it is first lets those come whom the last sync covered, because they are likely on the way
-//! back: it yields the processor until that many have come, or some yields bring nobody. Without that, threads split into two halves that wait for each other's syncs, at half the rate.
-//! Each follower has an event of its own: those who wait for one event are woken one by another, each once the one
-//! before it runs.
+//! back: it yields the processor until that many have come, or some yields bring nobody. Without that, threads split
+//! into two halves that wait for each other's syncs, at half the rate. Each follower has an event of its own: those
+//! who wait for one event are woken one by another, each once the one before it runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
