@@ -69,6 +69,10 @@ pub struct TableOpen {
     pub prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     /// Bytes that a [sequential](crate::CursorAccess::Sequential) cursor reads at a time, and holds. 256 KiB.
     pub sequential_read_bytes: u64,
+    /// Index and filter stay in memory if together, and with the slots of the cache, they take no more than this. If
+    /// not, only a directory of their pages does, and each lookup reads a page of each from the file, past the
+    /// cache, as it does the data. Default: no limit.
+    pub pinned_bytes_max: usize,
 }
 
 impl Default for TableOpen {
@@ -78,6 +82,7 @@ impl Default for TableOpen {
             filters: vec![Arc::new(BloomFilter::default())],
             prefix_extractor: None,
             sequential_read_bytes: 256 << 10,
+            pinned_bytes_max: usize::MAX,
         }
     }
 }

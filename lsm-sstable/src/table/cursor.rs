@@ -90,6 +90,11 @@ impl TableCursor {
         &self.table
     }
 
+    /// Bytes of memory that the cursor holds, without the table and the cached block that it may pin.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.own.capacity() + self.ahead.buffer.capacity()
+    }
+
     #[inline]
     fn frame(&self) -> &[u8] {
         match &self.held {

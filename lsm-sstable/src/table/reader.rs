@@ -128,6 +128,11 @@ impl Table {
         &self.path
     }
 
+    /// Whether index and filter are in memory: see [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max).
+    pub fn is_pinned(&self) -> bool {
+        true
+    }
+
     /// Bytes of memory that the table holds while it is open: index, filter, range tombstones and cache slots. Cached blocks are
     /// counted by the cache.
     pub fn pinned_bytes(&self) -> usize {

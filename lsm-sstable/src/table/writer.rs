@@ -201,6 +201,15 @@ impl TableWriter {
         self.output.offset() + rest as u64
     }
 
+    /// Bytes of memory that the writer holds now, or would hold at most while it finished.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.output.buffer.capacity()
+            + self.block.record_bytes()
+            + 10 * self.hashes.capacity()
+            + 16 * self.index.estimated_bytes()
+    }
+
     /// Entries added so far.
     pub fn entry_count(&self) -> u64 {
         self.meta.entries
