@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use common::{MemoryFs, Owned, open, write};
+use common::{MemoryFs, Owned, open_both, path, write};
 use lsm_core::hash::key_hash;
 use lsm_core::{Cursor, SEQUENCE_MAX, ValueKind, key};
 use lsm_sstable::{BlockCache, BloomFilter, Compression, CursorAccess, Table, TableOptions};
@@ -79,6 +79,18 @@ fn check_get(table: &Table, entries: &[Owned], key: &[u8], sequence: u64) -> Res
     let found = table.get(key, key_hash(key), sequence).unwrap();
     let found = found.map(|value| (value.sequence, value.kind, value.value.to_vec()));
     prop_assert_eq!(found, expected.map(|entry| (entry.sequence, entry.kind, entry.value.clone())));
+    Ok(())
+}
+
+/// Gets every entry, at sequence numbers around its own.
+fn check_gets(table: &Table, entries: &[Owned]) -> Result<(), TestCaseError> {
+    for entry in entries {
+        for sequence in
+            [0, entry.sequence.saturating_sub(1), entry.sequence, entry.sequence + 1, SEQUENCE_MAX]
+        {
+            check_get(table, entries, &entry.key, sequence.min(SEQUENCE_MAX))?;
+        }
+    }
     Ok(())
 }
 
@@ -184,8 +196,82 @@ fn check_walk(
     Ok(())
 }
 
+/// Enough blocks for an index of many pages; a fifth of them hold versions of one key.
+fn entries_over_many_blocks() -> Vec<Owned> {
+    let put = |key: String, sequence: u64| Owned::put(key, sequence, vec![b'v'; 100]);
+    let mut entries: Vec<Owned> = (0..4000_u64).map(|n| put(format!("key/{:05}", 3 * n), n)).collect();
+    entries.extend((0..2000_u64).rev().map(|n| put("key/05000+".into(), 3 * n)));
+    entries.extend((0..2000_u64).rev().map(|n| put(format!("other {}", n / 700), n)));
+    entries.sort_by(|a, b| key::compare(&a.key, a.sequence, &b.key, b.sequence));
+    entries
+}
+
+#[test]
+fn every_entry_of_an_index_of_many_pages_is_found_and_walked_over() {
+    let entries = entries_over_many_blocks();
+    let fs = MemoryFs::default();
+    write(&fs, &entries, &TableOptions { block_bytes: 256, ..TableOptions::default() }).unwrap();
+    for table in open_both(&fs, None).unwrap() {
+        assert!(table.properties().data_blocks > 3000);
+        check_gets(&table, &entries).unwrap();
+        for access in [CursorAccess::Cached, CursorAccess::Sequential] {
+            let count = entries.len() + 10;
+            let steps = [Step::First, Step::Next(count), Step::Last, Step::Prev(count)];
+            check_walk(&table, &entries, access, &steps).unwrap();
+        }
+        table.verify().unwrap();
+    }
+}
+
+#[test]
+fn a_scan_reads_each_page_of_an_index_once() {
+    let fs = MemoryFs::default();
+    write(&fs, &entries_over_many_blocks(), &TableOptions { block_bytes: 256, ..TableOptions::default() })
+        .unwrap();
+    let tables = open_both(&fs, None).unwrap();
+    let bytes = fs.bytes(&path());
+    let index_bytes = u64::from_le_bytes(bytes[bytes.len() - 104..][..8].try_into().unwrap());
+    let pages = usize::try_from(index_bytes / 1024 + 1).unwrap();
+    let reads = |table: &Arc<Table>, access, forward| {
+        let before = fs.reads(&path());
+        let mut cursor = table.cursor(access);
+        if forward {
+            cursor.first();
+        } else {
+            cursor.last();
+        }
+        while cursor.entry().is_some() {
+            if forward { cursor.next() } else { cursor.prev() }
+        }
+        fs.reads(&path()) - before
+    };
+    for access in [CursorAccess::Cached, CursorAccess::Sequential] {
+        for forward in [true, false] {
+            let [pinned, unpinned] = tables.each_ref().map(|table| reads(table, access, forward));
+            // A window of the data ends with the page that says where its blocks are.
+            assert!((pages..=2 * pages + pinned).contains(&unpinned), "{unpinned} {pinned} {pages}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cursors_cross_the_pages_of_an_index(steps in prop::collection::vec(step_strategy(), 1..40)) {
+        static TABLES: LazyLock<(Vec<Owned>, [Arc<Table>; 2])> = LazyLock::new(|| {
+            let fs = MemoryFs::default();
+            let entries = entries_over_many_blocks();
+            write(&fs, &entries, &TableOptions { block_bytes: 256, ..TableOptions::default() }).unwrap();
+            let tables = open_both(&fs, None).unwrap();
+            (entries, tables)
+        });
+        let (entries, tables) = &*TABLES;
+        for table in tables {
+            check_walk(table, entries, CursorAccess::Cached, &steps)?;
+            check_walk(table, entries, CursorAccess::Sequential, &steps)?;
+        }
+    }
 
     #[test]
     fn gets_at_any_sequence_number_agree(
@@ -196,20 +282,18 @@ proptest! {
     ) {
         let fs = MemoryFs::default();
         let meta = write(&fs, &entries, &options).unwrap();
-        let table = open(&fs, cache.clone()).unwrap();
-        prop_assert_eq!(table.meta(), &meta);
         prop_assert_eq!(meta.entries, entries.len() as u64);
-        for (key, sequence) in &probes {
-            check_get(&table, &entries, key, *sequence)?;
-        }
-        for entry in &entries {
-            for sequence in [0, entry.sequence.saturating_sub(1), entry.sequence, entry.sequence + 1, SEQUENCE_MAX] {
-                check_get(&table, &entries, &entry.key, sequence.min(SEQUENCE_MAX))?;
+        let tables = open_both(&fs, cache.as_ref()).unwrap();
+        for table in &tables {
+            prop_assert_eq!(table.meta(), &meta);
+            for (key, sequence) in &probes {
+                check_get(table, &entries, key, *sequence)?;
             }
+            check_gets(table, &entries)?;
         }
         if let Some(cache) = cache {
             prop_assert!(cache.used_bytes() <= cache.capacity_bytes());
-            drop(table);
+            drop(tables);
             prop_assert_eq!(cache.used_bytes(), 0);
         }
     }
@@ -223,8 +307,9 @@ proptest! {
     ) {
         let fs = MemoryFs::default();
         write(&fs, &entries, &options).unwrap();
-        let table = open(&fs, cache).unwrap();
-        check_walk(&table, &entries, CursorAccess::Cached, &steps)?;
-        check_walk(&table, &entries, CursorAccess::Sequential, &steps)?;
+        for table in open_both(&fs, cache.as_ref()).unwrap() {
+            check_walk(&table, &entries, CursorAccess::Cached, &steps)?;
+            check_walk(&table, &entries, CursorAccess::Sequential, &steps)?;
+        }
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{ID, MemoryFs, Owned, open, path, write};
+use common::{ID, MemoryFs, Owned, PINNED_BYTES_MAX, open, open_both, path, write};
 use lsm_core::hash::key_hash;
 use lsm_core::vfs::Vfs;
 use lsm_core::{Cursor, Error, Result, SEQUENCE_MAX, ValueKind};
@@ -24,8 +24,9 @@ fn options(compression: Compression) -> TableOptions {
     }
 }
 
-fn how() -> TableOpen {
+fn how(pinned_bytes_max: usize) -> TableOpen {
     TableOpen {
+        pinned_bytes_max,
         prefix_extractor: Some(Arc::new(DelimitedPrefix { delimiter: b'/' })),
         ..TableOpen::default()
     }
@@ -63,18 +64,12 @@ fn write_table(compression: Compression) -> (MemoryFs, TableMeta, Vec<Owned>) {
 }
 
 /// Everything that can be read of a table, or the first error.
-fn read_all(fs: &MemoryFs, entries: &[Owned]) -> Result<(Vec<Owned>, Vec<String>)> {
-    let table = Table::open(fs, &path(), None, &how())?;
-    let mut found = Vec::new();
-    let mut cursor = table.cursor(CursorAccess::Sequential);
-    cursor.first();
-    while let Some(entry) = cursor.entry() {
-        found.push(Owned::from(entry));
-        cursor.next();
-    }
-    if let Some(error) = cursor.error() {
-        return Err(error.clone());
-    }
+fn read_all(fs: &MemoryFs, entries: &[Owned], pinned_bytes_max: usize) -> Result<(Vec<Owned>, Vec<String>)> {
+    read_table(&Table::open(fs, &path(), None, &how(pinned_bytes_max))?, entries)
+}
+
+fn read_table(table: &Arc<Table>, entries: &[Owned]) -> Result<(Vec<Owned>, Vec<String>)> {
+    let found = walk(table)?;
     for entry in entries {
         let value = table.get(&entry.key, key_hash(&entry.key), entry.sequence)?;
         assert_eq!(value.map(|value| value.value.to_vec()), Some(entry.value.clone()));
@@ -82,6 +77,17 @@ fn read_all(fs: &MemoryFs, entries: &[Owned]) -> Result<(Vec<Owned>, Vec<String>
     assert!(table.may_contain_prefix(b"fruit/"));
     let tombstones = table.range_tombstones().iter().map(|fragment| format!("{fragment:?}")).collect();
     Ok((found, tombstones))
+}
+
+fn walk(table: &Arc<Table>) -> Result<Vec<Owned>> {
+    let mut found = Vec::new();
+    let mut cursor = table.cursor(CursorAccess::Sequential);
+    cursor.first();
+    while let Some(entry) = cursor.entry() {
+        found.push(Owned::from(entry));
+        cursor.next();
+    }
+    cursor.error().map_or(Ok(found), |error| Err(error.clone()))
 }
 
 fn compressions() -> Vec<Compression> {
@@ -97,13 +103,15 @@ fn compressions() -> Vec<Compression> {
 fn an_intact_table_passes() {
     for compression in compressions() {
         let (fs, meta, entries) = write_table(compression);
-        let table = Table::open(&fs, &path(), None, &how()).unwrap();
-        let report = table.verify().unwrap();
-        assert_eq!(report.file_bytes, fs.bytes(&path()).len() as u64);
-        assert_eq!(report.entries, entries.len() as u64);
-        assert!(report.blocks > 5);
-        assert_eq!(report.range_tombstones, meta.range_tombstones);
-        assert_eq!(read_all(&fs, &entries).unwrap().0, entries);
+        for pinned_bytes_max in PINNED_BYTES_MAX {
+            let table = Table::open(&fs, &path(), None, &how(pinned_bytes_max)).unwrap();
+            let report = table.verify().unwrap();
+            assert_eq!(report.file_bytes, fs.bytes(&path()).len() as u64);
+            assert_eq!(report.entries, entries.len() as u64);
+            assert!(report.blocks > 5);
+            assert_eq!(report.range_tombstones, meta.range_tombstones);
+            assert_eq!(read_all(&fs, &entries, pinned_bytes_max).unwrap().0, entries);
+        }
     }
 }
 
@@ -112,18 +120,18 @@ fn every_flipped_bit_is_found_by_verify_and_no_read_goes_wrong() {
     for compression in compressions() {
         let (fs, meta, entries) = write_table(compression);
         let intact = fs.bytes(&path());
-        let expected = read_all(&fs, &entries).unwrap();
+        let expected = read_all(&fs, &entries, usize::MAX).unwrap();
         for at in 0..intact.len() {
-            for bit in [at % 8, (at + 3) % 8] {
+            for (bit, pinned_bytes_max) in [at % 8, (at + 3) % 8].into_iter().zip(PINNED_BYTES_MAX) {
                 let mut damaged = intact.clone();
                 damaged[at] ^= 1 << bit;
                 fs.set_bytes(&path(), &damaged);
-                let verified = Table::open(&fs, &path(), None, &how()).and_then(|table| table.verify());
-                match verified {
+                let opened = Table::open(&fs, &path(), None, &how(pinned_bytes_max));
+                match opened.and_then(|table| table.verify()) {
                     Err(Error::Corruption { offset, .. }) => assert!(offset <= meta.file_bytes),
                     other => panic!("byte {at}, bit {bit}: {other:?}"),
                 }
-                if let Ok(found) = read_all(&fs, &entries) {
+                if let Ok(found) = read_all(&fs, &entries, pinned_bytes_max) {
                     assert!(found == expected, "byte {at}, bit {bit}: wrong data");
                 }
             }
@@ -134,15 +142,63 @@ fn every_flipped_bit_is_found_by_verify_and_no_read_goes_wrong() {
 #[test]
 fn damage_after_opening_is_found_by_verify() {
     let (fs, _, _) = write_table(Compression::Lz4);
-    let table = Table::open(&fs, &path(), None, &how()).unwrap();
-    let intact = fs.bytes(&path());
+    for pinned_bytes_max in PINNED_BYTES_MAX {
+        let table = Table::open(&fs, &path(), None, &how(pinned_bytes_max)).unwrap();
+        let intact = fs.bytes(&path());
+        let file = fs.open_write(&path()).unwrap();
+        for at in 0..intact.len() {
+            file.write_at(&[intact[at] ^ 0x10], at as u64).unwrap();
+            assert!(matches!(table.verify(), Err(Error::Corruption { .. })), "byte {at}");
+            file.write_at(&intact[at..=at], at as u64).unwrap();
+        }
+        table.verify().unwrap();
+    }
+}
+
+#[test]
+fn damage_to_a_filter_or_an_index_that_is_not_in_memory_is_noticed_by_reads() {
+    const SECTION_HEADER_BYTES: usize = 16;
+    let fs = MemoryFs::default();
+    let entries: Vec<Owned> =
+        (0..9000).map(|n| Owned::put(format!("fruit/{n:06}"), 1, [b'v'; 100])).collect();
+    let meta = write(&fs, &entries, &options(Compression::Lz4)).unwrap();
+    let [_, table] = open_both(&fs, None).unwrap();
+    let expected = read_table(&table, &entries).unwrap();
     let file = fs.open_write(&path()).unwrap();
-    for at in 0..intact.len() {
-        file.write_at(&[intact[at] ^ 0x10], at as u64).unwrap();
-        assert!(matches!(table.verify(), Err(Error::Corruption { .. })), "byte {at}");
+    let intact = fs.bytes(&path());
+    let footer = |field: usize| {
+        let at = intact.len() - 128 + 8 * field;
+        usize::try_from(u64::from_le_bytes(intact[at..at + 8].try_into().unwrap())).unwrap()
+    };
+    let (data_end, filter_bytes, index_bytes) = (footer(0), footer(1), footer(3));
+    assert!(filter_bytes > 4 * 1024 && index_bytes > 4 * 1024, "several pages of each");
+    let filter = data_end + SECTION_HEADER_BYTES..data_end + filter_bytes;
+    // The prefix of the index, "fruit/00", is in memory.
+    let index = filter.end + SECTION_HEADER_BYTES + 9..filter.end + index_bytes;
+    for at in
+        filter.clone().step_by(997).chain(index.clone().step_by(499)).chain([filter.end - 1, index.end - 1])
+    {
+        file.write_at(&[intact[at] ^ 1], at as u64).unwrap();
+        let mut errors = 0;
+        for entry in &entries {
+            match table.get(&entry.key, key_hash(&entry.key), SEQUENCE_MAX) {
+                Ok(found) => assert_eq!(found.map(|found| found.value), Some(entry.value[..].into())),
+                Err(Error::Corruption { offset, .. }) => {
+                    assert!(offset <= at as u64 && at as u64 - offset < 1100 && offset < meta.file_bytes);
+                    errors += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(errors > 0, "byte {at}");
+        let is_walked = matches!(walk(&table), Ok(found) if found == expected.0);
+        assert_eq!(is_walked, filter.contains(&at), "byte {at}");
+        let cut = table.split_keys(4);
+        assert!(cut.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(table.approximate_offset(b"fruit/005000") < table.approximate_offset(b"fruit/008999"));
         file.write_at(&intact[at..=at], at as u64).unwrap();
     }
-    table.verify().unwrap();
+    assert_eq!(read_table(&table, &entries).unwrap(), expected);
 }
 
 #[test]
@@ -151,7 +207,10 @@ fn a_file_cut_at_any_length_or_with_a_tail_is_refused() {
     let intact = fs.bytes(&path());
     for len in 0..intact.len() {
         fs.set_bytes(&path(), &intact[..len]);
-        assert!(matches!(open(&fs, None), Err(Error::Corruption { .. })), "{len} bytes");
+        for pinned_bytes_max in PINNED_BYTES_MAX {
+            let opened = Table::open(&fs, &path(), None, &how(pinned_bytes_max));
+            assert!(matches!(opened, Err(Error::Corruption { .. })), "{len} bytes");
+        }
         let expecting = Table::open(&fs, &path(), None, &TableOpen::expecting(&meta));
         let message = expecting.unwrap_err().to_string();
         assert!(
@@ -294,7 +353,9 @@ proptest! {
     fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
         let fs = MemoryFs::default();
         fs.set_bytes(&path(), &bytes);
-        prop_assert!(open(&fs, None).is_err());
+        for pinned_bytes_max in PINNED_BYTES_MAX {
+            prop_assert!(Table::open(&fs, &path(), None, &how(pinned_bytes_max)).is_err());
+        }
     }
 
     #[test]
@@ -304,7 +365,7 @@ proptest! {
     ) {
         let (fs, _, entries) = write_table(compression);
         let intact = fs.bytes(&path());
-        let expected = read_all(&fs, &entries).unwrap();
+        let expected = read_all(&fs, &entries, usize::MAX).unwrap();
         let mut damaged = intact.clone();
         for (at, bytes) in &damage {
             let at = at.index(damaged.len());
@@ -312,10 +373,12 @@ proptest! {
             damaged[at..end].copy_from_slice(&bytes[..end - at]);
         }
         fs.set_bytes(&path(), &damaged);
-        if let Ok(found) = read_all(&fs, &entries) {
-            prop_assert_eq!(found, expected);
+        for pinned_bytes_max in PINNED_BYTES_MAX {
+            if let Ok(found) = read_all(&fs, &entries, pinned_bytes_max) {
+                prop_assert_eq!(&found, &expected);
+            }
+            let opened = Table::open(&fs, &path(), None, &how(pinned_bytes_max));
+            prop_assert_eq!(opened.and_then(|table| table.verify()).is_ok(), damaged == intact);
         }
-        let verified = open(&fs, None).and_then(|table| table.verify());
-        prop_assert_eq!(verified.is_ok(), damaged == intact);
     }
 }

@@ -125,25 +125,10 @@ fn reads(group: &mut BenchmarkGroup<'_, WallTime>, data: &Data, files: &[(&str, 
         }
         get(group, &format!("get, {name}, 45 % cached"), &table45);
         get(group, &format!("get, {name}, no cache"), &open(path, None));
-        let mut number = ENTRIES;
-        group.bench_function(format!("get absent, {name}"), |bencher| {
-            bencher.iter(|| {
-                number += 1;
-                let key = key(number);
-                black_box(table.get(&key, key_hash(&key), SEQUENCE_MAX).unwrap())
-            });
-        });
-        let mut cursor = table.cursor(CursorAccess::Cached);
-        group.bench_function(format!("seek and 10 entries, {name}, all cached"), |bencher| {
-            bencher.iter(|| {
-                number = scramble(number);
-                cursor.seek(&key(number % ENTRIES), SEQUENCE_MAX);
-                for _ in 0..10 {
-                    black_box(cursor.entry());
-                    cursor.next();
-                }
-            });
-        });
+        get_absent(group, &format!("get absent, {name}"), &table);
+        seek(group, &format!("seek and 10 entries, {name}, all cached"), &table);
+        let uncached = open(path, None);
+        seek(group, &format!("seek and 10 entries, {name}, no cache"), &uncached);
         group.bench_function(format!("open, {name}"), |bencher| {
             bencher.iter(|| black_box(open(path, Some(Arc::clone(&cache)))));
         });
@@ -198,6 +183,51 @@ fn scans(group: &mut BenchmarkGroup<'_, WallTime>, data: &Data, files: &[(&str, 
     }
 }
 
+/// Reads of a table whose index and filter are not in memory. Everything comes from the page cache.
+fn unpinned(group: &mut BenchmarkGroup<'_, WallTime>, files: &[(&str, PathBuf)]) {
+    for (name, path) in files {
+        let how = TableOpen { pinned_bytes_max: 0, ..TableOpen::default() };
+        let table = Table::open(&PosixFs, path, None, &how).unwrap();
+        println!("{name}, unpinned: {} bytes of memory", table.pinned_bytes());
+        get(group, &format!("get, {name}, unpinned"), &table);
+        get_absent(group, &format!("get absent, {name}, unpinned"), &table);
+        seek(group, &format!("seek and 10 entries, {name}, unpinned"), &table);
+        group.bench_function(format!("open, {name}, unpinned"), |bencher| {
+            bencher.iter(|| black_box(Table::open(&PosixFs, path, None, &how).unwrap()));
+        });
+        let mut cursor = table.cursor(CursorAccess::Sequential);
+        group.bench_function(format!("scan of 1 M entries, {name}, unpinned, sequential"), |bencher| {
+            bencher.iter(|| walk(&mut cursor, true));
+        });
+    }
+}
+
+fn get_absent(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, table: &Table) {
+    let mut number = ENTRIES;
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let key = key(number);
+            black_box(table.get(&key, key_hash(&key), SEQUENCE_MAX).unwrap())
+        });
+    });
+}
+
+fn seek(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, table: &Arc<Table>) {
+    let mut number = ENTRIES;
+    let mut cursor = table.cursor(CursorAccess::Cached);
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            number = scramble(number);
+            cursor.seek(&key(number % ENTRIES), SEQUENCE_MAX);
+            for _ in 0..10 {
+                black_box(cursor.entry());
+                cursor.next();
+            }
+        });
+    });
+}
+
 fn filters(group: &mut BenchmarkGroup<'_, WallTime>) {
     let policy = BloomFilter::default();
     let hashes: Vec<u64> = (0..ENTRIES).map(scramble).collect();
@@ -224,6 +254,7 @@ fn benches(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("table");
     reads(&mut group, &data, &files);
+    unpinned(&mut group, &files);
     filters(&mut group);
     group.sample_size(10).throughput(Throughput::Elements(ENTRIES));
     scans(&mut group, &data, &files);

@@ -17,6 +17,9 @@ pub(crate) struct CachedTable {
 pub(super) struct Slots(Box<[FrameSlot]>);
 
 impl CachedTable {
+    /// Bytes of memory that each block of a table costs, cached or not.
+    pub(crate) const SLOT_BYTES: u64 = size_of::<FrameSlot>() as u64;
+
     pub(crate) fn new(cache: Arc<BlockCache>, block_count: usize) -> Self {
         Self { cache, slots: Arc::new(Slots((0..block_count).map(|_| FrameSlot::default()).collect())) }
     }

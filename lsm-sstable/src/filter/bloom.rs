@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::FilterPolicy;
 
 const LINE_BYTES: usize = 64;
@@ -81,6 +83,16 @@ impl FilterPolicy for BloomFilter {
         }
         all & 1 != 0 || !rest.is_empty()
     }
+
+    /// A line is a filter of its own: whatever the hash, it is the one line of that.
+    fn part(&self, filter_bytes: u64, hash: u64) -> Option<Range<u64>> {
+        let line_count = filter_bytes / LINE_BYTES as u64;
+        if line_count == 0 || line_count > 1 << 32 || !filter_bytes.is_multiple_of(LINE_BYTES as u64) {
+            return None;
+        }
+        let start = line_of(hash, line_count) as u64 * LINE_BYTES as u64;
+        Some(start..start + LINE_BYTES as u64)
+    }
 }
 
 #[inline]
@@ -105,6 +117,18 @@ mod tests {
         let passed =
             hashes(100_000..200_000).iter().filter(|&&hash| policy.may_contain(&filter, hash)).count();
         assert!((700..1300).contains(&passed), "{passed} of 100000");
+    }
+
+    #[test]
+    fn a_part_answers_as_the_whole_filter_does() {
+        let policy = BloomFilter::default();
+        let filter = policy.build(&hashes(0..10_000));
+        for hash in hashes(5_000..20_000) {
+            let part = policy.part(filter.len() as u64, hash).unwrap();
+            let line = &filter[part.start as usize..part.end as usize];
+            assert_eq!(policy.may_contain(line, hash), policy.may_contain(&filter, hash));
+        }
+        assert_eq!((policy.part(0, 1), policy.part(65, 1)), (None, None));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Filters: a few bits a key that spare most reads of tables which do not have the key.
 
 mod bloom;
+mod directory;
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 pub use bloom::BloomFilter;
+pub(crate) use directory::FilterDirectory;
 
 /// Builds and asks filters over key hashes.
 ///
@@ -16,6 +19,10 @@ pub use bloom::BloomFilter;
 /// - `name` identifies the bytes of the filter: it is stored in each table, and a table whose filter has a name
 ///   that the reader does not know is read without the filter. Parameters that `may_contain` needs belong into
 ///   the bytes or the name.
+/// - `part` is for tables whose filter is [not in memory](crate::TableOpen::pinned_bytes_max): if it names a range for
+///   a hash, then `may_contain` of those bytes alone gives the answer that the whole filter would give. It names a
+///   range for all hashes or for none, by the length of the filter. Such a table with a filter that has no parts is
+///   read without the filter.
 /// - All may be called from several threads at once.
 pub trait FilterPolicy: Send + Sync + Debug {
     /// Name of the filter's format.
@@ -25,6 +32,12 @@ pub trait FilterPolicy: Send + Sync + Debug {
     /// table has a prefix extractor. A hash may occur more than once.
     fn build(&self, hashes: &[u64]) -> Vec<u8>;
 
-    /// Whether a key with this hash may be in the set. `filter` starts at a multiple of 64 bytes in memory.
+    /// Whether a key with this hash may be in the set. `filter` starts at a multiple of 64 bytes in memory, if it is whole.
     fn may_contain(&self, filter: &[u8], hash: u64) -> bool;
+
+    /// The part of a filter of `filter_bytes` bytes that decides about `hash`.
+    fn part(&self, filter_bytes: u64, hash: u64) -> Option<Range<u64>> {
+        let _ = (filter_bytes, hash);
+        None
+    }
 }

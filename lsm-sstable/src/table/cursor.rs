@@ -4,6 +4,8 @@ use lsm_core::frame::Frame as StoredFrame;
 use lsm_core::{Cursor, Entry, Error, Result, SequenceNumber};
 
 use super::Table;
+use super::block_finder::BlockFinder;
+use super::lookup::{Lookup, Pinned};
 use super::read::{self, KEPT_BUFFER_BYTES_MAX};
 use crate::block::{Frame, Row, Shape};
 
@@ -26,6 +28,7 @@ pub enum CursorAccess {
 pub struct TableCursor {
     table: Arc<Table>,
     access: CursorAccess,
+    finder: BlockFinder,
     /// Number of the block held.
     block: usize,
     held: Held,
@@ -74,6 +77,7 @@ impl TableCursor {
         Self {
             table,
             access,
+            finder: BlockFinder::default(),
             block: 0,
             held: Held::Nothing,
             own: Vec::new(),
@@ -92,7 +96,7 @@ impl TableCursor {
 
     /// Bytes of memory that the cursor holds, without the table and the cached block that it may pin.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.own.capacity() + self.ahead.buffer.capacity()
+        size_of::<Self>() + self.own.capacity() + self.ahead.buffer.capacity() + self.finder.heap_bytes()
     }
 
     #[inline]
@@ -117,7 +121,7 @@ impl TableCursor {
     /// Holds a block of the table; `false` if there is no such block or it cannot be read.
     fn hold(&mut self, block: usize, towards: Towards) -> bool {
         self.is_positioned = false;
-        if block >= self.table.index.block_count() {
+        if block >= self.table.lookup.block_count() {
             return false;
         }
         if block == self.block && !matches!(self.held, Held::Nothing) {
@@ -131,78 +135,67 @@ impl TableCursor {
                 true
             }
             Err(error) => {
-                self.held = Held::Nothing;
-                self.error = Some(error);
+                self.fail(error);
                 false
             }
         }
     }
 
+    #[cold]
+    fn fail(&mut self, error: Error) {
+        self.is_positioned = false;
+        self.held = Held::Nothing;
+        self.error = Some(error);
+    }
+
+    /// Holds the block in which a key is to be looked for, and returns its number.
+    #[inline]
+    fn hold_for(&mut self, key: &[u8], sequence: SequenceNumber) -> Option<usize> {
+        self.error = None;
+        match self.finder.find(&self.table, key, sequence) {
+            Ok(block) => self.hold(block, Towards::Seek).then_some(block),
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
     fn load(&mut self, block: usize, towards: Towards) -> Result<Held> {
-        let sequential = self.access == CursorAccess::Sequential;
-        if !sequential
-            && let Some(cached) = &self.table.cached
+        if self.access == CursorAccess::Cached
+            && let Lookup::Pinned(Pinned { cached: Some(cached), .. }) = &self.table.lookup
             && let Some(frame) = cached.get(block)
         {
             return Ok(Held::Cached(frame.to_frame()));
         }
-        let range = self.table.index.block_range(block);
+        self.load_from_file(block, towards)
+    }
+
+    /// Apart, so that the way through the cache stays short.
+    #[inline(never)]
+    fn load_from_file(&mut self, block: usize, towards: Towards) -> Result<Held> {
+        let range = self.finder.block_range(&self.table, block)?;
         if range.start < self.ahead.start || range.end > self.ahead.end {
-            self.read_ahead(block, towards)?;
+            self.ahead.fill(&self.table, &mut self.finder, self.access, block, towards)?;
         }
         let start = (range.start - self.ahead.start) as usize;
         let end = (range.end - self.ahead.start) as usize;
+        read::give_back(&mut self.own);
         let frame_bytes =
             read::decode_block(&self.table, range.start, &self.ahead.buffer[start..end], &mut self.own)?;
+        // What one huge value takes is not held twice.
+        if end - start > KEPT_BUFFER_BYTES_MAX {
+            self.ahead.clear();
+        }
         if towards == Towards::Seek
-            && !sequential
-            && let Some(cached) = &self.table.cached
+            && self.access == CursorAccess::Cached
+            && let Lookup::Pinned(Pinned { cached: Some(cached), .. }) = &self.table.lookup
             && let Some(frame) = cached.offer(block, &self.own[..frame_bytes])
         {
+            read::give_back(&mut self.own);
             return Ok(Held::Cached(frame));
         }
         Ok(Held::Own)
-    }
-
-    /// Reads the block, and, unless this is a seek, as many whole blocks beyond it as fit the window.
-    fn read_ahead(&mut self, block: usize, towards: Towards) -> Result<()> {
-        let ahead = &mut self.ahead;
-        let index = &self.table.index;
-        ahead.bytes = match (self.access, towards) {
-            (CursorAccess::Sequential, _) => self.table.sequential_read_bytes,
-            (CursorAccess::Cached, Towards::Seek) => 0,
-            // The first step over a block's end reads a little ahead, the next ones more and more.
-            (CursorAccess::Cached, _) => {
-                (ahead.bytes * 4).clamp(Self::FIRST_READ_BYTES, Self::READ_BYTES_MAX)
-            }
-        };
-        let mut range = index.block_range(block);
-        let (mut first, mut last) = (block, block);
-        loop {
-            let wider = match towards {
-                Towards::Previous if first > 0 => {
-                    first -= 1;
-                    index.block_range(first).start..range.end
-                }
-                Towards::Next | Towards::Seek if last + 1 < index.block_count() => {
-                    last += 1;
-                    range.start..index.block_range(last).end
-                }
-                _ => break,
-            };
-            if wider.end - wider.start > ahead.bytes {
-                break;
-            }
-            range = wider;
-        }
-        // Until the bytes are there, nothing is.
-        (ahead.start, ahead.end) = (0, 0);
-        if ahead.buffer.len() > 2 * KEPT_BUFFER_BYTES_MAX {
-            ahead.buffer = Vec::new();
-        }
-        read::read_range(&self.table, range.clone(), &mut ahead.buffer)?;
-        (ahead.start, ahead.end) = (range.start, range.end);
-        Ok(())
     }
 
     /// Stands on the first row of a block, if there is such a block.
@@ -221,6 +214,63 @@ impl TableCursor {
     }
 }
 
+impl ReadAhead {
+    /// Reads a block, and, unless this is a seek, as many whole blocks beyond it as fit the window and can be found
+    /// without a read.
+    fn fill(
+        &mut self,
+        table: &Table,
+        finder: &mut BlockFinder,
+        access: CursorAccess,
+        block: usize,
+        towards: Towards,
+    ) -> Result<()> {
+        self.bytes = match (access, towards) {
+            (CursorAccess::Sequential, _) => table.sequential_read_bytes,
+            (CursorAccess::Cached, Towards::Seek) => 0,
+            // The first step over a block's end reads a little ahead, the next ones more and more.
+            (CursorAccess::Cached, _) => {
+                (self.bytes * 4).clamp(TableCursor::FIRST_READ_BYTES, TableCursor::READ_BYTES_MAX)
+            }
+        };
+        let mut range = finder.block_range(table, block)?;
+        if self.bytes > 0 {
+            let at_hand = finder.at_hand(table, block)?;
+            let (mut first, mut last) = (block, block);
+            loop {
+                let wider = match towards {
+                    Towards::Previous if first > at_hand.start => {
+                        first -= 1;
+                        finder.block_range(table, first)?.start..range.end
+                    }
+                    Towards::Next | Towards::Seek if last + 1 < at_hand.end => {
+                        last += 1;
+                        range.start..finder.block_range(table, last)?.end
+                    }
+                    _ => break,
+                };
+                if wider.end - wider.start > self.bytes {
+                    break;
+                }
+                range = wider;
+            }
+        }
+        // Until the bytes are there, nothing is.
+        (self.start, self.end) = (0, 0);
+        if self.buffer.len() > 2 * KEPT_BUFFER_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+        read::read_range(table, range.clone(), &mut self.buffer)?;
+        (self.start, self.end) = (range.start, range.end);
+        Ok(())
+    }
+
+    /// Lets go of what was read, but not of how far the reading has got.
+    fn clear(&mut self) {
+        *self = Self { bytes: self.bytes, ..Self::default() };
+    }
+}
+
 impl Cursor for TableCursor {
     fn first(&mut self) {
         self.error = None;
@@ -229,15 +279,11 @@ impl Cursor for TableCursor {
 
     fn last(&mut self) {
         self.error = None;
-        self.enter_back(self.table.index.block_count(), Towards::Seek);
+        self.enter_back(self.table.lookup.block_count(), Towards::Seek);
     }
 
     fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
-        self.error = None;
-        let block = self.table.index.find(key, sequence);
-        if !self.hold(block, Towards::Seek) {
-            return;
-        }
+        let Some(block) = self.hold_for(key, sequence) else { return };
         let row = Frame::new(self.frame()).lower_bound(key, sequence);
         if row < self.shape.rows() {
             self.stand_on(row);
@@ -247,11 +293,7 @@ impl Cursor for TableCursor {
     }
 
     fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
-        self.error = None;
-        let block = self.table.index.find(key, sequence);
-        if !self.hold(block, Towards::Seek) {
-            return;
-        }
+        let Some(block) = self.hold_for(key, sequence) else { return };
         let row = Frame::new(self.frame()).lower_bound(key, sequence);
         if row < self.shape.rows() {
             self.stand_on(row);

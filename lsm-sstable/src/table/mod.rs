@@ -1,7 +1,10 @@
 //! Tables: the writer, the open table, its cursor.
 
+mod block_finder;
 mod cursor;
+mod lookup;
 mod open;
+mod paged;
 mod read;
 mod reader;
 mod verify;

@@ -1,4 +1,4 @@
-use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,14 +7,18 @@ use lsm_core::vfs::{Access, Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
 use super::Table;
-use super::reader::LoadedFilter;
+use super::lookup::{LoadedFilter, Lookup, Pinned};
+use super::paged::{Paged, PagedFilter};
 use crate::cache::CachedTable;
 use crate::checksum::BlockChecksum;
 use crate::file_header::{self, FILE_HEADER_BYTES};
+use crate::filter::FilterDirectory;
 use crate::footer::{FOOTER_BYTES, Footer};
-use crate::index::Index;
-use crate::section::{self, SectionTag};
-use crate::{BlockCache, TableExpectation, TableOpen, properties, range_tombstones};
+use crate::index::{Index, IndexDirectory};
+use crate::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag, read_exact};
+use crate::{
+    BlockCache, FilterPolicy, Properties, TableExpectation, TableOpen, properties, range_tombstones,
+};
 
 impl Table {
     /// Opens a table: reads and checks everything but the data blocks, which are checked as they are read.
@@ -31,44 +35,30 @@ impl Table {
         file.advise(Access::Random);
         let footer = read_ends(&*file, path, options.expected.as_ref())?;
         let checksum = BlockChecksum::new(footer.id);
+        let sections = Sections { file: &*file, path, checksum };
 
-        // Everything between data and footer in one read.
-        let sections = footer.data_end..footer.offset();
-        let bytes = usize::try_from(sections.end - sections.start)
-            .map_err(|_| Error::corruption(path, sections.start, "sections do not fit memory"))?;
-        let mut buffer = vec![0; bytes];
-        read_exact(&*file, path, &mut buffer, sections.start)?;
-        let load = |range: std::ops::Range<u64>, tag: SectionTag| {
-            let (start, end) =
-                ((range.start - sections.start) as usize, (range.end - sections.start) as usize);
-            section::payload(&buffer[start..end], tag, checksum, range.start)
-                .map_err(|detail| Error::corruption(path, range.start, detail))
-        };
-
-        let at = footer.properties();
-        let (properties, mut meta) = properties::decode(load(at.clone(), SectionTag::Properties)?)
-            .map_err(|detail| Error::corruption(path, at.start, detail))?;
+        // One section after the other, each buffer given back before the next, to need little memory at once.
+        let (properties, mut meta) =
+            sections.decode(footer.properties(), SectionTag::Properties, properties::decode)?;
         meta.id = footer.id;
         meta.file_bytes = footer.file_bytes;
         meta.checksum = footer.body_checksum;
-
-        let at = footer.index();
-        let index =
-            Index::decode(load(at.clone(), SectionTag::Index)?, properties.data_blocks, footer.data_end)
-                .map_err(|detail| Error::corruption(path, at.start, detail))?;
-
-        let mut filter = None;
-        if footer.filter_bytes > 0 {
-            let payload = load(footer.filter(), SectionTag::Filter)?;
-            let policy = options.filters.iter().find(|policy| policy.name() == properties.filter);
-            filter = policy.map(|policy| LoadedFilter::new(Arc::clone(policy), payload));
-        }
         let mut range_tombstones = FragmentedRangeTombstones::empty();
         if footer.range_tombstone_bytes > 0 {
             let at = footer.range_tombstones();
-            range_tombstones = range_tombstones::decode(load(at.clone(), SectionTag::RangeTombstones)?)
-                .map_err(|detail| Error::corruption(path, at.start, detail))?;
+            range_tombstones = sections.decode(at, SectionTag::RangeTombstones, range_tombstones::decode)?;
         }
+        let policy = options.filters.iter().find(|policy| policy.name() == properties.filter).cloned();
+        let slot_bytes =
+            cache.as_ref().map_or(0, |_| CachedTable::SLOT_BYTES.saturating_mul(properties.data_blocks));
+        let pinned_bytes = Index::memory_bytes_max(footer.index_bytes, properties.data_blocks)
+            .saturating_add(policy.as_ref().map_or(0, |_| LoadedFilter::memory_bytes(footer.filter_bytes)))
+            .saturating_add(slot_bytes);
+        let lookup = if pinned_bytes <= options.pinned_bytes_max as u64 {
+            Lookup::Pinned(sections.pinned(&footer, &properties, policy, cache)?)
+        } else {
+            Lookup::Paged(sections.paged(&footer, &properties, policy)?)
+        };
         let prefix_extractor = options
             .prefix_extractor
             .as_ref()
@@ -76,21 +66,107 @@ impl Table {
                 !properties.prefix_extractor.is_empty() && extractor.name() == properties.prefix_extractor
             })
             .map(Arc::clone);
-        let cached = cache.map(|cache| CachedTable::new(cache, index.block_count()));
         Ok(Arc::new(Table {
             path: Arc::new(path.to_owned()),
             file,
             meta,
             properties,
-            footer,
             checksum,
-            index,
-            filter,
+            footer,
+            lookup,
             prefix_extractor,
             range_tombstones: Arc::new(range_tombstones),
-            cached,
             sequential_read_bytes: options.sequential_read_bytes,
         }))
+    }
+}
+
+/// The sections of a table that is being opened.
+struct Sections<'a> {
+    file: &'a dyn VfsFile,
+    path: &'a Path,
+    checksum: BlockChecksum,
+}
+
+impl Sections<'_> {
+    /// Index and filter, to stay in memory.
+    fn pinned(
+        &self,
+        footer: &Footer,
+        properties: &Properties,
+        policy: Option<Arc<dyn FilterPolicy>>,
+        cache: Option<Arc<BlockCache>>,
+    ) -> Result<Pinned> {
+        let index = self.decode(footer.index(), SectionTag::Index, |payload| {
+            Index::decode(payload, properties.data_blocks, footer.data_end)
+        })?;
+        let at = footer.filter();
+        let filter = match policy {
+            Some(policy) if footer.filter_bytes > 0 => {
+                let read = |buffer: &mut [u8]| self.read(&at, SectionTag::Filter, buffer);
+                Some(LoadedFilter::read(policy, self.bytes(&at)?, read)?)
+            }
+            _ if footer.filter_bytes > 0 => {
+                self.filter_directory(footer)?;
+                None
+            }
+            _ => None,
+        };
+        let cached = cache.map(|cache| CachedTable::new(cache, index.block_count()));
+        Ok(Pinned { index, filter, cached })
+    }
+
+    /// The directories of index and filter.
+    fn paged(
+        &self,
+        footer: &Footer,
+        properties: &Properties,
+        policy: Option<Arc<dyn FilterPolicy>>,
+    ) -> Result<Paged> {
+        let mut index = self.stream(footer.index(), SectionTag::Index)?;
+        let index = IndexDirectory::read(&mut index, properties.data_blocks, footer.data_end)?;
+        let mut filter = None;
+        if footer.filter_bytes > 0 {
+            let directory = self.filter_directory(footer)?;
+            filter = policy
+                .filter(|policy| policy.part(directory.filter_bytes(), 0).is_some())
+                .map(|policy| PagedFilter { policy, directory });
+        }
+        Ok(Paged { index, filter })
+    }
+
+    /// Proves the filter, whether there is someone to ask it or not.
+    fn filter_directory(&self, footer: &Footer) -> Result<FilterDirectory> {
+        FilterDirectory::read(&mut self.stream(footer.filter(), SectionTag::Filter)?)
+    }
+
+    fn stream(&self, section: Range<u64>, tag: SectionTag) -> Result<SectionStream<'_>> {
+        SectionStream::new(self.file, self.path, section, tag, self.checksum)
+    }
+
+    /// Reads a section as a whole, and decodes it.
+    fn decode<T>(
+        &self,
+        section: Range<u64>,
+        tag: SectionTag,
+        decode: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T> {
+        let mut buffer = vec![0; self.bytes(&section)?];
+        self.read(&section, tag, &mut buffer)?;
+        let payload = buffer.get(SECTION_HEADER_BYTES..).unwrap_or_default();
+        decode(payload).map_err(|detail| Error::corruption(self.path, section.start, detail))
+    }
+
+    /// Reads a section, and proves it.
+    fn read(&self, section: &Range<u64>, tag: SectionTag, buffer: &mut [u8]) -> Result<()> {
+        read_exact(self.file, self.path, buffer, section.start)?;
+        section::check(buffer, tag, self.checksum, section.start)
+            .map_err(|detail| Error::corruption(self.path, section.start, detail))
+    }
+
+    fn bytes(&self, section: &Range<u64>) -> Result<usize> {
+        usize::try_from(section.end - section.start)
+            .map_err(|_| Error::corruption(self.path, section.start, "section does not fit memory"))
     }
 }
 
@@ -135,11 +211,4 @@ pub(super) fn read_ends(
         return Err(Error::corruption(path, footer.offset() + 48, detail));
     }
     Ok(footer)
-}
-
-fn read_exact(file: &dyn VfsFile, path: &Path, buffer: &mut [u8], offset: u64) -> Result<()> {
-    file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::corruption(path, offset, "file ends while it is read"),
-        _ => Error::io("read", path, error),
-    })
 }

@@ -9,6 +9,7 @@ use lsm_core::frame::{Frame as StoredFrame, PinnedFrame};
 use lsm_core::{Result, Slice};
 
 use super::Table;
+use super::lookup::Pinned;
 use crate::block::{self, Frame};
 
 /// Longest value that is copied out of its block in any case.
@@ -58,10 +59,11 @@ impl BorrowedBlock<'_> {
     }
 }
 
+/// Buffers for one read.
 #[derive(Default)]
-struct Scratch {
-    stored: Vec<u8>,
-    frame: Vec<u8>,
+pub(super) struct Scratch {
+    pub(super) stored: Vec<u8>,
+    pub(super) frame: Vec<u8>,
 }
 
 thread_local! {
@@ -74,21 +76,37 @@ thread_local! {
 #[inline]
 pub(super) fn with_block<R>(
     table: &Table,
+    pinned: &Pinned,
     block: usize,
-    read: impl FnOnce(BorrowedBlock<'_>) -> Result<R>,
+    read: impl FnOnce(BorrowedBlock<'_>) -> R,
 ) -> Result<R> {
-    if let Some(frame) = table.cached.as_ref().and_then(|cached| cached.get(block)) {
-        return read(BorrowedBlock::Cached(frame));
+    if let Some(frame) = pinned.cached.as_ref().and_then(|cached| cached.get(block)) {
+        return Ok(read(BorrowedBlock::Cached(frame)));
     }
+    with_scratch(|scratch| {
+        let range = pinned.index.block_range(block);
+        let frame_bytes = read_block(table, range, &mut scratch.stored, &mut scratch.frame)?;
+        let frame = &scratch.frame[..frame_bytes];
+        if let Some(cached) = &pinned.cached
+            && let Some(frame) = cached.offer(block, frame)
+        {
+            return Ok(read(BorrowedBlock::Admitted(frame)));
+        }
+        Ok(read(BorrowedBlock::Scratch(frame)))
+    })
+}
+
+/// Calls `read` with buffers that are used again and again, and gives them back if they grew too large.
+pub(super) fn with_scratch<R>(read: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with(|scratch| {
         // A policy called from `read` could read a table itself; it then gets buffers of its own.
         if let Ok(mut scratch) = scratch.try_borrow_mut() {
-            let result = with_missed_block(table, block, &mut scratch, read);
+            let result = read(&mut scratch);
             give_back(&mut scratch.frame);
             give_back(&mut scratch.stored);
             result
         } else {
-            with_missed_block(table, block, &mut Scratch::default(), read)
+            read(&mut Scratch::default())
         }
     })
 }
@@ -100,32 +118,19 @@ pub(super) fn give_back(buffer: &mut Vec<u8>) {
     }
 }
 
-fn with_missed_block<R>(
-    table: &Table,
-    block: usize,
-    scratch: &mut Scratch,
-    read: impl FnOnce(BorrowedBlock<'_>) -> Result<R>,
-) -> Result<R> {
-    let frame_bytes = read_block(table, block, &mut scratch.stored, &mut scratch.frame)?;
-    let frame = &scratch.frame[..frame_bytes];
-    if let Some(cached) = &table.cached
-        && let Some(frame) = cached.offer(block, frame)
-    {
-        return read(BorrowedBlock::Admitted(frame));
-    }
-    read(BorrowedBlock::Scratch(frame))
-}
-
-/// Reads and decodes a block into `frame`; `stored` is working space. Returns the frame's length.
+/// Reads and decodes the block at `range` of the file into `frame`; `stored` is working space, which a huge block
+/// leaves empty. Returns the frame's length.
 pub(super) fn read_block(
     table: &Table,
-    block: usize,
+    range: Range<u64>,
     stored: &mut Vec<u8>,
     frame: &mut Vec<u8>,
 ) -> Result<usize> {
-    let range = table.index.block_range(block);
-    read_range(table, range.clone(), stored)?;
-    decode_block(table, range.start, &stored[..(range.end - range.start) as usize], frame)
+    let offset = range.start;
+    let block = read_range(table, range, stored)?;
+    let frame_bytes = decode_block(table, offset, block, frame)?;
+    give_back(stored);
+    Ok(frame_bytes)
 }
 
 /// Decodes a block that stands at `offset`.
@@ -137,19 +142,21 @@ pub(super) fn decode_block(table: &Table, offset: u64, block: &[u8], frame: &mut
         .map_err(|detail| table.corruption(offset, detail))
 }
 
-/// Reads a range of the file to the front of `buffer`, which grows as needed.
-pub(super) fn read_range(table: &Table, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+/// Reads a range of the file to the front of `buffer`, which grows as needed. Returns what was read.
+pub(super) fn read_range<'b>(table: &Table, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
     let too_large = || table.corruption(range.start, format!("{range:?} does not fit memory"));
     let bytes = usize::try_from(range.end - range.start).map_err(|_| too_large())?;
     if buffer.len() < bytes {
         buffer.try_reserve_exact(bytes - buffer.len()).map_err(|_| too_large())?;
         buffer.resize(bytes, 0);
     }
-    table.file.read_exact_at(&mut buffer[..bytes], range.start).map_err(|error| {
+    let buffer = &mut buffer[..bytes];
+    table.file.read_exact_at(buffer, range.start).map_err(|error| {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             table.corruption(range.start, format!("file ends before {}", range.end))
         } else {
             table.io("read", error)
         }
-    })
+    })?;
+    Ok(buffer)
 }

@@ -1,23 +1,23 @@
 use std::fmt;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsm_core::hash::key_hash;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::VfsFile;
-use lsm_core::{Error, Result, SequenceNumber, Slice, ValueKind};
+use lsm_core::{Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
 
-use super::read;
-use crate::cache::CachedTable;
+use super::block_finder::BlockFinder;
+use super::lookup::Lookup;
+use super::read::{self, BorrowedBlock};
 use crate::checksum::BlockChecksum;
 use crate::footer::Footer;
-use crate::index::Index;
-use crate::{CursorAccess, FilterPolicy, PrefixExtractor, Properties, TableCursor, TableMeta};
+use crate::{CursorAccess, PrefixExtractor, Properties, TableCursor, TableMeta};
 
 /// An open table. It never changes; any number of threads may read it at once.
 ///
-/// Index and filter stay in memory as long as the table is open. Dropping it closes the file and drops the blocks
+/// Index and filter stay in memory as long as the table is open, unless
+/// [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max) is too low for that. Dropping it closes the file and drops the blocks
 /// that the cache has of it.
 pub struct Table {
     pub(super) path: Arc<PathBuf>,
@@ -26,21 +26,11 @@ pub struct Table {
     pub(super) properties: Properties,
     pub(super) footer: Footer,
     pub(super) checksum: BlockChecksum,
-    pub(super) index: Index,
-    pub(super) filter: Option<LoadedFilter>,
+    pub(super) lookup: Lookup,
     /// Set if the filter has the prefixes that this extractor finds.
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(super) range_tombstones: Arc<FragmentedRangeTombstones>,
-    pub(super) cached: Option<CachedTable>,
     pub(super) sequential_read_bytes: u64,
-}
-
-/// A filter and who can ask it.
-pub(super) struct LoadedFilter {
-    pub(super) policy: Arc<dyn FilterPolicy>,
-    /// The filter, with up to 63 bytes in front so that it starts at a cache line.
-    buffer: Box<[u8]>,
-    range: Range<usize>,
 }
 
 /// The newest version of a key that a read may see.
@@ -54,21 +44,6 @@ pub struct TableValue {
     pub value: Slice,
 }
 
-impl LoadedFilter {
-    pub(super) fn new(policy: Arc<dyn FilterPolicy>, filter: &[u8]) -> Self {
-        let mut buffer = vec![0; filter.len() + 63].into_boxed_slice();
-        let start = buffer.as_ptr().align_offset(64).min(63);
-        let range = start..start + filter.len();
-        buffer[range.clone()].copy_from_slice(filter);
-        Self { policy, buffer, range }
-    }
-
-    #[inline]
-    pub(super) fn may_contain(&self, hash: u64) -> bool {
-        self.policy.may_contain(&self.buffer[self.range.clone()], hash)
-    }
-}
-
 impl Table {
     /// The newest version of `key` at or below `sequence`. Range tombstones are not applied.
     ///
@@ -76,28 +51,32 @@ impl Table {
     #[inline]
     pub fn get(&self, key: &[u8], hash: u64, sequence: SequenceNumber) -> Result<Option<TableValue>> {
         debug_assert_eq!(hash, key_hash(key));
-        if let Some(filter) = &self.filter
+        let pinned = match &self.lookup {
+            Lookup::Pinned(pinned) => pinned,
+            Lookup::Paged(paged) => return paged.get(self, key, hash, sequence),
+        };
+        if let Some(filter) = &pinned.filter
             && !filter.may_contain(hash)
         {
             return Ok(None);
         }
-        if self.index.block_count() == 0 {
+        if pinned.index.block_count() == 0 {
             return Ok(None);
         }
-        read::with_block(self, self.index.find(key, sequence), |block| {
-            let Some(row) = block.frame().get(key, sequence) else { return Ok(None) };
-            let Some(entry) = row.entry(block.bytes()) else { return Ok(None) };
-            let (sequence, kind) = (entry.sequence, entry.kind);
-            Ok(Some(TableValue { sequence, kind, value: block.slice(row.value_range()) }))
-        })
+        let block = pinned.index.find(key, sequence);
+        read::with_block(self, pinned, block, |block| value_in(&block, key, sequence))
     }
 
     /// Whether the table may have a key with this prefix. `false` only if it was written, and opened, with the
-    /// prefix extractor that says that `prefix` is one.
+    /// prefix extractor that says that `prefix` is one. A filter that cannot be read says nothing, and whoever then
+    /// reads the table gets the error.
     pub fn may_contain_prefix(&self, prefix: &[u8]) -> bool {
-        match (&self.prefix_extractor, &self.filter) {
-            (Some(extractor), Some(filter)) if extractor.prefix(prefix) == Some(prefix) => {
-                filter.may_contain(key_hash(prefix))
+        match &self.prefix_extractor {
+            Some(extractor) if self.lookup.has_filter() && extractor.prefix(prefix) == Some(prefix) => {
+                let hash = key_hash(prefix);
+                let answer =
+                    read::with_scratch(|scratch| self.lookup.may_contain(self, hash, &mut scratch.stored));
+                answer.unwrap_or(true)
             }
             _ => true,
         }
@@ -130,31 +109,38 @@ impl Table {
 
     /// Whether index and filter are in memory: see [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max).
     pub fn is_pinned(&self) -> bool {
-        true
+        matches!(self.lookup, Lookup::Pinned(_))
     }
 
-    /// Bytes of memory that the table holds while it is open: index, filter, range tombstones and cache slots. Cached blocks are
-    /// counted by the cache.
+    /// Bytes of memory that the table holds while it is open: index, filter and cache slots, or the directories of
+    /// their pages; range tombstones, bounds, path and the rest. Cached blocks are counted by the cache.
     pub fn pinned_bytes(&self) -> usize {
+        let shared_bytes = |bytes: &[u8]| bytes.len() + 2 * size_of::<usize>();
+        let Properties { compression, filter, prefix_extractor, .. } = &self.properties;
         size_of::<Self>()
-            + self.index.memory_bytes()
+            + self.lookup.heap_bytes()
             + self.range_tombstones.memory_bytes()
-            + self.filter.as_ref().map_or(0, |filter| filter.buffer.len())
-            + self.cached.as_ref().map_or(0, CachedTable::slot_bytes)
+            + shared_bytes(&self.meta.smallest)
+            + shared_bytes(&self.meta.largest)
+            + [compression, filter, prefix_extractor].map(String::capacity).iter().sum::<usize>()
+            + size_of::<PathBuf>()
+            + self.path.capacity()
     }
 
     /// Up to `count - 1` user keys, ascending, that cut the table into about `count` parts of equal size: each part
-    /// starts with its key, whatever its sequence number.
+    /// starts with its key, whatever its sequence number. Where the index cannot be read, keys are left out.
     pub fn split_keys(&self, count: usize) -> Vec<Slice> {
-        let blocks = self.index.block_count();
+        let blocks = self.lookup.block_count();
+        let mut finder = BlockFinder::default();
         let mut keys: Vec<Slice> = Vec::new();
         for part in 1..count {
             let target = (u128::from(self.footer.data_end) * part as u128 / count as u128) as u64;
-            let block = self.index.block_at(target);
+            let Ok(block) = finder.block_at(self, target) else { continue };
             if block == 0 || block >= blocks {
                 continue;
             }
-            let key = Slice::from(self.index.separator(block));
+            let Ok((key, _)) = finder.separator(self, block) else { continue };
+            let key = Slice::from(key);
             if keys.last().is_none_or(|last| *last < key) && key > self.meta.smallest {
                 keys.push(key);
             }
@@ -162,15 +148,19 @@ impl Table {
         keys
     }
 
-    /// About how many bytes of the file hold entries below `key`.
+    /// About how many bytes of the file hold entries below `key`; more roughly, by a megabyte or so, where the index
+    /// cannot be read.
     pub fn approximate_offset(&self, key: &[u8]) -> u64 {
         if *key > *self.meta.largest {
             return self.footer.data_end;
         }
-        if self.index.block_count() == 0 {
-            return 0;
+        match &self.lookup {
+            Lookup::Pinned(pinned) if pinned.index.block_count() > 0 => {
+                pinned.index.block_range(pinned.index.find(key, SEQUENCE_MAX)).start
+            }
+            Lookup::Pinned(_) => 0,
+            Lookup::Paged(paged) => paged.approximate_offset(self, key),
         }
-        self.index.block_range(self.index.find(key, lsm_core::SEQUENCE_MAX)).start
     }
 
     pub(super) fn corruption(&self, offset: u64, detail: String) -> Error {
@@ -180,6 +170,19 @@ impl Table {
     pub(super) fn io(&self, operation: &'static str, source: std::io::Error) -> Error {
         Error::Io { operation, path: Arc::clone(&self.path), source: Arc::new(source) }
     }
+}
+
+/// The newest version of `key` at or below `sequence` in the only block that can have it.
+#[inline]
+pub(super) fn value_in(
+    block: &BorrowedBlock<'_>,
+    key: &[u8],
+    sequence: SequenceNumber,
+) -> Option<TableValue> {
+    let row = block.frame().get(key, sequence)?;
+    let entry = row.entry(block.bytes())?;
+    let (sequence, kind) = (entry.sequence, entry.kind);
+    Some(TableValue { sequence, kind, value: block.slice(row.value_range()) })
 }
 
 impl fmt::Debug for Table {

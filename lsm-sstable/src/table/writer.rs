@@ -33,7 +33,7 @@ use crate::file_header;
 use crate::footer::{FOOTER_BYTES, Footer};
 use crate::index::IndexBuilder;
 use crate::range_tombstones;
-use crate::section::{SectionTag, put_section};
+use crate::section::{self, SectionTag};
 use crate::{Properties, TableId, TableMeta, TableOptions, properties};
 
 /// Writes one table. Entries are added in order; the file is complete, and durable, when [`TableWriter::finish`]
@@ -363,7 +363,8 @@ impl TableWriter {
     /// Writes a section; returns its length.
     fn put(&mut self, tag: SectionTag, payload: &[u8]) -> u64 {
         let offset = self.output.offset();
-        put_section(&mut self.output.buffer, tag, payload, self.checksum, offset);
+        self.output.buffer.extend_from_slice(&section::header(tag, payload, self.checksum, offset));
+        self.output.buffer.extend_from_slice(payload);
         self.output.offset() - offset
     }
 }

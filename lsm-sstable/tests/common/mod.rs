@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsm_core::vfs::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window};
@@ -22,6 +23,7 @@ pub(crate) struct MemoryFs {
 #[derive(Default)]
 pub(crate) struct MemoryFile {
     bytes: Mutex<Vec<u8>>,
+    reads: AtomicUsize,
 }
 
 impl MemoryFs {
@@ -29,8 +31,17 @@ impl MemoryFs {
         self.files.lock().unwrap()[path].bytes.lock().unwrap().clone()
     }
 
+    /// How often a file was read.
+    pub(crate) fn reads(&self, path: &Path) -> usize {
+        self.files.lock().unwrap()[path].reads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn remove(&self, path: &Path) {
+        self.files.lock().unwrap().remove(path);
+    }
+
     pub(crate) fn set_bytes(&self, path: &Path, bytes: &[u8]) {
-        let file = MemoryFile { bytes: Mutex::new(bytes.to_vec()) };
+        let file = MemoryFile { bytes: Mutex::new(bytes.to_vec()), ..MemoryFile::default() };
         self.files.lock().unwrap().insert(path.to_owned(), Arc::new(file));
     }
 }
@@ -104,6 +115,7 @@ impl Vfs for MemoryFs {
 
 impl VfsFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = self.bytes.lock().unwrap();
         let rest = bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
@@ -190,4 +202,18 @@ pub(crate) fn write(fs: &MemoryFs, entries: &[Owned], options: &TableOptions) ->
 
 pub(crate) fn open(fs: &MemoryFs, cache: Option<Arc<BlockCache>>) -> Result<Arc<Table>> {
     Table::open(fs, &path(), cache, &TableOpen::default())
+}
+
+/// Bounds under which index and filter are in memory, and are not.
+pub(crate) const PINNED_BYTES_MAX: [usize; 2] = [usize::MAX, 0];
+
+/// Opens a table both ways.
+pub(crate) fn open_both(fs: &MemoryFs, cache: Option<&Arc<BlockCache>>) -> Result<[Arc<Table>; 2]> {
+    let open = |pinned_bytes_max| {
+        let how = TableOpen { pinned_bytes_max, ..TableOpen::default() };
+        Table::open(fs, &path(), cache.map(Arc::clone), &how)
+    };
+    let tables = [open(PINNED_BYTES_MAX[0])?, open(PINNED_BYTES_MAX[1])?];
+    assert_eq!(tables.each_ref().map(|table| table.is_pinned()), [true, false]);
+    Ok(tables)
 }

@@ -1,102 +1,16 @@
-//! The index: which data block may hold a key.
-//!
-//! ```text
-//! index     := prefix_bytes:varint  prefix  block*                   as many blocks as the properties say
-//! block     := block_bytes:varint  form:varint  suffix  [sequence:varint]
-//! form      := suffix_bytes << 1 | has_sequence
-//! ```
-//!
-//! Blocks stand one after the other from the end of the file header on. Each has a *separator*, `prefix ++ suffix`: at or
-//! below everything in it, and above everything in the blocks before. The first is the first key of the table;
-//! the others are the shortest that do. Where the versions of one user key fill several blocks, the separator is
-//! an internal key: it has a sequence number.
-//!
-//! In memory a lookup takes eight bytes of the key after the prefix as an integer, finds in a small table which
-//! separators share its top bits, and halves that range: 80 to 210 ns cold, where comparing whole keys takes 800.
-
 use std::cmp::Ordering;
 
-use lsm_core::coding::{Decoder, put_bytes, put_varint};
-use lsm_core::key::{self, common_prefix_bytes};
+use lsm_core::coding::Decoder;
+use lsm_core::key;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber};
 
+use super::IndexEntry;
 use crate::file_header::FILE_HEADER_BYTES;
 
-/// Longest index that is written: its offsets in memory have 32 bits.
-const SEPARATOR_BYTES_MAX: usize = u32::MAX as usize;
-
-/// Gathers separators and block lengths.
-#[derive(Default)]
-pub(crate) struct IndexBuilder {
-    separators: Vec<u8>,
-    blocks: Vec<BuiltBlock>,
-}
-
-struct BuiltBlock {
-    separator_end: usize,
-    sequence: Option<SequenceNumber>,
-    block_bytes: u64,
-}
-
-impl IndexBuilder {
-    /// Adds the next block, whose first key is `first`, after a block that ended with `last`.
-    pub(crate) fn add(
-        &mut self,
-        last: Option<(&[u8], SequenceNumber)>,
-        first: &[u8],
-    ) -> lsm_core::Result<()> {
-        let (separator, sequence) = match last {
-            None => (first, None),
-            // More versions of the same key: the least internal key above the last one.
-            Some((last, last_sequence)) if last == first => (first, Some(last_sequence.saturating_sub(1))),
-            Some((last, _)) => (&first[..=common_prefix_bytes(last, first)], None),
-        };
-        if self.separators.len() + separator.len() > SEPARATOR_BYTES_MAX {
-            return Err(lsm_core::Error::invalid("table is too large: its index would exceed 4 GiB"));
-        }
-        self.separators.extend_from_slice(separator);
-        self.blocks.push(BuiltBlock { separator_end: self.separators.len(), sequence, block_bytes: 0 });
-        Ok(())
-    }
-
-    /// Says how long the block added last became.
-    pub(crate) fn set_block_bytes(&mut self, block_bytes: u64) {
-        if let Some(block) = self.blocks.last_mut() {
-            block.block_bytes = block_bytes;
-        }
-    }
-
-    pub(crate) fn block_count(&self) -> usize {
-        self.blocks.len()
-    }
-
-    /// About as many bytes as [`IndexBuilder::encode`] gives.
-    pub(crate) fn estimated_bytes(&self) -> usize {
-        self.separators.len() + 4 * self.blocks.len()
-    }
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.estimated_bytes() + 16);
-        let last_start = self.blocks.iter().nth_back(1).map_or(0, |block| block.separator_end);
-        let first_end = self.blocks.first().map_or(0, |block| block.separator_end);
-        let prefix_bytes = common_prefix_bytes(&self.separators[..first_end], &self.separators[last_start..]);
-        put_bytes(&mut out, &self.separators[..prefix_bytes]);
-        let mut start = 0;
-        for block in &self.blocks {
-            let suffix = &self.separators[start + prefix_bytes..block.separator_end];
-            put_varint(&mut out, block.block_bytes);
-            put_varint(&mut out, (suffix.len() as u64) << 1 | u64::from(block.sequence.is_some()));
-            out.extend_from_slice(suffix);
-            if let Some(sequence) = block.sequence {
-                put_varint(&mut out, sequence);
-            }
-            start = block.separator_end;
-        }
-        out
-    }
-}
-
 /// An index in memory. Blocks are named by their number, from 0.
+///
+/// A lookup takes eight bytes of the key after the prefix as an integer, finds in a small table which separators
+/// share its top bits, and halves that range: 80 to 210 ns cold, where comparing whole keys takes 800.
 #[derive(Debug)]
 pub(crate) struct Index {
     prefix: Box<[u8]>,
@@ -135,17 +49,11 @@ impl Index {
         let mut previous: (&[u8], SequenceNumber) = (b"", SEQUENCE_MAX);
         for block in 0..block_count {
             let malformed = || format!("entry {block} of the index is malformed");
-            let block_bytes = fields.varint().filter(|&bytes| bytes > 0).ok_or_else(malformed)?;
-            let form = fields.varint_usize().ok_or_else(malformed)?;
-            let suffix = fields.take(form >> 1).ok_or_else(malformed)?;
-            let sequence = if form & 1 == 0 {
-                SEQUENCE_MAX
-            } else {
-                let sequence =
-                    fields.varint().filter(|&sequence| sequence < SEQUENCE_MAX).ok_or_else(malformed)?;
+            let IndexEntry { block_bytes, suffix, sequence, has_sequence } =
+                IndexEntry::next(&mut fields).ok_or_else(malformed)?;
+            if has_sequence {
                 sequences.push((block, sequence));
-                sequence
-            };
+            }
             if block > 0 && key::compare(previous.0, previous.1, suffix, sequence) != Ordering::Less {
                 return Err(format!("entry {block} of the index is out of order"));
             }
@@ -196,6 +104,16 @@ impl Index {
             .partition_point(|&start| start <= offset)
             .saturating_sub(1)
             .min(self.heads.len().saturating_sub(1))
+    }
+
+    /// Bytes of memory that the index of so many blocks, which takes so many bytes in the file, does not exceed.
+    pub(crate) fn memory_bytes_max(payload_bytes: u64, block_count: u64) -> u64 {
+        let buckets = (block_count / 4).max(BUCKETS_MIN) + 1;
+        let arrays = (size_of::<u64>() * 2 + size_of::<u32>() + size_of::<(u32, SequenceNumber)>()) as u64;
+        (size_of::<Self>() as u64 + 16)
+            .saturating_add(payload_bytes)
+            .saturating_add(buckets * size_of::<u32>() as u64)
+            .saturating_add(block_count.saturating_mul(arrays))
     }
 
     /// Bytes of memory held.
@@ -270,12 +188,14 @@ impl Index {
     }
 }
 
+const BUCKETS_MIN: u64 = 64;
+
 /// About a bucket for every four blocks, over the top bits of each head less the first.
 fn buckets(heads: &[u64]) -> (Vec<u32>, u32) {
     let (Some(&first), Some(&last)) = (heads.first(), heads.last()) else {
         return (Vec::new(), 0);
     };
-    let bucket_count_max = (heads.len() / 4).max(64) as u64;
+    let bucket_count_max = (heads.len() as u64 / 4).max(BUCKETS_MIN);
     let span = last - first;
     let mut shift = 0;
     while span >> shift >= bucket_count_max {
@@ -293,6 +213,7 @@ fn buckets(heads: &[u64]) -> (Vec<u32>, u32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::IndexBuilder;
     use super::*;
 
     /// One block a key, as they come.

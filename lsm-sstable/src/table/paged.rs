@@ -1,0 +1,89 @@
+//! Lookups in tables whose index and filter are not in memory.
+//!
+//! A directory of their pages is. 100 GB of data make 25 million blocks of 4 KB, which take some 35 bytes each in an
+//! index and 45 in a filter: two gigabytes, where the directories take 12 MB. The slots of the cache alone, of 8 bytes
+//! a block, would take 200 MB, so such a table has none: its blocks, like the pages, are left to the page cache of the
+//! system.
+
+use std::sync::Arc;
+
+use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber};
+
+use super::read::{self, BorrowedBlock};
+use super::reader::value_in;
+use super::{Table, TableValue};
+use crate::FilterPolicy;
+use crate::filter::FilterDirectory;
+use crate::index::{IndexDirectory, PagePlace};
+
+/// Where the pages of index and filter are.
+pub(super) struct Paged {
+    pub(super) index: IndexDirectory,
+    pub(super) filter: Option<PagedFilter>,
+}
+
+pub(super) struct PagedFilter {
+    pub(super) policy: Arc<dyn FilterPolicy>,
+    pub(super) directory: FilterDirectory,
+}
+
+impl Paged {
+    #[cold]
+    pub(super) fn get(
+        &self,
+        table: &Table,
+        key: &[u8],
+        hash: u64,
+        sequence: SequenceNumber,
+    ) -> Result<Option<TableValue>> {
+        read::with_scratch(|scratch| {
+            if !self.may_contain(table, hash, &mut scratch.stored)? {
+                return Ok(None);
+            }
+            let target = self.index.target(key, sequence);
+            let Some(place) = self.index.page_for(target) else { return Ok(None) };
+            let page = read_page(table, &place, &mut scratch.stored)?;
+            let found = place.find(page, target);
+            let (_, range) = found.map_err(|detail| table.corruption(place.range.start, detail))?;
+            let frame_bytes = read::read_block(table, range, &mut scratch.stored, &mut scratch.frame)?;
+            Ok(value_in(&BorrowedBlock::Scratch(&scratch.frame[..frame_bytes]), key, sequence))
+        })
+    }
+
+    /// Asks the filter, by the pages that have the part which decides; `true` if there is no filter.
+    pub(super) fn may_contain(&self, table: &Table, hash: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+        let Some(PagedFilter { policy, directory }) = &self.filter else { return Ok(true) };
+        let Some((part, pages)) = policy
+            .part(directory.filter_bytes(), hash)
+            .and_then(|part| directory.pages(&part).map(|pages| (part, pages)))
+        else {
+            return Ok(true);
+        };
+        let offset = pages.start;
+        let bytes = read::read_range(table, pages, buffer)?;
+        let part =
+            directory.check(offset, bytes, &part).map_err(|detail| table.corruption(offset, detail))?;
+        Ok(policy.may_contain(part, hash))
+    }
+
+    /// Where the block starts that a key belongs to; only where its page does, if that cannot be read.
+    pub(super) fn approximate_offset(&self, table: &Table, key: &[u8]) -> u64 {
+        let target = self.index.target(key, SEQUENCE_MAX);
+        let Some(place) = self.index.page_for(target) else { return 0 };
+        let mut page = Vec::new();
+        let found = read_page(table, &place, &mut page).ok().and_then(|page| place.find(page, target).ok());
+        found.map_or(place.block_offset, |(_, range)| range.start)
+    }
+
+    /// Bytes of memory held, the struct itself excepted.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.filter.as_ref().map_or(0, |filter| filter.directory.memory_bytes())
+    }
+}
+
+/// Reads a page of the index to the front of `buffer`, and proves it.
+pub(super) fn read_page<'b>(table: &Table, place: &PagePlace, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+    let page = read::read_range(table, place.range.clone(), buffer)?;
+    place.check(page).map_err(|detail| table.corruption(place.range.start, detail))?;
+    Ok(page)
+}
