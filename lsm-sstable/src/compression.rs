@@ -55,12 +55,18 @@ impl Codec {
 /// its size in the file. LZ4 cannot do more; a stream that Zstandard shrinks further is left to LZ4.
 pub(crate) const EXPANSION_MAX: u64 = 255;
 
+/// What `lz4_flex` holds: a table of 4096 positions of 16 bits for short inputs, and one of 32 bits for the others.
+const LZ4_TABLE_BYTES: usize = 4096 * (2 + 4);
+
 /// Compresses streams, reusing its tables and buffer.
 pub(crate) struct Compressor {
     compression: Compression,
     lz4: CompressTable,
     #[cfg(feature = "zstd")]
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// What Zstandard held after the last stream.
+    #[cfg(feature = "zstd")]
+    zstd_bytes: usize,
     output: Vec<u8>,
 }
 
@@ -82,6 +88,8 @@ impl Compressor {
             lz4: CompressTable::default(),
             #[cfg(feature = "zstd")]
             zstd,
+            #[cfg(feature = "zstd")]
+            zstd_bytes: 0,
             output: Vec::new(),
         })
     }
@@ -106,21 +114,49 @@ impl Compressor {
         }
     }
 
+    /// Bytes of memory held, and how many more compressing a stream of so many bytes would take.
+    pub(crate) fn heap_bytes(&self, stream_bytes: usize) -> (usize, usize) {
+        let held = self.output.capacity() + LZ4_TABLE_BYTES;
+        let needed = match self.compression {
+            Compression::None => 0,
+            Compression::Lz4 => get_maximum_output_size(stream_bytes),
+            // LZ4 takes over where Zstandard shrinks too well.
+            #[cfg(feature = "zstd")]
+            Compression::Zstd { .. } => {
+                get_maximum_output_size(stream_bytes).max(zstd::zstd_safe::compress_bound(stream_bytes))
+            }
+        };
+        #[cfg(feature = "zstd")]
+        let held = held + self.zstd_bytes;
+        (held, needed.saturating_sub(self.output.capacity()))
+    }
+
+    /// Gives memory back that a huge entry has made it take.
+    pub(crate) fn give_back(&mut self) {
+        self.output = Vec::new();
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        if self.output.len() < bytes {
+            self.output.reserve_exact(bytes - self.output.len());
+            self.output.resize(bytes, 0);
+        }
+    }
+
     fn lz4(&mut self, stream: &[u8]) -> Option<usize> {
         let bound = get_maximum_output_size(stream.len());
-        if self.output.len() < bound {
-            self.output.resize(bound, 0);
-        }
+        self.reserve(bound);
         compress_into_with_table(stream, &mut self.output, &mut self.lz4).ok()
     }
 
     #[cfg(feature = "zstd")]
     fn zstd(&mut self, stream: &[u8]) -> Option<usize> {
         let bound = zstd::zstd_safe::compress_bound(stream.len());
-        if self.output.len() < bound {
-            self.output.resize(bound, 0);
-        }
-        self.zstd.as_mut()?.compress_to_buffer(stream, &mut self.output[..]).ok()
+        self.reserve(bound);
+        let zstd = self.zstd.as_mut()?;
+        let count = zstd.compress_to_buffer(stream, &mut self.output[..]).ok();
+        self.zstd_bytes = zstd.context_mut().sizeof();
+        count
     }
 }
 

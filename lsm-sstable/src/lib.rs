@@ -33,6 +33,7 @@
 
 mod block;
 mod cache;
+mod capacity;
 mod checksum;
 mod compression;
 mod file_header;

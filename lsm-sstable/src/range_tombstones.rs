@@ -11,11 +11,57 @@
 
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::key::KEY_BYTES_MAX;
-use lsm_core::range_tombstone::{Fragment, FragmentedRangeTombstones};
+use lsm_core::range_tombstone::{Fragment, FragmentedRangeTombstones, RangeTombstone};
 use lsm_core::{SEQUENCE_MAX, SequenceNumber};
 
+/// Gathers tombstones.
+#[derive(Default)]
+pub(crate) struct TombstoneBuilder {
+    tombstones: Vec<RangeTombstone>,
+    key_bytes: usize,
+    /// Whether a tombstone overlaps the one before without covering the same range.
+    has_overlaps: bool,
+}
+
+impl TombstoneBuilder {
+    pub(crate) fn add(&mut self, start: &[u8], end: &[u8], sequence: SequenceNumber) {
+        if let Some(last) = self.tombstones.last() {
+            self.has_overlaps |= *start < *last.end && (*start != *last.start || *end != *last.end);
+        }
+        self.key_bytes += start.len() + end.len();
+        self.tombstones.push(RangeTombstone { start: start.into(), end: end.into(), sequence });
+    }
+
+    /// Bytes of memory held, and how many more [`TombstoneBuilder::finish`] and [`encode`] take, at most.
+    pub(crate) fn memory_bytes_max(&self) -> (usize, usize) {
+        let count = self.tombstones.len();
+        let shared_bytes = 4 * size_of::<usize>() * count;
+        let held = self.tombstones.capacity() * size_of::<RangeTombstone>() + self.key_bytes + shared_bytes;
+        // Two sorted lists of borrowed ranges, the boundaries and numbers of the fragments in vectors that double,
+        // and the section.
+        let mut more = 256 * count + 4 * self.key_bytes;
+        if self.has_overlaps {
+            // Each fragment may have the numbers of all, twice while their vector doubles, and once more encoded.
+            more = more.saturating_add(count.saturating_mul(count).saturating_mul(48));
+        }
+        (held, more)
+    }
+
+    /// About how long the section becomes.
+    pub(crate) fn estimated_bytes(&self) -> usize {
+        self.key_bytes + 8 * self.tombstones.len()
+    }
+
+    pub(crate) fn finish(self) -> FragmentedRangeTombstones {
+        FragmentedRangeTombstones::new(self.tombstones)
+    }
+}
+
 pub(crate) fn encode(tombstones: &FragmentedRangeTombstones) -> Vec<u8> {
-    let mut out = Vec::new();
+    let fragment_bytes_max = |fragment: Fragment<'_>| {
+        fragment.start.len() + fragment.end.len() + 16 + 8 * fragment.sequences.len()
+    };
+    let mut out = Vec::with_capacity(10 + tombstones.iter().map(fragment_bytes_max).sum::<usize>());
     put_varint(&mut out, tombstones.iter().count() as u64);
     for fragment in tombstones.iter() {
         put_bytes(&mut out, fragment.start);
@@ -64,7 +110,6 @@ pub(crate) fn count(tombstones: &FragmentedRangeTombstones) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lsm_core::range_tombstone::RangeTombstone;
 
     #[test]
     fn tombstones_survive_and_hostile_bytes_are_refused() {

@@ -3,6 +3,8 @@ use lsm_core::coding::put_varint;
 use lsm_core::key::{common_prefix_bytes, pack_trailer};
 
 use super::BlockHeader;
+use super::header::BLOCK_HEADER_BYTES_MAX;
+use crate::capacity::grown;
 use crate::checksum::BlockChecksum;
 use crate::compression::Compressor;
 
@@ -15,6 +17,7 @@ pub(crate) struct BlockBuilder {
     /// Records, then, while the block is written, the column of trailers.
     stream: Vec<u8>,
     trailers: Vec<u64>,
+    header: Vec<u8>,
     first_key: (usize, usize),
     last_key: (usize, usize),
     sequence_min: u64,
@@ -79,15 +82,33 @@ impl BlockBuilder {
         self.trailers.push(pack_trailer(entry.sequence, entry.kind));
     }
 
-    /// Appends the block, which will stand at `offset` in the file, to `out`, and starts afresh. Returns the raw
-    /// length of its stream. There must be a row.
-    pub(crate) fn finish(
+    /// Bytes of the stream when the block is finished, at most.
+    pub(crate) fn stream_bytes_max(&self) -> usize {
+        self.stream.len() + size_of::<u64>() * self.rows()
+    }
+
+    /// Bytes of memory that the builder holds when the block is finished, the struct itself excepted.
+    pub(crate) fn heap_bytes_max(&self) -> usize {
+        grown(&self.stream, self.stream_bytes_max() - self.stream.len())
+            + self.trailers.capacity() * size_of::<u64>()
+            + BLOCK_HEADER_BYTES_MAX
+    }
+
+    /// Gives memory back that a huge entry has made it take. There must be no rows.
+    pub(crate) fn give_back(&mut self) {
+        debug_assert!(self.stream.is_empty());
+        self.stream = Vec::new();
+    }
+
+    /// Gives the block, which will stand at `offset` in the file, to `put` in two pieces, and starts afresh. Returns
+    /// the raw length of its stream. There must be a row.
+    pub(crate) fn finish<E>(
         &mut self,
-        out: &mut Vec<u8>,
         compressor: &mut Compressor,
         checksum: BlockChecksum,
         offset: u64,
-    ) -> usize {
+        put: impl FnOnce(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<usize, E> {
         debug_assert!((1..=ROWS_MAX).contains(&self.rows()));
         let mixed = self.kinds_or != self.kinds_and;
         let base = self.sequence_min << 8 | if mixed { 0 } else { u64::from(self.kinds_or) };
@@ -102,7 +123,6 @@ impl BlockBuilder {
             let number = (trailer - base) >> shift;
             self.stream.extend_from_slice(&number.to_le_bytes()[..width]);
         }
-        let start = out.len();
         let (codec, stored) = compressor.compress(&self.stream);
         let header = BlockHeader {
             codec,
@@ -114,15 +134,18 @@ impl BlockBuilder {
             mixed,
             base,
         };
-        header.encode(out);
-        out.extend_from_slice(stored);
-        let value = checksum.compute(offset, &out[start + 4..]);
-        out[start..start + 4].copy_from_slice(&value.to_le_bytes());
+        self.header.clear();
+        header.encode(&mut self.header);
+        let mut value = checksum.start(offset);
+        value.update(&self.header[4..]);
+        value.update(stored);
+        self.header[..4].copy_from_slice(&value.value().to_le_bytes());
+        put(&self.header, stored)?;
         let raw_bytes = self.stream.len();
         self.stream.clear();
         self.trailers.clear();
         self.first_key = (0, 0);
         self.last_key = (0, 0);
-        raw_bytes
+        Ok(raw_bytes)
     }
 }

@@ -131,7 +131,12 @@ mod tests {
         }
         let mut out = Vec::new();
         let mut compressor = Compressor::new(compression).unwrap();
-        builder.finish(&mut out, &mut compressor, BlockChecksum::new(TableId(1)), 0);
+        let put = |header: &[u8], stored: &[u8]| {
+            out.extend_from_slice(header);
+            out.extend_from_slice(stored);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        builder.finish(&mut compressor, BlockChecksum::new(TableId(1)), 0, put).unwrap();
         out.split_off(4)
     }
 

@@ -38,6 +38,13 @@ impl BloomFilter {
     pub fn new(bits_per_key: f64) -> Self {
         Self { bits_per_key: if bits_per_key.is_nan() { 10.0 } else { bits_per_key.clamp(1.0, 64.0) } }
     }
+
+    #[expect(clippy::cast_sign_loss, reason = "bits and counts are positive")]
+    fn line_count(self, hash_count: usize) -> u64 {
+        let bits = hash_count as f64 * self.bits_per_key;
+        let line_count = ((bits / 512.0).ceil() as u64).min(u64::from(u32::MAX));
+        if hash_count == 0 { 0 } else { line_count.max(1) }
+    }
 }
 
 impl Default for BloomFilter {
@@ -51,11 +58,12 @@ impl FilterPolicy for BloomFilter {
         "bloom512x6"
     }
 
-    #[expect(clippy::cast_sign_loss, reason = "bits and counts are positive")]
+    fn filter_bytes(&self, hash_count: usize) -> usize {
+        self.line_count(hash_count) as usize * LINE_BYTES
+    }
+
     fn build(&self, hashes: &[u64]) -> Vec<u8> {
-        let bits = hashes.len() as f64 * self.bits_per_key;
-        let line_count = ((bits / 512.0).ceil() as u64).min(u64::from(u32::MAX));
-        let line_count = if hashes.is_empty() { 0 } else { line_count.max(1) };
+        let line_count = self.line_count(hashes.len());
         let mut filter = vec![0_u8; line_count as usize * LINE_BYTES];
         let (lines, _) = filter.as_chunks_mut::<LINE_BYTES>();
         for &hash in hashes {

@@ -35,6 +35,12 @@ pub trait FilterPolicy: Send + Sync + Debug {
     /// Whether a key with this hash may be in the set. `filter` starts at a multiple of 64 bytes in memory, if it is whole.
     fn may_contain(&self, filter: &[u8], hash: u64) -> bool;
 
+    /// How many bytes [`FilterPolicy::build`] returns for so many hashes, at most: what memory is planned by. The
+    /// default is what ten bits a key come to.
+    fn filter_bytes(&self, hash_count: usize) -> usize {
+        hash_count + hash_count / 4 + 64
+    }
+
     /// The part of a filter of `filter_bytes` bytes that decides about `hash`.
     fn part(&self, filter_bytes: u64, hash: u64) -> Option<Range<u64>> {
         let _ = (filter_bytes, hash);

@@ -2,6 +2,8 @@ use lsm_core::SequenceNumber;
 use lsm_core::coding::{put_bytes, put_varint};
 use lsm_core::key::common_prefix_bytes;
 
+use crate::capacity::grown;
+
 /// Longest index that is written: its offsets in memory have 32 bits.
 const SEPARATOR_BYTES_MAX: usize = u32::MAX as usize;
 
@@ -55,8 +57,15 @@ impl IndexBuilder {
         self.separators.len() + 4 * self.blocks.len()
     }
 
+    /// Bytes of memory that the builder holds after one more block, and what [`IndexBuilder::encode`] then takes.
+    pub(crate) fn memory_bytes_max(&self, first_key_bytes: usize) -> (usize, usize) {
+        let held = grown(&self.separators, first_key_bytes) + grown(&self.blocks, 1);
+        let encoded = encoded_bytes_max(self.separators.len() + first_key_bytes, self.blocks.len() + 1);
+        (held, encoded)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.estimated_bytes() + 16);
+        let mut out = Vec::with_capacity(encoded_bytes_max(self.separators.len(), self.blocks.len()));
         let last_start = self.blocks.iter().nth_back(1).map_or(0, |block| block.separator_end);
         let first_end = self.blocks.first().map_or(0, |block| block.separator_end);
         let prefix_bytes = common_prefix_bytes(&self.separators[..first_end], &self.separators[last_start..]);
@@ -74,4 +83,9 @@ impl IndexBuilder {
         }
         out
     }
+}
+
+/// What so many blocks take at most, encoded: three varints, of which the first is a length in the file.
+fn encoded_bytes_max(separator_bytes: usize, blocks: usize) -> usize {
+    3 + separator_bytes + blocks * (6 + 3 + 8)
 }

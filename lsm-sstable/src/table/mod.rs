@@ -4,6 +4,7 @@ mod block_finder;
 mod cursor;
 mod lookup;
 mod open;
+mod output;
 mod paged;
 mod read;
 mod reader;

@@ -14,6 +14,9 @@ use crate::checksum::BlockChecksum;
 use crate::footer::Footer;
 use crate::{CursorAccess, PrefixExtractor, Properties, TableCursor, TableMeta};
 
+/// About what the open file and the counts of what is shared take.
+const SHARED_BYTES: usize = 128;
+
 /// An open table. It never changes; any number of threads may read it at once.
 ///
 /// Index and filter stay in memory as long as the table is open, unless
@@ -118,6 +121,7 @@ impl Table {
         let shared_bytes = |bytes: &[u8]| bytes.len() + 2 * size_of::<usize>();
         let Properties { compression, filter, prefix_extractor, .. } = &self.properties;
         size_of::<Self>()
+            + SHARED_BYTES
             + self.lookup.heap_bytes()
             + self.range_tombstones.memory_bytes()
             + shared_bytes(&self.meta.smallest)

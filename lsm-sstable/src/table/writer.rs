@@ -17,24 +17,27 @@
 //! Integers are little-endian, offsets have 64 bits.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use lsm_core::checksum::Checksum;
 use lsm_core::hash::key_hash;
 use lsm_core::key::{self, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstone};
-use lsm_core::vfs::{Vfs, VfsFile};
+use lsm_core::range_tombstone::FragmentedRangeTombstones;
+use lsm_core::vfs::Vfs;
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
+use super::output::Output;
+use super::read::KEPT_BUFFER_BYTES_MAX;
 use crate::block::{BlockBuilder, ROWS_MAX};
 use crate::checksum::BlockChecksum;
 use crate::compression::Compressor;
 use crate::file_header;
 use crate::footer::{FOOTER_BYTES, Footer};
 use crate::index::IndexBuilder;
-use crate::range_tombstones;
+use crate::range_tombstones::{self, TombstoneBuilder};
 use crate::section::{self, SectionTag};
 use crate::{Properties, TableId, TableMeta, TableOptions, properties};
+
+/// What properties take while they are encoded, the bounds excepted.
+const PROPERTIES_BYTES: usize = 4096;
 
 /// Writes one table. Entries are added in order; the file is complete, and durable, when [`TableWriter::finish`]
 /// returns. The directory is for the caller to sync.
@@ -54,45 +57,9 @@ pub struct TableWriter {
     last_sequence: Option<SequenceNumber>,
     hashes: Vec<u64>,
     last_prefix: Option<Vec<u8>>,
-    range_tombstones: Vec<RangeTombstone>,
+    range_tombstones: TombstoneBuilder,
     meta: TableMeta,
     properties: Properties,
-}
-
-/// The file, the bytes that wait to be written to it, and the checksum of all before them.
-struct Output {
-    file: Arc<dyn VfsFile>,
-    path: Arc<std::path::PathBuf>,
-    buffer: Vec<u8>,
-    buffer_bytes_max: usize,
-    written_bytes: u64,
-    checksum: Checksum,
-}
-
-impl Output {
-    /// Where the next byte goes.
-    fn offset(&self) -> u64 {
-        self.written_bytes + self.buffer.len() as u64
-    }
-
-    fn write_if_full(&mut self) -> Result<()> {
-        if self.buffer.len() < self.buffer_bytes_max { Ok(()) } else { self.write() }
-    }
-
-    fn write(&mut self) -> Result<()> {
-        self.checksum.update(&self.buffer);
-        self.file.write_at(&self.buffer, self.written_bytes).map_err(|error| self.error("write", error))?;
-        // The disk works while the next blocks are built, and the sync at the end has little left to do.
-        self.file.start_writeback(self.written_bytes, self.buffer.len() as u64);
-        self.written_bytes += self.buffer.len() as u64;
-        self.buffer.clear();
-        self.buffer.shrink_to(2 * self.buffer_bytes_max);
-        Ok(())
-    }
-
-    fn error(&self, operation: &'static str, source: std::io::Error) -> Error {
-        Error::Io { operation, path: Arc::clone(&self.path), source: Arc::new(source) }
-    }
 }
 
 impl TableWriter {
@@ -102,16 +69,8 @@ impl TableWriter {
         options.check()?;
         let compressor = Compressor::new(options.compression)?;
         let file = vfs.create_new(path).map_err(|error| Error::io("create", path, error))?;
-        let mut buffer = Vec::with_capacity(options.write_buffer_bytes + 2 * options.block_bytes);
-        buffer.extend_from_slice(&file_header::encode(id));
-        let output = Output {
-            file,
-            path: Arc::new(path.to_owned()),
-            buffer,
-            buffer_bytes_max: options.write_buffer_bytes,
-            written_bytes: 0,
-            checksum: Checksum::new(),
-        };
+        let mut output = Output::new(file, path, options.write_buffer_bytes, options.block_bytes);
+        output.put(&file_header::encode(id))?;
         Ok(Self {
             output,
             options: options.clone(),
@@ -124,7 +83,7 @@ impl TableWriter {
             last_sequence: None,
             hashes: Vec::new(),
             last_prefix: None,
-            range_tombstones: Vec::new(),
+            range_tombstones: TombstoneBuilder::default(),
             meta: TableMeta { id, smallest_sequence: SEQUENCE_MAX, ..TableMeta::default() },
             properties: Properties {
                 compression: options.compression.name().into(),
@@ -179,7 +138,7 @@ impl TableWriter {
         if end.len() > KEY_BYTES_MAX || start.len() > KEY_BYTES_MAX || sequence > SEQUENCE_MAX {
             return Err(Error::invalid("range tombstone has too long a key or too high a sequence number"));
         }
-        self.range_tombstones.push(RangeTombstone { start: start.into(), end: end.into(), sequence });
+        self.range_tombstones.add(start, end, sequence);
         self.meta.smallest_sequence = self.meta.smallest_sequence.min(sequence);
         self.meta.largest_sequence = self.meta.largest_sequence.max(sequence);
         Ok(())
@@ -187,27 +146,41 @@ impl TableWriter {
 
     /// About how long the file would be if it were finished now.
     pub fn estimated_bytes(&self) -> u64 {
-        let filter_bytes = self.hashes.len() + self.hashes.len() / 4;
-        let tombstone_bytes: usize = self
-            .range_tombstones
-            .iter()
-            .map(|tombstone| tombstone.start.len() + tombstone.end.len() + 8)
-            .sum();
-        let rest = tombstone_bytes
+        let rest = self.range_tombstones.estimated_bytes()
             + self.block.record_bytes()
-            + filter_bytes
+            + self.hashes.len()
+            + self.hashes.len() / 4
             + self.index.estimated_bytes()
             + FOOTER_BYTES;
         self.output.offset() + rest as u64
     }
 
-    /// Bytes of memory that the writer holds now, or would hold at most while it finished.
+    /// Bytes of memory that the writer holds now, and what it needs on top to compress and write the block under way and to
+    /// [`finish`](TableWriter::finish), at most: filter, fragments of range tombstones and sections. Cheap: may be
+    /// asked after every few entries.
+    ///
+    /// Not in it: what the next entries will add, the file system, the moment at which a vector that grows is in two places,
+    /// what Zstandard will take for its first block, and, of a filter policy from outside, what [`FilterPolicy::filter_bytes`](crate::FilterPolicy::filter_bytes)
+    /// does not say.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.output.buffer.capacity()
-            + self.block.record_bytes()
-            + 10 * self.hashes.capacity()
-            + 16 * self.index.estimated_bytes()
+        let (compressor, compressing) = self.compressor.heap_bytes(self.block.stream_bytes_max());
+        let (index, encoded_index) = self.index.memory_bytes_max(self.block.first_key().len());
+        let (tombstones, fragmenting) = self.range_tombstones.memory_bytes_max();
+        let hash_bytes = self.hashes.capacity() * size_of::<u64>();
+        let key_bytes = self.block_end_key.capacity() + self.meta.smallest.len() + self.last_key().len();
+        let held = size_of::<Self>()
+            + self.output.heap_bytes()
+            + self.block.heap_bytes_max()
+            + compressor
+            + index
+            + tombstones
+            + hash_bytes
+            + key_bytes
+            + self.last_prefix.as_ref().map_or(0, Vec::capacity);
+        // One after the other: hashes and filter; the sections of range tombstones and index, when hashes and filter
+        // are gone; bounds and properties, with copies of the bounds.
+        let finishing = self.filter_bytes().max(encoded_index.saturating_sub(hash_bytes));
+        held + compressing + fragmenting.saturating_add(finishing + 6 * key_bytes + PROPERTIES_BYTES)
     }
 
     /// Entries added so far.
@@ -220,22 +193,22 @@ impl TableWriter {
         if self.block.rows() > 0 {
             self.finish_block()?;
         }
-        let range_tombstones = FragmentedRangeTombstones::new(std::mem::take(&mut self.range_tombstones));
+        let range_tombstones = std::mem::take(&mut self.range_tombstones).finish();
         self.complete_meta(&range_tombstones);
         let data_end = self.output.offset();
         self.properties.data_bytes = data_end - file_header::FILE_HEADER_BYTES as u64;
         self.properties.data_blocks = self.index.block_count() as u64;
 
-        let filter_bytes = self.put_filter();
+        let filter_bytes = self.put_filter()?;
         let mut range_tombstone_bytes = 0;
         if !range_tombstones.is_empty() {
             let payload = range_tombstones::encode(&range_tombstones);
-            range_tombstone_bytes = self.put(SectionTag::RangeTombstones, &payload);
+            range_tombstone_bytes = self.put(SectionTag::RangeTombstones, &payload)?;
         }
         let payload = self.index.encode();
-        let index_bytes = self.put(SectionTag::Index, &payload);
+        let index_bytes = self.put(SectionTag::Index, &payload)?;
         let payload = properties::encode(&self.properties, &self.meta);
-        let properties_bytes = self.put(SectionTag::Properties, &payload);
+        let properties_bytes = self.put(SectionTag::Properties, &payload)?;
 
         self.output.write()?;
         let footer = Footer {
@@ -245,12 +218,12 @@ impl TableWriter {
             index_bytes,
             properties_bytes,
             file_bytes: self.output.offset() + FOOTER_BYTES as u64,
-            body_checksum: self.output.checksum.value(),
+            body_checksum: self.output.checksum(),
             id: self.meta.id,
         };
-        self.output.buffer.extend_from_slice(&footer.encode());
+        self.output.put(&footer.encode())?;
         self.output.write()?;
-        self.output.file.sync_data().map_err(|error| self.output.error("sync", error))?;
+        self.output.sync()?;
         self.meta.file_bytes = footer.file_bytes;
         self.meta.checksum = footer.body_checksum;
         Ok(self.meta)
@@ -322,8 +295,16 @@ impl TableWriter {
         self.block_end_key.clear();
         self.block_end_key.extend_from_slice(self.block.last_key());
         self.block_end_sequence = self.last_sequence;
+        let output = &mut self.output;
         let raw_bytes =
-            self.block.finish(&mut self.output.buffer, &mut self.compressor, self.checksum, offset);
+            self.block.finish(&mut self.compressor, self.checksum, offset, |header, stored| {
+                output.put(header)?;
+                output.put(stored)
+            })?;
+        if raw_bytes > KEPT_BUFFER_BYTES_MAX.max(2 * self.options.block_bytes) {
+            self.block.give_back();
+            self.compressor.give_back();
+        }
         self.properties.raw_data_bytes += raw_bytes as u64;
         self.index.set_block_bytes(self.output.offset() - offset);
         self.output.write_if_full()
@@ -348,23 +329,29 @@ impl TableWriter {
         meta.widen(range_tombstones);
     }
 
+    /// How long the filter becomes.
+    fn filter_bytes(&self) -> usize {
+        self.options.filter.as_ref().map_or(0, |policy| policy.filter_bytes(self.hashes.len()))
+    }
+
     /// Writes the filter section, if there is to be one; returns its length.
-    fn put_filter(&mut self) -> u64 {
-        let Some(policy) = self.options.filter.as_ref().filter(|_| !self.hashes.is_empty()) else { return 0 };
+    fn put_filter(&mut self) -> Result<u64> {
+        let hashes = std::mem::take(&mut self.hashes);
+        let Some(policy) = self.options.filter.as_ref().filter(|_| !hashes.is_empty()) else { return Ok(0) };
         self.properties.filter = policy.name().into();
         if let Some(extractor) = &self.options.prefix_extractor {
             self.properties.prefix_extractor = extractor.name();
         }
-        let filter = policy.build(&self.hashes);
-        self.hashes = Vec::new();
+        let filter = policy.build(&hashes);
+        drop(hashes);
         self.put(SectionTag::Filter, &filter)
     }
 
     /// Writes a section; returns its length.
-    fn put(&mut self, tag: SectionTag, payload: &[u8]) -> u64 {
+    fn put(&mut self, tag: SectionTag, payload: &[u8]) -> Result<u64> {
         let offset = self.output.offset();
-        self.output.buffer.extend_from_slice(&section::header(tag, payload, self.checksum, offset));
-        self.output.buffer.extend_from_slice(payload);
-        self.output.offset() - offset
+        self.output.put(&section::header(tag, payload, self.checksum, offset))?;
+        self.output.put(payload)?;
+        Ok(self.output.offset() - offset)
     }
 }
