@@ -112,7 +112,7 @@ impl Index {
         let arrays = (size_of::<u64>() * 2 + size_of::<u32>() + size_of::<(u32, SequenceNumber)>()) as u64;
         (size_of::<Self>() as u64 + 16)
             .saturating_add(payload_bytes)
-            .saturating_add(buckets * size_of::<u32>() as u64)
+            .saturating_add(buckets.saturating_mul(size_of::<u32>() as u64))
             .saturating_add(block_count.saturating_mul(arrays))
     }
 
@@ -281,6 +281,27 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_an_index_is_bounded_before_it_is_decoded() {
+        let owned: Vec<Vec<u8>> = (0..5000_u32).map(|n| (n * 7919).to_be_bytes().to_vec()).collect();
+        for (count, versions) in [(0, 1), (1, 1), (5000, 1), (1000, 5)] {
+            let mut builder = IndexBuilder::default();
+            let keys = owned[..count].iter().cycle().take(count * versions);
+            let mut keys: Vec<(&[u8], u64)> =
+                keys.zip((0..9000).rev()).map(|(key, n)| (&key[..], n)).collect();
+            keys.sort_by(|a, b| key::compare(a.0, a.1, b.0, b.1));
+            for (at, &(key, _)) in keys.iter().enumerate() {
+                builder.add(at.checked_sub(1).map(|at| keys[at]), key).unwrap();
+                builder.set_block_bytes(4000);
+            }
+            let encoded = builder.encode();
+            let blocks = keys.len() as u64;
+            let held = Index::decode(&encoded, blocks, 64 + 4000 * blocks).unwrap().memory_bytes() as u64;
+            let bound = Index::memory_bytes_max(encoded.len() as u64, blocks);
+            assert!((held..2 * held + 300).contains(&bound), "{count} {versions}: {held} {bound}");
+        }
+    }
+
+    #[test]
     fn separators_are_as_short_as_they_can_be() {
         let index = index_over(&[(b"apple", 1), (b"banana", 1), (b"bandit", 1)]);
         assert_eq!(index.separator(0), b"apple");
@@ -304,6 +325,7 @@ mod tests {
         for len in 0..encoded.len() {
             assert!(Index::decode(&encoded[..len], 2, 84).is_err());
         }
+        assert_eq!(Index::memory_bytes_max(u64::MAX, u64::MAX), u64::MAX);
         let empty = Index::decode(&IndexBuilder::default().encode(), 0, 64).unwrap();
         assert_eq!(empty.find(b"x", 1), 0);
     }

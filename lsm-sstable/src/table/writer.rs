@@ -10,7 +10,7 @@
 //! | data blocks | `block/header.rs` | CRC-32 each, seeded with table id and offset |
 //! | filter: the bytes of the filter policy | `section.rs`, `filter/bloom.rs` | the same |
 //! | range tombstones | `section.rs`, `range_tombstones.rs` | the same |
-//! | index | `section.rs`, `index.rs` | the same |
+//! | index | `section.rs`, `index/mod.rs` | the same |
 //! | properties | `section.rs`, `properties.rs` | the same |
 //! | footer, 128 bytes | `footer.rs` | the same; it holds a CRC-64 of everything before it |
 //!
