@@ -69,9 +69,10 @@ pub struct TableOpen {
     pub prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     /// Bytes that a [sequential](crate::CursorAccess::Sequential) cursor reads at a time, and holds. 256 KiB.
     pub sequential_read_bytes: u64,
-    /// Index and filter stay in memory if together, and with the slots of the cache, they take no more than this. If
-    /// not, only a directory of their pages does, and each lookup reads a page of each from the file, past the
-    /// cache, as it does the data. Default: no limit.
+    /// Index and filter stay in memory if together, and with the slots of the cache, they take no more than this, by
+    /// a bound that is known before they are read. If not, only a directory of their pages does, whatever that takes
+    /// (about 0.01 % of the file), and each lookup reads a page of each from the file, past the cache, as it does the
+    /// data. Range tombstones are in memory either way and do not count. Default: no limit.
     pub pinned_bytes_max: usize,
 }
 

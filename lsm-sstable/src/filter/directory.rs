@@ -37,7 +37,8 @@ impl FilterDirectory {
         self.range.end - self.range.start
     }
 
-    /// The range of the file that has to be read for `part` of the filter, whole pages; `None` if there is no such part.
+    /// The range of the file that has to be read for `part` of the filter, whole pages; `None` if there is no such
+    /// part.
     pub(crate) fn pages(&self, part: &Range<u64>) -> Option<Range<u64>> {
         if part.start > part.end || part.end > self.filter_bytes() {
             return None;

@@ -32,7 +32,8 @@ pub trait FilterPolicy: Send + Sync + Debug {
     /// table has a prefix extractor. A hash may occur more than once.
     fn build(&self, hashes: &[u64]) -> Vec<u8>;
 
-    /// Whether a key with this hash may be in the set. `filter` starts at a multiple of 64 bytes in memory, if it is whole.
+    /// Whether a key with this hash may be in the set. `filter` starts at a multiple of 64 bytes in memory, if it is
+    /// whole.
     fn may_contain(&self, filter: &[u8], hash: u64) -> bool;
 
     /// How many bytes [`FilterPolicy::build`] returns for so many hashes, at most: what memory is planned by. The

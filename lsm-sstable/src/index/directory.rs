@@ -19,7 +19,8 @@ const SUFFIX_SHARE: u64 = 16;
 /// Where the pages of an index are in the file, for a table whose index is not in memory.
 ///
 /// Pages are cut in memory only: the format knows nothing of them. A page is some entries of the encoded index,
-/// whole, with the directory's checksum over them, so that what is read later is what was proved when the table was opened.
+/// whole, with the directory's checksum over them, so that what is read later is what was proved when the table was
+/// opened.
 #[derive(Debug)]
 pub(crate) struct IndexDirectory {
     prefix: Box<[u8]>,
@@ -192,7 +193,8 @@ mod tests {
     use crate::section::{self, SectionTag};
     use lsm_core::vfs::{PosixFs, Vfs};
 
-    /// Whatever the bytes, once their checksum is right: both kinds of index read them, and find the same, or neither does.
+    /// Whatever the bytes, once their checksum is right: both kinds of index read them, and find the same, or neither
+    /// does.
     fn compare(payload: &[u8], block_count: u64, data_end: u64, keys: &[Vec<u8>]) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("1.sst");

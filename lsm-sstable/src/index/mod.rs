@@ -6,10 +6,10 @@
 //! form      := suffix_bytes << 1 | has_sequence
 //! ```
 //!
-//! Blocks stand one after the other from the end of the file header on. Each has a *separator*, `prefix ++ suffix`: at or
-//! below everything in it, and above everything in the blocks before. The first is the first key of the table;
-//! the others are the shortest that do. Where the versions of one user key fill several blocks, the separator is
-//! an internal key: it has a sequence number.
+//! Blocks stand one after the other from the end of the file header on. Each has a *separator*, `prefix ++ suffix`:
+//! at or below everything in it, and above everything in the blocks before. The first is the first key of the table;
+//! the others are the shortest that do. Where the versions of one user key fill several blocks, the separator is an
+//! internal key: it has a sequence number.
 //!
 //! A table has its index in memory ([`Index`]), or only where the pages of it are ([`IndexDirectory`]).
 

@@ -94,10 +94,10 @@ impl TableCursor {
         &self.table
     }
 
-    /// Bytes of memory that the cursor holds: the block it stands in, unless that is a cached one; what it has read ahead, at
-    /// most 256 KiB or [`TableOpen::sequential_read_bytes`](crate::TableOpen::sequential_read_bytes), unless a
-    /// block is larger; and a page of the index, if that is not in memory. While a block is being read that is larger than 256 KiB, the
-    /// cursor holds it twice: as stored, and decoded.
+    /// Bytes of memory that the cursor holds: the block it stands in, unless that is a cached one; what it has read
+    /// ahead, at most 256 KiB or [`TableOpen::sequential_read_bytes`](crate::TableOpen::sequential_read_bytes),
+    /// unless a block is larger; and a page of the index, if that is not in memory. While a block is being read that
+    /// is larger than 256 KiB, the cursor holds it twice: as stored, and decoded.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.own.capacity() + self.ahead.buffer.capacity() + self.finder.heap_bytes()
     }

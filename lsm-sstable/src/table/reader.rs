@@ -20,8 +20,8 @@ const SHARED_BYTES: usize = 128;
 /// An open table. It never changes; any number of threads may read it at once.
 ///
 /// Index and filter stay in memory as long as the table is open, unless
-/// [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max) is too low for that. Dropping it closes the file and drops the blocks
-/// that the cache has of it.
+/// [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max) is too low for that. Dropping it closes the
+/// file and drops the blocks that the cache has of it.
 pub struct Table {
     pub(super) path: Arc<PathBuf>,
     pub(super) file: Arc<dyn VfsFile>,

@@ -31,10 +31,10 @@ pub struct VerifyReport {
 }
 
 impl Table {
-    /// Reads every byte of the file again and proves it: all checksums, the structure of every block, the order of all entries, that
-    /// the index and the filter find each of them, and every count in the properties. Takes about as long as a
-    /// scan, a few megabytes of memory, and nothing from the cache. If the filter is not in memory, a page of it is read for
-    /// each key, which takes a microsecond more.
+    /// Reads every byte of the file again and proves it: all checksums, the structure of every block, the order of
+    /// all entries, that the index and the filter find each of them, and every count in the properties. Takes about
+    /// as long as a scan, a few megabytes of memory, and nothing from the cache. If the filter is not in memory, a
+    /// page of it is read for each key, which takes a microsecond more.
     ///
     /// Fails with the first `Corruption`, which names the offset.
     pub fn verify(&self) -> Result<VerifyReport> {

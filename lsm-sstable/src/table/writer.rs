@@ -155,13 +155,13 @@ impl TableWriter {
         self.output.offset() + rest as u64
     }
 
-    /// Bytes of memory that the writer holds now, and what it needs on top to compress and write the block under way and to
-    /// [`finish`](TableWriter::finish), at most: filter, fragments of range tombstones and sections. Cheap: may be
-    /// asked after every few entries.
+    /// Bytes of memory that the writer holds now, and what it needs on top to compress and write the block under way
+    /// and to [`finish`](TableWriter::finish), at most: filter, fragments of range tombstones and sections. Cheap:
+    /// may be asked after every few entries.
     ///
-    /// Not in it: what the next entries will add, the file system, the moment at which a vector that grows is in two places,
-    /// what Zstandard will take for its first block, and, of a filter policy from outside, what [`FilterPolicy::filter_bytes`](crate::FilterPolicy::filter_bytes)
-    /// does not say.
+    /// Not in it: what the next entries will add, the file system, the moment at which a vector that grows is in two
+    /// places, what Zstandard will take for its first block, and, of a filter policy from outside, what
+    /// [`FilterPolicy::filter_bytes`](crate::FilterPolicy::filter_bytes) does not say.
     pub fn memory_bytes(&self) -> usize {
         let (compressor, compressing) = self.compressor.heap_bytes(self.block.stream_bytes_max());
         let (index, encoded_index) = self.index.memory_bytes_max(self.block.first_key().len());
