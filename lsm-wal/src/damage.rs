@@ -7,7 +7,7 @@ use crate::record::{self, HEADER_BYTES, RecordHeader};
 use crate::source::{Found, FoundRecord, Source};
 
 /// Bytes that a disk writes whole or not at all.
-const SECTOR_BYTES: u64 = 512;
+pub(crate) const SECTOR_BYTES: u64 = 512;
 
 /// What stands in a file behind a bad record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -97,6 +97,14 @@ enum Place {
     Window(usize),
 }
 
+/// Where the last record was found.
+#[derive(Clone, Copy)]
+pub(crate) struct Located {
+    /// Where it stands in the window, if its segment does not have it.
+    pub(crate) window_offset: Option<u64>,
+    pub(crate) checksum: u64,
+}
+
 impl WalReader {
     /// Opens the log in a directory for reading the records that begin at or after `from`;
     /// [`Position::ZERO`] is the oldest there is.
@@ -183,17 +191,28 @@ impl WalReader {
     ///
     /// After an error the reader is at its end.
     #[expect(clippy::should_implement_trait, reason = "the record borrows from the reader")]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
+        Ok(self.next_located()?.map(|(record, _)| record))
+    }
+
+    /// As [`next`](Self::next), with the place.
+    #[inline]
+    pub(crate) fn next_located(&mut self) -> Result<Option<(Record<'_>, Located)>> {
         let found = self.advance().inspect_err(|_| self.finished = true)?;
         let Some((place, found)) = found else { return Ok(None) };
         self.report.records += 1;
         self.report.bytes += u64::from(found.header.length);
         self.report.last_tag = Some(found.header.tag);
-        let source = match place {
-            Place::Segment => self.source.as_ref(),
-            Place::Window(index) => self.windows.get(index),
+        let (source, is_window) = match place {
+            Place::Segment => (self.source.as_ref(), false),
+            Place::Window(index) => (self.windows.get(index), true),
         };
-        Ok(source.map(|source| Record::new(&found, source.payload(&found))))
+        Ok(source.map(|source| {
+            let window_offset = source.offset_of(found.header.position).filter(|_| is_window);
+            let located = Located { window_offset, checksum: found.checksum };
+            (Record::new(&found, source.payload(&found)), located)
+        }))
     }
 
     /// What was found, complete once [`next`](Self::next) returned `None`.

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::checksum::crc64;
-use lsm_core::vfs::{Vfs, Window};
+use lsm_core::vfs::{Vfs, VfsFile, Window};
 use lsm_core::{Error, Result};
 
 use crate::directory::{self, LogFile};
@@ -38,10 +38,11 @@ use crate::segment_file::Segment;
 use crate::source::Source;
 
 const MAGIC: [u8; 8] = *b"lsm-win\0";
-const HEADER_BYTES: usize = 128;
-const COVERED_BYTES: usize = HEADER_BYTES - 8;
-const SLOT_OFFSETS: [usize; 2] = [512, 1024];
-const AREA_OFFSET: usize = 4096;
+pub(crate) const HEADER_BYTES: usize = 128;
+pub(crate) const COVERED_BYTES: usize = HEADER_BYTES - 8;
+pub(crate) const SLOT_OFFSETS: [usize; 2] = [512, 1024];
+pub(crate) const SLOT_BYTES: usize = 16;
+pub(crate) const AREA_OFFSET: usize = 4096;
 
 /// The writing side of a window.
 pub(crate) struct WindowWriter {
@@ -147,57 +148,122 @@ impl WindowWriter {
     }
 }
 
+/// What stands in one of the two places that say where the area begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The area begins at this log position.
+    Base(u64),
+    /// Being written, or never used: the check is zero, and the base is this.
+    Open(u64),
+    /// One flipped bit explains why it does not check.
+    Flipped,
+    /// It does not check.
+    Bad,
+}
+
+impl Slot {
+    fn decode(number: u64, bytes: [u8; SLOT_BYTES]) -> Self {
+        let (words, _) = bytes.as_chunks::<8>();
+        let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
+        let (base, check) = (word(0), word(1));
+        let syndrome = slot_check(number, base) ^ check;
+        match syndrome {
+            0 => Self::Base(base),
+            _ if check == 0 => Self::Open(base),
+            _ if syndrome.is_power_of_two() || flip::bits_after_flip(syndrome, 64).is_some() => Self::Flipped,
+            _ => Self::Bad,
+        }
+    }
+
+    /// Log position of the area's first byte.
+    pub(crate) fn base(self) -> Option<u64> {
+        if let Self::Base(base) = self { Some(base) } else { None }
+    }
+}
+
+/// A window that is looked into.
+pub(crate) struct WindowFile {
+    file: Arc<dyn VfsFile>,
+    path: PathBuf,
+    /// Bytes of the file when it was opened.
+    pub(crate) len: u64,
+    /// Bytes of the area, as the header says.
+    pub(crate) area_bytes: u64,
+    pub(crate) slots: [Slot; 2],
+}
+
+impl WindowFile {
+    /// Opens the window of a number. `None` if there is none, or nothing that can be made out after a power cut.
+    pub(crate) fn open(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Option<Self>> {
+        let path = LogFile::Window(number).path(folder);
+        let Some((window, found)) = Self::read(vfs, &path)? else { return Ok(None) };
+        if found != number {
+            let detail = format!("this is window {found} under another's name");
+            return Err(Error::corruption(&path, 16, detail));
+        }
+        Ok(Some(window))
+    }
+
+    /// Opens a window, whatever its name, and returns the number that it says it has.
+    pub(crate) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Option<(Self, u64)>> {
+        let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
+        let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
+        let mut source = Source::new(Arc::clone(&file), path.to_owned(), len, 0, 0);
+        let Some(bytes) = source.load(0, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let (words, _) = bytes.as_chunks::<8>();
+        let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
+        let (version, number, area_bytes) = (word(1) as u32, word(2), word(3));
+        let syndrome = crc64(0, &bytes[..COVERED_BYTES]) ^ word(15);
+        let known = bytes[..8] == MAGIC;
+        if syndrome != 0 {
+            let bits = COVERED_BYTES as u64 * 8;
+            if syndrome.is_power_of_two() || flip::bits_after_flip(syndrome, bits).is_some() {
+                return Err(Error::corruption(path, 0, "one bit of the window's header was flipped"));
+            }
+            if !(known && version > VERSION) {
+                return Ok(None);
+            }
+        }
+        if !known {
+            return Ok(None);
+        }
+        if version > VERSION {
+            let path = Arc::new(path.to_owned());
+            return Err(Error::UnsupportedVersion { path, found: version, supported: VERSION });
+        }
+        let mut slots = [Slot::Open(0); 2];
+        for (slot, offset) in slots.iter_mut().zip(SLOT_OFFSETS) {
+            if let Some(bytes) = source.load(offset as u64, SLOT_BYTES)?.first_chunk() {
+                *slot = Slot::decode(number, *bytes);
+            }
+        }
+        Ok(Some((Self { file, path: path.to_owned(), len, area_bytes, slots }, number)))
+    }
+
+    /// The area, its first byte being at log position `base`.
+    pub(crate) fn area(&self, base: u64) -> Source {
+        Source::new(Arc::clone(&self.file), self.path.clone(), self.len, AREA_OFFSET as u64, base)
+    }
+
+    /// Log positions at which the area may begin, the newest first.
+    pub(crate) fn bases(&self) -> Vec<u64> {
+        let mut bases: Vec<u64> = self.slots.into_iter().filter_map(Slot::base).collect();
+        bases.sort_unstable_by(|a, b| b.cmp(a));
+        bases
+    }
+}
+
 /// What a window holds, one source for each slot that says where the area begins. Empty if there is no window of
 /// this number, or nothing that can be made out after a power cut.
 pub(crate) fn read(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Source>> {
-    let path = LogFile::Window(number).path(folder);
-    let Some(file) = directory::open_if_there(vfs, &path)? else { return Ok(Vec::new()) };
-    let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
-    let mut header = Source::new(Arc::clone(&file), path.clone(), len, 0, 0);
-    let Some(bytes) = header.load(0, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>() else {
-        return Ok(Vec::new());
-    };
-    let (words, _) = bytes.as_chunks::<8>();
-    let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
-    let (version, found_number) = (word(1) as u32, word(2));
-    let syndrome = crc64(0, &bytes[..COVERED_BYTES]) ^ word(15);
-    let known = bytes[..8] == MAGIC;
-    if syndrome != 0 {
-        let bits = COVERED_BYTES as u64 * 8;
-        if syndrome.is_power_of_two() || flip::bits_after_flip(syndrome, bits).is_some() {
-            return Err(Error::corruption(&path, 0, "one bit of the window's header was flipped"));
-        }
-        if !(known && version > VERSION) {
-            return Ok(Vec::new());
-        }
-    }
-    if !known {
-        return Ok(Vec::new());
-    }
-    if version > VERSION {
-        return Err(Error::UnsupportedVersion { path: Arc::new(path), found: version, supported: VERSION });
-    }
-    if found_number != number {
-        return Err(Error::corruption(
-            &path,
-            16,
-            format!("this is window {found_number} under another's name"),
-        ));
-    }
-    let mut sources = Vec::new();
-    for offset in SLOT_OFFSETS {
-        let Some((base, rest)) = header.load(offset as u64, 16)?.split_first_chunk::<8>() else { continue };
-        let base = u64::from_le_bytes(*base);
-        let check = rest.first_chunk::<8>().map_or(0, |check| u64::from_le_bytes(*check));
-        let syndrome = slot_check(number, base) ^ check;
-        if syndrome == 0 {
-            let file = Arc::clone(&file);
-            sources.push(Source::new(file, path.clone(), len, AREA_OFFSET as u64, base));
-        } else if check != 0 && (syndrome.is_power_of_two() || flip::bits_after_flip(syndrome, 64).is_some())
-        {
+    let Some(window) = WindowFile::open(vfs, folder, number)? else { return Ok(Vec::new()) };
+    for (slot, offset) in window.slots.into_iter().zip(SLOT_OFFSETS) {
+        if slot == Slot::Flipped {
             let detail = "one bit of where the window begins was flipped";
-            return Err(Error::corruption(&path, offset as u64, detail));
+            return Err(Error::corruption(&window.path, offset as u64, detail));
         }
     }
-    Ok(sources)
+    Ok(window.slots.into_iter().filter_map(Slot::base).map(|base| window.area(base)).collect())
 }

@@ -1,0 +1,134 @@
+use std::fmt::Write as _;
+
+use lsm_core::Result;
+use lsm_core::vfs::Vfs;
+
+use super::stream::{Accepted, overlap};
+use super::{Bits, Check};
+use crate::record::RecordType;
+use crate::source::{Found, Source};
+use crate::{chain, damage, segment};
+
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Checks what the reader did not need of a segment.
+pub(super) fn check(
+    vfs: &dyn Vfs,
+    check: &mut Check,
+    accepted: &Accepted,
+    index: usize,
+    clean: bool,
+) -> Result<()> {
+    let Some(part) = accepted.parts.get(index) else { return Ok(()) };
+    check.file.what = format!("segment, {} records from position {} on", part.records, part.header.start);
+    let Some(mut source) = chain::open_source(vfs, &part.path, part.header.start)? else { return Ok(()) };
+    copies(check, accepted, index, &mut source)?;
+    let last = index + 1 == accepted.parts.len();
+    behind(check, &mut source, part.end, part.checksum, last, last && clean)
+}
+
+/// Compares what stands in the segment where the reader had to turn to the window.
+fn copies(check: &mut Check, accepted: &Accepted, index: usize, source: &mut Source) -> Result<()> {
+    let (Some(part), Some(window)) = (accepted.parts.get(index), &accepted.window) else { return Ok(()) };
+    let mut area = window.area(0);
+    let mut missing = 0;
+    for taken in &accepted.taken {
+        let there = overlap(&taken.positions, &(part.header.start..part.end));
+        let mut position = there.start;
+        while position < there.end {
+            let offset = part.offset_of(position);
+            // Sector by sector of the segment.
+            let bytes = (damage::SECTOR_BYTES - offset % damage::SECTOR_BYTES).min(there.end - position);
+            let right = area.load(taken.offset + (position - taken.positions.start), bytes as usize)?;
+            let stored = source.load(offset, bytes as usize)?;
+            if let Some(byte) = (0..right.len()).find(|&at| right.get(at) != stored.get(at)) {
+                missing += bytes;
+                let at = offset + byte as u64;
+                if position + (byte as u64) < accepted.synced {
+                    let synced = accepted.synced;
+                    check.damaged(
+                        at,
+                        format!(
+                            "the window has another byte here, and up to position {synced} all was synced"
+                        ),
+                    );
+                    return Ok(());
+                }
+                if stored.iter().skip(byte).any(|&byte| byte != 0) {
+                    check.damaged(at, "the window has another byte here, and no crash explains it");
+                    return Ok(());
+                }
+            }
+            position += bytes;
+        }
+    }
+    if missing > 0 {
+        let _ = write!(check.file.what, "; {missing} bytes stand in the window only");
+    }
+    Ok(())
+}
+
+/// Checks what stands behind the last record that counts.
+fn behind(
+    check: &mut Check,
+    source: &mut Source,
+    end: u64,
+    checksum: u64,
+    is_last: bool,
+    clean: bool,
+) -> Result<()> {
+    let (mut position, mut chain) = (end, checksum);
+    let mut closed = false;
+    while let Found::Record(found) = source.record_at(position, chain)? {
+        closed |= found.header.kind == RecordType::Close;
+        position += found.header.record_bytes();
+        chain = found.checksum;
+    }
+    let given_up = position - end;
+    let Some(offset) = source.offset_of(position) else { return Ok(()) };
+    if clean && !closed {
+        check.damaged(offset, "the record that closes the log is missing");
+        return Ok(());
+    }
+    if let Some(byte) = damage::flipped_byte(source, position, chain)? {
+        check.damaged(byte, "one bit of this byte was flipped");
+        return Ok(());
+    }
+    let bits = bits(source, offset)?;
+    if bits.count == 1 || bits.count > 0 && clean {
+        check.damaged(bits.last, "nothing was ever written here");
+    } else if !is_last && given_up + bits.count > 0 && !(closed && bits.count == 0) {
+        check.note(format!("{} bytes were given up", given_up.max((bits.last + 1).saturating_sub(offset))));
+    }
+    Ok(())
+}
+
+/// Checks a segment that was never used, or whose header is lost.
+pub(super) fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
+    check.file.what = "spare segment".into();
+    let Some(mut source) = chain::open_source(vfs, &check.file.path, 0)? else { return Ok(()) };
+    let header = source.load(0, segment::HEADER_BYTES)?;
+    if let Some(byte) = header.iter().position(|&byte| byte != 0) {
+        check.damaged(byte as u64, "this is no header of a segment");
+        return Ok(());
+    }
+    let bits = bits(&mut source, 0)?;
+    match bits.count {
+        0 => {}
+        1 => check.damaged(bits.last, "nothing was ever written here"),
+        _ => check.note(format!("its header was lost before it was synced; {} bytes follow", bits.last + 1)),
+    }
+    Ok(())
+}
+
+fn bits(source: &mut Source, mut offset: u64) -> Result<Bits> {
+    let mut bits = Bits::default();
+    loop {
+        let bytes = source.load(offset, CHUNK_BYTES)?;
+        if bytes.is_empty() {
+            return Ok(bits);
+        }
+        bits.add(bytes, offset);
+        offset += bytes.len() as u64;
+    }
+}
