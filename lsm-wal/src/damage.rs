@@ -9,6 +9,9 @@ use crate::source::{Found, FoundRecord, Source};
 /// Bytes that a disk writes whole or not at all.
 pub(crate) const SECTOR_BYTES: u64 = 512;
 
+/// How much is skipped at once where nothing stands.
+const ZEROS_BYTES: usize = 4096;
+
 /// What stands in a file behind a bad record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Aftermath {
@@ -27,6 +30,14 @@ pub(crate) fn aftermath(source: &mut Source, offset: u64, placed: bool) -> Resul
     let mut seen = Aftermath::default();
     let mut at = offset;
     while at < source.len() {
+        // What was allocated and not written yet, by far the most.
+        if (at - offset).is_multiple_of(ZEROS_BYTES as u64) {
+            let ahead = source.load(at, ZEROS_BYTES)?;
+            if ahead.len() == ZEROS_BYTES && ahead.iter().fold(0, |any, byte| any | byte) == 0 {
+                at += ZEROS_BYTES as u64;
+                continue;
+            }
+        }
         let bytes = source.load(at, HEADER_BYTES)?;
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
             if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {

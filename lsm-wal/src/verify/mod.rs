@@ -251,6 +251,10 @@ struct Bits {
 
 impl Bits {
     fn add(&mut self, bytes: &[u8], offset: u64) {
+        // Segments are zeros for the most part: this is one look at many bytes at a time, and no early way out.
+        if bytes.iter().fold(0, |any, byte| any | byte) == 0 {
+            return;
+        }
         if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
             self.count += bytes.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
             self.last = offset + last as u64;

@@ -1,0 +1,217 @@
+mod log;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, VersionEdit, current, kind_of};
+use lsm_sstable::{Table, TableOpen};
+use lsm_wal::{RecordFileReader, RecoveryMode};
+
+use crate::exit::{Failure, Result};
+use crate::output::{Output, bytes, grouped};
+use crate::progress::Progress;
+
+/// Check every byte of every file
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  lsm verify db && echo sound
+  lsm verify db --quiet          # say only what is wrong
+
+Reads CURRENT, the manifest, every table that it names and the log, segments and window, and compares every
+checksum and every second copy. Goes on behind damage, so that all of it is listed; then the exit code is 3,
+or 4 if nothing is damaged but something could not be read. Nothing is changed.")]
+pub(crate) struct Verify {
+    /// Directory of the database
+    db: PathBuf,
+    /// Say only what is wrong
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(self) -> Result<()> {
+        let mut verifier =
+            Verifier { db: &self.db, out: Output::stdout(), quiet: self.quiet, wrong: Vec::new() };
+        verifier.run()?;
+        let count = verifier.wrong.len() as u64;
+        // Damage before what could not be read: it gives the exit code.
+        let is_damage = |failure: &Failure| matches!(failure, Failure::Corruption(_));
+        let worst = verifier.wrong.iter().position(is_damage).unwrap_or(0);
+        match (count, verifier.wrong.into_iter().nth(worst)) {
+            (_, None) => verifier.out.flush(),
+            (1, Some(failure)) => Err(failure),
+            (_, Some(failure)) => {
+                Err(failure.within(&format!("{} things are wrong; one is", grouped(count))))
+            }
+        }
+    }
+}
+
+struct Verifier<'a> {
+    db: &'a Path,
+    out: Output,
+    quiet: bool,
+    wrong: Vec<Failure>,
+}
+
+/// What the manifest says there is.
+#[derive(Default)]
+struct Contents {
+    tables: BTreeMap<u64, AddedTable>,
+    log: Option<LogStart>,
+}
+
+impl Verifier<'_> {
+    fn run(&mut self) -> Result<()> {
+        let current = current(&PosixFs, self.db)?;
+        self.sound("CURRENT", format_args!("points at manifest {}", current.manifest))?;
+        let contents = self.manifest(&current)?;
+        self.tables(&contents)?;
+        self.log(&current, &contents)?;
+        self.left_over(&current, &contents)
+    }
+
+    /// Reads all version edits; without them nothing else can be judged, so damage here ends the check.
+    fn manifest(&mut self, current: &Current) -> Result<Contents> {
+        let path = self.manifest_path(current);
+        if !exists(&path)? {
+            return Err(missing(&path));
+        }
+        let (contents, records) = read_manifest(&path, current)?;
+        self.sound(
+            &manifest_name(current),
+            format_args!("{} edits, {} tables", grouped(records), contents.tables.len()),
+        )?;
+        Ok(contents)
+    }
+
+    fn tables(&mut self, contents: &Contents) -> Result<()> {
+        let total = contents.tables.values().map(|table| table.meta.file_bytes).sum();
+        let progress = Progress::bytes("verifying", Some(total));
+        let mut done = 0;
+        for (number, added) in &contents.tables {
+            let name = format!("{number:06}.sst");
+            let path = self.db.join(&name);
+            match verify_table(&path, added) {
+                Err(_) if !exists(&path)? && !self.is_in_use(*number)? => {
+                    self.note(format_args!("{name} was compacted away meanwhile"))?;
+                }
+                Err(_) if !exists(&path)? => self.wrong(missing(&path))?,
+                Ok(()) => {
+                    let (size, entries) = (bytes(added.meta.file_bytes), grouped(added.meta.entries));
+                    self.sound(&name, format_args!("{size}, {entries} entries, level {}", added.level))?;
+                }
+                Err(failure) => self.wrong(failure)?,
+            }
+            done += added.meta.file_bytes;
+            progress.set(done);
+        }
+        Ok(())
+    }
+
+    /// Whether the manifest, read again, still names the table: another process may be writing.
+    fn is_in_use(&self, number: u64) -> Result<bool> {
+        let current = current(&PosixFs, self.db)?;
+        let (contents, _) = read_manifest(&self.manifest_path(&current), &current)?;
+        Ok(contents.tables.contains_key(&number))
+    }
+
+    fn manifest_path(&self, current: &Current) -> PathBuf {
+        self.db.join(manifest_name(current))
+    }
+
+    /// Names what is not part of the database, which is no damage.
+    fn left_over(&mut self, current: &Current, contents: &Contents) -> Result<()> {
+        let names = PosixFs
+            .read_dir(self.db)
+            .map_err(|error| Failure::io(&format!("list {}", self.db.display()), &error))?;
+        let manifest = manifest_name(current);
+        for name in names {
+            let left_over = match kind_of(&name) {
+                Some(Kind::Table) => !contents.tables.keys().any(|number| name == format!("{number:06}.sst")),
+                Some(Kind::Manifest) => name != manifest,
+                Some(_) => false,
+                None => {
+                    self.note(format_args!("{name} is not the database's"))?;
+                    false
+                }
+            };
+            if left_over {
+                self.note(format_args!("{name} is not in use; opening the database for writing removes it"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sound(&mut self, name: &str, what: std::fmt::Arguments<'_>) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.out.line(format_args!("ok       {name:<16} {what}")) }
+    }
+
+    fn note(&mut self, what: std::fmt::Arguments<'_>) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.out.line(format_args!("note     {what}")) }
+    }
+
+    /// Lists what is damaged, or cannot be read, and goes on; anything else ends the check.
+    fn wrong(&mut self, failure: Failure) -> Result<()> {
+        match &failure {
+            Failure::Corruption(message) => self.out.line(format_args!("DAMAGED  {message}"))?,
+            Failure::Io(message) => self.out.line(format_args!("UNREADABLE  {message}"))?,
+            _ => return Err(failure),
+        }
+        self.out.flush()?;
+        self.wrong.push(failure);
+        Ok(())
+    }
+}
+
+fn manifest_name(current: &Current) -> String {
+    format!("MANIFEST-{:06}", current.manifest)
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    match PosixFs.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::io(&format!("look at {}", path.display()), &error)),
+    }
+}
+
+fn missing(path: &Path) -> Failure {
+    Failure::Corruption(format!("{} is missing", path.display()))
+}
+
+fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, u64)> {
+    let mut reader =
+        RecordFileReader::open(&PosixFs, path, current.manifest_synced, RecoveryMode::TolerateTornTail)?;
+    let mut contents = Contents::default();
+    while let Some(record) = reader.next()? {
+        let edit = VersionEdit::decode(record.payload).map_err(|reason| {
+            Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
+        })?;
+        for (_, number) in edit.removed {
+            contents.tables.remove(&number);
+        }
+        contents.tables.extend(edit.added.into_iter().map(|table| (table.number, table)));
+        contents.tables.retain(|_, table| !edit.dropped.contains(&table.keyspace));
+        contents.log = edit.log.or(contents.log);
+    }
+    let records = reader.report().records;
+    Ok((contents, records))
+}
+
+fn verify_table(path: &Path, added: &AddedTable) -> Result<()> {
+    let table = Table::open(&PosixFs, path, None, &TableOpen::expecting(&added.meta))?;
+    table.verify()?;
+    if *table.meta() == added.meta {
+        return Ok(());
+    }
+    Err(lsm_core::Error::corruption(
+        path,
+        0,
+        "the table is sound, but not the one that the manifest describes",
+    )
+    .into())
+}
