@@ -15,7 +15,7 @@ use std::process::ExitCode;
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// Why a command did not do what it was asked to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// What was asked for does not exist.
     NotFound(String),
@@ -66,6 +66,16 @@ impl Failure {
         // Not `eprintln!`, which panics when standard error is closed.
         let _ = io::Write::write_all(&mut io::stderr(), format!("lsm: {message}\n").as_bytes());
         ExitCode::from(code)
+    }
+}
+
+/// Tells what is wrong with the command line, or shows the help that was asked for.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    match text.strip_prefix("error: ") {
+        Some(message) => Failure::Usage(message.trim_end().to_owned()).report(),
+        // Help, which knows where it goes and what has colours.
+        None => error.exit(),
     }
 }
 

@@ -28,7 +28,7 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn failure(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.stderr.starts_with("lsm: ") || code == 2, "{self:?}");
+        assert!(self.stderr.starts_with("lsm: "), "{self:?}");
         self.stderr
     }
 }

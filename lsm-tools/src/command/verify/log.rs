@@ -1,0 +1,83 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsm_core::Error;
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_engine::inspect::{Current, Operations, current};
+use lsm_wal::{Position, VerifyReport};
+
+use super::{Contents, Verifier, read_manifest};
+use crate::exit::{Failure, Result};
+use crate::output::grouped;
+
+/// What was found in the log.
+struct LogCheck {
+    report: VerifyReport,
+    writes: u64,
+    /// What is wrong, and in which file.
+    wrong: Vec<(PathBuf, Failure)>,
+}
+
+impl Verifier<'_> {
+    pub(super) fn log(&mut self, found: &Current, contents: &Contents) -> Result<()> {
+        let mut check = self.check_log(found, contents);
+        if !check.wrong.is_empty() {
+            // A process that writes may have changed what was being read; damage stays.
+            let found = current(&PosixFs, self.db)?;
+            let (contents, _) = read_manifest(&self.manifest_path(&found), &found)?;
+            let before = std::mem::replace(&mut check, self.check_log(&found, &contents)).wrong;
+            check.wrong.retain(|(_, failure)| before.iter().any(|(_, known)| known == failure));
+        }
+        let LogCheck { report, writes, wrong } = check;
+        for file in &report.files {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+            if !file.in_use {
+                self.note(format_args!("{name} is not in use: {}", file.what))?;
+            } else if !wrong.iter().any(|(path, _)| *path == file.path) {
+                self.sound(&name, format_args!("{}", file.what))?;
+            }
+            for note in &file.notes {
+                self.note(format_args!("{name}: {note}"))?;
+            }
+        }
+        for dropped in &report.recovery.dropped {
+            self.note(format_args!("torn tail, promised to nobody: {dropped}"))?;
+        }
+        if wrong.is_empty() {
+            let records = grouped(report.records);
+            self.sound("log", format_args!("{records} records to replay, {} writes", grouped(writes)))?;
+        }
+        wrong.into_iter().try_for_each(|(_, failure)| self.wrong(failure))
+    }
+
+    fn check_log(&self, current: &Current, contents: &Contents) -> LogCheck {
+        let start = contents.log.unwrap_or_default();
+        let mut writes = 0;
+        let mut wrong = Vec::new();
+        let vfs: Arc<dyn Vfs> = Arc::new(PosixFs);
+        let (position, synced) = (Position(start.position), Position(start.synced));
+        let report = lsm_wal::verify(&vfs, self.db, position, synced, current.clean, &mut |record| {
+            for operation in Operations::new(record.payload, record.tag) {
+                match operation {
+                    Ok(_) => writes += 1,
+                    Err(reason) => {
+                        let message = format!("the log at position {}: {reason}", record.start.0);
+                        wrong.push((PathBuf::new(), Failure::Corruption(message)));
+                        break;
+                    }
+                }
+            }
+        });
+        let errors = report.errors.iter().map(|error| {
+            let path = match error {
+                Error::Corruption { path, .. }
+                | Error::UnsupportedVersion { path, .. }
+                | Error::Io { path, .. } => path.to_path_buf(),
+                _ => PathBuf::new(),
+            };
+            (path, Failure::from(error.clone()))
+        });
+        wrong.extend(errors);
+        LogCheck { report, writes, wrong }
+    }
+}
