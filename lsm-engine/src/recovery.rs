@@ -188,6 +188,10 @@ impl Opening<'_> {
         if let Some(side) = &inner.writer {
             let env = Arc::clone(&inner.env);
             let log = Wal::create(Arc::clone(&vfs), env, directory, start, first_segment, wal_options)?;
+            // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until
+            // here the manifest says that of it.
+            let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
+            side.log_edit(&mut side.manifest.lock(), begun)?;
             side.start_log(Box::new(log));
         }
         // Nothing needs the old log any more.
@@ -314,6 +318,9 @@ impl Replay {
             options.recovery,
             current.clean,
         )?;
+        if state.log_begun > 0 {
+            reader.expect_begun(state.log_begun)?;
+        }
         let memtable_bytes = options.budget().memtable_bytes;
         while let Some(record) = reader.next()? {
             let (start, tag) = (record.start.0, record.tag);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsm_engine::compaction_policies::{Fifo, FifoOptions};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
-use lsm_engine::{Db, Durability, KeyspaceOptions, Options};
+use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, RecoveryMode};
 
 const DIRECTORY: &str = "/data/db";
 
@@ -199,4 +199,60 @@ fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
     assert!(fs.read_all(&segment).is_err());
     drop(db);
     env.drop_jobs();
+}
+
+/// Without its log, an unclean database once opened as if nothing had been written since the last flush.
+#[test]
+fn a_log_that_is_gone_is_corruption() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    // Enough for several segments, the first of which are no longer needed.
+    for number in 0..40 {
+        db.put(format!("key{number:02}"), vec![b'v'; 20_000]).unwrap();
+        env.run_until_idle();
+    }
+    db.put("last", "in the log only").unwrap();
+    let fs = fs.process_crash();
+    drop(db);
+    env.drop_jobs();
+    let opened = |fs: &SimFs| {
+        let env = Arc::new(SimEnv::new(2));
+        let keys = options(fs, &env).open(DIRECTORY).map(|db| keys(&db).len());
+        env.drop_jobs();
+        keys
+    };
+    let is_log = |path: &Path| path.extension().is_some_and(|suffix| suffix == "wal" || suffix == "window");
+    let log: Vec<_> = fs.paths().into_iter().filter(|path| is_log(path)).collect();
+    assert!(
+        !log.iter().any(|path| path.ends_with("000001.wal")),
+        "the first segment was not needed: {log:?}"
+    );
+    assert_eq!(opened(&fs.process_crash()).unwrap(), 41);
+
+    let remove = |fs: &SimFs, path: &Path| fs.remove_file(path).unwrap();
+    let empty = |fs: &SimFs, path: &Path| fs.write_all(path, b"").unwrap();
+    let zero = |fs: &SimFs, path: &Path| fs.write_all(path, &[0; 5000]).unwrap();
+    for lose in [&remove as &dyn Fn(&SimFs, &Path), &empty, &zero] {
+        let fs = fs.process_crash();
+        for path in &log {
+            lose(&fs, path);
+        }
+        let before = fs.fingerprint();
+        for read_only in [false, true] {
+            let env = Arc::new(SimEnv::new(2));
+            let error = options(&fs, &env).read_only(read_only).open(DIRECTORY).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption);
+            assert!(error.to_string().contains("000001.wal is corrupt"), "{error}");
+        }
+        assert_eq!(fs.fingerprint(), before, "nothing was changed");
+        // Who wants to go on without says so, and is told.
+        let env = Arc::new(SimEnv::new(3));
+        let db = options(&fs, &env).recovery(RecoveryMode::Salvage).open(DIRECTORY).unwrap();
+        assert!(db.get("last").unwrap().is_none());
+        assert!(db.recovery().dropped.iter().any(|what| what.contains("000001.wal")), "{:?}", db.recovery());
+        drop(db);
+        env.drop_jobs();
+        assert!(opened(&fs).is_ok());
+    }
 }

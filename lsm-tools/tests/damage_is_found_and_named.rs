@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -36,6 +36,13 @@ fn killed(directory: &Directory) -> String {
 /// Whether a file is of a kind.
 fn is(name: &str, suffix: &str) -> bool {
     name.strip_suffix(suffix).is_some()
+}
+
+/// Segments are long: writing all of one for each byte would take long, too.
+fn put_byte(path: &Path, at: usize, byte: u8) {
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(at as u64)).unwrap();
+    file.write_all(&[byte]).unwrap();
 }
 
 /// Files that hold data, with their contents.
@@ -144,6 +151,26 @@ fn a_newer_format_is_refused_by_name() {
 }
 
 #[test]
+fn a_log_that_is_gone_is_corruption_to_every_command() {
+    let directory = Directory::new();
+    let db = killed(&directory);
+    let mut log = data_files(&db);
+    log.retain(|(name, _)| is(name, ".wal") || is(name, ".window"));
+    for (name, _) in &log {
+        fs::remove_file(Path::new(&db).join(name)).unwrap();
+    }
+    let first = log[0].0.replace("window", "wal");
+    for arguments in [["verify", &db].as_slice(), &["count", &db], &["put", &db, "key", "value"]] {
+        let message = lsm(arguments).failure(3);
+        assert!(message.contains(&first) && message.contains("missing"), "{message}");
+    }
+    for (name, bytes) in &log {
+        fs::write(Path::new(&db).join(name), bytes).unwrap();
+    }
+    lsm(["verify", &db]).stdout();
+}
+
+#[test]
 fn what_cannot_be_read_is_told_from_damage() {
     let directory = Directory::new();
     let db = closed(&directory);
@@ -192,9 +219,7 @@ fn damage_in_a_log_that_was_not_closed_is_found_and_never_gives_wrong_data() {
         // The last two are where nothing was written yet, or an earlier round of the window left something.
         let places = [2, 17, 100, 140, 200, 1000, 4200, bytes.len() / 2, bytes.len() - 1];
         for at in places.into_iter().filter(|&at| at < bytes.len()) {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 4;
-            fs::write(&path, &damaged).unwrap();
+            put_byte(&path, at, bytes[at] ^ 4);
             let outcome = lsm(["scan", &db]);
             match outcome.code {
                 Some(0) => assert!(sound.starts_with(&outcome.stdout), "byte {at} of {name}: wrong data"),
@@ -204,8 +229,8 @@ fn damage_in_a_log_that_was_not_closed_is_found_and_never_gives_wrong_data() {
             // Records stand in the segment and in the window; either copy counts.
             let message = lsm(["verify", &db, "--quiet"]).failure(3);
             assert!(message.contains(&name), "byte {at} of {name}: {message}");
+            put_byte(&path, at, bytes[at]);
         }
-        fs::write(&path, &bytes).unwrap();
     }
     assert_eq!(lsm(["scan", &db]).stdout(), sound);
 }

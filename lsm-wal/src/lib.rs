@@ -65,5 +65,5 @@ pub use record_file::{RecordFile, RecordFileReader};
 pub use report::{Dropped, RecoveryMode, RecoveryReport};
 pub use source::Record;
 pub use ticket::Ticket;
-pub use verify::{VerifiedFile, VerifyReport, verify};
+pub use verify::{LogExpectation, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;

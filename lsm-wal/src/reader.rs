@@ -129,6 +129,26 @@ impl WalReader {
         Ok(reader)
     }
 
+    /// Fails unless the log was begun: a segment of this number, or a later one, has a header. That holds from when
+    /// [`Wal::create`](crate::Wal::create) returned, whatever is truncated. Salvaging reports it instead.
+    pub fn expect_begun(&mut self, segment: u64) -> Result<()> {
+        let begun = |listed: &chain::Listed| listed.number >= segment && listed.header.is_some();
+        if self.chain.segments.iter().any(begun) {
+            return Ok(());
+        }
+        let path = LogFile::Segment(segment).path(&self.directory);
+        let detail = match self.chain.find(segment) {
+            Some(_) => "its header is lost, yet the log is known to have this segment or a later one",
+            None => "the file is missing, yet the log is known to have it or a later one",
+        };
+        if self.mode == RecoveryMode::Salvage {
+            let reason = format!("{}: {detail}", path.display());
+            self.report.drop_bytes(Dropped { path: self.directory.clone(), offset: 0, bytes: 1, reason });
+            return Ok(());
+        }
+        Err(Error::corruption(&path, 0, detail))
+    }
+
     /// Reads from a segment's beginning on, the records that begin at or after `from`.
     pub(crate) fn open_at(
         vfs: Arc<dyn Vfs>,

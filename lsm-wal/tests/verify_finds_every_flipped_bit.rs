@@ -9,14 +9,14 @@ use std::sync::Arc;
 use lsm_core::Error;
 use lsm_core::env::SimEnv;
 use lsm_core::vfs::{AllKept, AllLost, Fate, Fault, OperationKind, Piece, PieceKind, Seeded, SimFs, Vfs};
-use lsm_wal::{CleanClose, Log, Position, VerifyReport, Wal, WalOptions, verify};
+use lsm_wal::{CleanClose, Log, LogExpectation, Position, VerifyReport, Wal, WalOptions, verify};
 use simulation::{DIRECTORY, open, options, payload};
 
 fn check(fs: &SimFs, clean: Option<CleanClose>) -> VerifyReport {
     let vfs: Arc<dyn Vfs> = Arc::new(fs.clone());
-    let zero = Position::ZERO;
+    let expected = LogExpectation { clean, ..LogExpectation::default() };
     let mut records = 0;
-    let report = verify(&vfs, Path::new(DIRECTORY), zero, zero, clean, &mut |_| records += 1);
+    let report = verify(&vfs, Path::new(DIRECTORY), &expected, &mut |_| records += 1);
     assert_eq!(report.records, records);
     report
 }

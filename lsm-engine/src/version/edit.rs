@@ -14,6 +14,7 @@
 //!   8 remove          id:varint number:varint
 //!   9 next_keyspace   varint                       no keyspace has this id or a higher one
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
+//!  11 log_begun       varint                       the log has a segment of this number or a higher one
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
 //!          raw_value_bytes:varint
@@ -37,6 +38,7 @@ const ADD: u8 = 7;
 const REMOVE: u8 = 8;
 const NEXT_KEYSPACE: u8 = 9;
 const CLOCK: u8 = 10;
+const LOG_BEGUN: u8 = 11;
 
 /// One change to the set of tables and keyspaces, applied whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,6 +50,8 @@ pub struct VersionEdit {
     pub last_sequence: Option<SequenceNumber>,
     /// Where the log begins to matter.
     pub log: Option<LogStart>,
+    /// The log has a segment of this number or a higher one: one that has none was lost.
+    pub log_begun: Option<u64>,
     /// Keyspaces that came to be.
     pub keyspaces: Vec<KeyspaceRecord>,
     /// Ids of keyspaces that ceased to be.
@@ -144,6 +148,9 @@ impl VersionEdit {
         if let Some(micros) = self.clock_micros {
             field(CLOCK, &[micros]);
         }
+        if let Some(segment) = self.log_begun {
+            field(LOG_BEGUN, &[segment]);
+        }
         for &id in &self.dropped {
             field(DROP, &[u64::from(id)]);
         }
@@ -200,6 +207,7 @@ impl VersionEdit {
             }
             NEXT_KEYSPACE => self.next_keyspace = Some(id(decoder)?),
             CLOCK => self.clock_micros = Some(decoder.varint()?),
+            LOG_BEGUN => self.log_begun = Some(decoder.varint()?),
             DROP => self.dropped.push(id(decoder)?),
             FLUSHED => self.flushed.push((id(decoder)?, decoder.varint()?)),
             REMOVE => self.removed.push((id(decoder)?, decoder.varint()?)),

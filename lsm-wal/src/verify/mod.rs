@@ -36,6 +36,19 @@ use crate::{CleanClose, Position, RecoveryMode, RecoveryReport, WalReader};
 use rounds::Rounds;
 use stream::{Accepted, Part, Taken};
 
+/// What is known of a log that [`verify`] checks, from a manifest for instance. The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogExpectation {
+    /// Records before this are not needed.
+    pub from: Position,
+    /// Everything before this was synced.
+    pub synced: Position,
+    /// Where the log ended, if it was closed.
+    pub clean: Option<CleanClose>,
+    /// A segment of this number or a later one is there; 0 if that is not known.
+    pub begun: u64,
+}
+
 /// What [`verify`] found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -66,25 +79,40 @@ pub struct VerifiedFile {
 
 /// Checks every byte of a log's files and hands out its records, reading each file a few times. Changes nothing.
 ///
-/// The arguments are those of [`WalReader::open`]. A log that is being written meanwhile may seem damaged where it
-/// changes; what is still there on a second call is.
+/// A log that is being written meanwhile may seem damaged where it changes; what is still there on a second call is.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use lsm_core::{env::ThreadEnv, vfs::{PosixFs, Vfs}};
+/// # use lsm_wal::{Log, LogExpectation, Wal, WalOptions, verify};
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path();
+/// let vfs: Arc<dyn Vfs> = Arc::new(PosixFs);
+/// let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
+/// let (mut log, _) = Wal::open(vfs.clone(), Arc::new(ThreadEnv::new(1)), directory, options)?;
+/// log.append(7, b"hello")?;
+/// let clean = Some(Box::new(log).close()?);
+///
+/// let expected = LogExpectation { clean, ..LogExpectation::default() };
+/// let report = verify(&vfs, directory, &expected, &mut |record| assert_eq!(record.payload, b"hello"));
+/// assert!(report.errors.is_empty() && report.records == 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn verify(
     vfs: &Arc<dyn Vfs>,
     directory: &Path,
-    from: Position,
-    claimed_synced: Position,
-    clean: Option<CleanClose>,
+    expected: &LogExpectation,
     each: &mut dyn FnMut(&Record<'_>),
 ) -> VerifyReport {
     let mut verifier = Verifier { vfs, directory, report: VerifyReport::default() };
-    let accepted = match verifier.read(from, claimed_synced, clean, each) {
+    let accepted = match verifier.read(expected, each) {
         Ok(accepted) => accepted,
         Err(error) => {
             verifier.report.errors.push(error);
             None
         }
     };
-    if let Err(error) = verifier.check_files(accepted.as_ref(), clean.is_some()) {
+    if let Err(error) = verifier.check_files(accepted.as_ref(), expected.clean.is_some()) {
         verifier.report.errors.push(error);
     }
     verifier.report
@@ -100,11 +128,10 @@ impl Verifier<'_> {
     /// Reads the log. `None` if there is none.
     fn read(
         &mut self,
-        from: Position,
-        synced: Position,
-        clean: Option<CleanClose>,
+        expected: &LogExpectation,
         each: &mut dyn FnMut(&Record<'_>),
     ) -> Result<Option<Accepted>> {
+        let &LogExpectation { from, synced, clean, begun } = expected;
         let mode = RecoveryMode::TolerateTornTail;
         let chain = Chain::read(&**self.vfs, self.directory, mode)?;
         let first = chain.first(from, mode)?;
@@ -112,6 +139,9 @@ impl Verifier<'_> {
         let start = first.and_then(|first| chain.header(first)).map_or(from, |header| Position(header.start));
         let vfs = Arc::clone(self.vfs);
         let mut reader = WalReader::open(vfs, self.directory, start, synced, mode, clean)?;
+        if begun > 0 {
+            reader.expect_begun(begun)?;
+        }
         let path = |header: &SegmentHeader| LogFile::Segment(header.number).path(self.directory);
         let parts: Vec<Part> =
             reader.read_segments().map(|header| Part::new(path(header), *header)).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{Current, Operations, current};
-use lsm_wal::{Position, VerifyReport};
+use lsm_wal::{LogExpectation, Position, VerifyReport};
 
 use super::{Contents, Verifier, read_manifest};
 use crate::exit::{Failure, Result};
@@ -55,8 +55,14 @@ impl Verifier<'_> {
         let mut writes = 0;
         let mut wrong = Vec::new();
         let vfs: Arc<dyn Vfs> = Arc::new(PosixFs);
-        let (position, synced) = (Position(start.position), Position(start.synced));
-        let report = lsm_wal::verify(&vfs, self.db, position, synced, current.clean, &mut |record| {
+        let expected = LogExpectation {
+            from: Position(start.position),
+            // What is in tables need not be in the log any more.
+            synced: Position(if start.synced > start.position { start.synced } else { 0 }),
+            clean: current.clean,
+            begun: contents.log_begun,
+        };
+        let report = lsm_wal::verify(&vfs, self.db, &expected, &mut |record| {
             for operation in Operations::new(record.payload, record.tag) {
                 match operation {
                     Ok(_) => writes += 1,

@@ -62,6 +62,8 @@ struct Verifier<'a> {
 struct Contents {
     tables: BTreeMap<u64, AddedTable>,
     log: Option<LogStart>,
+    /// The log has a segment of this number or a higher one.
+    log_begun: u64,
 }
 
 impl Verifier<'_> {
@@ -197,6 +199,7 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, u64)> {
         contents.tables.extend(edit.added.into_iter().map(|table| (table.number, table)));
         contents.tables.retain(|_, table| !edit.dropped.contains(&table.keyspace));
         contents.log = edit.log.or(contents.log);
+        contents.log_begun = contents.log_begun.max(edit.log_begun.unwrap_or(0));
     }
     let records = reader.report().records;
     Ok((contents, records))
