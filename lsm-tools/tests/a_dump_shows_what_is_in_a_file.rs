@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::Read;
+use std::process::Stdio;
+
 use common::{Directory, files, lsm};
 
 fn names(db: &Directory) -> Vec<String> {
@@ -46,6 +49,34 @@ fn every_file_of_a_database_can_be_dumped() {
 }
 
 #[test]
+fn a_window_shows_the_end_of_the_log() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    lsm(["put", &db, "first", "value"]).stdout();
+    let mut writer =
+        common::command(["demo-writer", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let mut acknowledgements = [0; 8 * 100];
+    writer.stdout.as_mut().expect("piped").read_exact(&mut acknowledgements).expect("a hundred writes");
+    writer.kill().expect("killed");
+    writer.wait().expect("it ends");
+    let window = newest(&directory, |name| name.strip_suffix(".window").is_some());
+    let dump = lsm(["dump", &window]).stdout();
+    assert!(dump.starts_with("window number="), "{dump}");
+    assert!(dump.contains("key=\"written-by-the-child/"), "{dump}");
+    // Its records are the last of the log, as the segment shows them.
+    let log = lsm(["dump", &window.replace(".window", ".wal")]).stdout();
+    let last = |dump: &str| {
+        let mut lines = dump.lines().filter(|line| line.starts_with("record ") || line.starts_with("put "));
+        (lines.next_back().map(str::to_owned), lines.next_back().map(str::to_owned))
+    };
+    assert_eq!(last(&dump), last(&log));
+    for line in lsm(["dump", &window, "--format", "json"]).stdout().lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect("each line is an object");
+        assert!(object["what"].is_string(), "{line}");
+    }
+}
+
+#[test]
 fn values_can_be_left_out_and_a_table_can_be_dumped_anywhere() {
     let directory = Directory::new();
     let db = directory.arg("db");
@@ -68,10 +99,12 @@ fn values_can_be_left_out_and_a_table_can_be_dumped_anywhere() {
 fn what_is_no_file_of_a_database_is_said() {
     let directory = Directory::new();
     let noise = directory.write("000001.sst", "this is not a table, whatever its name says");
-    for file_type in ["sst", "wal", "manifest", "current"] {
+    for file_type in ["sst", "wal", "window", "manifest", "current"] {
         let message = lsm(["dump", &noise, "--type", file_type]).failure(3);
         assert!(message.contains("000001.sst"), "{file_type}: {message}");
     }
     lsm(["dump", &directory.arg("000002.wal")]).failure(4);
-    lsm(["dump", &directory.write("LOCK", "")]).failure(2);
+    lsm(["dump", &directory.arg("000002.window")]).failure(4);
+    lsm(["dump", &directory.arg("LOCK")]).failure(4);
+    assert!(lsm(["dump", &directory.write("LOCK", "")]).stdout().contains("no content"));
 }

@@ -49,9 +49,11 @@ mod segment_file;
 mod source;
 mod sync;
 mod ticket;
+mod verdict;
 mod verify;
 mod wal;
 mod window;
+mod window_reader;
 mod writer;
 
 pub use directory::{
@@ -67,3 +69,4 @@ pub use source::Record;
 pub use ticket::Ticket;
 pub use verify::{LogExpectation, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;
+pub use window_reader::WindowReader;

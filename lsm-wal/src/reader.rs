@@ -11,6 +11,7 @@ use crate::record::{self, RecordType};
 use crate::report::Dropped;
 use crate::segment::{self, SegmentHeader};
 use crate::source::{Found, FoundRecord, Record, Source};
+use crate::verdict::Verdict;
 use crate::{CleanClose, Position, RecoveryMode, RecoveryReport, window};
 
 /// Reads a log without changing anything on disk: for recovery, for looking into files, for followers.
@@ -574,34 +575,6 @@ impl WalReader {
         if let Some(source) = &self.source {
             self.report.segment = self.chain.segments.get(self.segment).map_or(0, |listed| listed.number);
             self.report.length = source.offset_of(position).unwrap_or(0);
-        }
-    }
-}
-
-/// What was found out about the end of a log.
-struct Verdict {
-    claimed: u64,
-    /// Which file, where, why.
-    corrupt: Option<((PathBuf, u64), String)>,
-    dropped: Vec<Dropped>,
-}
-
-impl Verdict {
-    fn flipped(&mut self, source: &Source, byte: u64) {
-        let place = (source.path().to_owned(), byte);
-        self.corrupt.get_or_insert((place, "one bit of this byte was flipped".to_owned()));
-    }
-
-    fn claim(&mut self, claim: Option<(u64, u64)>) {
-        if let Some((synced, _)) = claim {
-            self.claimed = self.claimed.max(synced);
-        }
-    }
-
-    fn dropped(&mut self, source: &Source, offset: u64, end: u64, reason: &str) {
-        if end > offset {
-            let path = source.path().to_owned();
-            self.dropped.push(Dropped { path, offset, bytes: end - offset, reason: reason.to_owned() });
         }
     }
 }

@@ -147,19 +147,31 @@ impl Source {
         if header.position != position {
             return Ok(Found::Nothing);
         }
+        self.record_of(offset, header, Some(chain))
+    }
+
+    /// The record at `offset`, which has this header, if it is sound and continues the chain; without a chain its
+    /// checksum is believed.
+    #[inline]
+    pub(crate) fn record_of(
+        &mut self,
+        offset: u64,
+        header: RecordHeader,
+        chain: Option<u64>,
+    ) -> Result<Found> {
         let bytes = header.record_bytes() as usize;
         let range = self.load_range(offset, bytes)?;
         if range.len() != bytes {
             return Ok(Found::Nothing);
         }
         let record = &self.chunk[range.clone()];
-        let checksum = record::expected_checksum(record, chain);
-        if record::stored_checksum(record) != Some(checksum) {
+        let Some(checksum) = record::stored_checksum(record) else { return Ok(Found::Nothing) };
+        if chain.is_some_and(|chain| record::expected_checksum(record, chain) != checksum) {
             return Ok(Found::Nothing);
         }
         let payload = header.payload();
         let payload = range.start + payload.start..range.start + payload.end;
-        Ok(Found::Record(FoundRecord { header, chain_before: chain, checksum, payload }))
+        Ok(Found::Record(FoundRecord { header, chain_before: chain.unwrap_or(0), checksum, payload }))
     }
 
     /// The payload of the record that the last call of [`record_at`](Self::record_at) found.

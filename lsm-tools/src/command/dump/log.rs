@@ -43,27 +43,33 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
         if record.start.0 < start {
             continue;
         }
-        dump_record(&record, dumper)?;
-        if dumper.raw {
-            continue;
-        }
-        for operation in Operations::new(record.payload, record.tag) {
-            let operation = operation.map_err(|reason| {
-                Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
-            })?;
-            let item = Item::new(name_of(operation.kind))
-                .number("sequence", operation.sequence)
-                .number("keyspace", operation.keyspace)
-                .bytes("key", operation.key);
-            dumper.item(&item.value(operation.kind, operation.value, dumper.values))?;
-        }
+        dump_record("record", &record, dumper)?;
+        dump_writes(path, &record, dumper)?;
     }
     dump_end(reader.report(), dumper)
 }
 
+/// Shows the writes in a record, without `--raw`.
+pub(super) fn dump_writes(path: &Path, record: &Record<'_>, dumper: &mut Dumper) -> Result<()> {
+    if dumper.raw {
+        return Ok(());
+    }
+    for operation in Operations::new(record.payload, record.tag) {
+        let operation = operation.map_err(|reason| {
+            Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
+        })?;
+        let item = Item::new(name_of(operation.kind))
+            .number("sequence", operation.sequence)
+            .number("keyspace", operation.keyspace)
+            .bytes("key", operation.key);
+        dumper.item(&item.value(operation.kind, operation.value, dumper.values))?;
+    }
+    Ok(())
+}
+
 /// Shows where a record stands, and with `--raw` what it is.
-pub(super) fn dump_record(record: &Record<'_>, dumper: &mut Dumper) -> Result<()> {
-    let item = Item::new("record")
+pub(super) fn dump_record(what: &'static str, record: &Record<'_>, dumper: &mut Dumper) -> Result<()> {
+    let item = Item::new(what)
         .number("start", record.start.0)
         .number("end", record.end.0)
         .number("synced", record.synced.0)

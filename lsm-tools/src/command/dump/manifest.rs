@@ -15,7 +15,7 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
         return Err(Error::corruption(path, 0, "this is no manifest: the header is missing").into());
     }
     while let Some(record) = reader.next()? {
-        log::dump_record(&record, dumper)?;
+        log::dump_record("record", &record, dumper)?;
         if !dumper.raw {
             let edit = VersionEdit::decode(record.payload).map_err(|reason| {
                 Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))

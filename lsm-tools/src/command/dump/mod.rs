@@ -4,6 +4,7 @@ mod current;
 mod log;
 mod manifest;
 mod table;
+mod window;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use crate::output::Output;
 #[command(after_long_help = "\
 Examples:
   lsm dump db/000005.wal                     # every record of the log and the writes in it
+  lsm dump db/000005.window                  # the records that are not in a segment yet, and older ones
   lsm dump db/000012.sst --no-values         # what a table is, and its entries, tombstones too
   lsm dump db/MANIFEST-000001 --format json  # how the set of tables came about
   lsm dump db/CURRENT
@@ -47,12 +49,16 @@ pub(crate) struct Dump {
 enum FileType {
     /// A segment of the write-ahead log.
     Wal,
+    /// The window of the write-ahead log.
+    Window,
     /// A sorted table.
     Sst,
     /// A log of version edits.
     Manifest,
     /// The pointer at the manifest.
     Current,
+    /// The lock file.
+    Lock,
 }
 
 impl Dump {
@@ -65,9 +71,13 @@ impl Dump {
             Dumper { out: Output::stdout(), format: self.format, values: !self.no_values, raw: self.raw };
         let result = match file_type {
             FileType::Wal => log::dump(&self.file, &mut dumper),
+            FileType::Window => window::dump(&self.file, &mut dumper),
             FileType::Sst => table::dump(&self.file, &mut dumper),
             FileType::Manifest => manifest::dump(&self.file, &mut dumper),
             FileType::Current => current::dump(&self.file, &mut dumper),
+            FileType::Lock => is_file(&self.file).and_then(|_| {
+                dumper.item(&Item::new("lock").text("why", "it is locked while in use, and has no content"))
+            }),
         };
         dumper.out.flush()?;
         result
@@ -80,14 +90,8 @@ impl Dump {
             Some(Kind::Manifest) => Ok(FileType::Manifest),
             Some(Kind::Current) => Ok(FileType::Current),
             Some(Kind::Log) if name.ends_with(lsm_wal::SEGMENT_SUFFIX) => Ok(FileType::Wal),
-            Some(Kind::Log) => Err(Failure::Usage(format!(
-                "{} holds the newest records of the log; they are shown with the last segment, the .wal file",
-                self.file.display()
-            ))),
-            Some(Kind::Lock) => Err(Failure::Usage(format!(
-                "{} is the lock file; there is nothing in it",
-                self.file.display()
-            ))),
+            Some(Kind::Log) => Ok(FileType::Window),
+            Some(Kind::Lock) => Ok(FileType::Lock),
             _ if !is_file(&self.file)? => {
                 let what = "is a directory: name a file in it, or try `lsm stats`";
                 Err(Failure::Usage(format!("{} {what}", self.file.display())))

@@ -1,0 +1,34 @@
+use std::path::PathBuf;
+
+use crate::report::Dropped;
+use crate::source::Source;
+
+/// What was found out about the end of a log.
+pub(crate) struct Verdict {
+    /// Everything before this was synced, as later records and segments say.
+    pub(crate) claimed: u64,
+    /// Which file, where, why.
+    pub(crate) corrupt: Option<((PathBuf, u64), String)>,
+    /// What stands there all the same.
+    pub(crate) dropped: Vec<Dropped>,
+}
+
+impl Verdict {
+    pub(crate) fn flipped(&mut self, source: &Source, byte: u64) {
+        let place = (source.path().to_owned(), byte);
+        self.corrupt.get_or_insert((place, "one bit of this byte was flipped".to_owned()));
+    }
+
+    pub(crate) fn claim(&mut self, claim: Option<(u64, u64)>) {
+        if let Some((synced, _)) = claim {
+            self.claimed = self.claimed.max(synced);
+        }
+    }
+
+    pub(crate) fn dropped(&mut self, source: &Source, offset: u64, end: u64, reason: &str) {
+        if end > offset {
+            let path = source.path().to_owned();
+            self.dropped.push(Dropped { path, offset, bytes: end - offset, reason: reason.to_owned() });
+        }
+    }
+}
