@@ -192,6 +192,27 @@ fn what_cannot_be_read_is_told_from_damage() {
 }
 
 #[test]
+fn what_was_not_checked_because_of_damage_is_not_called_sound() {
+    let directory = Directory::new();
+    let db = killed(&directory);
+    let (name, bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".wal")).unwrap();
+    let (path, window) = (Path::new(&db).join(&name), name.replace(".wal", ".window"));
+    put_byte(&path, 40, bytes[40] ^ 1);
+    let outcome = lsm(["verify", &db]);
+    assert!(
+        outcome.stdout.contains(&format!("note     {window}: window, whose records were not")),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.stdout.matches("DAMAGED  ").count(), 1, "{outcome:?}");
+    outcome.failure(3);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let outcome = lsm(["verify", &db]);
+    assert_eq!(outcome.stdout.matches("UNREADABLE  ").count(), 1, "{outcome:?}");
+    assert!(outcome.failure(4).contains(&name));
+}
+
+#[test]
 fn what_a_killed_process_wrote_is_there_and_its_log_verifies() {
     let directory = Directory::new();
     let db = killed(&directory);

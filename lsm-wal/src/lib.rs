@@ -67,6 +67,6 @@ pub use record_file::{RecordFile, RecordFileReader};
 pub use report::{Dropped, RecoveryMode, RecoveryReport};
 pub use source::Record;
 pub use ticket::Ticket;
-pub use verify::{LogExpectation, VerifiedFile, VerifyReport, verify};
+pub use verify::{Extent, LogExpectation, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;
 pub use window_reader::WindowReader;

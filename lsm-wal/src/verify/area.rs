@@ -6,7 +6,7 @@ use lsm_core::vfs::Vfs;
 
 use super::rounds::{Piece, Rounds};
 use super::stream::{Accepted, Stream, overlap};
-use super::{Bits, Check};
+use super::{Bits, Check, Extent};
 use crate::damage::{self, SECTOR_BYTES};
 use crate::directory;
 use crate::record;
@@ -37,7 +37,7 @@ pub(super) fn check(
         check.note(format!("{} bytes are missing at its end, as a power cut leaves it", end - window.len));
     }
     let Some(accepted) = accepted else {
-        check.file.what += "; the log is damaged, and its records were not compared";
+        check.file.extent = Extent::Part;
         return Ok(());
     };
     AreaCheck::new(vfs, check, &window, accepted).run()
@@ -52,7 +52,8 @@ fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
     let header = source.load(0, HEADER_BYTES)?;
     // Its checksum was written last.
     if header.iter().skip(COVERED_BYTES).all(|&byte| byte == 0) {
-        check.note("its header is missing, as a power cut leaves it; nothing was compared".into());
+        check.note("its header is missing, as a power cut leaves it".into());
+        check.file.extent = Extent::Part;
     } else {
         check.damaged(0, "this is no header of a window");
     }

@@ -71,10 +71,22 @@ pub struct VerifiedFile {
     pub path: PathBuf,
     /// What it is.
     pub what: String,
-    /// Whether it is part of the log. What is not is left from earlier, and not checked.
-    pub in_use: bool,
+    /// How far it was checked.
+    pub extent: Extent,
     /// What a crash or an earlier generation left in it, which is no damage.
     pub notes: Vec<String>,
+}
+
+/// How far [`verify`] could check a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Extent {
+    /// Every byte.
+    Whole,
+    /// What can be said without the log, which is damaged: records were not compared.
+    Part,
+    /// Not at all: it is left from earlier, and not part of the log.
+    Nothing,
 }
 
 /// Checks every byte of a log's files and hands out its records, reading each file a few times. Changes nothing.
@@ -113,7 +125,7 @@ pub fn verify(
         }
     };
     if let Err(error) = verifier.check_files(accepted.as_ref(), expected.clean.is_some()) {
-        verifier.report.errors.push(error);
+        verifier.add(error);
     }
     verifier.report
 }
@@ -189,14 +201,19 @@ impl Verifier<'_> {
                 }
             };
             let Check { file, errors } = check;
-            // The reader may have named the file already.
-            let known = |error: &Error| self.report.errors.iter().any(|known| same_place(known, error));
-            let new: Vec<Error> =
-                errors.into_iter().chain(result.err()).filter(|error| !known(error)).collect();
-            self.report.errors.extend(new);
+            for error in errors.into_iter().chain(result.err()) {
+                self.add(error);
+            }
             self.report.files.push(file);
         }
         Ok(())
+    }
+
+    /// Adds an error, unless the reader named it already.
+    fn add(&mut self, error: Error) {
+        if !self.report.errors.iter().any(|known| same_place(known, &error)) {
+            self.report.errors.push(error);
+        }
     }
 
     fn segment(
@@ -209,7 +226,8 @@ impl Verifier<'_> {
     ) -> Result<()> {
         let Some(header) = header else { return segments::check_headless(&**self.vfs, check) };
         let Some(accepted) = accepted else {
-            check.file.what = "a segment of the log; the log is damaged, and this was not compared".into();
+            check.file.what = "segment".into();
+            check.file.extent = Extent::Part;
             return Ok(());
         };
         let Some(index) = accepted.parts.iter().position(|part| part.header.number == number) else {
@@ -253,12 +271,12 @@ struct Check {
 
 impl Check {
     fn new(path: PathBuf) -> Self {
-        let file = VerifiedFile { path, what: String::new(), in_use: true, notes: Vec::new() };
+        let file = VerifiedFile { path, what: String::new(), extent: Extent::Whole, notes: Vec::new() };
         Self { file, errors: Vec::new() }
     }
 
     fn unused(&mut self, why: &str) {
-        self.file.in_use = false;
+        self.file.extent = Extent::Nothing;
         why.clone_into(&mut self.file.what);
     }
 

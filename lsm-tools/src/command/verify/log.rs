@@ -4,7 +4,7 @@ use std::sync::Arc;
 use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{Current, Operations, current};
-use lsm_wal::{LogExpectation, Position, VerifyReport};
+use lsm_wal::{Extent, LogExpectation, Position, VerifyReport};
 
 use super::{Contents, Verifier, read_manifest};
 use crate::exit::{Failure, Result};
@@ -31,10 +31,12 @@ impl Verifier<'_> {
         let LogCheck { report, writes, wrong } = check;
         for file in &report.files {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-            if !file.in_use {
-                self.note(format_args!("{name} is not in use: {}", file.what))?;
-            } else if !wrong.iter().any(|(path, _)| *path == file.path) {
-                self.sound(&name, format_args!("{}", file.what))?;
+            let what = &file.what;
+            match file.extent {
+                _ if wrong.iter().any(|(path, _)| *path == file.path) => {}
+                Extent::Whole => self.sound(&name, format_args!("{what}"))?,
+                Extent::Nothing => self.note(format_args!("{name} is not in use: {what}"))?,
+                _ => self.note(format_args!("{name}: {what}, whose records were not compared"))?,
             }
             for note in &file.notes {
                 self.note(format_args!("{name}: {note}"))?;
