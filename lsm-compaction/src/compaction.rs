@@ -108,10 +108,41 @@ pub(crate) struct Located<'s> {
     pub(crate) table: &'s Arc<TableShape>,
 }
 
+impl Located<'_> {
+    fn same_run(&self, other: &Self) -> bool {
+        (self.level, self.run) == (other.level, other.run)
+    }
+}
+
 impl Compaction {
     /// The input tables with their level, newest first. Ids that are not in `shape` are passed over.
     pub fn input_tables<'s>(&self, shape: &'s TreeShape) -> Vec<(usize, &'s Arc<TableShape>)> {
         self.locate(shape).into_iter().map(|input| (input.level, input.table)).collect()
+    }
+
+    /// How many sorted runs the inputs are of.
+    pub fn input_runs(&self, shape: &TreeShape) -> usize {
+        self.locate(shape).chunk_by(Located::same_run).count()
+    }
+
+    /// The same compaction of the oldest `runs` of its input runs alone, for whoever cannot read all at once. What
+    /// is left out is newer, so it stays in its place.
+    #[must_use]
+    pub fn of_oldest_runs(&self, shape: &TreeShape, runs: usize) -> Self {
+        let inputs = self.locate(shape);
+        let by_run: Vec<&[Located<'_>]> = inputs.chunk_by(Located::same_run).collect();
+        let mut kept: Vec<InputLevel> = Vec::new();
+        for run in &by_run[by_run.len().saturating_sub(runs)..] {
+            let (Some(Located { level, .. }), ids) = (run.first(), run.iter().map(|input| input.table.id))
+            else {
+                continue;
+            };
+            match kept.last_mut().filter(|last| last.level == *level) {
+                Some(last) => last.tables.extend(ids),
+                None => kept.push(InputLevel { level: *level, tables: ids.collect() }),
+            }
+        }
+        Self { inputs: kept, ..self.clone() }
     }
 
     /// The inputs with their places, newest first.

@@ -249,3 +249,24 @@ fn neighbours_that_touch_are_told_from_overlap() {
     let lost = validate(&tree, &merge(&[(0, &[9]), (1, &[4])], 1, Join)).unwrap_err();
     assert_eq!(lost, Rejection::OrderLost { level: 0, input: 9, passed_level: 1, passed: 5 });
 }
+
+/// Whoever cannot read all runs at once begins with the oldest: what is left out stays above them.
+#[test]
+fn the_oldest_runs_of_a_sound_compaction_make_a_sound_one() {
+    let shape = shape();
+    let whole = merge(&[(0, &[9, 8, 7]), (1, &[4, 5, 6])], 1, Join);
+    assert_eq!(validate(&shape, &whole), Ok(()));
+    assert_eq!(whole.input_runs(&shape), 4);
+    assert_eq!(whole.of_oldest_runs(&shape, 4), whole);
+    assert_eq!(whole.of_oldest_runs(&shape, 9), whole);
+    let fewer = |runs: usize| {
+        let fewer = whole.of_oldest_runs(&shape, runs);
+        assert_eq!(validate(&shape, &fewer), Ok(()));
+        fewer
+    };
+    assert_eq!(fewer(3), merge(&[(0, &[8, 7]), (1, &[4, 5, 6])], 1, Join));
+    assert_eq!(fewer(2), merge(&[(0, &[7]), (1, &[4, 5, 6])], 1, Join));
+    assert_eq!(fewer(1), merge(&[(1, &[4, 5, 6])], 1, Join));
+    let within = merge(&[(0, &[9, 8, 7])], 0, NewRun);
+    assert_eq!(validate(&shape, &within.of_oldest_runs(&shape, 2)), Ok(()));
+}

@@ -1,7 +1,6 @@
 //! Keyspaces: created, found, cleared, dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::commit::Writer;
 use crate::inner::{Inner, WriteSide};
@@ -32,7 +31,7 @@ impl Inner {
             )));
         }
         options.check()?;
-        let options = options.sharing(&self.parts);
+        let options = options.sharing(&self.memory);
         if let Some(tree) = self.tree_named(name) {
             self.configure(&tree, options)?;
             return Ok(tree);
@@ -45,6 +44,7 @@ impl Inner {
             self.configure(&tree, options)?;
             return Ok(tree);
         }
+        self.memory.check_memtables(self.trees.read().len() + 1)?;
         let id = manifest.state().next_keyspace;
         let next_keyspace =
             id.checked_add(1).ok_or_else(|| Error::invalid("all keyspace ids are used up"))?;
@@ -85,7 +85,7 @@ impl Inner {
             tree.set_policy(given.into());
         }
         // Filters and prefix extractors come with the options.
-        let reopened = tree.load().version.reopened(&*self.vfs, &self.cache, &options)?;
+        let reopened = tree.load().version.reopened(&*self.vfs, &self.memory, &options)?;
         if tree.configure(options) {
             tree.update(|state| State {
                 memtable: Arc::clone(&state.memtable),
@@ -123,7 +123,7 @@ impl Inner {
         side.committer.lock().remove_writer(tree.id);
         let state = tree.load_full();
         let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
-        side.sealed_bytes.fetch_sub(sealed, Ordering::AcqRel);
+        self.memory.remove_sealed_bytes(sealed);
         state.version.tables().for_each(|table| table.mark_obsolete());
         self.trees.write().remove(&tree.id);
         drop(manifest);

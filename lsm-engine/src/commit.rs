@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lsm_core::env::Event;
 use lsm_core::range_tombstone::RangeTombstone;
 use lsm_core::{SequenceNumber, Slice, ValueKind};
 use lsm_memtable::MemtableWriter;
 use lsm_wal::{CleanClose, Durability, Log, Position};
+use parking_lot::MutexGuard;
 
 use crate::batch::{self, Operation, Operations, WriteBatch};
-use crate::inner::{Inner, WriteSide};
+use crate::inner::{Inner, Numbers, WriteSide};
+use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes};
 use crate::tree::{Memtable, State, Tree};
 use crate::version::Version;
 use crate::{Error, Result};
 
-/// The largest piece of memory that memtables take at a time.
-const CHUNK_BYTES: usize = 2 << 20;
+/// A buffer for records that grew past this is given back.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Everything that the commit lock protects.
 pub(crate) struct Committer {
@@ -32,6 +35,9 @@ pub(crate) struct Committer {
     default: Writer,
     /// Bytes of all memtables that are being filled.
     active_bytes: usize,
+    memory: Arc<Memory>,
+    numbers: Arc<Numbers>,
+    flush_wanted: Event,
     scratch: Vec<u8>,
 }
 
@@ -52,11 +58,6 @@ impl Writer {
 
     pub(crate) fn memtable(&self) -> Arc<Memtable> {
         Arc::clone(&self.memtable)
-    }
-
-    /// Whether the memtable is to be sealed before more goes in. An empty one takes an entry in any case.
-    pub(crate) fn is_due(&self, memtable_bytes: usize) -> bool {
-        !self.empty && self.memtable.memory_bytes() >= memtable_bytes
     }
 
     /// A writer on a fresh memtable of the same keyspace.
@@ -86,25 +87,35 @@ impl Writer {
 }
 
 impl Committer {
+    /// Takes writes in after those up to `last_sequence`, without a log for now.
     pub(crate) fn new(
-        log_start: u64,
-        first_segment: u64,
-        next_sequence: SequenceNumber,
+        last_sequence: SequenceNumber,
         default: Writer,
         others: impl IntoIterator<Item = Writer>,
+        memory: Arc<Memory>,
+        numbers: Arc<Numbers>,
     ) -> Self {
         let writers: BTreeMap<_, _> = others.into_iter().map(|writer| (writer.tree.id, writer)).collect();
         let active_bytes = default.bytes + writers.values().map(|writer| writer.bytes).sum::<usize>();
+        memory.set_active_bytes(active_bytes);
         Self {
-            log_end: log_start,
             log: None,
-            first_segment,
-            next_sequence,
+            log_end: 0,
+            first_segment: 0,
+            next_sequence: last_sequence + 1,
             writers,
             default,
             active_bytes,
+            memory,
+            numbers,
+            flush_wanted: Event::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Says where the log will go on.
+    pub(crate) fn set_log_end(&mut self, log_end: u64, first_segment: u64) {
+        (self.log_end, self.first_segment) = (log_end, first_segment);
     }
 
     pub(crate) fn start_log(&mut self, log: Box<dyn Log>) {
@@ -124,19 +135,29 @@ impl Committer {
         self.next_sequence - 1
     }
 
-    pub(crate) fn active_bytes(&self) -> usize {
-        self.active_bytes
+    /// Says which write was the last: those that follow have higher numbers.
+    pub(crate) fn set_last_sequence(&mut self, last_sequence: SequenceNumber) {
+        self.next_sequence = last_sequence + 1;
+    }
+
+    pub(crate) fn flush_wanted(&self) -> &Event {
+        &self.flush_wanted
     }
 
     pub(crate) fn add_writer(&mut self, writer: Writer) {
-        self.active_bytes += writer.bytes;
+        self.set_active_bytes(self.active_bytes + writer.bytes);
         self.writers.insert(writer.tree.id, writer);
     }
 
     pub(crate) fn remove_writer(&mut self, id: u32) {
         if let Some(writer) = self.writers.remove(&id) {
-            self.active_bytes = self.active_bytes.saturating_sub(writer.bytes);
+            self.set_active_bytes(self.active_bytes.saturating_sub(writer.bytes));
         }
+    }
+
+    fn set_active_bytes(&mut self, bytes: usize) {
+        self.active_bytes = bytes;
+        self.memory.set_active_bytes(bytes);
     }
 
     /// Syncs and closes the log.
@@ -161,6 +182,11 @@ impl Committer {
         Ok((sequence, position))
     }
 
+    pub(crate) fn tree(&self, keyspace: u32) -> Option<&Arc<Tree>> {
+        let writer = if keyspace == 0 { Some(&self.default) } else { self.writers.get(&keyspace) };
+        writer.map(|writer| &writer.tree)
+    }
+
     fn writer(&mut self, keyspace: u32) -> Option<&mut Writer> {
         if keyspace == 0 { Some(&mut self.default) } else { self.writers.get_mut(&keyspace) }
     }
@@ -168,9 +194,8 @@ impl Committer {
     /// Puts an operation of the record that starts at `log_start` into its memtable, sealing one that is full. `before`
     /// is the last write before that record.
     #[inline]
-    fn insert(
+    pub(crate) fn insert(
         &mut self,
-        side: &WriteSide,
         operation: &Operation<'_>,
         log_start: u64,
         before: SequenceNumber,
@@ -182,7 +207,7 @@ impl Committer {
         if operation.sequence - 1 > before {
             writer.memtable.cut(before);
         }
-        self.seal(side, operation.keyspace, operation.sequence - 1);
+        self.seal(operation.keyspace, operation.sequence - 1);
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
         if writer.insert(operation, log_start) {
             return Ok(());
@@ -194,43 +219,57 @@ impl Committer {
 
     /// After a write: counts the memory and seals what is too large.
     #[inline]
-    fn settle(&mut self, inner: &Inner, side: &WriteSide, keyspace: u32) {
-        let memtable_bytes = inner.budget.memtable_bytes;
+    pub(crate) fn settle(&mut self, keyspace: u32) {
+        let budget = self.memory.budget;
         let Some(writer) = self.writer(keyspace) else { return };
         let bytes = writer.memtable.memory_bytes();
         let grown = bytes.saturating_sub(std::mem::replace(&mut writer.bytes, bytes));
         if grown > 0 {
-            self.active_bytes += grown;
-            side.active_bytes.store(self.active_bytes, Ordering::Release);
-            inner.bound_pool(side);
+            self.set_active_bytes(self.active_bytes + grown);
+            self.memory.bound_pool(0);
         }
-        if bytes >= memtable_bytes {
-            self.seal(side, keyspace, self.last_sequence());
-        } else if self.active_bytes > inner.budget.memtables_bytes_max / 2 {
-            self.seal_largest(side);
+        if bytes >= budget.memtable_bytes {
+            self.seal(keyspace, self.last_sequence());
+        } else if self.active_bytes > budget.memtables_bytes_max / 2 {
+            self.seal_largest();
         }
     }
 
+    /// By how much memtables of keyspaces may grow beside what is written to them.
+    pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
+        let growth = |id: &u32| {
+            let writer = if *id == 0 { Some(&self.default) } else { self.writers.get(id) };
+            // One that is sealed on the way leaves an empty one.
+            EMPTY_MEMTABLE_BYTES + writer.map_or(0, |writer| self.memory.growth_bytes(writer.bytes))
+        };
+        keyspaces.iter().map(growth).sum()
+    }
+
+    /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces.
+    pub(crate) fn growth_bytes_max(&self) -> usize {
+        (1 + self.writers.len()) * (EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX))
+    }
+
     /// Seals the largest memtable that can be flushed; `false` if there is none.
-    fn seal_largest(&mut self, side: &WriteSide) -> bool {
+    pub(crate) fn seal_largest(&mut self) -> bool {
         let all = std::iter::once(&self.default).chain(self.writers.values());
         let flushable = all.filter(|writer| !writer.empty && writer.tree.failure().is_none());
         let largest = flushable.max_by_key(|writer| writer.bytes);
         let Some(id) = largest.map(|writer| writer.tree.id) else { return false };
-        self.seal(side, id, self.last_sequence());
+        self.seal(id, self.last_sequence());
         true
     }
 
     /// Seals the memtable of a keyspace, unless it is empty, and puts a fresh one in its place.
-    pub(crate) fn seal(&mut self, side: &WriteSide, keyspace: u32, last_sequence: SequenceNumber) {
+    pub(crate) fn seal(&mut self, keyspace: u32, last_sequence: SequenceNumber) {
+        let number = self.numbers.next();
         let Some(writer) = self.writer(keyspace).filter(|writer| !writer.empty) else { return };
-        let fresh = writer.replaced(side.new_number());
+        let fresh = writer.replaced(number);
         let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
         let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
-        self.active_bytes = (self.active_bytes + fresh_bytes).saturating_sub(old.bytes);
         old.memtable.seal(last_sequence);
-        side.sealed_bytes.fetch_add(old.memtable.memory_bytes(), Ordering::AcqRel);
-        side.active_bytes.store(self.active_bytes, Ordering::Release);
+        self.memory.add_sealed_bytes(old.memtable.memory_bytes());
+        self.set_active_bytes((self.active_bytes + fresh_bytes).saturating_sub(old.bytes));
         tree.update(|state| State {
             memtable,
             sealed: std::iter::once(&state.memtable).chain(&state.sealed).cloned().collect(),
@@ -238,20 +277,29 @@ impl Committer {
             cleared: state.cleared,
             before_clear: state.before_clear.clone(),
         });
-        side.flush_wanted.notify();
+        self.flush_wanted.notify();
+    }
+
+    /// Seals all memtables that are not empty.
+    pub(crate) fn seal_all(&mut self) {
+        let ids: Vec<u32> = std::iter::once(0).chain(self.writers.keys().copied()).collect();
+        for id in ids {
+            self.seal(id, self.last_sequence());
+        }
     }
 
     /// Replaces everything that a keyspace holds by nothing, as of `sequence`.
-    fn clear(&mut self, side: &WriteSide, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
+    pub(crate) fn clear(&mut self, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
+        let number = self.numbers.next();
         let writer = self.writer(keyspace).ok_or(Error::Closed)?;
-        let fresh = writer.replaced(side.new_number());
+        let fresh = writer.replaced(number);
         let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
         let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
-        self.active_bytes = (self.active_bytes + fresh_bytes).saturating_sub(old.bytes);
-        side.active_bytes.store(self.active_bytes, Ordering::Release);
+        self.set_active_bytes((self.active_bytes + fresh_bytes).saturating_sub(old.bytes));
         tree.update(|state| {
             let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
-            side.sealed_bytes.fetch_sub(sealed, Ordering::AcqRel);
+            self.memory.remove_sealed_bytes(sealed);
+            self.memory.let_go(state.memtables().cloned());
             State {
                 memtable,
                 sealed: Vec::new(),
@@ -286,28 +334,32 @@ impl Inner {
         batch::check_key(key)?;
         batch::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
-        let bytes = key.len() + value.map_or(0, <[u8]>::len);
+        let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1);
         self.check_batch_bytes(bytes)?;
         let side = self.admit(tree, bytes)?;
         let position = {
-            let mut committer = side.committer.lock();
+            let mut committer = self.lock_committer(side, bytes, |_| Ok([tree.id]))?.0;
             let committer = &mut *committer;
             // Somebody may have dropped the keyspace since; under the lock nobody does.
             tree.check_usable()?;
             let mut scratch = std::mem::take(&mut committer.scratch);
+            let _charge =
+                (bytes > SCRATCH_BYTES_MAX).then(|| Charge::new(&self.memory, Part::Buffers, bytes));
             batch::encode_single(&mut scratch, tree.id, kind, key, value);
             let log_start = committer.log_end;
             let appended = committer.append(&scratch, 1);
-            committer.scratch = scratch;
+            if scratch.capacity() <= SCRATCH_BYTES_MAX {
+                committer.scratch = scratch;
+            }
             let (sequence, position) = appended?;
             committer.log_end = position.0;
             let operation =
                 Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
             committer
-                .insert(side, &operation, log_start, sequence - 1)
+                .insert(&operation, log_start, sequence - 1)
                 .inspect_err(|error| side.stop(error.clone()))?;
             self.visible.store(sequence, Ordering::Release);
-            committer.settle(self, side, tree.id);
+            committer.settle(tree.id);
             self.bound_log(committer, side);
             position
         };
@@ -321,27 +373,28 @@ impl Inner {
         }
         let count = batch.len() as u64;
         let payload = batch.finish()?;
-        self.check_batch_bytes(payload.len())?;
-        let side = self.admit_bytes(payload.len())?;
+        let bytes = batch_bytes(payload.len(), count);
+        self.check_batch_bytes(bytes)?;
+        let side = self.admit_bytes(bytes)?;
         if count == 0 {
             return Ok(());
         }
         let position = {
-            let mut committer = side.committer.lock();
+            let (mut committer, keyspaces) =
+                self.lock_committer(side, bytes, |committer| committer.check_keyspaces(payload))?;
             let committer = &mut *committer;
-            let keyspaces = committer.check_keyspaces(payload)?;
             let log_start = committer.log_end;
             let (sequence, position) = committer.append(payload, count)?;
             committer.log_end = position.0;
             for operation in Operations::new(payload, sequence) {
                 let operation = operation.map_err(Error::invalid)?;
                 committer
-                    .insert(side, &operation, log_start, sequence - 1)
+                    .insert(&operation, log_start, sequence - 1)
                     .inspect_err(|error| side.stop(error.clone()))?;
             }
             self.visible.store(sequence + count - 1, Ordering::Release);
             for keyspace in keyspaces {
-                committer.settle(self, side, keyspace);
+                committer.settle(keyspace);
             }
             self.bound_log(committer, side);
             position
@@ -357,18 +410,15 @@ impl Inner {
         batch::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
         let (sequence, position) = committer.append(&payload, 1)?;
         committer.log_end = position.0;
-        committer.clear(side, tree.id, sequence).inspect_err(|error| side.stop(error.clone()))?;
+        committer.clear(tree.id, sequence).inspect_err(|error| side.stop(error.clone()))?;
         self.visible.store(sequence, Ordering::Release);
         Ok(sequence)
     }
 
     fn check_batch_bytes(&self, bytes: usize) -> Result<()> {
-        if bytes as u64 > self.budget.batch_bytes_max {
-            return Err(Error::TooLarge {
-                what: "batch",
-                bytes: bytes as u64,
-                bytes_max: self.budget.batch_bytes_max,
-            });
+        let bytes_max = self.memory.budget.batch_bytes_max;
+        if bytes as u64 > bytes_max {
+            return Err(Error::TooLarge { what: "batch", bytes: bytes as u64, bytes_max });
         }
         Ok(())
     }
@@ -380,79 +430,102 @@ impl Inner {
         self.admit_bytes(bytes)
     }
 
-    /// Waits, holding no lock, until the memory budget and the pace of compactions allow a write of `bytes`.
+    /// Waits, holding no lock, until the pace of compactions allows a write of `bytes`.
     fn admit_bytes(&self, bytes: usize) -> Result<&WriteSide> {
         let side = self.write_side()?;
         if side.pace.is_limited() {
             side.pace.wait_turn(&*self.env, bytes);
         }
-        if !self.has_room(side, bytes) {
-            self.wait_for_memory(side, bytes)?;
-        }
         Ok(side)
     }
 
-    /// Whether memtables may grow by `bytes`, and by what an arena takes at a time.
+    /// The commit lock, once there is memory for a write of `bytes` to the keyspaces that `keyspaces` finds: memtables
+    /// grow under this lock alone.
     #[inline]
-    fn has_room(&self, side: &WriteSide, bytes: usize) -> bool {
-        side.memtables_bytes() + bytes + self.growth_bytes() <= self.budget.memtables_bytes_max
-    }
-
-    /// What a memtable grows by at a time, at most.
-    fn growth_bytes(&self) -> usize {
-        self.budget.memtable_bytes.min(CHUNK_BYTES)
-    }
-
-    /// Lets the pool of flushed memory have what memtables leave: they grow out of it, so neither waits for the other.
-    pub(crate) fn bound_pool(&self, side: &WriteSide) {
-        let taken = side.memtables_bytes() + self.growth_bytes();
-        let left = self.budget.memtables_bytes_max.saturating_sub(taken);
-        self.parts.bound_pool(left.min(self.budget.pool_bytes_max));
+    fn lock_committer<'a, K: AsRef<[u32]>>(
+        &self,
+        side: &'a WriteSide,
+        bytes: usize,
+        keyspaces: impl Fn(&mut Committer) -> Result<K>,
+    ) -> Result<(MutexGuard<'a, Committer>, K)> {
+        let mut committer = side.committer.lock();
+        let found = keyspaces(&mut committer)?;
+        let wanted = bytes + committer.growth_bytes(found.as_ref());
+        if side.waiting.len() == 0 && self.memory.room_bytes() >= wanted {
+            self.memory.clear_pool_for(wanted);
+            return Ok((committer, found));
+        }
+        drop(committer);
+        self.lock_committer_in_turn(side, bytes, keyspaces)
     }
 
     #[cold]
-    fn wait_for_memory(&self, side: &WriteSide, bytes: usize) -> Result<()> {
+    fn lock_committer_in_turn<'a, K: AsRef<[u32]>>(
+        &self,
+        side: &'a WriteSide,
+        bytes: usize,
+        keyspaces: impl Fn(&mut Committer) -> Result<K>,
+    ) -> Result<(MutexGuard<'a, Committer>, K)> {
         let started = self.env.monotonic_micros();
-        side.writers_waiting.fetch_add(1, Ordering::AcqRel);
+        let turn = side.waiting.join();
         // A flush that waits for room on the disk tries again now.
         side.flush_wanted.notify();
+        let mut locked = None;
         let waited = self.wait_until(&side.progress, || {
-            if self.has_room(side, bytes) {
-                return Ok(true);
-            }
             side.check_going()?;
             self.check_open()?;
-            // A full disk is no reason to give up: flushes try again until there is room. Those of a keyspace that
-            // failed do not.
-            let trees = self.all_trees();
-            let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
-            if healthy.iter().any(|tree| !tree.load().sealed.is_empty())
-                || side.committer.lock().seal_largest(side)
-            {
+            if !turn.is_first() {
                 return Ok(false);
             }
-            match failed.iter().find_map(|tree| tree.failure()) {
-                Some(error) => Err(Error::WritingStopped(Arc::new(error))),
-                // Nothing can be freed: there is room for one write in any case.
-                None => Ok(true),
+            let mut committer = side.committer.lock();
+            let found = keyspaces(&mut committer)?;
+            let wanted = bytes + committer.growth_bytes(found.as_ref());
+            if self.memory.room_bytes() >= wanted {
+                self.memory.clear_pool_for(wanted);
+                locked = Some((committer, found));
+                return Ok(true);
             }
+            self.make_room(&mut committer, wanted)?;
+            Ok(false)
         });
-        side.writers_waiting.fetch_sub(1, Ordering::AcqRel);
+        drop(turn);
+        side.progress.notify();
         self.counters.stall_micros.add(self.env.monotonic_micros() - started);
-        waited
+        waited?;
+        locked.ok_or(Error::Closed)
+    }
+
+    /// Sees to it that memory is being freed; fails if there is nothing that could be.
+    fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
+        // A full disk is no reason to give up: flushes try again until there is room. Those of a keyspace that failed
+        // do not.
+        let trees = self.all_trees();
+        let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
+        if healthy.iter().any(|tree| !tree.load().sealed.is_empty()) || committer.seal_largest() {
+            return Ok(());
+        }
+        if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
+            return Err(Error::WritingStopped(Arc::new(error)));
+        }
+        // Merges give back what they hold beyond their share.
+        if self.memory.buffer_bytes() > 0 {
+            return Ok(());
+        }
+        Err(self.memory.exhausted(wanted))
     }
 
     /// Seals whoever keeps the log from being truncated, once it is too long.
     #[inline]
     fn bound_log(&self, committer: &mut Committer, side: &WriteSide) {
         let oldest = side.pace.log_start();
-        if committer.log_end - oldest > self.budget.log_bytes_max {
+        let log_bytes_max = self.memory.budget.log_bytes_max;
+        if committer.log_end - oldest > log_bytes_max {
             if let Some(id) = committer.pins_oldest() {
                 let last_sequence = committer.last_sequence();
-                committer.seal(side, id, last_sequence);
+                committer.seal(id, last_sequence);
             }
             // Look again after as much has been written; the flush sets the true start.
-            side.pace.set_log_start(committer.log_end - self.budget.log_bytes_max / 2);
+            side.pace.set_log_start(committer.log_end - log_bytes_max / 2);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::inner::Inner;
 use crate::iterator::Iter;
 use crate::keyspace::Keyspace;
 use crate::lifecycle::Closer;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::{self, Recovery};
@@ -57,14 +58,13 @@ impl Db {
 
     pub(crate) fn open_with(path: &Path, mut options: Options) -> Result<Self> {
         options.check()?;
-        let parts = options.shared_parts();
-        options.keyspace = options.keyspace.sharing(&parts);
-        let (inner, recovery) = recovery::open(path, options, parts)?;
+        let memory = Arc::new(Memory::new(&options));
+        options.keyspace = options.keyspace.sharing(&memory);
+        let (inner, recovery) = recovery::open(path, options, memory)?;
         let tree =
             inner.trees.read().get(&0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
         let closer = Arc::new(Closer::new(Arc::clone(&inner)));
         let default = Keyspace::new(Arc::clone(&inner), tree, Arc::clone(&closer));
-        inner.share_out_cache();
         if inner.writer.is_some() {
             crate::jobs::start(&inner);
         }

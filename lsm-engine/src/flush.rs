@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
@@ -14,7 +13,7 @@ use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, panic_message};
 use crate::tree::{Memtable, State, Tree};
 use crate::version::Placement;
-use crate::version::edit::{AddedTable, LogStart, VersionEdit};
+use crate::version::edit::{AddedTable, VersionEdit};
 use crate::{Error, Result};
 
 /// How long to wait before trying again when the disk is full.
@@ -26,6 +25,8 @@ pub(crate) struct Flush {
     memtable: Arc<Memtable>,
     build: Build<Box<dyn Cursor + Send>>,
     started_micros: u64,
+    /// Tables took the place of the memtable.
+    replaced: bool,
 }
 
 impl Flush {
@@ -50,7 +51,7 @@ impl Flush {
         };
         let output = Output::new(Arc::clone(inner), &keyspace, options, stream.surviving_range_tombstones());
         let started_micros = inner.env.monotonic_micros();
-        Self { tree, memtable, build: Build::new(stream, output), started_micros }
+        Self { tree, memtable, build: Build::new(stream, |_| 0, output), started_micros, replaced: false }
     }
 
     /// Works for a while; `true` once the table is part of the keyspace.
@@ -65,10 +66,10 @@ impl Flush {
     }
 
     /// Works to the end: the table, durable and open, and not part of the keyspace yet.
-    fn build(&mut self, inner: &Inner, side: &WriteSide) -> Result<Vec<Placement>> {
+    pub(crate) fn build(&mut self, inner: &Inner, side: &WriteSide) -> Result<Vec<Placement>> {
         loop {
             if let Progress::Done(tables) = self.build.step(side)? {
-                return self.open(inner, &tables);
+                return self.open(inner, &tables).inspect_err(|_| side.discard(inner, &tables));
             }
         }
     }
@@ -79,16 +80,8 @@ impl Flush {
         tables.iter().map(open).collect()
     }
 
-    /// Adds the tables, and that the memtable is in them, to an edit.
-    fn note(&self, placements: &[Placement], edit: &mut VersionEdit) {
-        let last_sequence = self.memtable.last_sequence();
-        edit.last_sequence = edit.last_sequence.max(Some(last_sequence));
-        edit.flushed.push((self.tree.id, last_sequence));
-        edit.added.extend(placements.iter().map(|placement| AddedTable::new(self.tree.id, placement)));
-    }
-
     /// Puts tables in the place of the memtable.
-    fn replace(&self, side: &WriteSide, placements: Vec<Placement>) {
+    pub(crate) fn replace(&mut self, placements: Vec<Placement>) {
         self.tree.update(|state| State {
             memtable: Arc::clone(&state.memtable),
             sealed: state
@@ -101,10 +94,20 @@ impl Flush {
             cleared: state.cleared,
             before_clear: state.before_clear.clone(),
         });
-        side.sealed_bytes.fetch_sub(self.memtable.memory_bytes(), Ordering::AcqRel);
+        self.replaced = true;
     }
 
-    fn install(&self, inner: &Inner, side: &WriteSide, tables: &[NewTable]) -> Result<()> {
+    /// Lets go of the memtable; what readers still hold of it is theirs.
+    pub(crate) fn end(self, inner: &Inner) {
+        let freed = if self.replaced { self.memtable.memory_bytes() } else { 0 };
+        let memtable = Arc::clone(&self.memtable);
+        drop(self);
+        inner.memory.let_go([memtable]);
+        inner.memory.remove_sealed_bytes(freed);
+        inner.memory.bound_pool(0);
+    }
+
+    fn install(&mut self, inner: &Inner, side: &WriteSide, tables: &[NewTable]) -> Result<()> {
         let placements = self.open(inner, tables)?;
         // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
         // part of a batch whose rest is not.
@@ -122,15 +125,17 @@ impl Flush {
             return Ok(());
         }
         let log = inner.log_start(side, Some(self.memtable.number));
-        let mut edit = VersionEdit {
+        let last_sequence = self.memtable.last_sequence();
+        let edit = VersionEdit {
+            last_sequence: Some(last_sequence),
             log: Some(log),
+            flushed: vec![(self.tree.id, last_sequence)],
+            added: placements.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
             clock_micros: Some(inner.env.unix_micros()),
             ..VersionEdit::default()
         };
-        self.note(&placements, &mut edit);
         side.log_edit(&mut manifest, edit)?;
-        self.replace(side, placements);
-        inner.bound_pool(side);
+        self.replace(placements);
         drop(manifest);
         side.pace.set_log_start(log.position);
         // The tables count from here on: nothing may fail any more.
@@ -145,36 +150,6 @@ impl Flush {
         side.pace.observe(bytes as u64, inner.env.monotonic_micros() - self.started_micros);
         Ok(())
     }
-}
-
-/// Brings all sealed memtables into tables with one edit, which `edit` begins. Records that were replayed may be
-/// lost to a power cut until then: either all that was in them is in tables, or they are replayed again.
-pub(crate) fn flush_replayed(inner: &Arc<Inner>, side: &WriteSide, mut edit: VersionEdit) -> Result<()> {
-    let mut flushed = Vec::new();
-    for tree in inner.all_trees() {
-        let sealed = tree.load().sealed.clone();
-        for memtable in sealed.into_iter().rev() {
-            let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
-            let placements = flush.build(inner, side)?;
-            flush.note(&placements, &mut edit);
-            flushed.push((flush, placements));
-        }
-    }
-    let mut manifest = side.manifest.lock();
-    let (position, segment) = {
-        let committer = side.committer.lock();
-        (committer.log_end(), committer.first_segment())
-    };
-    // What was read from the old log need not be durable, and does not matter any more.
-    edit.log = Some(LogStart { position, segment, synced: manifest.state().log.synced });
-    edit.clock_micros = Some(inner.env.unix_micros());
-    side.log_edit(&mut manifest, edit)?;
-    drop(manifest);
-    for (flush, placements) in flushed {
-        flush.replace(side, placements);
-    }
-    side.pace.set_log_start(position);
-    Ok(())
 }
 
 /// The sealed memtable that keeps the oldest part of the log, with its keyspace.
@@ -228,10 +203,11 @@ impl Job for FlushJob {
         match self.step_flush() {
             Ok(false) => Step::Again,
             Ok(true) => {
-                self.flush = None;
+                if let Some(flush) = self.flush.take() {
+                    flush.end(&inner);
+                }
                 side.flush_trouble.clear();
                 inner.schedule_compactions();
-                inner.share_out_cache();
                 side.progress.notify();
                 Step::Again
             }

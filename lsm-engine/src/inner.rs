@@ -8,14 +8,14 @@ use std::sync::{Arc, OnceLock};
 use lsm_core::SequenceNumber;
 use lsm_core::env::{Env, Event};
 use lsm_core::vfs::{LockGuard, Vfs};
-use lsm_sstable::BlockCache;
 use lsm_wal::{Log, LogSync, Position};
 use parking_lot::{Mutex, RwLock};
 
 use crate::commit::Committer;
 use crate::compaction::{NewTable, Scheduler};
+use crate::memory::{Memory, WaitingLine};
 use crate::metrics::Counters;
-use crate::options::{Budget, Options, SharedParts};
+use crate::options::Options;
 use crate::pace::Pace;
 use crate::snapshot::SnapshotList;
 use crate::tree::{State, Tree};
@@ -32,10 +32,7 @@ pub(crate) struct Inner {
     pub(crate) directory: PathBuf,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) env: Arc<dyn Env>,
-    pub(crate) budget: Budget,
-    pub(crate) parts: SharedParts,
-    pub(crate) log_window_bytes: u64,
-    pub(crate) cache: Arc<BlockCache>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) trees: RwLock<BTreeMap<u32, Arc<Tree>>>,
     /// `None` in a database opened read-only.
     pub(crate) writer: Option<WriteSide>,
@@ -44,8 +41,6 @@ pub(crate) struct Inner {
     pub(crate) snapshots: SnapshotList,
     pub(crate) counters: Counters,
     pub(crate) janitor: Arc<Janitor>,
-    /// Buffers of flushes and merges under way.
-    pub(crate) buffer_bytes: AtomicUsize,
     closed: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
@@ -58,13 +53,9 @@ pub(crate) struct WriteSide {
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) scheduler: Mutex<Scheduler>,
     pub(crate) pace: Pace,
-    next_number: AtomicU64,
-    /// Bytes of memtables that are being filled, as the committer last said.
-    pub(crate) active_bytes: AtomicUsize,
-    /// Bytes of memtables that wait for their flush.
-    pub(crate) sealed_bytes: AtomicUsize,
-    /// Writers that wait until there are fewer.
-    pub(crate) writers_waiting: AtomicUsize,
+    numbers: Arc<Numbers>,
+    /// Writers that wait for memory.
+    pub(crate) waiting: WaitingLine,
     /// There is a memtable to flush, or the database closes.
     pub(crate) flush_wanted: Event,
     /// A flush or compaction ended, or background work failed: whoever waits looks again.
@@ -76,6 +67,27 @@ pub(crate) struct WriteSide {
     failure: Mutex<Option<Error>>,
     pub(crate) flush_trouble: Trouble,
     pub(crate) compaction_trouble: Trouble,
+}
+
+/// Numbers for files, memtables and runs.
+#[derive(Debug)]
+pub(crate) struct Numbers(AtomicU64);
+
+impl Numbers {
+    /// The first to be given out.
+    pub(crate) fn from(first: u64) -> Self {
+        Self(AtomicU64::new(first))
+    }
+
+    /// Higher than all before, never given twice.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The one to be given out next.
+    pub(crate) fn unused(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Failures of background work that will be tried again: whoever waits for it must hear of them.
@@ -117,20 +129,17 @@ impl WriteSide {
         committer: Committer,
         manifest: Manifest,
         scheduler: Scheduler,
-        next_number: u64,
-        sealed_bytes: usize,
+        numbers: Arc<Numbers>,
     ) -> Self {
         Self {
-            active_bytes: AtomicUsize::new(committer.active_bytes()),
+            flush_wanted: committer.flush_wanted().clone(),
             committer: Mutex::new(committer),
             log_sync: OnceLock::new(),
             manifest: Mutex::new(manifest),
             scheduler: Mutex::new(scheduler),
             pace: Pace::default(),
-            next_number: AtomicU64::new(next_number),
-            sealed_bytes: AtomicUsize::new(sealed_bytes),
-            writers_waiting: AtomicUsize::new(0),
-            flush_wanted: Event::new(),
+            numbers,
+            waiting: WaitingLine::default(),
             progress: Event::new(),
             jobs: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -141,15 +150,9 @@ impl WriteSide {
         }
     }
 
-    /// A number for a file, a memtable or a run; higher than all before, never given twice.
+    /// See [`Numbers::next`].
     pub(crate) fn new_number(&self) -> u64 {
-        self.next_number.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Bytes of all memtables.
-    #[inline]
-    pub(crate) fn memtables_bytes(&self) -> usize {
-        self.active_bytes.load(Ordering::Acquire) + self.sealed_bytes.load(Ordering::Acquire)
+        self.numbers.next()
     }
 
     /// Gives the database its log.
@@ -209,7 +212,7 @@ impl WriteSide {
 
     /// Logs an edit, durably, with the numbers that every edit carries. A manifest in doubt stops all writing.
     pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
-        edit.next_number = Some(self.next_number.load(Ordering::Relaxed));
+        edit.next_number = Some(self.numbers.unused());
         manifest.append(&edit, || self.new_number()).map_err(|error| match error {
             AppendError::Refused(error) => error,
             AppendError::InDoubt(error) => {
@@ -226,8 +229,7 @@ impl Inner {
         directory: &Path,
         env: Arc<dyn Env>,
         options: &Options,
-        parts: SharedParts,
-        cache: Arc<BlockCache>,
+        memory: Arc<Memory>,
         janitor: Arc<Janitor>,
         trees: BTreeMap<u32, Arc<Tree>>,
         writer: Option<WriteSide>,
@@ -239,17 +241,13 @@ impl Inner {
             directory: directory.to_owned(),
             vfs: Arc::clone(&options.vfs),
             env,
-            budget: options.budget(),
-            parts,
-            log_window_bytes: options.log_window_bytes(),
-            cache,
+            memory,
             trees: RwLock::new(trees),
             writer,
             visible: AtomicU64::new(visible),
             snapshots: SnapshotList::default(),
             counters: Counters::default(),
             janitor,
-            buffer_bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             lock: Mutex::new(lock),
         }
@@ -321,16 +319,6 @@ impl Inner {
                 State { before_clear: state.still_read(&read), ..(**state).clone() }
             });
         }
-    }
-
-    /// Gives the cache what indexes and filters leave of the budget.
-    pub(crate) fn share_out_cache(&self) {
-        let pinned: usize = self
-            .all_trees()
-            .iter()
-            .map(|tree| tree.load().version.tables().map(|table| table.table().pinned_bytes()).sum::<usize>())
-            .sum();
-        self.cache.set_capacity(self.budget.cache_bytes.saturating_sub(pinned));
     }
 }
 

@@ -52,7 +52,8 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     );
 }
 
-/// Unlinks files that nobody reads any more, and looks now and then for compactions that are due.
+/// Unlinks files that nobody reads any more, has open tables fit their memory, and looks now and then for compactions that
+/// are due.
 struct CleanJob {
     inner: Arc<Inner>,
     _token: JobToken,
@@ -67,6 +68,9 @@ impl Job for CleanJob {
             return Step::Done;
         }
         self.inner.schedule_compactions();
+        if self.inner.fit_tables() {
+            return Step::Again;
+        }
         let deadline = self.inner.env.monotonic_micros() + LOOK_MICROS;
         Step::Pending { event: self.inner.janitor.event().clone(), seen, deadline_micros: Some(deadline) }
     }

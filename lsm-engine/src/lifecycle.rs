@@ -11,7 +11,6 @@ use crate::compaction::Manual;
 use crate::inner::{Inner, WriteSide};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 use crate::tree::Tree;
-use crate::version::Version;
 use crate::{Error, Result};
 
 /// Closes the database when the last handle goes.
@@ -98,7 +97,7 @@ impl Inner {
             trees
                 .iter()
                 .map(|tree| {
-                    committer.seal(side, tree.id, last_sequence);
+                    committer.seal(tree.id, last_sequence);
                     (tree, tree.load().sealed.clone())
                 })
                 .collect()
@@ -195,13 +194,9 @@ impl Inner {
         let trees = self.all_trees();
         let mut metrics = Metrics {
             keyspaces: trees.iter().map(|tree| keyspace_metrics(tree)).collect(),
-            cache_bytes: self.cache.used_bytes() as u64,
-            cache_capacity_bytes: self.cache.capacity_bytes() as u64,
-            cache_hits: self.cache.stats().hits,
-            cache_misses: self.cache.stats().misses,
-            pooled_memtable_bytes: pooled_bytes(&trees),
-            buffer_bytes: self.buffer_bytes.load(Ordering::Relaxed) as u64,
-            pinned_bytes: trees.iter().map(|tree| pinned_bytes(&tree.load().version)).sum(),
+            cache_capacity_bytes: self.memory.cache.capacity_bytes() as u64,
+            cache_hits: self.memory.cache.stats().hits,
+            cache_misses: self.memory.cache.stats().misses,
             snapshots: self.snapshots.count() as u64,
             visible_sequence: self.visible(),
             flushes: self.counters.flushes.get(),
@@ -215,11 +210,10 @@ impl Inner {
             ..Metrics::default()
         };
         let Some(side) = &self.writer else {
-            metrics.active_memtable_bytes =
-                trees.iter().map(|tree| tree.load().memtable.memory_bytes() as u64).sum();
+            self.note_memory(&trees, &mut metrics);
             return metrics;
         };
-        metrics.log_window_bytes = self.log_window_bytes;
+        metrics.log_window_bytes = self.memory.budget.log_window_bytes;
         {
             let scheduler = side.scheduler.lock();
             metrics.compactions_running = scheduler.running_count() as u64;
@@ -227,14 +221,26 @@ impl Inner {
         }
         let start = self.log_start(side, None);
         let committer = side.committer.lock();
-        metrics.active_memtable_bytes = committer.active_bytes() as u64;
-        metrics.sealed_memtable_bytes = side.sealed_bytes.load(Ordering::Acquire) as u64;
+        // Under the lock: what is sealed now would be counted twice or not at all.
+        self.note_memory(&trees, &mut metrics);
         metrics.log_bytes = committer.log_end() - start.position;
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_durable());
         metrics.write_rate_limit = side.pace.rate();
-        metrics.writers_waiting = side.writers_waiting.load(Ordering::Acquire) as u64;
+        metrics.writers_waiting = side.waiting.len() as u64;
         metrics.waiting_for_space = side.flush_trouble.current().map(|error| error.to_string());
         metrics
+    }
+}
+
+impl Inner {
+    fn note_memory(&self, trees: &[Arc<Tree>], metrics: &mut Metrics) {
+        metrics.active_memtable_bytes = self.memory.active_bytes() as u64;
+        metrics.sealed_memtable_bytes = self.memory.sealed_bytes() as u64;
+        metrics.pooled_memtable_bytes = pooled_bytes(trees);
+        metrics.held_memtable_bytes = self.memory.held_bytes() as u64;
+        metrics.buffer_bytes = self.memory.buffer_bytes() as u64;
+        metrics.pinned_bytes = self.memory.table_bytes() as u64;
+        metrics.cache_bytes = self.memory.cache.used_bytes() as u64;
     }
 }
 
@@ -244,10 +250,6 @@ fn pooled_bytes(trees: &[Arc<Tree>]) -> u64 {
     factories.sort_by_key(|factory| Arc::as_ptr(factory).cast::<()>());
     factories.dedup_by(|a, b| Arc::ptr_eq(a, b));
     factories.iter().map(|factory| factory.pooled_bytes() as u64).sum()
-}
-
-fn pinned_bytes(version: &Version) -> u64 {
-    version.tables().map(|table| table.table().pinned_bytes() as u64).sum()
 }
 
 fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {

@@ -39,6 +39,9 @@ pub struct Metrics {
     pub sealed_memtable_bytes: u64,
     /// Memory of flushed memtables that is kept for the next ones.
     pub pooled_memtable_bytes: u64,
+    /// Memory of memtables that were flushed or cleared while iterators or snapshots read them. It is theirs: what
+    /// [`Options::memory`](crate::Options::memory) bounds is beside it.
+    pub held_memtable_bytes: u64,
     /// The window of the log.
     pub log_window_bytes: u64,
     /// Buffers of flushes and merges under way.
@@ -51,7 +54,8 @@ pub struct Metrics {
     pub cache_hits: u64,
     /// Blocks read from files.
     pub cache_misses: u64,
-    /// Indexes and filters in memory.
+    /// Tables that are open: indexes and filters in memory, directories of those that are not, and what else a table
+    /// takes. Tables that only iterators and snapshots still read are among them.
     pub pinned_bytes: u64,
     /// Live snapshots.
     pub snapshots: u64,
@@ -91,8 +95,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All that the engine holds: what [`Options::memory`](crate::Options::memory) bounds, except for indexes and
-    /// filters that are larger than the cache.
+    /// All that the engine holds: what [`Options::memory`](crate::Options::memory) bounds.
     pub fn memory_bytes(&self) -> u64 {
         self.active_memtable_bytes
             + self.sealed_memtable_bytes

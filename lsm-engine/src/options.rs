@@ -10,6 +10,7 @@ use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, Table
 use lsm_wal::RecoveryMode;
 
 use crate::filter_bits::bits_per_key;
+use crate::memory::Memory;
 use crate::{Db, Error, Result};
 
 /// How to open a database.
@@ -69,23 +70,27 @@ impl Options {
         }
     }
 
-    /// Bytes of memory for everything that the engine holds: memtables, cached blocks, indexes, filters, buffers;
-    /// [`Metrics::memory_bytes`](crate::Metrics::memory_bytes) adds it up. Half goes to tables, the other half to
-    /// memtables, those kept for reuse included, and to the buffers of log, flushes and merges, unless the parts are
+    /// Bytes of memory for everything that the engine holds: memtables, cached blocks, indexes, filters, buffers. It is
+    /// a bound: [`Metrics::memory_bytes`](crate::Metrics::memory_bytes) adds it up. Half goes to tables, the other half
+    /// to memtables, those kept for reuse included, and to the buffers of log, flushes and merges, unless the parts are
     /// set apart. At least 1 MiB.
+    ///
+    /// Writers wait while it is used up. What never fits is an error: a write over a quarter of it
+    /// ([`Error::TooLarge`]), opening a database with too many tables or keyspaces for it, and opening one read-only
+    /// whose log holds more than fits.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self
     }
 
-    /// Bytes at which a memtable is sealed and flushed. By default an eighth of the memory, at most 64 MiB. There is
-    /// room for two in any case.
+    /// Bytes at which a memtable is sealed and flushed. By default an eighth of the memory, at most 64 MiB. Two must fit
+    /// what [`cache_bytes`](Options::cache_bytes) leaves.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);
         self
     }
 
-    /// Bytes for cached blocks, indexes and filters. By default half of the memory.
+    /// Bytes for cached blocks, indexes and filters. By default half of the memory, or less if memtables need more.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = Some(bytes);
         self
@@ -189,6 +194,13 @@ impl Options {
         if self.memtable_bytes == Some(0) {
             return Err(Error::invalid("Options::memtable_bytes is 0; give the bytes at which to flush"));
         }
+        let budget = self.budget();
+        if budget.memtables_bytes_max < budget.memtable_bytes.saturating_mul(2) {
+            return Err(Error::invalid(format!(
+                "Options::memory of {} bytes leaves {} for memtables beside {} of cache_bytes; two of {} must fit",
+                self.memory, budget.memtables_bytes_max, budget.cache_bytes, budget.memtable_bytes
+            )));
+        }
         self.keyspace.check()?;
         if self.read_only && self.error_if_exists {
             return Err(Error::invalid("Options::read_only and Options::error_if_exists exclude each other"));
@@ -196,41 +208,8 @@ impl Options {
         Ok(())
     }
 
-    /// The parts that keyspaces share, to be made once.
-    pub(crate) fn shared_parts(&self) -> SharedParts {
-        let budget = self.budget();
-        SharedParts {
-            memtable: Arc::new(BPlusMemtable::with_pool_bytes(budget.pool_bytes_max)),
-            read_buffer_bytes: budget.read_buffer_bytes,
-        }
-    }
-
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
-    }
-
-    /// The window of the log.
-    pub(crate) fn log_window_bytes(&self) -> u64 {
-        (self.memory as u64 / 64).min(self.segment_bytes() / 2).min(512 << 10)
-    }
-
-    pub(crate) fn budget(&self) -> Budget {
-        let memtable = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
-        let cache_bytes = self.cache_bytes.unwrap_or(self.memory / 2);
-        let rest = self.memory.saturating_sub(cache_bytes);
-        // Flushes and merges: a buffer to write each, and one to read for each of some eight runs.
-        let buffers = rest / 8;
-        let reserved = buffers + self.log_window_bytes() as usize;
-        Budget {
-            memtable_bytes: memtable,
-            memtables_bytes_max: rest.saturating_sub(reserved).max(memtable.saturating_mul(2)),
-            pool_bytes_max: memtable.min(64 << 20),
-            write_buffer_bytes: (buffers / 16).clamp(4 << 10, 1 << 20),
-            read_buffer_bytes: (buffers / 128).clamp(4 << 10, 256 << 10) as u64,
-            cache_bytes,
-            batch_bytes_max: (self.memory as u64 / 4).min(1 << 30),
-            log_bytes_max: (memtable as u64 * 4).max(self.segment_bytes() * 2),
-        }
     }
 
     pub(crate) fn make_env(&self) -> Arc<dyn Env> {
@@ -248,25 +227,6 @@ impl fmt::Debug for Options {
     }
 }
 
-/// The parts of the memory budget, and limits that follow from it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    /// When a memtable is sealed.
-    pub(crate) memtable_bytes: usize,
-    /// When writers wait for flushes: all memtables together, and what is kept of flushed ones where that leaves room.
-    pub(crate) memtables_bytes_max: usize,
-    /// What is kept of flushed memtables for the next ones at most.
-    pub(crate) pool_bytes_max: usize,
-    /// Of each table that is being written.
-    pub(crate) write_buffer_bytes: usize,
-    /// Of each run that a merge reads.
-    pub(crate) read_buffer_bytes: u64,
-    pub(crate) cache_bytes: usize,
-    pub(crate) batch_bytes_max: u64,
-    /// When the keyspace that pins the oldest log segment is flushed.
-    pub(crate) log_bytes_max: u64,
-}
-
 /// How one keyspace stores its data.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -280,22 +240,8 @@ pub struct KeyspaceOptions {
     pub(crate) change_compaction: bool,
     pub(crate) memtable: Arc<dyn MemtableFactory>,
     /// The memtable was chosen, and is not the one that all keyspaces of the database share.
-    memtable_given: bool,
+    pub(crate) memtable_given: bool,
     read_buffer_bytes: u64,
-}
-
-/// What the keyspaces of a database share.
-#[derive(Clone, Debug)]
-pub(crate) struct SharedParts {
-    memtable: Arc<BPlusMemtable>,
-    read_buffer_bytes: u64,
-}
-
-impl SharedParts {
-    /// Keeps at most so much memory of flushed memtables.
-    pub(crate) fn bound_pool(&self, bytes_max: usize) {
-        self.memtable.set_pool_bytes(bytes_max);
-    }
 }
 
 /// Which filter tables get.
@@ -420,8 +366,9 @@ impl KeyspaceOptions {
         }
     }
 
-    /// The structure of the memtable; a B+ tree by default. May change at each open. What the factory keeps for reuse
-    /// is not part of [`Options::memory`]; bound it where the factory is made.
+    /// The structure of the memtable; a B+ tree by default. May change at each open. A factory belongs to one database:
+    /// it is told what it may keep for reuse, which is part of [`Options::memory`], and nothing if it is not that of the
+    /// default keyspace.
     pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
         self.memtable = factory;
         self.memtable_given = true;
@@ -429,11 +376,14 @@ impl KeyspaceOptions {
     }
 
     /// Takes what all keyspaces of the database share.
-    pub(crate) fn sharing(mut self, parts: &SharedParts) -> Self {
+    pub(crate) fn sharing(mut self, memory: &Memory) -> Self {
         if !self.memtable_given {
-            self.memtable = Arc::clone(&parts.memtable) as Arc<dyn MemtableFactory>;
+            self.memtable = Arc::clone(&memory.memtable);
+        } else if !Arc::ptr_eq(&self.memtable, &memory.memtable) {
+            // There is one pool that grows and shrinks with the rest.
+            self.memtable.set_pool_bytes(0);
         }
-        self.read_buffer_bytes = parts.read_buffer_bytes;
+        self.read_buffer_bytes = memory.budget.read_buffer_bytes;
         self
     }
 }

@@ -10,23 +10,19 @@ use std::sync::Arc;
 
 use lsm_core::env::Env;
 use lsm_core::vfs::{LockGuard, LockMode, Vfs};
-use lsm_core::{SequenceNumber, ValueKind};
-use lsm_sstable::{BlockCache, Table, TableExpectation};
-use lsm_wal::{Dropped, Position, RecoveryReport, Wal, WalOptions, WalReader};
+use lsm_wal::{Position, RecoveryReport, Wal, WalOptions};
 
-use crate::batch::Operations;
-use crate::catalog::{DEFAULT_NAME, new_tree, policy_mismatch};
-use crate::commit::{Committer, Writer};
+use crate::catalog::{DEFAULT_NAME, policy_mismatch};
 use crate::compaction::Scheduler;
 use crate::files::{self, FileKind};
-use crate::flush::flush_replayed;
 use crate::inner::{Inner, WriteSide};
-use crate::options::{KeyspaceOptions, Options, SharedParts};
-use crate::tree::{State, Tree};
+use crate::memory::Memory;
+use crate::options::{KeyspaceOptions, Options};
+use crate::replay::{Replay, settle};
+use crate::version::Janitor;
 use crate::version::current::Current;
-use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
-use crate::version::{Janitor, Placement, TableFile, Version};
 use crate::{Error, Result};
 
 /// What opening a database found.
@@ -50,20 +46,12 @@ pub struct Recovery {
     pub set_aside: Vec<PathBuf>,
 }
 
-/// The trees of a database on their way to being open.
-struct Replay {
-    trees: BTreeMap<u32, Arc<Tree>>,
-    writers: BTreeMap<u32, Writer>,
-    /// Keyspaces and up to where their writes are in tables.
-    flushed: BTreeMap<u32, SequenceNumber>,
-    /// Tables of keyspaces that the log clears.
-    cleared: Vec<(u32, u64, SequenceNumber)>,
-    next_number: u64,
-    last_sequence: SequenceNumber,
-}
-
 /// Opens the database in `directory`.
-pub(crate) fn open(directory: &Path, options: Options, parts: SharedParts) -> Result<(Arc<Inner>, Recovery)> {
+pub(crate) fn open(
+    directory: &Path,
+    options: Options,
+    memory: Arc<Memory>,
+) -> Result<(Arc<Inner>, Recovery)> {
     let vfs = Arc::clone(&options.vfs);
     if options.read_only || !options.create_if_missing {
         existing_current(&*vfs, directory)?;
@@ -87,13 +75,13 @@ pub(crate) fn open(directory: &Path, options: Options, parts: SharedParts) -> Re
     };
     recovery.was_clean = current.clean.is_some();
     let state = Manifest::load(&*vfs, directory, &current)?;
-    let cache = BlockCache::new(options.budget().cache_bytes);
     let janitor = Arc::new(Janitor::default());
-    let mut replay = Replay::new(&*vfs, directory, &options, &state, &cache, &janitor)?;
-    let report = replay.run(&vfs, directory, &options, &state, &current, &mut recovery)?;
-    let opening = Opening { directory, options, parts, env, cache, janitor, lock };
+    let unused = unused_number(&*vfs, directory)?;
+    let mut replay = Replay::new(directory, &options, &state, &current, &memory, &janitor, unused)?;
+    let report = replay.run(&mut recovery)?;
+    let opening = Opening { directory, options, memory, env, janitor, lock };
     let inner = if opening.options.read_only {
-        opening.read_only(replay)
+        opening.read_only(replay)?
     } else {
         let (inner, set_aside) = opening.writable(replay, state, &report)?;
         recovery.set_aside = set_aside;
@@ -106,83 +94,58 @@ pub(crate) fn open(directory: &Path, options: Options, parts: SharedParts) -> Re
 struct Opening<'d> {
     directory: &'d Path,
     options: Options,
-    parts: SharedParts,
+    memory: Arc<Memory>,
     env: Arc<dyn Env>,
-    cache: Arc<BlockCache>,
     janitor: Arc<Janitor>,
     lock: Option<Box<dyn LockGuard>>,
 }
 
 impl Opening<'_> {
-    fn read_only(self, replay: Replay) -> Arc<Inner> {
-        let Self { directory, options, parts, env, cache, janitor, lock } = self;
-        let visible = replay.last_sequence;
-        Arc::new(Inner::new(
-            directory,
-            env,
-            &options,
-            parts,
-            cache,
-            janitor,
-            replay.trees,
-            None,
-            visible,
-            lock,
-        ))
+    fn read_only(self, replay: Replay) -> Result<Arc<Inner>> {
+        let Self { directory, options, memory, env, janitor, lock } = self;
+        replay.check_all_fit()?;
+        let visible = replay.last_sequence();
+        let (trees, ..) = replay.into_parts();
+        Ok(Arc::new(Inner::new(directory, env, &options, memory, janitor, trees, None, visible, lock)))
     }
 
     /// Starts a new log and a new manifest, flushes what was replayed, and then removes what is not needed.
     fn writable(
         self,
-        mut replay: Replay,
+        replay: Replay,
         state: ManifestState,
         report: &RecoveryReport,
     ) -> Result<(Arc<Inner>, Vec<PathBuf>)> {
-        let Self { directory, options, parts, env, cache, janitor, lock } = self;
+        let Self { directory, options, memory, env, janitor, lock } = self;
         let vfs = Arc::clone(&options.vfs);
-        replay.seal_all();
         let first_segment = report.next_segment.max(1);
         let start = report.end.max(Position(state.log.position));
         let wal_options = WalOptions {
             segment_bytes: options.segment_bytes(),
-            window_bytes: options.log_window_bytes(),
+            window_bytes: memory.budget.log_window_bytes,
             ..WalOptions::default()
         };
         let mut state = state;
         if let Some(default) = state.keyspaces.get_mut(&0) {
             default.record.policy = options.keyspace.compaction.name().into();
         }
-        let sealed_bytes = replay.sealed_bytes();
-        if sealed_bytes == 0 && replay.cleared.is_empty() {
+        if replay.is_empty() {
             state.log = LogStart { position: start.0, segment: first_segment, synced: state.log.synced };
         }
-        state.last_sequence = state.last_sequence.max(replay.last_sequence);
-        let manifest_number = replay.take_number();
-        state.next_number = replay.next_number;
+        let visible = replay.last_sequence();
+        state.last_sequence = state.last_sequence.max(visible);
+        let numbers = replay.numbers();
+        let manifest_number = numbers.next();
+        state.next_number = numbers.unused();
         let manifest = Manifest::create(Arc::clone(&vfs), directory, manifest_number, state)?;
         // At once: opening may fail further on, and be tried again and again on a full disk.
         remove_manifests_below(&*vfs, directory, manifest_number)?;
-        let default = replay.writers.remove(&0).ok_or_else(|| Error::invalid("no default keyspace"))?;
-        let next_sequence = replay.last_sequence + 1;
-        let others = std::mem::take(&mut replay.writers).into_values();
-        let committer = Committer::new(start.0, first_segment, next_sequence, default, others);
-        let side =
-            WriteSide::new(committer, manifest, Scheduler::default(), replay.next_number, sealed_bytes);
-        let visible = replay.last_sequence;
-        let inner = Inner::new(
-            directory,
-            env,
-            &options,
-            parts,
-            cache,
-            janitor,
-            replay.trees,
-            Some(side),
-            visible,
-            lock,
-        );
+        let (trees, mut committer, unsettled) = replay.into_parts();
+        committer.set_log_end(start.0, first_segment);
+        let side = WriteSide::new(committer, manifest, Scheduler::default(), numbers);
+        let inner = Inner::new(directory, env, &options, memory, janitor, trees, Some(side), visible, lock);
         let inner = Arc::new(inner);
-        settle(&inner, &replay.cleared).inspect_err(|_| inner.remove_obsolete_files())?;
+        settle(&inner, unsettled).inspect_err(|_| inner.remove_obsolete_files())?;
         // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
         // or not, could prove.
         if let Some(side) = &inner.writer {
@@ -199,22 +162,6 @@ impl Opening<'_> {
         remove_leftovers(&inner, first_segment)?;
         Ok((inner, set_aside))
     }
-}
-
-/// Brings what was replayed into tables, and the start of the log behind it, in one step.
-fn settle(inner: &Arc<Inner>, cleared: &[(u32, u64, SequenceNumber)]) -> Result<()> {
-    let Some(side) = &inner.writer else { return Ok(()) };
-    let start = side.committer.lock().log_end();
-    if side.manifest.lock().state().log.position == start {
-        side.pace.set_log_start(start);
-        return Ok(());
-    }
-    let edit = VersionEdit {
-        removed: cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
-        flushed: cleared.iter().map(|&(keyspace, _, sequence)| (keyspace, sequence)).collect(),
-        ..VersionEdit::default()
-    };
-    flush_replayed(inner, side, edit)
 }
 
 /// Removes manifests that the durable `CURRENT` has left behind.
@@ -247,220 +194,8 @@ fn remove_leftovers(inner: &Inner, first_segment: u64) -> Result<()> {
     Ok(lsm_wal::remove_segments_below(vfs, directory, first_segment)?)
 }
 
-impl Replay {
-    /// Opens the tables that the manifest names.
-    fn new(
-        vfs: &dyn Vfs,
-        directory: &Path,
-        options: &Options,
-        state: &ManifestState,
-        cache: &Arc<BlockCache>,
-        janitor: &Arc<Janitor>,
-    ) -> Result<Self> {
-        let mut replay = Self {
-            trees: BTreeMap::new(),
-            writers: BTreeMap::new(),
-            flushed: BTreeMap::new(),
-            cleared: Vec::new(),
-            next_number: state.next_number.max(unused_number(vfs, directory)?),
-            last_sequence: state.last_sequence,
-        };
-        for (&id, keyspace) in &state.keyspaces {
-            let placements = keyspace
-                .tables
-                .values()
-                .map(|table| open_table(vfs, directory, &options.keyspace, table, cache, janitor))
-                .collect::<Result<Vec<_>>>()?;
-            let KeyspaceState { record, flushed, .. } = keyspace;
-            if id == 0 {
-                check_policy(record, &options.keyspace)?;
-            }
-            let number = replay.take_number();
-            let version = Version::new(placements);
-            let name = Arc::clone(&record.name);
-            let (tree, writer) = new_tree(number, id, name, options.keyspace.clone(), version, 0);
-            if id == 0 {
-                tree.configure(options.keyspace.clone());
-            } else {
-                tree.set_policy(Arc::clone(&record.policy));
-            }
-            replay.trees.insert(id, tree);
-            replay.writers.insert(id, writer);
-            replay.flushed.insert(id, *flushed);
-        }
-        Ok(replay)
-    }
-
-    fn take_number(&mut self) -> u64 {
-        let number = self.next_number;
-        self.next_number += 1;
-        number
-    }
-
-    /// Takes in what the log holds beyond the tables.
-    fn run(
-        &mut self,
-        vfs: &Arc<dyn Vfs>,
-        directory: &Path,
-        options: &Options,
-        state: &ManifestState,
-        current: &Current,
-        recovery: &mut Recovery,
-    ) -> Result<RecoveryReport> {
-        let LogStart { position, synced, .. } = state.log;
-        // What is in tables need not be in the log: it may have been lost from there, promised or not.
-        let synced = if synced > position { synced } else { 0 };
-        let mut reader = WalReader::open(
-            Arc::clone(vfs),
-            directory,
-            Position(position),
-            Position(synced),
-            options.recovery,
-            current.clean,
-        )?;
-        if state.log_begun > 0 {
-            reader.expect_begun(state.log_begun)?;
-        }
-        let memtable_bytes = options.budget().memtable_bytes;
-        while let Some(record) = reader.next()? {
-            let (start, tag) = (record.start.0, record.tag);
-            let mut last = tag;
-            for operation in Operations::new(record.payload, tag) {
-                let operation = operation.map_err(|detail| {
-                    Error::corruption(
-                        directory,
-                        start,
-                        format!("in the log's record at position {start}: {detail}"),
-                    )
-                })?;
-                last = operation.sequence;
-                let Some(&flushed) = self.flushed.get(&operation.keyspace) else {
-                    if operation.keyspace < state.next_keyspace {
-                        continue;
-                    }
-                    let detail = format!(
-                        "the log's record at position {start} names keyspace {}, which never was",
-                        operation.keyspace
-                    );
-                    // It was durable before the first record that names it.
-                    let manifest = files::manifest(directory, current.manifest);
-                    return Err(Error::corruption(&manifest, 0, detail));
-                };
-                if operation.sequence <= flushed {
-                    continue;
-                }
-                recovery.operations += 1;
-                if operation.kind == ValueKind::KeyspaceClear {
-                    self.clear(operation.keyspace, operation.sequence);
-                } else {
-                    self.insert(&operation, start, memtable_bytes)?;
-                }
-            }
-            self.last_sequence = self.last_sequence.max(last);
-        }
-        let report = reader.report().clone();
-        recovery.records = report.records;
-        recovery.bytes_dropped = report.bytes_dropped;
-        recovery.dropped = report.dropped.iter().map(Dropped::to_string).collect();
-        Ok(report)
-    }
-
-    fn insert(
-        &mut self,
-        operation: &crate::batch::Operation<'_>,
-        start: u64,
-        memtable_bytes: usize,
-    ) -> Result<()> {
-        let id = operation.keyspace;
-        for _ in 0..2 {
-            let Some(writer) = self.writers.get_mut(&id) else { return Err(Error::Closed) };
-            if !writer.is_due(memtable_bytes) && writer.insert(operation, start) {
-                return Ok(());
-            }
-            self.seal(id, operation.sequence - 1);
-        }
-        Err(Error::Callback("a memtable refuses an entry while empty".into()))
-    }
-
-    fn clear(&mut self, id: u32, sequence: SequenceNumber) {
-        let number = self.take_number();
-        let (Some(tree), Some(writer)) = (self.trees.get(&id), self.writers.get_mut(&id)) else { return };
-        for table in tree.load().version.tables() {
-            self.cleared.push((id, table.number(), sequence));
-        }
-        *writer = writer.replaced(number);
-        let memtable = writer.memtable();
-        tree.update(|_| State {
-            memtable,
-            sealed: Vec::new(),
-            version: Arc::new(Version::default()),
-            cleared: sequence,
-            before_clear: None,
-        });
-    }
-
-    fn seal(&mut self, id: u32, last_sequence: SequenceNumber) {
-        let number = self.take_number();
-        let (Some(tree), Some(writer)) = (self.trees.get(&id), self.writers.get_mut(&id)) else { return };
-        *writer = writer.replaced(number);
-        let memtable = writer.memtable();
-        tree.update(|state| {
-            state.memtable.seal(last_sequence);
-            State {
-                memtable,
-                sealed: std::iter::once(&state.memtable).chain(&state.sealed).cloned().collect(),
-                version: Arc::clone(&state.version),
-                cleared: state.cleared,
-                before_clear: None,
-            }
-        });
-    }
-
-    fn seal_all(&mut self) {
-        let filled: Vec<u32> =
-            self.trees.values().filter(|tree| !tree.load().memtable.is_empty()).map(|tree| tree.id).collect();
-        for id in filled {
-            self.seal(id, self.last_sequence);
-        }
-    }
-
-    fn sealed_bytes(&self) -> usize {
-        let of_tree = |tree: &Arc<Tree>| {
-            tree.load().sealed.iter().map(|memtable| memtable.memory_bytes()).sum::<usize>()
-        };
-        self.trees.values().map(of_tree).sum()
-    }
-}
-
-fn open_table(
-    vfs: &dyn Vfs,
-    directory: &Path,
-    options: &KeyspaceOptions,
-    added: &AddedTable,
-    cache: &Arc<BlockCache>,
-    janitor: &Arc<Janitor>,
-) -> Result<Placement> {
-    let path = files::table(directory, added.number);
-    let mut open = options.table_open();
-    open.expected = Some(TableExpectation::from(&added.meta));
-    let table = Table::open(vfs, &path, Some(Arc::clone(cache)), &open).map_err(|error| match &error {
-        lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
-            Error::corruption(&path, 0, "the file is missing, yet the manifest names it")
-        }
-        _ => error.into(),
-    })?;
-    let file = TableFile::new(
-        added.number,
-        path,
-        table,
-        added.created_micros,
-        added.tombstones_since_micros,
-        Arc::clone(janitor),
-    );
-    Ok(Placement { level: added.level as usize, run: added.run, table: Arc::new(file) })
-}
-
-fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
+/// Fails if the default keyspace has another policy than the options say.
+pub(crate) fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
     if *record.policy == *options.compaction.name() || options.change_compaction {
         return Ok(());
     }

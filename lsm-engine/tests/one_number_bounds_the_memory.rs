@@ -1,10 +1,14 @@
 //! `Options::memory` bounds all that the engine holds, at every moment, whatever background work is doing.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
+use lsm_compaction::{Compaction, CompactionPolicy, TreeShape};
+use lsm_core::{SequenceNumber, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
-use lsm_engine::{Db, KeyspaceOptions, Metrics, Options};
+use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Metrics, Options, WriteBatch};
+use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
 
 fn check(db: &Db, memory: usize, most: &mut Metrics) {
     let metrics = db.metrics();
@@ -84,4 +88,394 @@ fn values_as_large_as_a_memtable_are_kept_to() {
 #[test]
 fn memory_that_is_kept_gives_way_to_what_is_needed() {
     fill(16 << 20, (1_000, 3_000_000), 30_000);
+}
+
+/// Memtables whose memory is watched as they are filled.
+#[derive(Default)]
+struct Watched {
+    inside: BPlusMemtable,
+    live: Mutex<Vec<Weak<dyn MemtableReader>>>,
+    most: AtomicUsize,
+}
+
+impl std::fmt::Debug for WatchedFactory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("watched")
+    }
+}
+
+#[derive(Clone, Default)]
+struct WatchedFactory(Arc<Watched>);
+
+struct WatchedWriter {
+    watched: WatchedFactory,
+    inside: Box<dyn MemtableWriter>,
+}
+
+impl WatchedFactory {
+    fn look(&self) {
+        let mut live = self.0.live.lock().unwrap();
+        live.retain(|reader| reader.strong_count() > 0);
+        let held = live.iter().filter_map(Weak::upgrade).map(|reader| reader.memory_bytes()).sum::<usize>();
+        self.0.most.fetch_max(held + self.0.inside.pooled_bytes(), Ordering::Relaxed);
+    }
+}
+
+impl MemtableFactory for WatchedFactory {
+    fn name(&self) -> &'static str {
+        "watched"
+    }
+
+    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+        let (inside, reader) = self.0.inside.create();
+        self.0.live.lock().unwrap().push(Arc::downgrade(&reader));
+        self.look();
+        (Box::new(WatchedWriter { watched: self.clone(), inside }), reader)
+    }
+
+    fn pooled_bytes(&self) -> usize {
+        self.0.inside.pooled_bytes()
+    }
+
+    fn set_pool_bytes(&self, bytes_max: usize) {
+        self.0.inside.set_pool_bytes(bytes_max);
+    }
+}
+
+impl MemtableWriter for WatchedWriter {
+    fn insert(
+        &mut self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> Result<(), Full> {
+        let inserted = self.inside.insert(key, sequence, kind, value);
+        self.watched.look();
+        inserted
+    }
+}
+
+fn value(number: u64, bytes: usize) -> Vec<u8> {
+    number.to_le_bytes().into_iter().cycle().take(bytes).collect()
+}
+
+/// A log may hold more than the memory that the database is opened with next: here its writer had eight times as much.
+#[test]
+fn what_an_unclean_open_replays_is_kept_to() {
+    const SMALL: usize = 4 << 20;
+    let fs = SimFs::new();
+    let env = Arc::new(SimEnv::new(3));
+    let options = |fs: &SimFs, env: &Arc<SimEnv>| {
+        Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(env) as Arc<dyn Env>)
+    };
+    let db = options(&fs, &env).memory(8 * SMALL).open("/db").unwrap();
+    let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+    db.put("flushed", "before").unwrap();
+    other.put("cleared", "before").unwrap();
+    db.flush().unwrap();
+    for number in 0..10_000_u64 {
+        if number % 10 == 0 {
+            let mut batch = WriteBatch::new();
+            for part in 0..5 {
+                batch.put(format!("batch{number:06}-{part}"), value(number, 500));
+                batch.put_in(&other, format!("batch{number:06}-{part}"), value(number, 100));
+            }
+            db.write(batch).unwrap();
+        } else if number % 3 == 0 {
+            other.put(format!("key{number:06}"), value(number, 900)).unwrap();
+        } else {
+            db.put(format!("key{:06}", number % 4000), value(number, 1000)).unwrap();
+        }
+        if number == 5_000 || number == 9_000 {
+            other.clear().unwrap();
+            other.put("first", value(number, 10)).unwrap();
+        }
+    }
+    let contents = |db: &Db, other: &lsm_engine::Keyspace| {
+        let entry = |entry: lsm_engine::Result<_>| entry.unwrap();
+        (db.iter().map(entry).collect::<Vec<_>>(), other.iter().map(entry).collect::<Vec<_>>())
+    };
+    let expected = contents(&db, &other);
+    assert!(db.metrics().sealed_memtable_bytes + db.metrics().active_memtable_bytes > 2 * SMALL as u64);
+    let crashed = fs.process_crash();
+    drop((db, other));
+    env.drop_jobs();
+
+    // Nothing can be flushed then.
+    let refused = options(&crashed, &env).memory(SMALL).read_only(true).open("/db").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(
+        refused.to_string().contains("Options::memory") && refused.to_string().contains("/db"),
+        "{refused}"
+    );
+    let db = options(&crashed, &env).memory(8 * SMALL).read_only(true).open("/db").unwrap();
+    let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+    assert_eq!(contents(&db, &other), expected);
+    drop((db, other));
+
+    // What was replayed is in tables then.
+    for round in 0..2 {
+        let env = Arc::new(SimEnv::new(4));
+        let memtable = WatchedFactory::default();
+        let db =
+            options(&crashed, &env).memory(SMALL).memtable(Arc::new(memtable.clone())).open("/db").unwrap();
+        let most = memtable.0.most.load(Ordering::Relaxed);
+        assert!(most <= SMALL / 2, "memtables held {most} bytes while the log was replayed");
+        assert_eq!(db.recovery().operations > 5_000, round == 0, "{:?}", db.recovery());
+        let mut seen = Metrics::default();
+        check(&db, SMALL, &mut seen);
+        let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+        assert_eq!(contents(&db, &other), expected, "round {round}");
+        env.run_until_idle();
+        check(&db, SMALL, &mut seen);
+        db.put("flushed", "before").unwrap();
+        assert_eq!(contents(&db, &other), expected, "round {round}");
+        drop(other);
+        if round == 1 {
+            db.close().unwrap();
+        } else {
+            drop(db);
+        }
+        env.drop_jobs();
+    }
+}
+
+/// Each writer alone fits; all together they would hold twice the memory.
+#[test]
+fn large_batches_of_several_writers_wait_for_each_other() {
+    const MEMORY: usize = 8 << 20;
+    let memtable = WatchedFactory::default();
+    let db = Options::new().vfs(Arc::new(SimFs::new())).memory(MEMORY);
+    let db = db.memtable(Arc::new(memtable.clone())).open("/db").unwrap();
+    let spaces: Vec<_> =
+        ["a", "b", "c"].iter().map(|name| db.keyspace(name, KeyspaceOptions::new()).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for writer in 0..8_u64 {
+            let (db, spaces) = (&db, &spaces);
+            scope.spawn(move || {
+                for round in 0..12 {
+                    let mut batch = WriteBatch::new();
+                    for part in 0..19_usize {
+                        batch.put(format!("{writer}-{part}"), value(round, 40_000));
+                        let space = &spaces[part % 3];
+                        batch.put_in(space, format!("{writer}-{part}"), value(round, 60_000));
+                    }
+                    db.write(batch).unwrap();
+                    // Small writes get their turn as well.
+                    db.put(format!("small{writer}"), value(round, 10)).unwrap();
+                }
+            });
+        }
+    });
+    let most = memtable.0.most.load(Ordering::Relaxed);
+    assert!(most <= MEMORY / 2, "memtables held {most} bytes");
+    for writer in 0..8 {
+        for part in 0..19_usize {
+            let key = format!("{writer}-{part}");
+            assert_eq!(db.get(&key).unwrap().unwrap(), value(11, 40_000));
+            assert_eq!(spaces[part % 3].get(&key).unwrap().unwrap(), value(11, 60_000));
+        }
+    }
+    drop(spaces);
+    db.close().unwrap();
+}
+
+/// A batch counts as what it becomes in memory, which for short entries is many times what it is in the log.
+#[test]
+fn batches_of_tiny_entries_count_as_what_they_become() {
+    const MEMORY: usize = 4 << 20;
+    let memtable = WatchedFactory::default();
+    let db = Options::new().vfs(Arc::new(SimFs::new())).memory(MEMORY);
+    let db = db.memtable(Arc::new(memtable.clone())).open("/db").unwrap();
+    let batch = |entries: u32| {
+        let mut batch = WriteBatch::new();
+        for number in 0..entries {
+            batch.put(number.reverse_bits().to_le_bytes(), []);
+        }
+        batch
+    };
+    let refused = db.write(batch(100_000)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    for _ in 0..10 {
+        db.write(batch(13_000)).unwrap();
+    }
+    let most = memtable.0.most.load(Ordering::Relaxed);
+    assert!(most <= MEMORY / 2, "memtables held {most} bytes");
+    assert_eq!(db.iter().count(), 13_000);
+    db.close().unwrap();
+}
+
+/// Never picks anything.
+#[derive(Debug)]
+struct Idle;
+
+impl CompactionPolicy for Idle {
+    fn name(&self) -> &'static str {
+        "leveled"
+    }
+
+    fn level_count(&self) -> usize {
+        7
+    }
+
+    fn pick(&self, _: &TreeShape) -> Option<Compaction> {
+        None
+    }
+
+    fn debt_bytes(&self, _: &TreeShape) -> u64 {
+        0
+    }
+}
+
+fn idle_options(fs: &SimFs, env: &Arc<SimEnv>, memory: usize) -> Options {
+    let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(env) as Arc<dyn Env>);
+    options.memory(memory).compaction(Arc::new(Idle))
+}
+
+/// Reading all runs at once would take twenty times the memory.
+#[test]
+fn a_merge_of_very_many_runs_is_kept_to() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(5)));
+    let db = idle_options(&fs, &env, 32 * MEMORY).open("/db").unwrap();
+    for run in 0..300_u64 {
+        for number in 0..40 {
+            db.put(format!("key{number:03}"), value(run, 1000)).unwrap();
+        }
+        db.flush().unwrap();
+    }
+    db.close().unwrap();
+    env.drop_jobs();
+    let env = Arc::new(SimEnv::new(6));
+    let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    let mut most = Metrics::default();
+    check(&db, MEMORY, &mut most);
+    while env.step() {
+        check(&db, MEMORY, &mut most);
+    }
+    assert!(most.buffer_bytes > 0 && db.metrics().compactions > 1, "{:?}", db.metrics());
+    db.compact_range::<&str>(..).unwrap();
+    check(&db, MEMORY, &mut most);
+    assert_eq!(db.metrics().keyspaces[0].levels.iter().map(|level| level.runs).sum::<u64>(), 1);
+    for number in 0..40 {
+        assert_eq!(db.get(format!("key{number:03}")).unwrap().unwrap(), value(299, 1000));
+    }
+    db.close().unwrap();
+    env.drop_jobs();
+}
+
+/// Indexes and filters of this much data are larger than the share of tables.
+#[test]
+fn indexes_and_filters_that_do_not_fit_stay_in_their_files() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(7)));
+    let options = |memory: usize| {
+        let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
+        options.memory(memory)
+    };
+    let key = |number: u64| format!("key{:08}", number.wrapping_mul(7919) % 1_000_003);
+    let db = options(MEMORY).open("/db").unwrap();
+    let mut most = Metrics::default();
+    for number in 0..400_000 {
+        db.put(key(number), value(number, 20)).unwrap();
+        if number % 64 == 0 {
+            env.step();
+            check(&db, MEMORY, &mut most);
+        }
+    }
+    db.wait_for_compactions().unwrap();
+    check(&db, MEMORY, &mut most);
+    let probe = |db: &Db| {
+        for number in (0..400_000).step_by(1997) {
+            assert_eq!(db.get(key(number)).unwrap().unwrap(), value(number, 20));
+            assert!(db.get(key(number) + "x").unwrap().is_none());
+        }
+    };
+    probe(&db);
+    check(&db, MEMORY, &mut most);
+    db.close().unwrap();
+    let small = options(MEMORY).open("/db").unwrap();
+    let held = small.metrics().pinned_bytes;
+    probe(&small);
+    let steps = (0..400_000).zip(small.iter().rev().map(Result::unwrap)).count();
+    assert_eq!((small.iter().count(), steps), (400_000, 400_000));
+    small.close().unwrap();
+    // With enough memory they are all there.
+    let large = options(64 * MEMORY).open("/db").unwrap();
+    let pinned = large.metrics().pinned_bytes;
+    assert!(pinned > MEMORY as u64 / 2 && held < pinned, "{held} of {pinned}");
+    large.close().unwrap();
+    env.drop_jobs();
+}
+
+/// What an open table takes in any case adds up as well: a database of too many tables is refused, by name and without harm.
+#[test]
+fn too_many_tables_or_keyspaces_for_the_memory_are_an_error() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(8)));
+    let db = idle_options(&fs, &env, 32 * MEMORY).open("/db").unwrap();
+    for run in 0..1000_u64 {
+        db.put(format!("key{run:04}"), value(run, 10)).unwrap();
+        db.put("last", value(run, 10)).unwrap();
+        db.flush().unwrap();
+    }
+    db.close().unwrap();
+    let refused = idle_options(&fs, &env, MEMORY).open("/db").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.to_string().contains("Options::memory is too small"), "{refused}");
+    let db = idle_options(&fs, &env, 32 * MEMORY).open("/db").unwrap();
+    assert_eq!(db.iter().count(), 1001);
+    db.compact_range::<&str>(..).unwrap();
+    db.close().unwrap();
+
+    // Writers are told when it comes to that.
+    let db = idle_options(&fs, &env, MEMORY).open("/db").unwrap();
+    let mut most = Metrics::default();
+    let written = (0..2_000_u64).find_map(|run| {
+        check(&db, MEMORY, &mut most);
+        let written = db.put(format!("key{run:03}"), value(run, 10)).and_then(|()| db.flush());
+        written.err().map(|error| (run, error))
+    });
+    let (run, error) = written.unwrap();
+    assert!(run > 100 && error.to_string().contains("Options::memory is used up"), "{run}: {error}");
+    assert_eq!(db.get("key000").unwrap().unwrap(), value(0, 10));
+    drop(db);
+    env.drop_jobs();
+
+    let db = idle_options(&SimFs::new(), &env, MEMORY).open("/db").unwrap();
+    let opened = (0..100).find_map(|number| db.keyspace(&format!("{number}"), KeyspaceOptions::new()).err());
+    assert!(opened.unwrap().to_string().contains("Options::memory is too small"));
+    db.put("key", "value").unwrap();
+    drop(db);
+    env.drop_jobs();
+}
+
+/// An iterator keeps what it reads; that is not the engine's, so writers do not wait for it.
+#[test]
+fn what_iterators_hold_is_counted_beside_it() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(9)));
+    let options = Options::new().vfs(Arc::new(fs)).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    let mut most = Metrics::default();
+    let mut iterators = Vec::new();
+    for number in 0..4_000_u64 {
+        db.put(format!("key{number:04}"), value(number, 500)).unwrap();
+        if number % 400 == 399 {
+            let mut iterator = db.iter();
+            iterator.next().unwrap().unwrap();
+            iterators.push((number, iterator));
+        }
+        check(&db, MEMORY, &mut most);
+    }
+    let held = db.metrics().held_memtable_bytes;
+    assert!(held > 500_000, "{held}");
+    for (number, iterator) in iterators {
+        assert_eq!(iterator.count() as u64, number);
+    }
+    assert_eq!(db.metrics().held_memtable_bytes, 0);
+    db.close().unwrap();
+    env.drop_jobs();
 }

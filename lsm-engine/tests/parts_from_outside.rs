@@ -220,7 +220,7 @@ impl Machine {
 
     fn options(&self) -> Options {
         Options::new()
-            .memory(1 << 20)
+            .memory(4 << 20)
             .memtable_bytes(1 << 20)
             .vfs(Arc::new(self.fs.clone()))
             .env(Arc::clone(&self.env) as Arc<dyn Env>)

@@ -19,6 +19,10 @@ pub trait MemtableFactory: Send + Sync + fmt::Debug {
     fn pooled_bytes(&self) -> usize {
         0
     }
+
+    /// Says how much may be kept for tables to come from now on. What is kept beyond is freed before this returns. A
+    /// factory that keeps nothing need not know.
+    fn set_pool_bytes(&self, _bytes_max: usize) {}
 }
 
 /// The writing half of a memtable. There is one per table, so that one writer is a fact of types.

@@ -89,7 +89,6 @@ impl Running {
         side.scheduler.lock().remove(self);
         if result.is_ok() {
             inner.schedule_compactions();
-            inner.share_out_cache();
         }
         side.progress.notify();
     }
@@ -191,7 +190,8 @@ pub(super) fn prepare(
     run: u64,
     shape: RunningShape,
 ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
-    let cuts = cuts(inner, &inputs, compaction.target_table_bytes);
+    let readable = inner.memory.runs_max(run_bytes(inner, tree, &inputs)) / input_runs(&inputs).len().max(1);
+    let cuts = cuts(inner, &inputs, compaction.target_table_bytes, readable);
     let running = Arc::new(Running {
         tree: Arc::clone(tree),
         output_level: compaction.output_level,
@@ -255,7 +255,9 @@ fn build_part(
     };
     let survivors = stream.surviving_range_tombstones();
     let output = Output::new(Arc::clone(inner), options, output_options, survivors);
-    Build::new(stream, output)
+    let read_bytes =
+        |merge: &MergingCursor<RunCursor>| merge.sources().iter().map(RunCursor::memory_bytes).sum::<usize>();
+    Build::new(stream, read_bytes, output)
 }
 
 /// The inputs as sorted runs, newest first.
@@ -303,11 +305,20 @@ fn filter(
     options.table_filter(entries, others)
 }
 
+/// What it takes to read one of the runs, about: what is read at once, and the block at hand.
+pub(super) fn run_bytes(inner: &Inner, tree: &Tree, inputs: &[Placement]) -> usize {
+    let metas = || inputs.iter().map(|input| input.table.meta());
+    let raw: u64 = metas().map(|meta| meta.raw_key_bytes + meta.raw_value_bytes).sum();
+    let entry_bytes = (raw / metas().map(|meta| meta.entries).sum::<u64>().max(1)) as usize;
+    let block_bytes = tree.options().block_bytes.max(entry_bytes);
+    2 * block_bytes + block_bytes.max(inner.memory.budget.read_buffer_bytes as usize)
+}
+
 /// Keys at which to split a large merge so that all threads get a share.
-fn cuts(inner: &Inner, inputs: &[Placement], target_bytes: u64) -> Vec<Slice> {
+fn cuts(inner: &Inner, inputs: &[Placement], target_bytes: u64, parts_max: usize) -> Vec<Slice> {
     let bytes: u64 = inputs.iter().map(|input| input.table.meta().file_bytes).sum();
     let affordable = bytes / target_bytes.saturating_mul(PART_TABLES_MIN).max(1);
-    let parts = (inner.env.worker_count() as u64).min(affordable) as usize;
+    let parts = parts_max.min((inner.env.worker_count() as u64).min(affordable) as usize);
     if parts < 2 {
         return Vec::new();
     }

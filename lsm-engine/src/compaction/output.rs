@@ -1,14 +1,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
-use lsm_sstable::{Compression, FilterPolicy, Table, TableId, TableOptions, TableWriter};
+use lsm_sstable::{Compression, FilterPolicy, TableId, TableOptions, TableWriter};
 
 use crate::inner::{Inner, WriteSide};
+use crate::memory::{Charge, Part};
 use crate::options::KeyspaceOptions;
-use crate::version::{Placement, TableFile};
+use crate::version::{Placement, TableFile, open_table};
 use crate::{Error, Result, files};
 
 /// A table grows past its target by this factor at most while it waits for a boundary of the next level.
@@ -18,7 +18,11 @@ const STRETCH: u64 = 2;
 pub(crate) struct Output {
     inner: Arc<Inner>,
     /// What this and its inputs hold.
-    buffer_bytes: usize,
+    charge: Charge,
+    /// What they hold at least.
+    bytes_min: usize,
+    /// The writer of the table holds as much as it may.
+    is_large: bool,
     options: OutputOptions,
     table_options: TableOptions,
     /// The table being written, and its number.
@@ -64,17 +68,18 @@ impl Output {
     ) -> Self {
         let table_options = TableOptions {
             block_bytes: keyspace.block_bytes,
-            write_buffer_bytes: inner.budget.write_buffer_bytes,
+            write_buffer_bytes: inner.memory.budget.write_buffer_bytes,
             compression: options.compression,
             filter: options.filter.clone(),
             prefix_extractor: keyspace.prefix_extractor.clone(),
         };
-        let buffer_bytes =
-            table_options.write_buffer_bytes + options.sources * inner.budget.read_buffer_bytes as usize;
-        inner.buffer_bytes.fetch_add(buffer_bytes, Ordering::Relaxed);
+        let read_bytes = options.sources * inner.memory.budget.read_buffer_bytes as usize;
+        let bytes_min = table_options.write_buffer_bytes + read_bytes + 2 * range_tombstones.memory_bytes();
         Self {
+            charge: Charge::new(&inner.memory, Part::Buffers, bytes_min),
+            bytes_min,
+            is_large: false,
             inner,
-            buffer_bytes,
             table_options,
             writer: None,
             finished: Vec::new(),
@@ -107,10 +112,17 @@ impl Output {
         } else {
             target
         };
-        if self.cut_after.is_none() && writer.estimated_bytes() >= limit {
+        if self.cut_after.is_none() && (writer.estimated_bytes() >= limit || self.is_large) {
             self.cut_after = Some(entry.key.to_vec());
         }
         Ok(())
+    }
+
+    /// Accounts for what is held, `read_bytes` of it by the inputs.
+    pub(crate) fn charge(&mut self, read_bytes: usize) {
+        let written = self.writer.as_ref().map_or(0, |(_, writer)| writer.memory_bytes());
+        self.is_large = written > self.inner.memory.budget.table_writer_bytes_max;
+        self.charge.set(self.bytes_min.max(read_bytes + written));
     }
 
     /// Size of the table being written, about.
@@ -158,6 +170,7 @@ impl Output {
 
     fn finish_table(&mut self, upper: Option<&[u8]>) -> Result<()> {
         self.cut_after = None;
+        self.is_large = false;
         let Some((number, mut writer)) = self.writer.take() else { return Ok(()) };
         let path = files::table(&self.inner.directory, number);
         // Known before it is complete, so that a failure cleans it up.
@@ -179,7 +192,6 @@ impl Output {
 impl Drop for Output {
     /// Removes what never became part of a version.
     fn drop(&mut self) {
-        self.inner.buffer_bytes.fetch_sub(self.buffer_bytes, Ordering::Relaxed);
         if let Some((number, writer)) = self.writer.take() {
             writer.abandon();
             self.inner.janitor.remove_later(files::table(&self.inner.directory, number));
@@ -199,13 +211,19 @@ impl NewTable {
         (level, run): (usize, u64),
         tombstones_since: Option<u64>,
     ) -> Result<Placement> {
-        let cache = Some(Arc::clone(&inner.cache));
-        let table = Table::open(&*inner.vfs, &self.path, cache, &keyspace.table_open())?;
+        let table = open_table(
+            &*inner.vfs,
+            &inner.memory,
+            &self.path,
+            keyspace,
+            None,
+            inner.memory.pinnable_bytes(),
+        )?;
         let created = inner.env.unix_micros();
         let tombstones = table.meta().tombstones + table.meta().range_tombstones;
         let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));
-        let file =
-            TableFile::new(self.number, self.path.clone(), table, created, since, Arc::clone(&inner.janitor));
+        let janitor = Arc::clone(&inner.janitor);
+        let file = TableFile::new(self.number, table, created, since, janitor, &inner.memory);
         Ok(Placement { level, run, table: Arc::new(file) })
     }
 }

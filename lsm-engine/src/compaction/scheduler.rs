@@ -12,7 +12,7 @@ use crate::inner::{Inner, WriteSide};
 use crate::jobs::panic_message;
 use crate::tree::{State, Tree};
 use crate::version::edit::{AddedTable, VersionEdit};
-use crate::version::{Placement, TableFile, Version};
+use crate::version::{Placement, Version};
 use crate::{Error, Result};
 
 /// Which compactions run, and which tables they work on.
@@ -182,7 +182,7 @@ impl Inner {
     fn adjust_pace(&self, side: &WriteSide, scheduler: &Scheduler) {
         let level_0_runs = |tree: &Arc<Tree>| tree.load().version.levels().first().map_or(0, Vec::len);
         let runs = self.all_trees().iter().map(level_0_runs).max().unwrap_or(0);
-        side.pace.adjust(runs, self.compaction_debt(scheduler), self.budget.memtable_bytes);
+        side.pace.adjust(runs, self.compaction_debt(scheduler), self.memory.budget.memtable_bytes);
     }
 
     /// Starts one compaction of the first keyspace, in turn, that has one to start.
@@ -218,17 +218,24 @@ impl Inner {
         shape: &TreeShape,
         compaction: &Compaction,
     ) -> Result<()> {
-        let wanted: HashSet<u64> =
-            compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
-        let inputs: Vec<Placement> =
-            version.placements().filter(|placement| wanted.contains(&placement.table.number())).collect();
+        let mut inputs = inputs(version, compaction);
+        let readable = self.memory.runs_max(job::run_bytes(self, tree, &inputs));
+        let fewer;
+        let mut compaction = compaction;
+        if compaction.action == Action::Merge && compaction.input_runs(shape) > readable {
+            fewer = compaction.of_oldest_runs(shape, readable);
+            if validate(shape, &fewer).is_ok() {
+                inputs = self::inputs(version, &fewer);
+                compaction = &fewer;
+            }
+        }
         let run = scheduler.output_run(side, tree, version, compaction, &inputs);
         match compaction.action {
             Action::Move => self.relocate(side, tree, compaction, &inputs, Some(run)),
             Action::Drop => self.relocate(side, tree, compaction, &inputs, None),
             Action::Merge => {
                 let Some(running_shape) = compaction.running(shape) else { return Ok(()) };
-                tree.busy.lock().extend(&wanted);
+                tree.busy.lock().extend(inputs.iter().map(|input| input.table.number()));
                 let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
                 let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
                 let (running, jobs) = job::prepare(self, tree, shape, compaction, inputs, run, running_shape);
@@ -312,10 +319,16 @@ fn pick(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     }
 }
 
-/// Whether a version still holds all the inputs where they were.
+/// The inputs of a compaction.
+fn inputs(version: &Version, compaction: &Compaction) -> Vec<Placement> {
+    let wanted: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
+    version.placements().filter(|placement| wanted.contains(&placement.table.number())).collect()
+}
+
+/// Whether a version still holds all the inputs.
 pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
-    let present: HashSet<*const TableFile> = version.tables().map(Arc::as_ptr).collect();
-    inputs.iter().all(|input| present.contains(&Arc::as_ptr(&input.table)))
+    let present: HashSet<u64> = version.tables().map(|table| table.number()).collect();
+    inputs.iter().all(|input| present.contains(&input.table.number()))
 }
 
 /// Makes a logged change of tables visible.

@@ -7,7 +7,8 @@ pub(crate) mod manifest;
 mod run;
 mod table_file;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use lsm_compaction::{LevelShape, RunShape, TableShape, TreeShape};
@@ -15,9 +16,10 @@ use lsm_core::key::common_prefix_bytes;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::Vfs;
 use lsm_core::{SequenceNumber, Slice};
-use lsm_sstable::{BlockCache, Table, TableExpectation, TableValue};
+use lsm_sstable::{Table, TableExpectation, TableOpen, TableValue};
 
 use crate::Result;
+use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{Janitor, TableFile};
@@ -85,6 +87,15 @@ impl Version {
         Self::new(kept)
     }
 
+    /// The version with some tables in the place of others of the same numbers.
+    pub(crate) fn with_tables(&self, tables: &HashMap<u64, Arc<TableFile>>) -> Self {
+        let swap = |placement: Placement| match tables.get(&placement.table.number()) {
+            Some(table) => Placement { table: Arc::clone(table), ..placement },
+            None => placement,
+        };
+        Self::new(self.placements().map(swap).collect())
+    }
+
     /// The version of these tables.
     pub(crate) fn new(mut placements: Vec<Placement>) -> Self {
         placements.sort_by(|a, b| {
@@ -110,14 +121,12 @@ impl Version {
     pub(crate) fn reopened(
         &self,
         vfs: &dyn Vfs,
-        cache: &Arc<BlockCache>,
+        memory: &Arc<Memory>,
         options: &KeyspaceOptions,
     ) -> Result<Self> {
         let reopen = |placement: Placement| {
-            let mut open = options.table_open();
-            open.expected = Some(TableExpectation::from(placement.table.meta()));
-            let table = Table::open(vfs, placement.table.path(), Some(Arc::clone(cache)), &open)?;
-            Ok(Placement { table: Arc::new(placement.table.with_table(table)), ..placement })
+            let table = placement.table.reopened(vfs, memory, options, memory.pinnable_bytes())?;
+            Ok(Placement { table: Arc::new(table), ..placement })
         };
         Ok(Self::new(self.placements().map(reopen).collect::<Result<_>>()?))
     }
@@ -171,6 +180,20 @@ impl Version {
         levels.resize_with(levels.len().max(level_count), || LevelShape { runs: Vec::new() });
         TreeShape { levels, now_micros, running: Vec::new() }
     }
+}
+
+/// Opens a table with the filters and prefix extractor of `options`; index and filter stay in memory if together they
+/// take no more than `pinned_bytes_max`.
+pub(crate) fn open_table(
+    vfs: &dyn Vfs,
+    memory: &Memory,
+    path: &Path,
+    options: &KeyspaceOptions,
+    expected: Option<TableExpectation>,
+    pinned_bytes_max: usize,
+) -> lsm_core::Result<Arc<Table>> {
+    let open = TableOpen { expected, pinned_bytes_max, ..options.table_open() };
+    Table::open(vfs, path, Some(Arc::clone(&memory.cache)), &open)
 }
 
 /// What all keys of some runs begin with.

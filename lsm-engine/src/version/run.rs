@@ -69,6 +69,11 @@ impl RunCursor {
         Self { run, access, index: 0, cursor: None }
     }
 
+    /// Bytes of its buffers.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.cursor.as_ref().map_or(0, TableCursor::memory_bytes)
+    }
+
     /// Puts a cursor on the table at `index`, reusing the present one if it is there already.
     fn open(&mut self, index: usize) -> Option<&mut TableCursor> {
         let table = self.run.tables.get(index)?;

@@ -4,18 +4,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsm_compaction::TableShape;
 use lsm_core::env::Event;
+use lsm_core::vfs::Vfs;
 use lsm_sstable::{Table, TableMeta};
 use parking_lot::Mutex;
 
-use super::Shape;
+use super::{Shape, open_table};
+use crate::memory::{Charge, Memory, Part};
+use crate::options::KeyspaceOptions;
 
-/// An open table of a version. The last one to drop it hands the file, once it is obsolete, to the [`Janitor`].
+/// An open table of a version.
 #[derive(Debug)]
 pub(crate) struct TableFile {
-    number: u64,
-    path: PathBuf,
     table: Arc<Table>,
     shape: Shape,
+    file: Arc<FileOnDisk>,
+    _charge: Charge,
+}
+
+/// The file of a table, which may be open in two ways at once while one takes the place of the other. The last one to
+/// drop it hands it, once it is obsolete, to the [`Janitor`].
+#[derive(Debug)]
+struct FileOnDisk {
+    path: PathBuf,
     obsolete: AtomicBool,
     janitor: Arc<Janitor>,
 }
@@ -24,11 +34,11 @@ impl TableFile {
     /// `oldest_tombstone_micros` is when the oldest tombstone in the table was first written to one.
     pub(crate) fn new(
         number: u64,
-        path: PathBuf,
         table: Arc<Table>,
         created_micros: u64,
         oldest_tombstone_micros: Option<u64>,
         janitor: Arc<Janitor>,
+        memory: &Arc<Memory>,
     ) -> Self {
         let meta = table.meta();
         let shape = Arc::new(TableShape {
@@ -45,27 +55,35 @@ impl TableFile {
             largest_sequence: meta.largest_sequence,
             busy: false,
         });
-        Self { number, path, table, shape, obsolete: AtomicBool::new(false), janitor }
+        let file = FileOnDisk { path: table.path().to_owned(), obsolete: AtomicBool::new(false), janitor };
+        Self::with_parts(table, shape, Arc::new(file), memory)
     }
 
-    /// The same file, opened in another way.
-    pub(crate) fn with_table(&self, table: Arc<Table>) -> Self {
-        Self {
-            number: self.number,
-            path: self.path.clone(),
-            table,
-            shape: Arc::clone(&self.shape),
-            obsolete: AtomicBool::new(false),
-            janitor: Arc::clone(&self.janitor),
-        }
+    /// The same file, opened anew; see [`open_table`].
+    pub(crate) fn reopened(
+        &self,
+        vfs: &dyn Vfs,
+        memory: &Arc<Memory>,
+        options: &KeyspaceOptions,
+        pinned_bytes_max: usize,
+    ) -> lsm_core::Result<Self> {
+        let expected = Some(self.meta().into());
+        let table = open_table(vfs, memory, self.path(), options, expected, pinned_bytes_max)?;
+        Ok(Self::with_parts(table, Arc::clone(&self.shape), Arc::clone(&self.file), memory))
+    }
+
+    fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
+        let bytes =
+            table.pinned_bytes() + size_of::<Self>() + size_of::<FileOnDisk>() + size_of::<TableShape>();
+        Self { _charge: Charge::new(memory, Part::Tables, bytes), table, shape, file }
     }
 
     pub(crate) fn number(&self) -> u64 {
-        self.number
+        self.shape.id
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
     #[inline]
@@ -106,11 +124,11 @@ impl TableFile {
 
     /// The manifest no longer names the table: its file goes when the last reader does.
     pub(crate) fn mark_obsolete(&self) {
-        self.obsolete.store(true, Ordering::Release);
+        self.file.obsolete.store(true, Ordering::Release);
     }
 }
 
-impl Drop for TableFile {
+impl Drop for FileOnDisk {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Acquire) {
             self.janitor.remove_later(std::mem::take(&mut self.path));

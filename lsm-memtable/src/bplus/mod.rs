@@ -44,11 +44,6 @@ impl BPlusMemtable {
         Self { pool: Arc::new(ChunkPool::new(bytes_max)) }
     }
 
-    /// Changes how much memory of dropped tables is kept, for this factory and its clones, and frees what is more.
-    pub fn set_pool_bytes(&self, bytes_max: usize) {
-        self.pool.set_bytes_max(bytes_max);
-    }
-
     /// Fills the pool with fresh memory until it holds `bytes`, or as much as it may, so that the first tables are
     /// as fast as the later ones. Takes milliseconds per 2 MiB: to be called in the background.
     pub fn warm(&self, bytes: usize) {
@@ -75,5 +70,10 @@ impl MemtableFactory for BPlusMemtable {
 
     fn pooled_bytes(&self) -> usize {
         self.pool.bytes()
+    }
+
+    /// For clones too.
+    fn set_pool_bytes(&self, bytes_max: usize) {
+        self.pool.set_bytes_max(bytes_max);
     }
 }

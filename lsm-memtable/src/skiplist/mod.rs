@@ -60,4 +60,9 @@ impl MemtableFactory for SkipListMemtable {
     fn pooled_bytes(&self) -> usize {
         self.pool.bytes()
     }
+
+    /// For clones too.
+    fn set_pool_bytes(&self, bytes_max: usize) {
+        self.pool.set_bytes_max(bytes_max);
+    }
 }

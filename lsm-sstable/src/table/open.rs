@@ -51,10 +51,10 @@ impl Table {
         let policy = options.filters.iter().find(|policy| policy.name() == properties.filter).cloned();
         let slot_bytes =
             cache.as_ref().map_or(0, |_| CachedTable::SLOT_BYTES.saturating_mul(properties.data_blocks));
-        let pinned_bytes = Index::memory_bytes_max(footer.index_bytes, properties.data_blocks)
+        let pinnable_bytes = Index::memory_bytes_max(footer.index_bytes, properties.data_blocks)
             .saturating_add(policy.as_ref().map_or(0, |_| LoadedFilter::memory_bytes(footer.filter_bytes)))
             .saturating_add(slot_bytes);
-        let lookup = if pinned_bytes <= options.pinned_bytes_max as u64 {
+        let lookup = if pinnable_bytes <= options.pinned_bytes_max as u64 {
             Lookup::Pinned(sections.pinned(&footer, &properties, policy, cache)?)
         } else {
             Lookup::Paged(sections.paged(&footer, &properties, policy)?)
@@ -74,6 +74,7 @@ impl Table {
             checksum,
             footer,
             lookup,
+            pinnable_bytes,
             prefix_extractor,
             range_tombstones: Arc::new(range_tombstones),
             sequential_read_bytes: options.sequential_read_bytes,

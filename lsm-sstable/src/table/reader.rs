@@ -30,6 +30,7 @@ pub struct Table {
     pub(super) footer: Footer,
     pub(super) checksum: BlockChecksum,
     pub(super) lookup: Lookup,
+    pub(super) pinnable_bytes: u64,
     /// Set if the filter has the prefixes that this extractor finds.
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(super) range_tombstones: Arc<FragmentedRangeTombstones>,
@@ -113,6 +114,12 @@ impl Table {
     /// Whether index and filter are in memory: see [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max).
     pub fn is_pinned(&self) -> bool {
         matches!(self.lookup, Lookup::Pinned(_))
+    }
+
+    /// What index, filter and cache slots take when they are in memory, at most: with this as
+    /// [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max) and the same filters, they would be.
+    pub fn pinnable_bytes(&self) -> u64 {
+        self.pinnable_bytes
     }
 
     /// Bytes of memory that the table holds while it is open: index, filter and cache slots, or the directories of
