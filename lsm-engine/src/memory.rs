@@ -211,11 +211,10 @@ impl Memory {
         self.tables_bytes_max().saturating_sub(self.table_bytes())
     }
 
-    /// How many runs, each of which takes `run_bytes` to read, a merge may read at once.
-    pub(crate) fn runs_max(&self, run_bytes: usize) -> usize {
-        let held = self.table_bytes() + self.buffer_bytes();
-        let left = (self.budget.buffers_bytes + self.budget.cache_bytes).saturating_sub(held);
-        (left.saturating_sub(self.budget.table_writer_bytes_max) / run_bytes.max(1)).max(2)
+    /// What a merge may take to read, beside what it takes to write.
+    pub(crate) fn merge_bytes_max(&self) -> usize {
+        let held = self.table_bytes() + self.buffer_bytes() + self.budget.table_writer_bytes_max;
+        (self.budget.buffers_bytes + self.budget.cache_bytes).saturating_sub(held)
     }
 
     /// Fails if the tables that are open leave no room for writes.

@@ -28,6 +28,8 @@ pub struct Properties {
     pub raw_data_bytes: u64,
     /// Number of distinct user keys among the entries.
     pub distinct_keys: u64,
+    /// Bytes of key and value of the largest entry: a block is at least as large as its largest.
+    pub largest_entry_bytes: u64,
 }
 
 pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
@@ -36,12 +38,13 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
         put_varint(&mut out, value);
         out
     };
-    let fields: [(&str, Vec<u8>); 16] = [
+    let fields: [(&str, Vec<u8>); 17] = [
         ("compression", properties.compression.clone().into_bytes()),
         ("data.blocks", number(properties.data_blocks)),
         ("data.bytes", number(properties.data_bytes)),
         ("data.raw_bytes", number(properties.raw_data_bytes)),
         ("entries", number(meta.entries)),
+        ("entries.largest_bytes", number(properties.largest_entry_bytes)),
         ("filter", properties.filter.clone().into_bytes()),
         ("keys.distinct", number(properties.distinct_keys)),
         ("keys.largest", meta.largest.to_vec()),
@@ -90,6 +93,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), String> 
             b"data.bytes" => properties.data_bytes = number()?,
             b"data.raw_bytes" => properties.raw_data_bytes = number()?,
             b"entries" => meta.entries = number()?,
+            b"entries.largest_bytes" => properties.largest_entry_bytes = number()?,
             b"filter" => properties.filter = text()?,
             b"keys.distinct" => properties.distinct_keys = number()?,
             b"keys.largest" => meta.largest = Slice::copy_from(value),

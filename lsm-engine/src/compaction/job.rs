@@ -190,8 +190,7 @@ pub(super) fn prepare(
     run: u64,
     shape: RunningShape,
 ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
-    let readable = inner.memory.runs_max(run_bytes(inner, tree, &inputs)) / input_runs(&inputs).len().max(1);
-    let cuts = cuts(inner, &inputs, compaction.target_table_bytes, readable);
+    let cuts = cuts(inner, tree, &inputs, compaction.target_table_bytes);
     let running = Arc::new(Running {
         tree: Arc::clone(tree),
         output_level: compaction.output_level,
@@ -305,19 +304,30 @@ fn filter(
     options.table_filter(entries, others)
 }
 
-/// What it takes to read one of the runs, about: what is read at once, and the block at hand.
-pub(super) fn run_bytes(inner: &Inner, tree: &Tree, inputs: &[Placement]) -> usize {
-    let metas = || inputs.iter().map(|input| input.table.meta());
-    let raw: u64 = metas().map(|meta| meta.raw_key_bytes + meta.raw_value_bytes).sum();
-    let entry_bytes = (raw / metas().map(|meta| meta.entries).sum::<u64>().max(1)) as usize;
-    let block_bytes = tree.options().block_bytes.max(entry_bytes);
-    2 * block_bytes + block_bytes.max(inner.memory.budget.read_buffer_bytes as usize)
+/// How many of the input runs, from the oldest on, can be read at once; two in any case.
+pub(super) fn readable_runs(inner: &Inner, tree: &Tree, inputs: &[Placement]) -> usize {
+    let mut left = inner.memory.merge_bytes_max();
+    let fits = |run: &&Run| {
+        let rest = left.checked_sub(run_bytes(inner, tree, run));
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    input_runs(inputs).iter().rev().take_while(fits).count().max(2)
+}
+
+/// What it takes to read a run: what is read at once, and the block at hand.
+fn run_bytes(inner: &Inner, tree: &Tree, run: &Run) -> usize {
+    let largest = run.tables().iter().map(|table| table.table().properties().largest_entry_bytes).max();
+    let block_bytes = tree.options().block_bytes.max(largest.unwrap_or(0) as usize);
+    2 * block_bytes + (inner.memory.budget.read_buffer_bytes as usize)
 }
 
 /// Keys at which to split a large merge so that all threads get a share.
-fn cuts(inner: &Inner, inputs: &[Placement], target_bytes: u64, parts_max: usize) -> Vec<Slice> {
+fn cuts(inner: &Inner, tree: &Tree, inputs: &[Placement], target_bytes: u64) -> Vec<Slice> {
     let bytes: u64 = inputs.iter().map(|input| input.table.meta().file_bytes).sum();
     let affordable = bytes / target_bytes.saturating_mul(PART_TABLES_MIN).max(1);
+    let read_bytes: usize = input_runs(inputs).iter().map(|run| run_bytes(inner, tree, run)).sum();
+    let parts_max = inner.memory.merge_bytes_max() / read_bytes.max(1);
     let parts = parts_max.min((inner.env.worker_count() as u64).min(affordable) as usize);
     if parts < 2 {
         return Vec::new();

@@ -219,9 +219,9 @@ impl Inner {
         compaction: &Compaction,
     ) -> Result<()> {
         let mut inputs = inputs(version, compaction);
-        let readable = self.memory.runs_max(job::run_bytes(self, tree, &inputs));
         let fewer;
         let mut compaction = compaction;
+        let readable = job::readable_runs(self, tree, &inputs);
         if compaction.action == Action::Merge && compaction.input_runs(shape) > readable {
             fewer = compaction.of_oldest_runs(shape, readable);
             if validate(shape, &fewer).is_ok() {

@@ -118,6 +118,8 @@ impl TableWriter {
         self.meta.tombstones += u64::from(entry.kind.is_tombstone());
         self.meta.smallest_sequence = self.meta.smallest_sequence.min(entry.sequence);
         self.meta.largest_sequence = self.meta.largest_sequence.max(entry.sequence);
+        let bytes = (entry.key.len() + entry.value.len()) as u64;
+        self.properties.largest_entry_bytes = self.properties.largest_entry_bytes.max(bytes);
         self.meta.raw_key_bytes += entry.key.len() as u64;
         self.meta.raw_value_bytes += entry.value.len() as u64;
         Ok(())
