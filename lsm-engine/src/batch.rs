@@ -16,6 +16,7 @@ use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use lsm_core::{SequenceNumber, ValueKind};
 
 use crate::keyspace::Keyspace;
+use crate::memory::batch_bytes;
 use crate::{Error, Result};
 
 const COUNT_BYTES: usize = 4;
@@ -116,6 +117,13 @@ impl WriteBatch {
     /// Bytes that the batch takes in the log.
     pub fn encoded_bytes(&self) -> usize {
         self.payload.len()
+    }
+
+    /// Bytes that its entries take in memory once they are written, at most: what may be a quarter of
+    /// [`Options::memory`](crate::Options::memory) and 1 GiB. For short entries it is many times what they take in the
+    /// log.
+    pub fn memory_bytes(&self) -> usize {
+        batch_bytes(self.payload.len(), u64::from(self.count))
     }
 
     /// Empties the batch, keeping its buffer.

@@ -371,9 +371,8 @@ impl Inner {
         if batch.database().is_some_and(|id| id != self.id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
         }
-        let count = batch.len() as u64;
+        let (count, bytes) = (batch.len() as u64, batch.memory_bytes());
         let payload = batch.finish()?;
-        let bytes = batch_bytes(payload.len(), count);
         self.check_batch_bytes(bytes)?;
         let side = self.admit_bytes(bytes)?;
         if count == 0 {

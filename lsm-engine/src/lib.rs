@@ -61,7 +61,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use iterator::Iter;
 pub use keyspace::Keyspace;
 pub use metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
-pub use options::{KeyspaceOptions, MEMORY_BYTES_MIN, Options};
+pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Options};
 pub use recovery::Recovery;
 pub use snapshot::Snapshot;
 

@@ -39,6 +39,9 @@ pub struct Options {
     pub(crate) env: Option<Arc<dyn Env>>,
 }
 
+/// What [`Options::memory`] is by default, in bytes.
+pub const MEMORY_BYTES_DEFAULT: usize = 512 << 20;
+
 /// Smallest [`Options::memory`] in bytes.
 pub const MEMORY_BYTES_MIN: usize = 1 << 20;
 
@@ -55,7 +58,7 @@ impl Options {
     /// The defaults: 512 MiB of memory, as many background threads as cores (at least two), created if missing.
     pub fn new() -> Self {
         Self {
-            memory: 512 << 20,
+            memory: MEMORY_BYTES_DEFAULT,
             memtable_bytes: None,
             cache_bytes: None,
             background_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),

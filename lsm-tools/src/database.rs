@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use clap::Args;
-use lsm_engine::inspect::kind_of;
-use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, Options};
+use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_engine::inspect::{Kind, kind_of};
+use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, MEMORY_BYTES_DEFAULT, Options};
 
 use crate::escape::{decode_hex, unescape};
 use crate::exit::{Failure, Result};
@@ -25,9 +26,22 @@ impl From<Error> for Failure {
     }
 }
 
+/// Memory for each byte of the log, which stays in memory while a database is open for reading: less than half of it is
+/// for memtables, where entries take more than in the log.
+const MEMORY_PER_LOG_BYTE: usize = 4;
+
 /// Opens an existing database without changing anything on disk.
 pub(crate) fn open_for_reading(path: &Path) -> Result<Db> {
-    open(Options::new().read_only(true).create_if_missing(false), path)
+    let memory = log_bytes(path).saturating_mul(MEMORY_PER_LOG_BYTE).max(MEMORY_BYTES_DEFAULT);
+    open(Options::new().memory(memory).read_only(true).create_if_missing(false), path)
+}
+
+/// Bytes of all files of the log; what cannot be read is reported by whoever opens the database.
+fn log_bytes(path: &Path) -> usize {
+    let is_log = |name: &str| kind_of(name) == Some(Kind::Log);
+    let names = PosixFs.read_dir(path).unwrap_or_default().into_iter().filter(|name| is_log(name));
+    let bytes = names.filter_map(|name| PosixFs.metadata(&path.join(name)).ok()).map(|file| file.len);
+    usize::try_from(bytes.sum::<u64>()).unwrap_or(usize::MAX)
 }
 
 /// Opens an existing database for writing.

@@ -108,3 +108,22 @@ fn values_go_in_and_out_byte_for_byte() {
     lsm(["put", &db, "--", "-key", "-value"]).stdout();
     assert_eq!(lsm(["get", &db, "--", "-key"]).stdout(), "-value\n");
 }
+
+/// Short lines take many times their length in memory, and long ones nearly all that a batch may: neither makes a batch
+/// that the database refuses.
+#[test]
+fn batches_are_cut_to_what_the_memory_takes() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    let mut lines = String::new();
+    for number in 0..20_000 {
+        lines += &format!("{number:05}\t\n");
+        if number % 5_000 == 0 {
+            lines += &format!("{number:05}long\t{}\n", "v".repeat(500_000));
+        }
+    }
+    let arguments = ["load", &db, "-", "--memory", "2M", "--batch", "1000000"];
+    let loaded = lsm_with_input(arguments, lines.as_bytes()).stdout();
+    assert!(loaded.starts_with("20004 lines committed"), "{loaded}");
+    assert_eq!(lsm(["count", &db]).stdout().trim(), "20004");
+}

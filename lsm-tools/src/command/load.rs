@@ -11,11 +11,11 @@ use crate::progress::Progress;
 use crate::size::parse_bytes;
 use crate::stopwatch::Stopwatch;
 
-/// A batch is committed when it has so many bytes, even if it has fewer lines than asked for.
-const BATCH_BYTES: usize = 1 << 20;
+/// A batch takes so many bytes of memory at most, unless one line takes more, even if it has fewer lines than asked for.
+const BATCH_BYTES: u64 = 1 << 20;
 
-/// Room for what the engine adds to a record in a batch.
-const RECORD_OVERHEAD_BYTES: u64 = 64;
+/// Room for what the engine adds to a record in a batch and in memory.
+const RECORD_OVERHEAD_BYTES: u64 = 96;
 
 /// Load records from a file, making the database if there is none
 #[derive(Args, Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Load {
     file: PathBuf,
     #[command(flatten)]
     keyspace: KeyspaceArg,
-    /// Lines in a batch; fewer where they come to 1 MiB
+    /// Lines in a batch; fewer where they come to 1 MiB in memory
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// Make each batch safe from a power cut before the next one; otherwise all are at the end
@@ -151,6 +151,11 @@ struct Loader<'a> {
     counts: Counts,
 }
 
+/// What a record takes in memory.
+fn bytes_of(record: &Record) -> u64 {
+    (record.key.len() + record.value.len()) as u64 + RECORD_OVERHEAD_BYTES
+}
+
 impl Loader<'_> {
     fn load(&mut self, mut input: Input) -> Result<()> {
         let progress = Progress::bytes("loading", input.total_bytes());
@@ -158,12 +163,13 @@ impl Loader<'_> {
         loop {
             match self.read(&mut input, &mut record) {
                 Ok(true) => {
-                    self.batch.put_in(&self.keyspace, &record.key, &record.value);
                     let full = self.batch.len() >= self.batch_lines as usize;
-                    if full || self.batch.encoded_bytes() >= BATCH_BYTES {
+                    let bytes = self.batch.memory_bytes() as u64 + bytes_of(&record);
+                    if full || bytes > self.record_bytes_max.min(BATCH_BYTES) {
                         self.commit()?;
                         progress.set(input.read_bytes());
                     }
+                    self.batch.put_in(&self.keyspace, &record.key, &record.value);
                 }
                 Ok(false) => return self.commit(),
                 Err(InputError::Malformed { line, reason }) if self.skip_bad => {
@@ -181,7 +187,7 @@ impl Loader<'_> {
     /// Reads a record that fits the database's memory.
     fn read(&self, input: &mut Input, record: &mut Record) -> std::result::Result<bool, InputError> {
         let more = input.read(record)?;
-        let bytes = (record.key.len() + record.value.len()) as u64 + RECORD_OVERHEAD_BYTES;
+        let bytes = bytes_of(record);
         if more && bytes > self.record_bytes_max {
             let reason =
                 format!("a record of {bytes} bytes takes more than a quarter of the memory; raise --memory");
