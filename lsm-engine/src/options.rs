@@ -133,8 +133,8 @@ impl Options {
         self
     }
 
-    /// Bytes of a log segment; the log's total is kept to a few times this and the memtables. By default an eighth
-    /// of the memory, at most 64 MiB.
+    /// Bytes of the largest log segments: they begin at 2 MiB, or this, and double. The log's total is kept to a few
+    /// times this and the memtables. By default an eighth of the memory, at most 64 MiB.
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.log_segment_bytes = Some(bytes);
         self

@@ -22,9 +22,9 @@ impl Housekeeping {
     /// Prepares a spare segment, without the lock. If that fails, the record that needs the segment will try
     /// again, and its append fails if need be.
     fn prepare_spare(&self) {
-        let Some(number) = self.log.writer.lock().wants_spare() else { return };
-        let Site { vfs, directory, options } = &self.site;
-        let spare = Spare::prepare(&**vfs, directory, number, options.segment_bytes).ok();
+        let Some((number, bytes)) = self.log.writer.lock().wants_spare() else { return };
+        let Site { vfs, directory, .. } = &self.site;
+        let spare = Spare::prepare(&**vfs, directory, number, bytes).ok();
         let late = spare.and_then(|spare| self.log.writer.lock().offer_spare(spare));
         if let Some(late) = late {
             late.discard(&**vfs);

@@ -5,9 +5,9 @@ use crate::{RecoveryMode, record, segment};
 /// How a log is written. The defaults suit a database; change them with struct update syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalOptions {
-    /// Size of a segment in bytes: what [`Log::truncate_front`](crate::Log::truncate_front) frees at once. As
-    /// much again is kept allocated ahead. A record that is longer gets a segment of its own size. 64 MiB; at
-    /// least 4 KiB.
+    /// Size of the largest segments in bytes: what [`Log::truncate_front`](crate::Log::truncate_front) frees at
+    /// once. Each time that a log is opened its segments begin at 2 MiB, or this, and double. The next one is kept
+    /// allocated ahead. A record that is longer gets a segment of its own size. 64 MiB; at least 4 KiB.
     pub segment_bytes: u64,
     /// Size of the window in bytes: buffered records are copied there and written to the segment when it is
     /// full. 0 means no window: every append is a write. 512 KiB; at most 64 MiB.

@@ -65,7 +65,7 @@ impl Rewrite {
     /// Makes it durable and a part of the log, and goes on writing in it.
     pub(crate) fn finish(mut self) -> Result<Writer> {
         self.write_chunk()?;
-        let capacity = self.site.options.segment_bytes.max(self.chunk_offset + CLOSE_BYTES);
+        let capacity = self.site.segment_bytes_after(0).max(self.chunk_offset + CLOSE_BYTES);
         self.file.allocate(capacity).map_err(|error| Error::io("allocate", &self.path, error))?;
         let window = self.site.window(self.number, self.end.position)?;
         let header = self.origin.header(self.number, self.origin.position, window.as_ref());

@@ -65,6 +65,9 @@ impl Origin {
     }
 }
 
+/// Bytes of a log's first segment, unless all are to be smaller.
+const FIRST_SEGMENT_BYTES: u64 = 2 << 20;
+
 /// The place that a log is written in.
 #[derive(Clone)]
 pub(crate) struct Site {
@@ -74,10 +77,10 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    fn segment_bytes(&self, record_bytes: u64) -> u64 {
-        self.options
-            .segment_bytes
-            .max((segment::HEADER_BYTES as u64).saturating_add(record_bytes).saturating_add(CLOSE_BYTES))
+    /// Bytes of the segment after one of `capacity`. The first are small, so that a log of few records is, and each is
+    /// twice as large as the one before.
+    pub(crate) fn segment_bytes_after(&self, capacity: u64) -> u64 {
+        capacity.saturating_mul(2).max(FIRST_SEGMENT_BYTES).min(self.options.segment_bytes)
     }
 
     pub(crate) fn window(&self, number: u64, base: u64) -> Result<Option<WindowWriter>> {
@@ -146,7 +149,7 @@ pub(crate) struct Live {
 impl Writer {
     /// Begins a log, or goes on with one, in a new segment of this number. Durable when it returns.
     pub(crate) fn begin(site: Site, number: u64, origin: Origin, live: VecDeque<Live>) -> Result<Self> {
-        let spare = Spare::prepare(&*site.vfs, &site.directory, number, site.segment_bytes(0))?;
+        let spare = Spare::prepare(&*site.vfs, &site.directory, number, site.segment_bytes_after(0))?;
         let window = match site.window(number, origin.position) {
             Ok(window) => window,
             Err(error) => {
@@ -325,7 +328,8 @@ impl Writer {
     }
 
     fn next_segment(&mut self, bytes: u64) -> Result<()> {
-        let spare = self.take_spare(self.site.segment_bytes(bytes))?;
+        let needed = (segment::HEADER_BYTES as u64).saturating_add(bytes).saturating_add(CLOSE_BYTES);
+        let spare = self.take_spare(needed.max(self.site.segment_bytes_after(self.segment.capacity)))?;
         let origin = Origin {
             position: self.written.position,
             seed: self.written.checksum,
@@ -380,13 +384,13 @@ impl Writer {
         number
     }
 
-    /// The number for a spare to be prepared outside of the lock, if one is missing.
-    pub(crate) fn wants_spare(&mut self) -> Option<u64> {
+    /// Number and bytes of a spare to be prepared outside of the lock, if one is missing.
+    pub(crate) fn wants_spare(&mut self) -> Option<(u64, u64)> {
         if self.spare.is_some() || self.is_finished() {
             return None;
         }
         self.background.preparing = true;
-        Some(self.take_number())
+        Some((self.take_number(), self.site.segment_bytes_after(self.segment.capacity)))
     }
 
     /// Takes a spare that was prepared; gives it back if it came too late.
