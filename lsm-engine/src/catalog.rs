@@ -31,7 +31,7 @@ impl Inner {
             )));
         }
         options.check()?;
-        let options = options.sharing(&self.memory);
+        let options = self.memory.shared_with(options);
         if let Some(tree) = self.tree_named(name) {
             self.configure(&tree, options)?;
             return Ok(tree);
@@ -124,6 +124,7 @@ impl Inner {
         let state = tree.load_full();
         let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
         self.memory.remove_sealed_bytes(sealed);
+        self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
         state.version.tables().for_each(|table| table.mark_obsolete());
         self.trees.write().remove(&tree.id);
         drop(manifest);

@@ -9,7 +9,6 @@ use lsm_core::range_tombstone::RangeTombstone;
 use lsm_core::{SequenceNumber, Slice, ValueKind};
 use lsm_memtable::MemtableWriter;
 use lsm_wal::{CleanClose, Durability, Log, Position};
-use parking_lot::MutexGuard;
 
 use crate::batch::{self, Operation, Operations, WriteBatch};
 use crate::inner::{Inner, Numbers, WriteSide};
@@ -299,7 +298,7 @@ impl Committer {
         tree.update(|state| {
             let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
             self.memory.remove_sealed_bytes(sealed);
-            self.memory.let_go(state.memtables().cloned());
+            self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             State {
                 memtable,
                 sealed: Vec::new(),
@@ -412,105 +411,6 @@ impl Inner {
         committer.clear(tree.id, sequence).inspect_err(|error| side.stop(error.clone()))?;
         self.visible.store(sequence, Ordering::Release);
         Ok(sequence)
-    }
-
-    fn check_batch_bytes(&self, bytes: usize) -> Result<()> {
-        let bytes_max = self.memory.budget.batch_bytes_max;
-        if bytes as u64 > bytes_max {
-            return Err(Error::TooLarge { what: "batch", bytes: bytes as u64, bytes_max });
-        }
-        Ok(())
-    }
-
-    fn admit(&self, tree: &Tree, bytes: usize) -> Result<&WriteSide> {
-        if let Some(error) = tree.failure() {
-            return Err(Error::WritingStopped(Arc::new(error)));
-        }
-        self.admit_bytes(bytes)
-    }
-
-    /// Waits, holding no lock, until the pace of compactions allows a write of `bytes`.
-    fn admit_bytes(&self, bytes: usize) -> Result<&WriteSide> {
-        let side = self.write_side()?;
-        if side.pace.is_limited() {
-            side.pace.wait_turn(&*self.env, bytes);
-        }
-        Ok(side)
-    }
-
-    /// The commit lock, once there is memory for a write of `bytes` to the keyspaces that `keyspaces` finds: memtables
-    /// grow under this lock alone.
-    #[inline]
-    fn lock_committer<'a, K: AsRef<[u32]>>(
-        &self,
-        side: &'a WriteSide,
-        bytes: usize,
-        keyspaces: impl Fn(&mut Committer) -> Result<K>,
-    ) -> Result<(MutexGuard<'a, Committer>, K)> {
-        let mut committer = side.committer.lock();
-        let found = keyspaces(&mut committer)?;
-        let wanted = bytes + committer.growth_bytes(found.as_ref());
-        if side.waiting.len() == 0 && self.memory.room_bytes() >= wanted {
-            self.memory.clear_pool_for(wanted);
-            return Ok((committer, found));
-        }
-        drop(committer);
-        self.lock_committer_in_turn(side, bytes, keyspaces)
-    }
-
-    #[cold]
-    fn lock_committer_in_turn<'a, K: AsRef<[u32]>>(
-        &self,
-        side: &'a WriteSide,
-        bytes: usize,
-        keyspaces: impl Fn(&mut Committer) -> Result<K>,
-    ) -> Result<(MutexGuard<'a, Committer>, K)> {
-        let started = self.env.monotonic_micros();
-        let turn = side.waiting.join();
-        // A flush that waits for room on the disk tries again now.
-        side.flush_wanted.notify();
-        let mut locked = None;
-        let waited = self.wait_until(&side.progress, || {
-            side.check_going()?;
-            self.check_open()?;
-            if !turn.is_first() {
-                return Ok(false);
-            }
-            let mut committer = side.committer.lock();
-            let found = keyspaces(&mut committer)?;
-            let wanted = bytes + committer.growth_bytes(found.as_ref());
-            if self.memory.room_bytes() >= wanted {
-                self.memory.clear_pool_for(wanted);
-                locked = Some((committer, found));
-                return Ok(true);
-            }
-            self.make_room(&mut committer, wanted)?;
-            Ok(false)
-        });
-        drop(turn);
-        side.progress.notify();
-        self.counters.stall_micros.add(self.env.monotonic_micros() - started);
-        waited?;
-        locked.ok_or(Error::Closed)
-    }
-
-    /// Sees to it that memory is being freed; fails if there is nothing that could be.
-    fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
-        // A full disk is no reason to give up: flushes try again until there is room. Those of a keyspace that failed
-        // do not.
-        let trees = self.all_trees();
-        let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
-        if healthy.iter().any(|tree| !tree.load().sealed.is_empty()) || committer.seal_largest() {
-            return Ok(());
-        }
-        if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
-            return Err(Error::WritingStopped(Arc::new(error)));
-        }
-        // Merges give back what they hold beyond their share.
-        if self.memory.buffer_bytes() > 0 {
-            return Ok(());
-        }
-        Err(self.memory.exhausted(wanted))
     }
 
     /// Seals whoever keeps the log from being truncated, once it is too long.

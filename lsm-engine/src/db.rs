@@ -59,7 +59,7 @@ impl Db {
     pub(crate) fn open_with(path: &Path, mut options: Options) -> Result<Self> {
         options.check()?;
         let memory = Arc::new(Memory::new(&options));
-        options.keyspace = options.keyspace.sharing(&memory);
+        options.keyspace = memory.shared_with(options.keyspace);
         let (inner, recovery) = recovery::open(path, options, memory)?;
         let tree =
             inner.trees.read().get(&0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;

@@ -100,7 +100,7 @@ impl Flush {
     /// Lets go of the memtable; what readers still hold of it is theirs.
     pub(crate) fn end(self, inner: &Inner) {
         let freed = if self.replaced { self.memtable.memory_bytes() } else { 0 };
-        let memtable = Arc::clone(&self.memtable);
+        let memtable = Arc::clone(&self.memtable.reader);
         drop(self);
         inner.memory.let_go([memtable]);
         inner.memory.remove_sealed_bytes(freed);

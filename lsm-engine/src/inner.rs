@@ -11,9 +11,10 @@ use lsm_core::vfs::{LockGuard, Vfs};
 use lsm_wal::{Log, LogSync, Position};
 use parking_lot::{Mutex, RwLock};
 
+use crate::admission::WaitingLine;
 use crate::commit::Committer;
 use crate::compaction::{NewTable, Scheduler};
-use crate::memory::{Memory, WaitingLine};
+use crate::memory::Memory;
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::pace::Pace;

@@ -27,7 +27,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admission;
 mod batch;
+mod budget;
 mod catalog;
 mod commit;
 mod compaction;

@@ -10,17 +10,16 @@
 //! Each part has its share. Buffers and tables that need more than theirs take it from the block cache first, then from
 //! the room of memtables: writers wait, or are told that their write does not fit, before the sum is exceeded.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lsm_memtable::{BPlusMemtable, MemtableFactory};
+use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader};
 use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
-use crate::options::Options;
-use crate::tree::Memtable;
+use crate::budget::Budget;
+use crate::options::{KeyspaceOptions, Options};
 use crate::{Error, Result};
 
 /// The most that a memtable takes at a time, and the least. Longer values are taken as they are.
@@ -30,64 +29,6 @@ const GROWTH_BYTES_MIN: usize = 64 << 10;
 pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
 /// What an entry takes in a memtable beside its key and value, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
-
-/// The parts of the memory budget, and limits that follow from it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    /// When a memtable is sealed.
-    pub(crate) memtable_bytes: usize,
-    /// The share of memtables.
-    pub(crate) memtables_bytes_max: usize,
-    /// What is kept of flushed memtables for the next ones at most.
-    pub(crate) pool_bytes_max: usize,
-    /// The share of buffers.
-    pub(crate) buffers_bytes: usize,
-    /// Of each table that is being written.
-    pub(crate) write_buffer_bytes: usize,
-    /// When a table is ended early, because of what its writer holds: hashes of keys, the index.
-    pub(crate) table_writer_bytes_max: usize,
-    /// Of each run that a merge reads.
-    pub(crate) read_buffer_bytes: u64,
-    /// The share of tables and the block cache.
-    pub(crate) cache_bytes: usize,
-    /// The largest batch, as it stands in memory.
-    pub(crate) batch_bytes_max: u64,
-    pub(crate) log_window_bytes: u64,
-    /// When the keyspace that pins the oldest log segment is flushed.
-    pub(crate) log_bytes_max: u64,
-}
-
-impl Options {
-    pub(crate) fn budget(&self) -> Budget {
-        let memtable_bytes = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
-        let segment_bytes = self.segment_bytes();
-        let log_window_bytes = (self.memory as u64 / 64).min(segment_bytes / 2).min(512 << 10);
-        // A buffer to write each flush and merge, and one to read for each of some eight runs.
-        let reserved = |cache_bytes: usize| {
-            let buffers_bytes = self.memory.saturating_sub(cache_bytes) / 8;
-            (buffers_bytes, buffers_bytes + log_window_bytes as usize)
-        };
-        let cache_bytes = self.cache_bytes.unwrap_or_else(|| {
-            let needed = memtable_bytes.saturating_mul(2).saturating_add(reserved(0).1);
-            self.memory.saturating_sub(needed).min(self.memory / 2)
-        });
-        let (buffers_bytes, reserved) = reserved(cache_bytes);
-        let memtables_bytes_max = self.memory.saturating_sub(cache_bytes).saturating_sub(reserved);
-        Budget {
-            memtable_bytes,
-            memtables_bytes_max,
-            pool_bytes_max: memtable_bytes.min(64 << 20),
-            buffers_bytes,
-            table_writer_bytes_max: (buffers_bytes + cache_bytes) / 8,
-            write_buffer_bytes: (buffers_bytes / 16).clamp(4 << 10, 1 << 20),
-            read_buffer_bytes: (buffers_bytes / 128).clamp(4 << 10, 256 << 10) as u64,
-            cache_bytes,
-            batch_bytes_max: (self.memory as u64 / 4).min(1 << 30),
-            log_window_bytes,
-            log_bytes_max: (memtable_bytes as u64 * 4).max(segment_bytes * 2),
-        }
-    }
-}
 
 /// What is held of the budget at the moment.
 pub(crate) struct Memory {
@@ -103,7 +44,7 @@ pub(crate) struct Memory {
     table_bytes: AtomicUsize,
     sharing_out: Mutex<()>,
     /// Memtables that the database has let go of.
-    let_go: Mutex<Vec<Weak<Memtable>>>,
+    let_go: Mutex<Vec<Weak<dyn MemtableReader>>>,
 }
 
 impl Memory {
@@ -128,6 +69,11 @@ impl Memory {
         }
     }
 
+    /// Options of a keyspace with what all keyspaces share.
+    pub(crate) fn shared_with(&self, options: KeyspaceOptions) -> KeyspaceOptions {
+        options.sharing(&self.memtable, self.budget.read_buffer_bytes)
+    }
+
     pub(crate) fn active_bytes(&self) -> usize {
         self.active_bytes.load(Ordering::Acquire)
     }
@@ -149,7 +95,7 @@ impl Memory {
     }
 
     /// The database has no use for these any more; readers may.
-    pub(crate) fn let_go(&self, memtables: impl IntoIterator<Item = Arc<Memtable>>) {
+    pub(crate) fn let_go(&self, memtables: impl IntoIterator<Item = Arc<dyn MemtableReader>>) {
         let mut let_go = self.let_go.lock();
         let_go.extend(memtables.into_iter().map(|memtable| Arc::downgrade(&memtable)));
         let_go.retain(|memtable| memtable.strong_count() > 0);
@@ -322,49 +268,5 @@ impl fmt::Debug for Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.set(0);
-    }
-}
-
-/// Writers that wait for memory, first come, first served: a large write would wait forever while small ones pass it.
-#[derive(Debug, Default)]
-pub(crate) struct WaitingLine {
-    line: Mutex<VecDeque<u64>>,
-    next: AtomicUsize,
-    count: AtomicUsize,
-}
-
-impl WaitingLine {
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Joins the end of the line.
-    pub(crate) fn join(&self) -> Waiting<'_> {
-        let ticket = self.next.fetch_add(1, Ordering::Relaxed) as u64;
-        let mut line = self.line.lock();
-        line.push_back(ticket);
-        self.count.store(line.len(), Ordering::Release);
-        Waiting { line: self, ticket }
-    }
-}
-
-/// A place in the line, until it is dropped.
-pub(crate) struct Waiting<'l> {
-    line: &'l WaitingLine,
-    ticket: u64,
-}
-
-impl Waiting<'_> {
-    pub(crate) fn is_first(&self) -> bool {
-        self.line.line.lock().front() == Some(&self.ticket)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut line = self.line.line.lock();
-        line.retain(|&ticket| ticket != self.ticket);
-        self.line.count.store(line.len(), Ordering::Release);
     }
 }

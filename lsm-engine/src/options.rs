@@ -10,7 +10,6 @@ use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, Table
 use lsm_wal::RecoveryMode;
 
 use crate::filter_bits::bits_per_key;
-use crate::memory::Memory;
 use crate::{Db, Error, Result};
 
 /// How to open a database.
@@ -80,7 +79,8 @@ impl Options {
     ///
     /// Writers wait while it is used up. What never fits is an error: a write over a quarter of it
     /// ([`Error::TooLarge`]), opening a database with too many tables or keyspaces for it, and opening one read-only
-    /// whose log holds more than fits.
+    /// whose log holds more than fits. Only merges of single values over a sixteenth of it can exceed it, while they
+    /// last.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self
@@ -378,15 +378,15 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Takes what all keyspaces of the database share.
-    pub(crate) fn sharing(mut self, memory: &Memory) -> Self {
+    /// Takes what all keyspaces of the database share: the memtables, unless it has its own, and how much is read at once.
+    pub(crate) fn sharing(mut self, memtable: &Arc<dyn MemtableFactory>, read_buffer_bytes: u64) -> Self {
         if !self.memtable_given {
-            self.memtable = Arc::clone(&memory.memtable);
-        } else if !Arc::ptr_eq(&self.memtable, &memory.memtable) {
+            self.memtable = Arc::clone(memtable);
+        } else if !Arc::ptr_eq(&self.memtable, memtable) {
             // There is one pool that grows and shrinks with the rest.
             self.memtable.set_pool_bytes(0);
         }
-        self.read_buffer_bytes = memory.budget.read_buffer_bytes;
+        self.read_buffer_bytes = read_buffer_bytes;
         self
     }
 }

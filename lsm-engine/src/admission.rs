@@ -1,0 +1,157 @@
+//! Which writes may go on: the pace of compactions, then memory, in line.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::commit::Committer;
+use crate::inner::{Inner, WriteSide};
+use crate::tree::Tree;
+use crate::{Error, Result};
+
+/// Writers that wait for memory, first come, first served: a large write would wait forever while small ones pass it.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingLine {
+    line: Mutex<VecDeque<u64>>,
+    next: AtomicUsize,
+    count: AtomicUsize,
+}
+
+impl WaitingLine {
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Joins the end of the line.
+    pub(crate) fn join(&self) -> Waiting<'_> {
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed) as u64;
+        let mut line = self.line.lock();
+        line.push_back(ticket);
+        self.count.store(line.len(), Ordering::Release);
+        Waiting { line: self, ticket }
+    }
+}
+
+/// A place in the line, until it is dropped.
+pub(crate) struct Waiting<'l> {
+    line: &'l WaitingLine,
+    ticket: u64,
+}
+
+impl Waiting<'_> {
+    pub(crate) fn is_first(&self) -> bool {
+        self.line.line.lock().front() == Some(&self.ticket)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut line = self.line.line.lock();
+        line.retain(|&ticket| ticket != self.ticket);
+        self.line.count.store(line.len(), Ordering::Release);
+    }
+}
+
+impl Inner {
+    pub(crate) fn check_batch_bytes(&self, bytes: usize) -> Result<()> {
+        let bytes_max = self.memory.budget.batch_bytes_max;
+        if bytes as u64 > bytes_max {
+            return Err(Error::TooLarge { what: "batch", bytes: bytes as u64, bytes_max });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn admit(&self, tree: &Tree, bytes: usize) -> Result<&WriteSide> {
+        if let Some(error) = tree.failure() {
+            return Err(Error::WritingStopped(Arc::new(error)));
+        }
+        self.admit_bytes(bytes)
+    }
+
+    /// Waits, holding no lock, until the pace of compactions allows a write of `bytes`.
+    pub(crate) fn admit_bytes(&self, bytes: usize) -> Result<&WriteSide> {
+        let side = self.write_side()?;
+        if side.pace.is_limited() {
+            side.pace.wait_turn(&*self.env, bytes);
+        }
+        Ok(side)
+    }
+
+    /// The commit lock, once there is memory for a write of `bytes` to the keyspaces that `keyspaces` finds: memtables
+    /// grow under this lock alone.
+    #[inline]
+    pub(crate) fn lock_committer<'a, K: AsRef<[u32]>>(
+        &self,
+        side: &'a WriteSide,
+        bytes: usize,
+        keyspaces: impl Fn(&mut Committer) -> Result<K>,
+    ) -> Result<(MutexGuard<'a, Committer>, K)> {
+        let mut committer = side.committer.lock();
+        let found = keyspaces(&mut committer)?;
+        let wanted = bytes + committer.growth_bytes(found.as_ref());
+        if side.waiting.len() == 0 && self.memory.room_bytes() >= wanted {
+            self.memory.clear_pool_for(wanted);
+            return Ok((committer, found));
+        }
+        drop(committer);
+        self.lock_committer_in_turn(side, bytes, keyspaces)
+    }
+
+    #[cold]
+    fn lock_committer_in_turn<'a, K: AsRef<[u32]>>(
+        &self,
+        side: &'a WriteSide,
+        bytes: usize,
+        keyspaces: impl Fn(&mut Committer) -> Result<K>,
+    ) -> Result<(MutexGuard<'a, Committer>, K)> {
+        let started = self.env.monotonic_micros();
+        let turn = side.waiting.join();
+        // A flush that waits for room on the disk tries again now.
+        side.flush_wanted.notify();
+        let mut locked = None;
+        let waited = self.wait_until(&side.progress, || {
+            side.check_going()?;
+            self.check_open()?;
+            if !turn.is_first() {
+                return Ok(false);
+            }
+            let mut committer = side.committer.lock();
+            let found = keyspaces(&mut committer)?;
+            let wanted = bytes + committer.growth_bytes(found.as_ref());
+            if self.memory.room_bytes() >= wanted {
+                self.memory.clear_pool_for(wanted);
+                locked = Some((committer, found));
+                return Ok(true);
+            }
+            self.make_room(&mut committer, wanted)?;
+            Ok(false)
+        });
+        drop(turn);
+        side.progress.notify();
+        self.counters.stall_micros.add(self.env.monotonic_micros() - started);
+        waited?;
+        locked.ok_or(Error::Closed)
+    }
+
+    /// Sees to it that memory is being freed; fails if there is nothing that could be.
+    fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
+        // A full disk is no reason to give up: flushes try again until there is room. Those of a keyspace that failed
+        // do not.
+        let trees = self.all_trees();
+        let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
+        if healthy.iter().any(|tree| !tree.load().sealed.is_empty()) || committer.seal_largest() {
+            return Ok(());
+        }
+        if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
+            return Err(Error::WritingStopped(Arc::new(error)));
+        }
+        // Merges give back what they hold beyond their share.
+        if self.memory.buffer_bytes() > 0 {
+            return Ok(());
+        }
+        Err(self.memory.exhausted(wanted))
+    }
+}
