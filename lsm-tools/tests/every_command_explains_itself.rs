@@ -35,7 +35,28 @@ fn every_command_has_examples() {
     for command in COMMANDS {
         for help in [lsm([command, "--help"]).stdout(), lsm(["help", command]).stdout()] {
             assert!(help.contains("Examples:\n  lsm "), "{command}:\n{help}");
-            assert!(help.lines().all(|line| line.chars().count() <= 110), "{command}:\n{help}");
+        }
+    }
+}
+
+#[test]
+fn help_fits_terminals_of_any_usual_width() {
+    for command in COMMANDS {
+        let text = |columns: &str| {
+            let output = common::command(["help", command]).env("COLUMNS", columns).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        for columns in ["80", "100"] {
+            let help = text(columns);
+            let width = columns.parse().unwrap();
+            assert!(help.lines().all(|line| line.chars().count() <= width), "{command}:\n{help}");
+            // Examples are not broken, or they could not be copied; and prose fills its lines.
+            let (_, rest) = help.split_once("Examples:\n").unwrap();
+            let (examples, prose) = rest.split_once("\n\n").unwrap_or((rest, ""));
+            assert!(examples.trim_end().lines().all(|line| line.contains("lsm ")), "{command}:\n{help}");
+            let lines: Vec<_> = prose.lines().map(|line| line.chars().count()).collect();
+            let full = lines.iter().rev().skip(1).all(|&line| line + 20 > width);
+            assert!(full, "{command}:\n{help}");
         }
     }
 }

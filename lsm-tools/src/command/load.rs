@@ -22,8 +22,9 @@ const RECORD_OVERHEAD_BYTES: u64 = 96;
 #[command(after_long_help = "\
 Formats (by the name of the file, or --input-format):
   text   key TAB value; \\t, \\n, \\r, \\\\ and \\xNN are escapes, as `scan` writes them
-  csv    .csv: the first two columns, or those that --key-column and --value-column name
-  json   .json, .jsonl, .ndjson: {\"key\":\"...\",\"value\":\"...\"} or \"key_hex\", \"value_hex\"
+  csv    .csv: the first two columns, or --key-column and --value-column
+  json   .json, .jsonl, .ndjson: {\"key\":\"...\",\"value\":\"...\"},
+         or \"key_hex\" and \"value_hex\"
   hex    .hex: key TAB value in hex digits
 gzip and zstd are recognised by their first bytes, whatever the name.
 
@@ -33,8 +34,8 @@ Examples:
   lsm load db export.txt --no-escapes     # a backslash is only a backslash
   zcat log.gz | lsm load db - --batch 10000 --sync
 
-Lines are written in batches, each whole or not at all. A malformed line stops the load: the batch
-that it is in is not written, what was written before stays, and the number of lines committed is
+Lines are written in batches, each whole or not at all. A malformed line stops the load: the batch \
+that it is in is not written, what was written before stays, and the number of lines committed is \
 printed.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Load {

@@ -21,8 +21,9 @@ use crate::exit::Result;
 const LONG_ABOUT: &str = "\
 Load, query, inspect, verify and compact LSM databases.
 
-A database is a directory. Commands that only read open it read-only, change nothing on disk and may
+A database is a directory. Commands that only read open it read-only, change nothing on disk and may \
 run at the same time; none but dump and verify runs beside a process that writes.
+
 Keys and values are bytes. As text they are shown, and given, with escapes: \\t, \\n, \\r, \\\\ and \\xNN.";
 
 const AFTER_HELP: &str = "\

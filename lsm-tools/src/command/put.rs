@@ -16,7 +16,7 @@ Examples:
   lsm put db greeting hello
   lsm put db 'two\\nlines' 'a\\tb'        # escapes as `scan` prints them
   lsm put db --hex 00ff 0102           # bytes that are no text
-  lsm put db picture < in.png          # no value given: standard input, byte for byte
+  lsm put db picture < in.png          # no value: standard input, byte for byte
   lsm put db -- -key -value            # arguments that begin with a dash
 
 The write is on disk, safe from a power cut, when the command ends.")]

@@ -14,13 +14,13 @@ const PASSES: u64 = 5;
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  lsm simulate                                     # three policies, 100 million keys, written five times
+  lsm simulate          # three policies, 100 million keys, written five times
   lsm simulate leveled --keys 1G --value-bytes 400
   lsm simulate lazy-leveled --keys 1T --memtable 16G --written 300T
   lsm simulate leveled size-tiered --distribution zipf --json
 
-Tables are intervals of the key space with an expected number of keys, so that a trillion keys take no more
-than time and metadata. The same command always prints the same. Numbers of keys take K, M, G and T in powers
+Tables are intervals of the key space with an expected number of keys, so that a trillion keys take no more \
+than time and metadata. The same command always prints the same. Numbers of keys take K, M, G and T in powers \
 of 1000, sizes in powers of 1024.")]
 pub(crate) struct Simulate {
     /// Which policies

@@ -19,8 +19,8 @@ Examples:
   lsm stats lsm-demo
   lsm stats lsm-demo --json | jq .files
 
-Read amplification is the number of sorted runs that a read may have to ask, filters aside. Space
-amplification is the size of all levels over that of the last: what overwritten and deleted data may
+Read amplification is the number of sorted runs that a read may have to ask, filters aside. Space \
+amplification is the size of all levels over that of the last: what overwritten and deleted data may \
 cost at most.")]
 pub(crate) struct Stats {
     /// Directory of the database

@@ -30,9 +30,9 @@ const REYKJAVIK: &str = "Iceland/Reykjavík/3413829";
 /// Show what the engine does, on 34,006 cities of the world
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
-Loads a public data set, reads it, scans it forwards and backwards, keeps a snapshot beside an
-overwrite, writes a batch, kills a writing process and recovers every write that it had
-acknowledged, compacts, and shows the tree and what it all took. The directory stays, to look
+Loads a public data set, reads it, scans it forwards and backwards, keeps a snapshot beside an \
+overwrite, writes a batch, kills a writing process and recovers every write that it had \
+acknowledged, compacts, and shows the tree and what it all took. The directory stays, to look \
 inside; the next demo clears it.
 
 Examples:

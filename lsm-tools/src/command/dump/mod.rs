@@ -20,13 +20,13 @@ use crate::output::Output;
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  lsm dump db/000005.wal                     # every record of the log and the writes in it
-  lsm dump db/000005.window                  # the records that are not in a segment yet, and older ones
-  lsm dump db/000012.sst --no-values         # what a table is, and its entries, tombstones too
-  lsm dump db/MANIFEST-000001 --format json  # how the set of tables came about
-  lsm dump db/CURRENT
+  lsm dump db/000005.wal              # every record of the log and its writes
+  lsm dump db/000005.window           # what is not in a segment yet, and older
+  lsm dump db/000012.sst --no-values  # a table and its entries, tombstones too
+  lsm dump db/MANIFEST-000001         # how the set of tables came about
+  lsm dump db/CURRENT --format json
 
-Damage is shown where it is met: everything before it is printed, then the error, and the exit code is 3.
+Damage is shown where it is met: everything before it is printed, then the error, and the exit code is 3. \
 A log ends where its records end; what stands behind is listed as dropped. Nothing is changed.")]
 pub(crate) struct Dump {
     /// The file

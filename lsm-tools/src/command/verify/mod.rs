@@ -20,8 +20,8 @@ Examples:
   lsm verify db && echo sound
   lsm verify db --quiet          # say only what is wrong
 
-Reads CURRENT, the manifest, every table that it names and the log, segments and window, and compares every
-checksum and every second copy. Goes on behind damage, so that all of it is listed; then the exit code is 3,
+Reads CURRENT, the manifest, every table that it names and the log, segments and window, and compares every \
+checksum and every second copy. Goes on behind damage, so that all of it is listed; then the exit code is 3, \
 or 4 if nothing is damaged but something could not be read. Nothing is changed.")]
 pub(crate) struct Verify {
     /// Directory of the database
