@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use lsm_core::vfs::{PosixFs, Vfs};
+use lsm_core::vfs::PosixFs;
 use lsm_core::{Cursor, Entry, SEQUENCE_MAX, ValueKind, hash::key_hash};
 use lsm_sstable::{BlockCache, CursorAccess, Table, TableId, TableOpen, TableOptions, TableWriter};
 
@@ -45,7 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let asked: Vec<String> = arguments.collect();
     let asked = if asked.is_empty() { vec!["tab".into(), "between".into(), "zebra".into()] } else { asked };
 
-    let path = std::env::temp_dir().join("word_list.sst");
+    let directory = tempfile::tempdir()?; // removed at the end
+    let path = directory.path().join("word_list.sst");
     build(&path, &text)?;
 
     // As another program would, later: open the file and ask it.
@@ -57,7 +58,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for word in asked {
         ask(&table, &word)?;
     }
-    println!("the file stays at {}", path.display());
     Ok(())
 }
 
@@ -65,9 +65,6 @@ fn build(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
     // A table takes its entries in order and each once; a BTreeMap gives both.
     let words: BTreeMap<&str, usize> =
         text.split_whitespace().enumerate().map(|(number, word)| (word, number + 1)).collect();
-    if PosixFs.metadata(path).is_ok() {
-        PosixFs.remove_file(path)?;
-    }
     let started = Instant::now();
     let id = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
     let mut writer = TableWriter::create(&PosixFs, path, TableId(id), &TableOptions::default())?;
