@@ -113,13 +113,15 @@ fn values_go_in_and_out_byte_for_byte() {
 /// that the database refuses.
 #[test]
 fn batches_are_cut_to_what_the_memory_takes() {
+    use std::fmt::Write;
+
     let directory = Directory::new();
     let db = directory.arg("db");
     let mut lines = String::new();
     for number in 0..20_000 {
-        lines += &format!("{number:05}\t\n");
+        writeln!(lines, "{number:05}\t").unwrap();
         if number % 5_000 == 0 {
-            lines += &format!("{number:05}long\t{}\n", "v".repeat(500_000));
+            writeln!(lines, "{number:05}long\t{}", "v".repeat(500_000)).unwrap();
         }
     }
     let arguments = ["load", &db, "-", "--memory", "2M", "--batch", "1000000"];
