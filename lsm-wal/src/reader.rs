@@ -328,7 +328,9 @@ impl WalReader {
         if self.windows_of != Some(number) {
             let windows = match number {
                 0 => Ok(Vec::new()),
-                number => window::read(&*self.vfs, &self.directory, number),
+                number => self
+                    .expect_window(number)
+                    .and_then(|()| window::read(&*self.vfs, &self.directory, number)),
             };
             self.windows = match windows {
                 Err(Error::Corruption { path, offset, detail }) if self.mode == RecoveryMode::Salvage => {
@@ -341,6 +343,14 @@ impl WalReader {
             self.windows_of = Some(number);
         }
         Ok(())
+    }
+
+    /// Fails if the window that belongs to the end of the log is gone. Closing removes it, as does going on with another.
+    fn expect_window(&self, number: u64) -> Result<()> {
+        if self.clean.is_some() || self.chain.successor(self.segment).is_some() {
+            return Ok(());
+        }
+        window::expect_whole(&*self.vfs, &self.directory, number)
     }
 
     /// Goes on at the start of a segment.

@@ -18,8 +18,9 @@
 //!
 //! When the area is full, all of it is written to the segment, and it is used again from its front: the older
 //! slot is taken back, then gets the new base. What an earlier round left in the area does not pass for
-//! anything else, since records name their positions. The header and slots are never synced: after a power cut
-//! the window may be anything, and what is found in it has to continue the chain.
+//! anything else, since records name their positions. Name and length are durable before a segment's header has the
+//! window's number; header and slots are never synced. So after a power cut the header may be zeros, but what is no
+//! header is damage, and what is found in the area has to continue the chain.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -222,12 +223,15 @@ impl WindowFile {
             if syndrome.is_power_of_two() || flip::bits_after_flip(syndrome, bits).is_some() {
                 return Err(Error::corruption(path, 0, "one bit of the window's header was flipped"));
             }
+            if word(15) == 0 {
+                return Ok(None); // the checksum is written last
+            }
             if !(known && version > VERSION) {
-                return Ok(None);
+                return Err(Error::corruption(path, 0, "the window's header is damaged"));
             }
         }
         if !known {
-            return Ok(None);
+            return Err(Error::corruption(path, 0, "this is no window"));
         }
         if version > VERSION {
             let path = Arc::new(path.to_owned());
@@ -253,6 +257,23 @@ impl WindowFile {
         bases.sort_unstable_by(|a, b| b.cmp(a));
         bases
     }
+}
+
+/// Fails unless the window of a segment is there as it was made. Its name and length are durable before a segment's
+/// header names it, and until the segment's closing record is durable or another segment has another window.
+pub(crate) fn expect_whole(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<()> {
+    let path = LogFile::Window(number).path(folder);
+    let Some(file) = directory::open_if_there(vfs, &path)? else {
+        return Err(Error::corruption(&path, 0, "the file is missing, yet the log ends in it"));
+    };
+    let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
+    let area_bytes = WindowFile::open(vfs, folder, number)?.map_or(0, |window| window.area_bytes);
+    let whole = (AREA_OFFSET as u64).saturating_add(area_bytes);
+    if len < whole {
+        let detail = format!("the file has {len} bytes, and had at least {whole}");
+        return Err(Error::corruption(&path, len, detail));
+    }
+    Ok(())
 }
 
 /// What a window holds, one source for each slot that says where the area begins. Empty if there is no window of

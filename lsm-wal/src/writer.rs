@@ -88,7 +88,15 @@ impl Site {
         if bytes == 0 {
             return Ok(None);
         }
-        WindowWriter::create(&*self.vfs, &self.directory, number, bytes, base)
+        let window = WindowWriter::create(&*self.vfs, &self.directory, number, bytes, base)?;
+        if let Some(window) = &window
+            && let Err(error) = directory::sync(&*self.vfs, &self.directory)
+        {
+            // A segment that names a window proves that its file was there: one that is gone is damage.
+            let _ = directory::remove(&*self.vfs, window.path());
+            return Err(error);
+        }
+        Ok(window)
     }
 }
 

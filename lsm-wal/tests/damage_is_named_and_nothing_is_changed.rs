@@ -154,6 +154,34 @@ fn a_window_whose_segment_lost_its_header_is_corruption() {
 }
 
 #[test]
+fn a_window_that_is_gone_or_no_window_is_corruption() {
+    let (fs, known) = fixture();
+    let path = files(&fs).into_iter().find(|path| path.extension().is_some_and(|is| is == "window")).unwrap();
+    let bytes = fs.read_all(&path).unwrap();
+    let of_a_segment = fs.read_all(Path::new("/log/000001.wal")).unwrap();
+    let refused = |what: &str| {
+        assert!(read_only(&fs, RecoveryMode::TolerateTornTail).is_err(), "{what}: records are lost silently");
+        check(&fs, &known, &path, what);
+    };
+    for len in [0, 17, 127, 600, 4096, bytes.len() - 1] {
+        fs.write_all(&path, &bytes[..len]).unwrap();
+        // What is still there may be all of the log.
+        if len < 4096 {
+            refused(&format!("cut to {len}"));
+        }
+        check(&fs, &known, &path, &format!("cut to {len}"));
+    }
+    let mut damaged = bytes.clone();
+    damaged[3..40].fill(0xa5);
+    for (bytes, what) in [(damaged, "a bad header"), (of_a_segment, "a segment under its name")] {
+        fs.write_all(&path, &bytes).unwrap();
+        refused(what);
+    }
+    fs.remove_file(&path).unwrap();
+    refused("removed");
+}
+
+#[test]
 fn noise_in_place_of_a_file_is_bounded_in_time_and_memory() {
     let (fs, _) = fixture();
     for path in files(&fs) {
