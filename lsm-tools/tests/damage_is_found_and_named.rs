@@ -171,6 +171,54 @@ fn a_log_that_is_gone_is_corruption_to_every_command() {
 }
 
 #[test]
+fn a_window_that_is_gone_is_corruption_to_every_command() {
+    let directory = Directory::new();
+    let db = killed(&directory);
+    let (name, bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".window")).unwrap();
+    let path = Path::new(&db).join(&name);
+    let log = format!("{db}/{}", name.replace("window", "wal"));
+    for damage in ["removed", "emptied", "overwritten"] {
+        match damage {
+            "removed" => fs::remove_file(&path).unwrap(),
+            "emptied" => fs::write(&path, "").unwrap(),
+            _ => fs::write(&path, &bytes[32..]).unwrap(),
+        }
+        for arguments in
+            [["verify", &db].as_slice(), &["count", &db], &["put", &db, "key", "value"], &["dump", &log]]
+        {
+            let message = lsm(arguments).failure(3);
+            assert!(message.contains(&name), "{damage}: {message}");
+        }
+    }
+    fs::write(&path, &bytes).unwrap();
+    lsm(["verify", &db]).stdout();
+}
+
+#[test]
+fn a_dump_of_a_damaged_log_names_it_and_not_the_window_that_closing_removed() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    let (name, bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".wal")).unwrap();
+    let log = Path::new(&db).join(&name);
+    put_byte(&log, 2000, bytes[2000] ^ 1);
+    let message = lsm(["dump", &log.to_string_lossy()]).failure(3);
+    assert!(message.contains(&name), "{message}");
+}
+
+#[test]
+fn what_stands_behind_the_end_of_a_manifest_is_told_of() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    let (name, mut bytes) =
+        data_files(&db).into_iter().find(|(name, _)| name.starts_with("MANIFEST")).unwrap();
+    bytes.extend([0xa5; 1000]);
+    fs::write(Path::new(&db).join(&name), bytes).unwrap();
+    let report = lsm(["verify", &db]).stdout();
+    assert!(report.contains("note     torn tail, promised to nobody: 1000 bytes"), "{report}");
+    assert!(report.contains(&format!("{name}: ")), "{report}");
+}
+
+#[test]
 fn what_cannot_be_read_is_told_from_damage() {
     let directory = Directory::new();
     let db = closed(&directory);

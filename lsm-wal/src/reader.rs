@@ -137,11 +137,13 @@ impl WalReader {
         if self.chain.segments.iter().any(begun) {
             return Ok(());
         }
-        let path = LogFile::Segment(segment).path(&self.directory);
-        let detail = match self.chain.find(segment) {
+        let lost = self.chain.segments.iter().find(|listed| listed.number >= segment);
+        let detail = match lost {
             Some(_) => "its header is lost, yet the log is known to have this segment or a later one",
             None => "the file is missing, yet the log is known to have it or a later one",
         };
+        let path = lost
+            .map_or_else(|| LogFile::Segment(segment).path(&self.directory), |listed| listed.path.clone());
         if self.mode == RecoveryMode::Salvage {
             let reason = format!("{}: {detail}", path.display());
             self.report.drop_bytes(Dropped { path: self.directory.clone(), offset: 0, bytes: 1, reason });
@@ -328,9 +330,7 @@ impl WalReader {
         if self.windows_of != Some(number) {
             let windows = match number {
                 0 => Ok(Vec::new()),
-                number => self
-                    .expect_window(number)
-                    .and_then(|()| window::read(&*self.vfs, &self.directory, number)),
+                number => window::read(&*self.vfs, &self.directory, number),
             };
             self.windows = match windows {
                 Err(Error::Corruption { path, offset, detail }) if self.mode == RecoveryMode::Salvage => {
@@ -343,14 +343,6 @@ impl WalReader {
             self.windows_of = Some(number);
         }
         Ok(())
-    }
-
-    /// Fails if the window that belongs to the end of the log is gone. Closing removes it, as does going on with another.
-    fn expect_window(&self, number: u64) -> Result<()> {
-        if self.clean.is_some() || self.chain.successor(self.segment).is_some() {
-            return Ok(());
-        }
-        window::expect_whole(&*self.vfs, &self.directory, number)
     }
 
     /// Goes on at the start of a segment.
@@ -395,6 +387,9 @@ impl WalReader {
             verdict.corrupt = Some((self.here(), detail));
         }
         self.claimed = self.claimed.max(verdict.claimed);
+        if verdict.corrupt.is_none() {
+            self.examine_window(&mut verdict)?;
+        }
         if self.mode == RecoveryMode::Salvage {
             return self.salvage(verdict);
         }
@@ -442,6 +437,21 @@ impl WalReader {
             verdict.claim(seen.claim);
             // Bytes of earlier rounds are no loss, records are.
             verdict.dropped(source, offset, seen.sound_end, "not connected to the log before it");
+        }
+        Ok(())
+    }
+
+    /// Looks whether the window is there in which the log ends, unless it was closed or goes on with another.
+    fn examine_window(&self, verdict: &mut Verdict) -> Result<()> {
+        let number = self.chain.header(self.segment).map_or(0, |header| header.window);
+        let ends_here = self.source.is_some() && self.chain.successor(self.segment).is_none();
+        if number == 0 || !ends_here || self.clean.is_some() {
+            return Ok(());
+        }
+        if let Some(loss) = window::find_loss(&*self.vfs, &self.directory, number)? {
+            let place = (loss.path.clone(), loss.offset);
+            verdict.corrupt = Some((place, loss.reason.clone()));
+            verdict.dropped.push(loss);
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ use lsm_core::{Error, Result};
 use crate::directory::{self, LogFile};
 use crate::flip;
 use crate::record::{self, RecordHeader};
+use crate::report::Dropped;
 use crate::segment::VERSION;
 use crate::segment_file::Segment;
 use crate::source::Source;
@@ -223,8 +224,11 @@ impl WindowFile {
             if syndrome.is_power_of_two() || flip::bits_after_flip(syndrome, bits).is_some() {
                 return Err(Error::corruption(path, 0, "one bit of the window's header was flipped"));
             }
-            if word(15) == 0 {
-                return Ok(None); // the checksum is written last
+            // The checksum is written last. Each word before it is there or not, and most are zero.
+            let unfinished =
+                word(15) == 0 && (known || word(0) == 0) && words[4..].iter().all(|word| *word == [0; 8]);
+            if unfinished {
+                return Ok(None);
             }
             if !(known && version > VERSION) {
                 return Err(Error::corruption(path, 0, "the window's header is damaged"));
@@ -259,21 +263,21 @@ impl WindowFile {
     }
 }
 
-/// Fails unless the window of a segment is there as it was made. Its name and length are durable before a segment's
-/// header names it, and until the segment's closing record is durable or another segment has another window.
-pub(crate) fn expect_whole(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<()> {
+/// What a segment's window lost of its file. Its name and length are durable before the segment's header names it,
+/// and until the log is closed or goes on with another window.
+pub(crate) fn find_loss(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Option<Dropped>> {
     let path = LogFile::Window(number).path(folder);
     let Some(file) = directory::open_if_there(vfs, &path)? else {
-        return Err(Error::corruption(&path, 0, "the file is missing, yet the log ends in it"));
+        let reason = "the file is missing, yet the log ends in it".to_owned();
+        return Ok(Some(Dropped { path, offset: 0, bytes: 1, reason }));
     };
-    let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
-    let area_bytes = WindowFile::open(vfs, folder, number)?.map_or(0, |window| window.area_bytes);
+    let offset = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
+    // A header that is damaged was found so by whoever looked for records.
+    let area_bytes =
+        WindowFile::open(vfs, folder, number).ok().flatten().map_or(0, |window| window.area_bytes);
     let whole = (AREA_OFFSET as u64).saturating_add(area_bytes);
-    if len < whole {
-        let detail = format!("the file has {len} bytes, and had at least {whole}");
-        return Err(Error::corruption(&path, len, detail));
-    }
-    Ok(())
+    let reason = format!("the file has {offset} bytes, and had at least {whole}");
+    Ok((offset < whole).then(|| Dropped { path, offset, bytes: whole - offset, reason }))
 }
 
 /// What a window holds, one source for each slot that says where the area begins. Empty if there is no window of

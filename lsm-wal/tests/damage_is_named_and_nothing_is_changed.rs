@@ -3,11 +3,12 @@
 mod simulation;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lsm_core::Error;
 use lsm_core::env::SimEnv;
 use lsm_core::vfs::{SimFs, Vfs};
-use lsm_wal::{Log, Position, RecoveryMode};
+use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, verify};
 use simulation::{Known, open, options, payload, read_only, records};
 
 /// A log of several segments whose end is only in the window, as a crash of the process leaves it.
@@ -179,6 +180,25 @@ fn a_window_that_is_gone_or_no_window_is_corruption() {
     }
     fs.remove_file(&path).unwrap();
     refused("removed");
+}
+
+#[test]
+fn a_log_without_any_header_names_a_file_that_is_there() {
+    let (fs, _) = fixture();
+    let expected = LogExpectation { begun: 1, ..LogExpectation::default() };
+    let segments = files(&fs).into_iter().filter(|path| path.extension().is_some_and(|is| is == "wal"));
+    for path in segments.clone().skip(1) {
+        let mut bytes = fs.read_all(&path).unwrap();
+        bytes[60..68].fill(0xa5);
+        fs.write_all(&path, &bytes).unwrap();
+    }
+    let mut segments = segments.clone();
+    fs.remove_file(&segments.next().unwrap()).unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(fs);
+    let report = verify(&vfs, Path::new("/log"), &expected, &mut |_| {});
+    let [error, ..] = &report.errors[..] else { panic!("nothing is wrong") };
+    let Error::Corruption { path, .. } = error else { panic!("{error}") };
+    assert!(vfs.metadata(path).is_ok(), "{error}");
 }
 
 #[test]

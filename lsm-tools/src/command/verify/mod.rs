@@ -7,7 +7,7 @@ use clap::Args;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, VersionEdit, current, kind_of};
 use lsm_sstable::{Table, TableOpen};
-use lsm_wal::{RecordFileReader, RecoveryMode};
+use lsm_wal::{RecordFileReader, RecoveryMode, RecoveryReport};
 
 use crate::exit::{Failure, Result};
 use crate::output::{Output, bytes, grouped};
@@ -82,11 +82,14 @@ impl Verifier<'_> {
         if !exists(&path)? {
             return Err(missing(&path));
         }
-        let (contents, records) = read_manifest(&path, current)?;
+        let (contents, report) = read_manifest(&path, current)?;
         self.sound(
             &manifest_name(current),
-            format_args!("{} edits, {} tables", grouped(records), contents.tables.len()),
+            format_args!("{} edits, {} tables", grouped(report.records), contents.tables.len()),
         )?;
+        for dropped in &report.dropped {
+            self.note(format_args!("torn tail, promised to nobody: {dropped}"))?;
+        }
         Ok(contents)
     }
 
@@ -185,7 +188,7 @@ fn missing(path: &Path) -> Failure {
     Failure::Corruption(format!("{} is missing", path.display()))
 }
 
-fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, u64)> {
+fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryReport)> {
     let mut reader =
         RecordFileReader::open(&PosixFs, path, current.manifest_synced, RecoveryMode::TolerateTornTail)?;
     let mut contents = Contents::default();
@@ -201,8 +204,7 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, u64)> {
         contents.log = edit.log.or(contents.log);
         contents.log_begun = contents.log_begun.max(edit.log_begun.unwrap_or(0));
     }
-    let records = reader.report().records;
-    Ok((contents, records))
+    Ok((contents, reader.report().clone()))
 }
 
 fn verify_table(path: &Path, added: &AddedTable) -> Result<()> {
