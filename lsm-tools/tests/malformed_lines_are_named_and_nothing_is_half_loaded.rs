@@ -106,3 +106,19 @@ fn a_missing_input_makes_no_database() {
     assert!(message.contains("is a directory"), "{message}");
     assert!(!directory.path("db").exists());
 }
+
+#[test]
+fn an_option_of_another_format_is_refused() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    for (options, named) in [
+        (["--key-column", "email", "--batch", "9"].as_slice(), "--key-column"),
+        (&["--value-column", "name"], "--value-column"),
+        (&["--header"], "--header"),
+        (&["--no-escapes", "--format", "csv"], "--no-escapes"),
+    ] {
+        let message = lsm_with_input([["load", &db, "-"].as_slice(), options].concat(), b"a\tb\n").failure(2);
+        assert!(message.contains(named) && message.contains("--input-format"), "{message}");
+    }
+    assert!(!std::path::Path::new(&db).exists(), "nothing was made");
+}

@@ -113,6 +113,29 @@ pub(crate) struct InputOptions {
     pub(crate) line_bytes_max: u64,
 }
 
+impl InputOptions {
+    /// Refuses what means nothing in a format: the file would not be read as whoever asked for it expects.
+    fn expect_for(&self, format: InputFormat) -> Result<()> {
+        let CsvColumns { header, key, value } = &self.columns;
+        let (option, its_format) = if format != InputFormat::Text && !self.escapes {
+            ("--no-escapes", "text")
+        } else if format == InputFormat::Csv {
+            return Ok(());
+        } else if key.is_some() {
+            ("--key-column", "csv")
+        } else if value.is_some() {
+            ("--value-column", "csv")
+        } else if *header {
+            ("--header", "csv")
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(format!(
+            "{option} means nothing in this format; if the file is {its_format}, say --input-format {its_format}"
+        )))
+    }
+}
+
 /// An opened input.
 pub(crate) struct Input {
     records: Box<dyn ReadRecord>,
@@ -125,6 +148,7 @@ impl Input {
     #[expect(clippy::disallowed_methods, reason = "the user's file, not a file of the store")]
     pub(crate) fn open(path: &Path, options: &InputOptions) -> Result<Self> {
         let format = options.format.unwrap_or_else(|| InputFormat::of_name(path));
+        options.expect_for(format)?;
         let (reader, total_bytes): (Box<dyn Read>, _) = if path == Path::new("-") {
             (Box::new(io::stdin().lock()), None)
         } else {
