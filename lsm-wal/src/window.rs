@@ -268,7 +268,7 @@ impl WindowFile {
 pub(crate) fn find_loss(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Option<Dropped>> {
     let path = LogFile::Window(number).path(folder);
     let Some(file) = directory::open_if_there(vfs, &path)? else {
-        let reason = "the file is missing, yet the log ends in it".to_owned();
+        let reason = "the file is missing, yet the log was not closed, and ends in it".to_owned();
         return Ok(Some(Dropped { path, offset: 0, bytes: 1, reason }));
     };
     let offset = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
@@ -283,7 +283,9 @@ pub(crate) fn find_loss(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Opt
 /// What a window holds, one source for each slot that says where the area begins. Empty if there is no window of
 /// this number, or nothing that can be made out after a power cut.
 pub(crate) fn read(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Source>> {
-    let Some(window) = WindowFile::open(vfs, folder, number)? else { return Ok(Vec::new()) };
+    let Some(window) = WindowFile::open(vfs, folder, number)? else {
+        return read_without_header(vfs, folder, number);
+    };
     for (slot, offset) in window.slots.into_iter().zip(SLOT_OFFSETS) {
         if slot == Slot::Flipped {
             let detail = "one bit of where the window begins was flipped";
@@ -291,4 +293,20 @@ pub(crate) fn read(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Sour
         }
     }
     Ok(window.slots.into_iter().filter_map(Slot::base).map(|base| window.area(base)).collect())
+}
+
+/// As [`read`], of a window whose header is zeros. A power cut may leave its slots all the same, and they have checks of
+/// their own; what is believed is that the records continue the chain.
+fn read_without_header(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Source>> {
+    let path = LogFile::Window(number).path(folder);
+    let Some(file) = directory::open_if_there(vfs, &path)? else { return Ok(Vec::new()) };
+    let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
+    let source = |start| Source::new(Arc::clone(&file), path.clone(), len, AREA_OFFSET as u64, start);
+    let mut sources = Vec::new();
+    for offset in SLOT_OFFSETS {
+        if let Some(bytes) = source(0).load(offset as u64, SLOT_BYTES)?.first_chunk() {
+            sources.extend(Slot::decode(number, *bytes).base().map(source));
+        }
+    }
+    Ok(sources)
 }
