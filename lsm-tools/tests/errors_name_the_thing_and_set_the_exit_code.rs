@@ -115,6 +115,8 @@ fn what_cannot_be_is_exit_code_2() {
         (vec!["load", &db, "-", "--batch", "0"], "--batch"),
         (vec!["load", &db, "-", "--memory", "lots"], "--memory"),
         (vec!["load", &db, "-", "--memory", "1"], "memory"),
+        (vec!["simulate", "leveled", "--exponent", "nan"], "--exponent"),
+        (vec!["simulate", "leveled", "--memtable", "0"], "--memtable"),
         (vec!["dump", &db], "is a directory"),
         (vec!["frobnicate"], "frobnicate"),
     ] {

@@ -109,8 +109,9 @@ impl Load {
 
         let mut out = Output::stdout();
         out.line(format_args!(
-            "{} lines committed in {}{}",
+            "{} {} committed in {}{}",
             counts.committed,
+            if counts.committed == 1 { "line" } else { "lines" },
             duration(stopwatch.micros()),
             {
                 let micros = stopwatch.micros();

@@ -48,13 +48,13 @@ pub(crate) struct Simulate {
     #[arg(long, value_enum, default_value = "uniform")]
     distribution: Distribution,
     /// How skewed zipf is: 0 is uniform, 1 is steep
-    #[arg(long, value_name = "S", default_value_t = 0.99)]
+    #[arg(long, value_name = "S", default_value_t = 0.99, value_parser = parse_positive)]
     exponent: f64,
     /// Keys and values that a memtable holds
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_memtable)]
     memtable: u64,
     /// Filter bits per key, 0 for no filters
-    #[arg(long, value_name = "BITS", default_value_t = 10.0)]
+    #[arg(long, value_name = "BITS", default_value_t = 10.0, value_parser = parse_positive)]
     filter_bits: f64,
     /// Print one JSON object a policy
     #[arg(long)]
@@ -134,6 +134,20 @@ fn parse_share(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("give a number from 0 to 1".to_owned()),
+    }
+}
+
+fn parse_positive(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=f64::MAX).contains(&number) => Ok(number),
+        _ => Err("give a number, 0 or more".to_owned()),
+    }
+}
+
+fn parse_memtable(text: &str) -> std::result::Result<u64, String> {
+    match parse_bytes(text)? {
+        0 => Err("a memtable holds a byte at least".to_owned()),
+        bytes => Ok(bytes),
     }
 }
 
