@@ -38,6 +38,8 @@ const COUNT_BYTES: usize = 4;
 pub struct WriteBatch {
     payload: Vec<u8>,
     count: u32,
+    /// How many of the operations are range deletes.
+    range_deletes: u32,
     /// The first operation that could not be added; committing reports it.
     invalid: Option<Error>,
     /// The database whose keyspaces are named, so that ids of another are not mistaken for its own.
@@ -53,7 +55,7 @@ impl Default for WriteBatch {
 impl WriteBatch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self { payload: vec![0; COUNT_BYTES], count: 0, invalid: None, database: None }
+        Self { payload: vec![0; COUNT_BYTES], count: 0, range_deletes: 0, invalid: None, database: None }
     }
 
     /// Sets `key` to `value` in the default keyspace.
@@ -121,9 +123,9 @@ impl WriteBatch {
 
     /// Bytes that its entries take in memory once they are written, at most: what may be a quarter of
     /// [`Options::memory`](crate::Options::memory) and 1 GiB. For short entries it is many times what they take in the
-    /// log.
+    /// log, and for range deletes some kilobytes each.
     pub fn memory_bytes(&self) -> usize {
-        batch_bytes(self.payload.len(), u64::from(self.count))
+        batch_bytes(self.payload.len(), u64::from(self.count), u64::from(self.range_deletes))
     }
 
     /// Empties the batch, keeping its buffer.
@@ -131,6 +133,7 @@ impl WriteBatch {
         self.payload.clear();
         self.payload.extend_from_slice(&[0; COUNT_BYTES]);
         self.count = 0;
+        self.range_deletes = 0;
         self.invalid = None;
         self.database = None;
     }
@@ -169,6 +172,7 @@ impl WriteBatch {
             (Ok(()), Some(count)) => {
                 encode_op(&mut self.payload, keyspace, kind, key, value);
                 self.count = count;
+                self.range_deletes += u32::from(kind == ValueKind::RangeDelete);
             }
             (Ok(()), None) => self.refuse(Error::TooLarge {
                 what: "batch",

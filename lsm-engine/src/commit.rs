@@ -238,15 +238,20 @@ impl Committer {
     pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
         let growth = |id: &u32| {
             let writer = if *id == 0 { Some(&self.default) } else { self.writers.get(id) };
-            // One that is sealed on the way leaves an empty one.
-            EMPTY_MEMTABLE_BYTES + writer.map_or(0, |writer| self.memory.growth_bytes(writer.bytes))
+            // One that is sealed on the way leaves an empty one. Range deletes grow by as much as they take.
+            EMPTY_MEMTABLE_BYTES
+                + writer.map_or(0, |writer| {
+                    self.memory.growth_bytes(writer.bytes) + writer.memtable.range_tombstones.memory_bytes()
+                })
         };
         keyspaces.iter().map(growth).sum()
     }
 
     /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces.
     pub(crate) fn growth_bytes_max(&self) -> usize {
-        (1 + self.writers.len()) * (EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX))
+        let each = EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX);
+        let growth = |writer: &Writer| each + writer.memtable.range_tombstones.memory_bytes();
+        std::iter::once(&self.default).chain(self.writers.values()).map(growth).sum()
     }
 
     /// Seals the largest memtable that can be flushed; `false` if there is none.
@@ -333,7 +338,8 @@ impl Inner {
         batch::check_key(key)?;
         batch::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
-        let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1);
+        let range_deletes = u64::from(kind == ValueKind::RangeDelete);
+        let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1, range_deletes);
         self.check_batch_bytes(bytes)?;
         let side = self.admit(tree, bytes)?;
         let position = {

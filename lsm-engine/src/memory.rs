@@ -29,6 +29,9 @@ const GROWTH_BYTES_MIN: usize = 64 << 10;
 pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
 /// What an entry takes in a memtable beside its key and value, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// What a range delete takes there, as far as a batch can hold any: see [`lsm_core::range_tombstone::RangeTombstoneSet`],
+/// which grows by as much as it holds at a time.
+const RANGE_DELETE_OVERHEAD_BYTES: usize = 2400;
 
 /// What is held of the budget at the moment.
 pub(crate) struct Memory {
@@ -137,7 +140,8 @@ impl Memory {
 
     /// Fails if the memtables of so many keyspaces leave no room for writes.
     pub(crate) fn check_memtables(&self, keyspaces: usize) -> Result<()> {
-        let needed = keyspaces.saturating_mul(EMPTY_MEMTABLE_BYTES + GROWTH_BYTES_MIN);
+        // A batch may write to all of them, and each may be sealed on the way.
+        let needed = keyspaces.saturating_mul(2 * EMPTY_MEMTABLE_BYTES + GROWTH_BYTES_MIN);
         if needed <= self.budget.memtables_bytes_max {
             return Ok(());
         }
@@ -216,8 +220,11 @@ impl Memory {
 
 /// What a batch takes in memtables, at most, beside what they grow by at a time.
 #[inline]
-pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64) -> usize {
-    payload_bytes.saturating_add((operations as usize).saturating_mul(ENTRY_OVERHEAD_BYTES))
+pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64, range_deletes: u64) -> usize {
+    let overhead = |count: u64, bytes| (count as usize).saturating_mul(bytes);
+    payload_bytes
+        .saturating_add(overhead(operations, ENTRY_OVERHEAD_BYTES))
+        .saturating_add(overhead(range_deletes, RANGE_DELETE_OVERHEAD_BYTES))
 }
 
 /// Which part of the budget something belongs to.

@@ -213,23 +213,26 @@ impl Replay {
 
 /// What memtables may take for a record, or an upper bound of it that is no more than `room_bytes`.
 fn wanted_bytes(committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
-    // An operation takes three bytes at least.
+    // An operation takes three bytes at least, a range delete five.
     let payload_bytes = record.payload.len();
-    let bound = batch_bytes(payload_bytes, payload_bytes as u64 / 3) + committer.growth_bytes_max();
+    let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
+    let bound =
+        batch_bytes(payload_bytes, operations_max(3), operations_max(5)) + committer.growth_bytes_max();
     if bound <= room_bytes {
         return bound;
     }
     let mut operations = Operations::new(record.payload, record.tag);
     let mut keyspaces = Vec::new();
-    let mut count = 0;
+    let (mut count, mut range_deletes) = (0, 0);
     // What is malformed is reported when the record is taken in.
     while let Some(Ok(operation)) = operations.next() {
         count += 1;
+        range_deletes += u64::from(operation.kind == ValueKind::RangeDelete);
         if !keyspaces.contains(&operation.keyspace) {
             keyspaces.push(operation.keyspace);
         }
     }
-    batch_bytes(payload_bytes, count) + committer.growth_bytes(&keyspaces)
+    batch_bytes(payload_bytes, count, range_deletes) + committer.growth_bytes(&keyspaces)
 }
 
 impl Unsettled {

@@ -307,6 +307,69 @@ fn batches_of_tiny_entries_count_as_what_they_become() {
     db.close().unwrap();
 }
 
+/// So do range deletes, each of which takes a kilobyte or two beside what is there already.
+#[test]
+fn range_deletes_count_as_what_they_become() {
+    const MEMORY: usize = 4 << 20;
+    let range = |number: u32, nested: bool| {
+        let start = if nested { number } else { number.reverse_bits() };
+        start.to_be_bytes()..(if nested { u32::MAX - number } else { start + 9 }).to_be_bytes()
+    };
+    for nested in [false, true] {
+        let env = Arc::new(SimEnv::new(10));
+        let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+        let db = options.memory(MEMORY).open("/db").unwrap();
+        let mut most = Metrics::default();
+        let (mut batch, mut written) = (WriteBatch::new(), 0);
+        for number in 0..20_000 {
+            batch.delete_range(range(number, nested));
+            if batch.memory_bytes() > MEMORY / 4 - 5000 {
+                written += batch.len();
+                db.write(std::mem::take(&mut batch)).unwrap();
+                check(&db, MEMORY, &mut most);
+            }
+        }
+        assert!(written > 19_000, "{written}");
+        for number in 0..20_000 {
+            let range = range(number, nested);
+            db.delete_range(range).unwrap();
+            check(&db, MEMORY, &mut most);
+        }
+        let mut large = WriteBatch::new();
+        for number in 0..14_000 {
+            large.delete_range(range(number, nested));
+        }
+        assert!(large.encoded_bytes() < MEMORY / 4);
+        assert_eq!(db.write(large).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        db.close().unwrap();
+        env.drop_jobs();
+    }
+}
+
+/// With as many keyspaces as there may be, a batch may write to all of them.
+#[test]
+fn the_least_memory_holds_a_batch_across_all_keyspaces() {
+    const MEMORY: usize = 1 << 20;
+    let env = Arc::new(SimEnv::new(11));
+    let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    let opened: Vec<_> =
+        (0..100).map_while(|number| db.keyspace(&format!("{number}"), KeyspaceOptions::new()).ok()).collect();
+    assert!(opened.len() >= 3, "{}", opened.len());
+    let mut most = Metrics::default();
+    for number in 0..60 {
+        let mut batch = WriteBatch::new();
+        batch.put(format!("key{number}"), value(number, 2000));
+        for space in &opened {
+            batch.put_in(space, format!("key{number}"), value(number, 2000));
+        }
+        db.write(batch).unwrap();
+        check(&db, MEMORY, &mut most);
+    }
+    drop((opened, db));
+    env.drop_jobs();
+}
+
 /// Never picks anything.
 #[derive(Debug)]
 struct Idle;
