@@ -121,12 +121,22 @@ impl Inner {
             .and_then(|()| side.log_edit(&mut manifest, edit))
             .inspect_err(|_| tree.mark_dropped(side.check_going().is_err()))?;
         side.committer.lock().remove_writer(tree.id);
-        let state = tree.load_full();
-        let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
-        self.memory.remove_sealed_bytes(sealed);
-        self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
-        state.version.tables().for_each(|table| table.mark_obsolete());
         self.trees.write().remove(&tree.id);
+        // Handles may stay for long: what they lead to must not.
+        let (_, memtable) = tree.new_memtable(side.new_number());
+        tree.update(|state| {
+            let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
+            self.memory.remove_sealed_bytes(sealed);
+            self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
+            state.version.tables().for_each(|table| table.mark_obsolete());
+            State {
+                memtable,
+                sealed: Vec::new(),
+                version: Arc::new(Version::default()),
+                cleared: state.cleared,
+                before_clear: None,
+            }
+        });
         drop(manifest);
         side.progress.notify();
         Ok(())

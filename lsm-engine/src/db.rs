@@ -201,7 +201,8 @@ impl Db {
         names
     }
 
-    /// Deletes a keyspace with everything in it. Handles to it fail from then on; iterators that run go on.
+    /// Deletes a keyspace with everything in it. Handles to it fail from then on; iterators that run go on,
+    /// and what they read is kept for them.
     /// The default keyspace cannot be dropped; [clear](Keyspace::clear) it.
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
         self.inner.drop_keyspace(name)

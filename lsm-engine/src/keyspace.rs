@@ -10,7 +10,7 @@ use crate::db::borrow_range;
 use crate::inner::Inner;
 use crate::iterator::Iter;
 use crate::lifecycle::Closer;
-use crate::tree::Tree;
+use crate::tree::{State, Tree};
 use crate::{Error, Result};
 
 /// A named map of its own inside a database: the same calls as [`Db`](crate::Db), own options, shared log.
@@ -40,13 +40,19 @@ impl Keyspace {
         self.inner.id
     }
 
-    /// The tree, if it can be read and belongs to this database.
-    pub(crate) fn tree_for(&self, inner: &Arc<Inner>) -> Result<&Arc<Tree>> {
+    /// The state to read, if it belongs to this database.
+    pub(crate) fn state_for(&self, inner: &Arc<Inner>) -> Result<Arc<State>> {
         if !Arc::ptr_eq(inner, &self.inner) {
             return Err(Error::invalid("the keyspace belongs to another database"));
         }
+        self.state()
+    }
+
+    /// The state to read. Checked after it was loaded: a keyspace that is being dropped becomes empty.
+    fn state(&self) -> Result<Arc<State>> {
+        let state = self.tree.load_full();
         self.check()?;
-        Ok(&self.tree)
+        Ok(state)
     }
 
     #[inline]
@@ -78,9 +84,9 @@ impl Keyspace {
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.check()?;
-        // The state first, the visible number after it: see docs/ARCHITECTURE.md.
+        // The state first, whether it counts and the visible number after it: see docs/ARCHITECTURE.md.
         let state = self.tree.load();
+        self.check()?;
         state.get(key.as_ref(), self.inner.visible_in(&state))
     }
 
@@ -91,8 +97,7 @@ impl Keyspace {
 
     /// The values of several keys, all as of one moment, in the order of the keys.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
-        self.check()?;
-        let state = self.tree.load_full();
+        let state = self.state()?;
         let visible = self.inner.visible_in(&state);
         keys.into_iter().map(|key| state.get(key.as_ref(), visible)).collect()
     }
@@ -117,9 +122,8 @@ impl Keyspace {
 
     /// Keys and values of a range, in order, from both ends.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        match self.check() {
-            Ok(()) => {
-                let state = self.tree.load_full();
+        match self.state() {
+            Ok(state) => {
                 let visible = self.inner.visible_in(&state);
                 Iter::range(state, visible, &range)
             }
@@ -129,9 +133,8 @@ impl Keyspace {
 
     /// Keys that start with `prefix`, and their values, in order, from both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        match self.check() {
-            Ok(()) => {
-                let state = self.tree.load_full();
+        match self.state() {
+            Ok(state) => {
                 let visible = self.inner.visible_in(&state);
                 Iter::prefix(state, visible, prefix.as_ref())
             }
@@ -146,8 +149,7 @@ impl Keyspace {
 
     /// A cursor that lends keys and values without copying them.
     pub fn cursor(&self) -> Result<DbCursor> {
-        self.check()?;
-        let state = self.tree.load_full();
+        let state = self.state()?;
         let visible = self.inner.visible_in(&state);
         Ok(DbCursor::new(state, visible, Bounds::ALL, None))
     }

@@ -12,7 +12,7 @@ use crate::inner::Inner;
 use crate::iterator::Iter;
 use crate::keyspace::Keyspace;
 use crate::lifecycle::Closer;
-use crate::tree::Tree;
+use crate::tree::{State, Tree};
 
 /// The sequence numbers that live snapshots read at. Merges keep what they see.
 #[derive(Debug, Default)]
@@ -91,12 +91,12 @@ impl Snapshot {
 
     /// The value of `key` in the default keyspace.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.get_from(&self.default, key.as_ref())
+        self.default.load().get(key.as_ref(), self.sequence)
     }
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.get_from(self.tree_of(keyspace)?, key.as_ref())
+        self.state_of(keyspace)?.get(key.as_ref(), self.sequence)
     }
 
     /// Keys and values of a range of the default keyspace.
@@ -106,8 +106,8 @@ impl Snapshot {
 
     /// Keys and values of a range of `keyspace`.
     pub fn range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
-        match self.tree_of(keyspace) {
-            Ok(tree) => Iter::range(tree.load_full(), self.sequence, &range),
+        match self.state_of(keyspace) {
+            Ok(state) => Iter::range(state, self.sequence, &range),
             Err(error) => Iter::failed(error),
         }
     }
@@ -124,8 +124,8 @@ impl Snapshot {
 
     /// Keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
-        match self.tree_of(keyspace) {
-            Ok(tree) => Iter::prefix(tree.load_full(), self.sequence, prefix.as_ref()),
+        match self.state_of(keyspace) {
+            Ok(state) => Iter::prefix(state, self.sequence, prefix.as_ref()),
             Err(error) => Iter::failed(error),
         }
     }
@@ -137,15 +137,11 @@ impl Snapshot {
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<DbCursor> {
-        Ok(DbCursor::new(self.tree_of(keyspace)?.load_full(), self.sequence, Bounds::ALL, None))
+        Ok(DbCursor::new(self.state_of(keyspace)?, self.sequence, Bounds::ALL, None))
     }
 
-    fn get_from(&self, tree: &Tree, key: &[u8]) -> Result<Option<Slice>> {
-        tree.load().get(key, self.sequence)
-    }
-
-    fn tree_of<'k>(&self, keyspace: &'k Keyspace) -> Result<&'k Arc<Tree>> {
-        keyspace.tree_for(&self.inner)
+    fn state_of(&self, keyspace: &Keyspace) -> Result<Arc<State>> {
+        keyspace.state_for(&self.inner)
     }
 }
 

@@ -10,7 +10,7 @@ use lsm_engine::compaction_policies::{
 };
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Options};
+use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, Options};
 
 mod wide;
 
@@ -135,6 +135,34 @@ fn a_table_of_a_keyspace_that_is_dropped_meanwhile_is_not_moved() {
     assert_eq!(db.get("key").unwrap().unwrap(), b"new value");
     drop((db, gone));
     machine.env.0.drop_jobs();
+}
+
+/// A program may keep its handles for as long as it runs.
+#[test]
+fn what_a_dropped_keyspace_took_is_free_although_there_are_handles() {
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(11)));
+    let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(4 << 20).open("/db").unwrap();
+    let handle = db.keyspace("handle", KeyspaceOptions::new()).unwrap();
+    handle.put("key", vec![b'v'; 100_000]).unwrap();
+    db.flush().unwrap();
+    handle.put("other", vec![b'v'; 100_000]).unwrap();
+    let tables = || fs.paths().iter().filter(|path| path.to_string_lossy().ends_with(".sst")).count();
+    let (running, snapshot, before) = (handle.iter(), db.snapshot().unwrap(), db.metrics());
+    db.drop_keyspace("handle").unwrap();
+    env.run_until_idle();
+    assert_eq!(tables(), 1, "an iterator reads it");
+    assert!(db.metrics().held_memtable_bytes > 100_000, "so it does the memtable");
+    assert_eq!(running.map(Result::unwrap).count(), 2);
+    env.run_until_idle();
+    let metrics = db.metrics();
+    assert_eq!((tables(), metrics.held_memtable_bytes), (0, 0));
+    assert!(metrics.pinned_bytes < before.pinned_bytes);
+    assert_eq!(handle.get("key").unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(snapshot.get_in(&handle, "key").unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(snapshot.range_in::<&str>(&handle, ..).next().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    drop((handle, snapshot, db));
+    env.drop_jobs();
 }
 
 #[test]
