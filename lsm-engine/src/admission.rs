@@ -84,7 +84,7 @@ impl Inner {
     /// grow under this lock alone.
     #[inline]
     pub(crate) fn lock_committer<'a, K: AsRef<[u32]>>(
-        &self,
+        self: &'a Arc<Self>,
         side: &'a WriteSide,
         bytes: usize,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
@@ -102,7 +102,7 @@ impl Inner {
 
     #[cold]
     fn lock_committer_in_turn<'a, K: AsRef<[u32]>>(
-        &self,
+        self: &'a Arc<Self>,
         side: &'a WriteSide,
         bytes: usize,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
@@ -111,7 +111,7 @@ impl Inner {
         let turn = side.waiting.join();
         // A flush that waits for room on the disk tries again now.
         side.flush_wanted.notify();
-        let mut locked = None;
+        let (mut locked, mut asked) = (None, false);
         let waited = self.wait_until(&side.progress, || {
             side.check_going()?;
             self.check_open()?;
@@ -126,8 +126,18 @@ impl Inner {
                 locked = Some((committer, found));
                 return Ok(true);
             }
-            self.make_room(&mut committer, wanted)?;
-            Ok(false)
+            let made = self.make_room(&mut committer, wanted);
+            drop(committer);
+            // Where tables hold too much, merges may leave fewer. Those that fail are not asked for again and again.
+            if made.is_err() && self.memory.tables_exceed_share() {
+                if !std::mem::replace(&mut asked, true) {
+                    self.schedule_compactions();
+                }
+                if side.scheduler.lock().running_count() > 0 {
+                    return Ok(false);
+                }
+            }
+            made.map(|()| false)
         });
         drop(turn);
         side.progress.notify();

@@ -328,7 +328,7 @@ impl Committer {
 impl Inner {
     /// Writes one key.
     pub(crate) fn write_one(
-        &self,
+        self: &Arc<Self>,
         tree: &Tree,
         kind: ValueKind,
         key: &[u8],
@@ -372,7 +372,11 @@ impl Inner {
     }
 
     /// Writes a batch.
-    pub(crate) fn write_batch(&self, batch: &mut WriteBatch, durability: Durability) -> Result<()> {
+    pub(crate) fn write_batch(
+        self: &Arc<Self>,
+        batch: &mut WriteBatch,
+        durability: Durability,
+    ) -> Result<()> {
         if batch.database().is_some_and(|id| id != self.id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
         }

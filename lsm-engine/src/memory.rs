@@ -179,12 +179,17 @@ impl Memory {
         )))
     }
 
+    /// Whether indexes, filters and the rest of open tables take more than their share.
+    pub(crate) fn tables_exceed_share(&self) -> bool {
+        self.table_bytes() > self.budget.cache_bytes
+    }
+
     /// Why a write finds no room although nothing holds any that it could give back.
     pub(crate) fn exhausted(&self, wanted: usize) -> Error {
-        let tables = self.table_bytes();
-        if tables > self.budget.cache_bytes {
+        if self.tables_exceed_share() {
             return Error::invalid(format!(
-                "Options::memory is used up: indexes and filters take {tables} bytes, the share of tables is {}; reopen with more",
+                "Options::memory is used up: indexes and filters take {} bytes, the share of tables is {}; reopen with more",
+                self.table_bytes(),
                 self.budget.cache_bytes
             ));
         }

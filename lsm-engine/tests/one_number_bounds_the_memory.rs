@@ -517,6 +517,46 @@ fn too_many_tables_or_keyspaces_for_the_memory_are_an_error() {
     env.drop_jobs();
 }
 
+/// Merges that are due leave fewer tables: a write waits for them rather than fail.
+#[test]
+fn a_write_waits_for_merges_where_tables_take_too_much() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(12)));
+    let db = idle_options(&fs, &env, 32 * MEMORY).open("/db").unwrap();
+    for name in ["one", "two"] {
+        db.keyspace(name, KeyspaceOptions::new()).unwrap();
+    }
+    for run in 0..700_u64 {
+        db.put(format!("key{}", run % 10), value(run, 10)).unwrap();
+        db.put(format!("other{run}"), value(run, 10)).unwrap();
+        db.flush().unwrap();
+    }
+    db.close().unwrap();
+    env.drop_jobs();
+
+    let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    let pinned_bytes = db.metrics().pinned_bytes;
+    assert!(pinned_bytes > MEMORY as u64 / 2);
+    db.put("large", value(1, 100_000)).unwrap();
+    assert!(db.metrics().pinned_bytes < pinned_bytes);
+    assert_eq!(db.get("key9").unwrap().unwrap(), value(699, 10));
+    db.close().unwrap();
+    env.drop_jobs();
+
+    // Where none is due, that is said.
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(12)));
+    let db = idle_options(&fs, &env, MEMORY).memtable_bytes(20_000).open("/db").unwrap();
+    let failed = (0..2_000_u64).find_map(|run| {
+        let written = db.put(format!("key{run}"), value(run, 100_000));
+        db.flush().unwrap();
+        written.err()
+    });
+    assert!(failed.unwrap().to_string().contains("Options::memory is used up"));
+    drop(db);
+    env.drop_jobs();
+}
+
 /// An iterator keeps what it reads; that is not the engine's, so writers do not wait for it.
 #[test]
 fn what_iterators_hold_is_counted_beside_it() {
