@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::inner::Inner;
-use crate::tree::State;
 use crate::version::TableFile;
 
 /// Room that stays free before tables get index and filter back into memory, as a part of their share: what is given
@@ -79,10 +78,10 @@ impl Inner {
     fn reopen(&self, candidates: &[Candidate], pinned_bytes_max: usize) -> bool {
         let mut all = true;
         for tree in self.all_trees() {
-            let mut tables = HashMap::new();
+            let (options, mut tables) = (tree.options(), HashMap::new());
             for Candidate { table, .. } in candidates.iter().filter(|candidate| candidate.keyspace == tree.id)
             {
-                match table.reopened(&*self.vfs, &self.memory, &tree.options(), pinned_bytes_max) {
+                match table.reopened(&*self.vfs, &self.memory, &options, pinned_bytes_max) {
                     Ok(new) => {
                         tables.insert(table.number(), Arc::new(new));
                     }
@@ -93,9 +92,13 @@ impl Inner {
                 }
             }
             if !tables.is_empty() {
-                tree.update(|state| State {
-                    version: Arc::new(state.version.with_tables(&tables)),
-                    ..(**state).clone()
+                tree.update(|state| {
+                    let mut next = (**state).clone();
+                    // Somebody may have opened the keyspace with options of its own, and its tables with them.
+                    if Arc::ptr_eq(&options, &tree.options()) {
+                        next.version = Arc::new(state.version.with_tables(&tables));
+                    }
+                    next
                 });
             }
         }

@@ -2,9 +2,10 @@
 //! bad ones are named and lose nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use lsm_core::{Cursor, Entry, SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_engine::compaction_policies::{
@@ -12,7 +13,7 @@ use lsm_engine::compaction_policies::{
 };
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, Slice, WriteBatch};
+use lsm_engine::{Db, ErrorKind, FilterPolicy, KeyspaceOptions, Options, Slice, WriteBatch};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 
 /// A memtable that is a sorted map of internal keys, and full after a few entries.
@@ -448,4 +449,83 @@ fn readers_see_whole_batches_whatever_memtables_they_are_cut_into() {
         done.store(true, Ordering::Relaxed);
     });
     db.close().unwrap();
+}
+
+/// Filters of so many bytes, which leave no key out; counts who asks, and calls back once when its name is asked for.
+struct Weighty {
+    name: &'static str,
+    bytes: usize,
+    asked: AtomicUsize,
+    at_name: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Weighty {
+    fn new(name: &'static str, bytes: usize) -> Arc<Self> {
+        Arc::new(Self { name, bytes, asked: AtomicUsize::new(0), at_name: Mutex::default() })
+    }
+}
+
+impl fmt::Debug for Weighty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl FilterPolicy for Weighty {
+    fn name(&self) -> &str {
+        let callback = self.at_name.lock().unwrap().take();
+        if let Some(callback) = callback {
+            callback();
+        }
+        self.name
+    }
+
+    fn build(&self, _: &[u64]) -> Vec<u8> {
+        vec![0; self.bytes]
+    }
+
+    fn may_contain(&self, _: &[u8], _: u64) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+/// A table gets its index and filter back into memory while its keyspace is opened with the filter that it was written
+/// with: the database did not know of that one when it began.
+#[test]
+fn tables_keep_the_filters_that_their_keyspace_is_opened_with_meanwhile() {
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(21)));
+    let (heavy, own) = (Weighty::new("heavy", 390_000), Weighty::new("own", 100));
+    let options = |memory: usize| {
+        let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
+        options.memory(memory).keyspace(KeyspaceOptions::new().filter(Some(Arc::clone(&heavy) as _)))
+    };
+    let with = |filter: &Arc<Weighty>| KeyspaceOptions::new().filter(Some(Arc::clone(filter) as _));
+    let db = options(16 << 20).open("/db").unwrap();
+    db.keyspace("heavy", with(&heavy)).unwrap().put("key", "value").unwrap();
+    let space = db.keyspace("own", with(&own).block_bytes(256)).unwrap();
+    for number in 0..300 {
+        space.put(format!("key{number:03}"), [7; 200]).unwrap();
+    }
+    db.close().unwrap();
+    drop(space);
+    env.drop_jobs();
+
+    // The heavy filter leaves no room for the index of the other table.
+    let db = options(1 << 20).open("/db").unwrap();
+    env.run_until_idle();
+    let handle = db.clone();
+    let opened = Arc::new(Mutex::new(None));
+    let (result, wanted) = (Arc::clone(&opened), with(&own));
+    *heavy.at_name.lock().unwrap() = Some(Box::new(move || {
+        *result.lock().unwrap() = Some(handle.keyspace("own", wanted).unwrap());
+    }));
+    db.drop_keyspace("heavy").unwrap();
+    env.run_until_idle();
+    let space = opened.lock().unwrap().take().expect("the table was opened anew");
+    let asked = own.asked.load(Ordering::Relaxed);
+    assert_eq!(space.get("key010").unwrap().unwrap(), [7; 200]);
+    assert_eq!(own.asked.load(Ordering::Relaxed), asked + 1);
+    drop((space, db));
+    env.drop_jobs();
 }
