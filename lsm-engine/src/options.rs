@@ -77,7 +77,8 @@ impl Options {
     /// to memtables, those kept for reuse included, and to the buffers of log, flushes and merges, unless the parts are
     /// set apart. At least 1 MiB.
     ///
-    /// Writers wait while it is used up. What never fits is an error: a write over a quarter of it
+    /// Writers wait while it is used up. What never fits is an error: a write over a quarter of it, or
+    /// over less if it is a batch to many keyspaces, since each of their memtables grows by 64 KiB at a time at least
     /// ([`Error::TooLarge`]), opening a database with too many tables or keyspaces for it, and opening one read-only
     /// whose log holds more than fits. Only merges of single values over a sixteenth of it can exceed it, while they
     /// last.
