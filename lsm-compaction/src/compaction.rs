@@ -78,6 +78,8 @@ pub enum Reason {
     TimeToLive,
     /// The tree is larger than it may be.
     TotalBytes,
+    /// Small tables stand side by side.
+    SmallTables,
     /// Someone asked for it.
     Manual,
 }
@@ -95,6 +97,7 @@ impl fmt::Display for Reason {
             Self::TombstoneAge => "tombstone age",
             Self::TimeToLive => "time to live",
             Self::TotalBytes => "total bytes",
+            Self::SmallTables => "small tables",
             Self::Manual => "manual",
         })
     }

@@ -38,6 +38,7 @@ mod policy;
 mod shape;
 pub mod simulator;
 mod sink;
+mod tidy;
 mod validate;
 
 pub use compaction::{Action, Compaction, InputLevel, OutputRun, Reason};
@@ -49,4 +50,5 @@ pub use policy::{
     SizeTiered, SizeTieredOptions,
 };
 pub use shape::{LevelShape, RunShape, RunningShape, TableShape, TreeShape};
+pub use tidy::tidy;
 pub use validate::{Rejection, validate};

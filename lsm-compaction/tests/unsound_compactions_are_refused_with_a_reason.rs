@@ -2,7 +2,7 @@
 
 use lsm_compaction::{
     Action, Compaction, InputLevel, LevelShape, OutputRun, Reason, Rejection, RunShape, RunningShape,
-    TableShape, TreeShape, validate,
+    TableShape, TreeShape, tidy, validate,
 };
 use std::sync::Arc;
 
@@ -269,4 +269,33 @@ fn the_oldest_runs_of_a_sound_compaction_make_a_sound_one() {
     assert_eq!(fewer(1), merge(&[(1, &[4, 5, 6])], 1, Join));
     let within = merge(&[(0, &[9, 8, 7])], 0, NewRun);
     assert_eq!(validate(&shape, &within.of_oldest_runs(&shape, 2)), Ok(()));
+}
+
+/// Tables that were moved down one after the other, as inserts in the order of keys make them.
+#[test]
+fn small_neighbours_are_merged_a_few_times_each() {
+    let mut shape = TreeShape::empty(3);
+    shape.levels[2].runs.push(RunShape { tables: Vec::new() });
+    let mut rewritten = 0;
+    for id in 0..4096_u64 {
+        let key = format!("{id:05}");
+        shape.levels[2].runs[0].tables.push(Arc::new(table(id, &key, &key)));
+        while let Some(compaction) = tidy(&shape, |bytes, entries| bytes <= 10_000 && entries <= 10_000) {
+            assert_eq!(validate(&shape, &compaction), Ok(()));
+            let ids = &compaction.inputs[0].tables;
+            let tables = &mut shape.levels[2].runs[0].tables;
+            let first = tables.iter().position(|table| table.id == ids[0]).unwrap();
+            let merged: Vec<_> = tables.drain(first..first + ids.len()).collect();
+            let bytes = merged.iter().map(|table| table.bytes).sum();
+            rewritten += bytes;
+            let (smallest, largest) = (merged[0].smallest.clone(), merged[3].largest.clone());
+            let one =
+                TableShape { id: 10_000 + id, smallest, largest, bytes, entries: bytes, ..table(0, "", "") };
+            tables.insert(first, Arc::new(one));
+        }
+        assert!(shape.levels[2].runs[0].tables.len() < 24, "{id}");
+    }
+    assert!(rewritten <= 6 * 10 * 4096, "{rewritten} bytes were rewritten of 40960");
+    // A large one is not rewritten for the sake of small ones, and what would not fit is left alone.
+    assert_eq!(tidy(&shape, |_, _| false), None);
 }

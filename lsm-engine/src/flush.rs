@@ -41,6 +41,7 @@ impl Flush {
         let version = Arc::clone(&tree.load().version);
         let options = OutputOptions {
             target_bytes: u64::MAX,
+            is_one_table: false,
             boundaries: Vec::new(),
             compression: keyspace.compression_above,
             filter: keyspace

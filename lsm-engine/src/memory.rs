@@ -27,6 +27,8 @@ const GROWTH_BYTES_MAX: usize = 2 << 20;
 const GROWTH_BYTES_MIN: usize = 64 << 10;
 /// What a memtable takes while it is empty, about.
 pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
+/// Tables are small if several come to no more than this.
+const TIDY_BYTES_MAX: u64 = 64 << 20;
 /// What an entry takes in a memtable beside its key and value, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 /// What a range delete takes there, as far as a batch can hold any: see [`lsm_core::range_tombstone::RangeTombstoneSet`],
@@ -159,6 +161,12 @@ impl Memory {
     /// What a table that is opened now may hold of index and filter.
     pub(crate) fn pinnable_bytes(&self) -> usize {
         self.tables_bytes_max().saturating_sub(self.table_bytes())
+    }
+
+    /// Whether so many bytes and entries are to be one table rather than several.
+    pub(crate) fn fits_table(&self, bytes: u64, entries: u64) -> bool {
+        // A hash and a share of the filter for each key.
+        bytes <= TIDY_BYTES_MAX && entries.saturating_mul(10) <= self.budget.table_writer_bytes_max as u64
     }
 
     /// What a merge may take to read, beside what it takes to write.

@@ -584,3 +584,29 @@ fn what_iterators_hold_is_counted_beside_it() {
     db.close().unwrap();
     env.drop_jobs();
 }
+
+/// Inserts in the order of keys make tables that overlap nothing, and are moved down as small as they were flushed.
+#[test]
+fn inserts_in_order_do_not_use_the_memory_up_by_small_tables() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(10)));
+    let options = Options::new().vfs(Arc::new(fs)).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    let mut most = Metrics::default();
+    for number in 0..700_000_u64 {
+        db.put(format!("key{number:08}"), value(number, 20)).unwrap();
+        if number % 1024 == 0 {
+            env.run_until_idle();
+            check(&db, MEMORY, &mut most);
+        }
+    }
+    db.wait_for_compactions().unwrap();
+    check(&db, MEMORY, &mut most);
+    let tables: u64 = db.metrics().keyspaces[0].levels.iter().map(|level| level.tables).sum();
+    assert!(tables < 250, "{tables} tables");
+    assert!(db.metrics().write_amplification() < 4.0, "{:?}", db.metrics());
+    assert_eq!(db.get("key00000007").unwrap().unwrap(), value(7, 20));
+    assert_eq!(db.iter().count(), 700_000);
+    db.close().unwrap();
+    env.drop_jobs();
+}

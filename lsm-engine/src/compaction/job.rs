@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_compaction::{
-    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, RunShape, RunningShape, TableShape,
-    TreeShape,
+    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunShape, RunningShape,
+    TableShape, TreeShape,
 };
 use lsm_core::env::{Job, Step};
 use lsm_core::{MergingCursor, SequenceNumber, Slice};
@@ -245,6 +245,7 @@ fn build_part(
     let options = &running.tree.options();
     let output_options = OutputOptions {
         target_bytes: compaction.target_table_bytes,
+        is_one_table: compaction.reason == Reason::SmallTables,
         boundaries: compaction.tables_below(tree_shape).iter().map(|table| table.smallest.clone()).collect(),
         compression: if last_level { options.compression } else { options.compression_above },
         filter: filter(options, tree_shape, compaction),

@@ -41,6 +41,8 @@ pub(crate) struct Output {
 /// How tables are cut and written.
 pub(crate) struct OutputOptions {
     pub(crate) target_bytes: u64,
+    /// Everything goes into one table, however much its writer holds.
+    pub(crate) is_one_table: bool,
     /// Smallest keys of the tables in the level below the output, ascending: good places to cut.
     pub(crate) boundaries: Vec<Slice>,
     pub(crate) compression: Compression,
@@ -121,7 +123,8 @@ impl Output {
     /// Accounts for what is held, `read_bytes` of it by the inputs.
     pub(crate) fn charge(&mut self, read_bytes: usize) {
         let written = self.writer.as_ref().map_or(0, |(_, writer)| writer.memory_bytes());
-        self.is_large = written > self.inner.memory.budget.table_writer_bytes_max;
+        self.is_large =
+            !self.options.is_one_table && written > self.inner.memory.budget.table_writer_bytes_max;
         self.charge.set(self.bytes_min.max(read_bytes + written));
     }
 

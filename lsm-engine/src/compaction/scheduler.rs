@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use lsm_compaction::{Action, Compaction, ManualOptions, OutputRun, TreeShape, manual, validate};
+use lsm_compaction::{Action, Compaction, ManualOptions, OutputRun, TreeShape, manual, tidy, validate};
 use lsm_core::env::Priority;
 
 use super::job::{self, Running};
@@ -129,7 +129,7 @@ impl Inner {
         scheduler.running.is_empty()
             && self.all_trees().iter().filter(|tree| tree.failure().is_none()).all(|tree| {
                 let shape = scheduler.shape(self, tree, &tree.load().version);
-                pick(tree, &shape).is_none()
+                pick(self, tree, &shape).is_none()
             })
     }
 
@@ -196,7 +196,7 @@ impl Inner {
             if scheduler.held.contains_key(&tree.id) {
                 continue;
             }
-            let Some(compaction) = pick(tree, &shape) else { continue };
+            let Some(compaction) = pick(self, tree, &shape) else { continue };
             scheduler.next_keyspace = tree.id + 1;
             match self.start(side, scheduler, tree, &version, &shape, &compaction) {
                 Ok(()) => return true,
@@ -298,8 +298,14 @@ fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
+/// What the policy wants, or else a merge of small tables: each takes some kilobytes of memory, whatever it holds.
+fn pick(inner: &Inner, tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
+    let fits = |bytes, entries| inner.memory.fits_table(bytes, entries);
+    pick_by_policy(tree, shape).or_else(|| if tree.failure().is_none() { tidy(shape, fits) } else { None })
+}
+
 /// Asks the policy, and checks its answer.
-fn pick(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
+fn pick_by_policy(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let options = tree.options();
     let policy = &options.compaction;
     // Nobody may have opened the keyspace yet with the policy that it was created with.
