@@ -261,6 +261,10 @@ impl Charge {
         charge
     }
 
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes == self.bytes {
             return;

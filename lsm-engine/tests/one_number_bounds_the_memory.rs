@@ -610,3 +610,22 @@ fn inserts_in_order_do_not_use_the_memory_up_by_small_tables() {
     db.close().unwrap();
     env.drop_jobs();
 }
+
+/// A scan gathers the range deletes of all tables, once a version.
+#[test]
+fn range_deletes_that_scans_gather_are_counted() {
+    const MEMORY: usize = 8 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(11)));
+    let db = idle_options(&fs, &env, MEMORY).open("/db").unwrap();
+    for number in 0..4_000 {
+        db.delete_range(format!("key{number:06}")..format!("key{number:06}x")).unwrap();
+    }
+    db.flush().unwrap();
+    let before = db.metrics().pinned_bytes;
+    assert_eq!(db.iter().count(), 0);
+    let metrics = db.metrics();
+    assert!(metrics.pinned_bytes > before + 100_000, "{before}, then {}", metrics.pinned_bytes);
+    assert!(metrics.memory_bytes() <= MEMORY as u64, "{metrics:?}");
+    db.close().unwrap();
+    env.drop_jobs();
+}

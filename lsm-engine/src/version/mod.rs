@@ -19,7 +19,7 @@ use lsm_core::{SequenceNumber, Slice};
 use lsm_sstable::{Table, TableExpectation, TableOpen, TableValue};
 
 use crate::Result;
-use crate::memory::Memory;
+use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{Janitor, TableFile};
@@ -30,7 +30,8 @@ pub(crate) struct Version {
     /// Level 0 first; in a level the newest run first.
     levels: Vec<Vec<Arc<Run>>>,
     has_range_tombstones: bool,
-    range_tombstones: OnceLock<Arc<FragmentedRangeTombstones>>,
+    /// Gathered for scans, at the first, and what that takes.
+    range_tombstones: OnceLock<(Arc<FragmentedRangeTombstones>, Option<Charge>)>,
 }
 
 /// A table that joins a version.
@@ -155,8 +156,13 @@ impl Version {
 
     /// The range tombstones of all tables, gathered at the first call.
     pub(crate) fn range_tombstones(&self) -> Option<&Arc<FragmentedRangeTombstones>> {
-        self.has_range_tombstones
-            .then(|| self.range_tombstones.get_or_init(|| Arc::new(gather_range_tombstones(self.tables()))))
+        let gather = || {
+            let gathered = Arc::new(gather_range_tombstones(self.tables()));
+            let any = self.tables().find(|table| table.has_range_tombstones());
+            let charge = any.map(|table| Charge::new(table.memory(), Part::Tables, gathered.memory_bytes()));
+            (gathered, charge)
+        };
+        self.has_range_tombstones.then(|| &self.range_tombstones.get_or_init(gather).0)
     }
 
     /// What a policy sees.

@@ -18,7 +18,7 @@ pub(crate) struct TableFile {
     table: Arc<Table>,
     shape: Shape,
     file: Arc<FileOnDisk>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// The file of a table, which may be open in two ways at once while one takes the place of the other. The last one to
@@ -75,7 +75,7 @@ impl TableFile {
     fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
         let bytes =
             table.pinned_bytes() + size_of::<Self>() + size_of::<FileOnDisk>() + size_of::<TableShape>();
-        Self { _charge: Charge::new(memory, Part::Tables, bytes), table, shape, file }
+        Self { charge: Charge::new(memory, Part::Tables, bytes), table, shape, file }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -89,6 +89,11 @@ impl TableFile {
     #[inline]
     pub(crate) fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Of whose budget it is a part.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        self.charge.memory()
     }
 
     pub(crate) fn meta(&self) -> &TableMeta {
