@@ -138,6 +138,8 @@ impl Flush {
         side.log_edit(&mut manifest, edit)?;
         self.replace(placements);
         drop(manifest);
+        // There may have been no room for what the table would keep in memory, until others make some.
+        inner.janitor.event().notify();
         side.pace.set_log_start(log.position);
         // The tables count from here on: nothing may fail any more.
         if let Err(error) = side.committer.lock().truncate_log(log.position) {

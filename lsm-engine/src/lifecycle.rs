@@ -259,6 +259,7 @@ fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
         for table in runs.iter().flat_map(|run| run.tables()) {
             let meta = table.meta();
             level.tables += 1;
+            level.unpinned_tables += u64::from(!table.table().is_pinned());
             level.bytes += meta.file_bytes;
             level.entries += meta.entries;
             level.tombstones += meta.tombstones;

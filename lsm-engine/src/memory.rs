@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     sealed_bytes: AtomicUsize,
     buffer_bytes: AtomicUsize,
     table_bytes: AtomicUsize,
+    /// Of the pool, as last set.
+    pool_bytes_max: AtomicUsize,
     sharing_out: Mutex<()>,
     /// Memtables that the database has let go of.
     let_go: Mutex<Vec<Weak<dyn MemtableReader>>>,
@@ -69,6 +71,7 @@ impl Memory {
             sealed_bytes: AtomicUsize::new(0),
             buffer_bytes: AtomicUsize::new(0),
             table_bytes: AtomicUsize::new(0),
+            pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             let_go: Mutex::default(),
             sharing_out: Mutex::new(()),
         }
@@ -208,8 +211,17 @@ impl Memory {
     /// Lets the pool of flushed memory have what memtables leave, except for `wanted` bytes that they are about to take:
     /// they grow out of it, so neither waits for the other.
     pub(crate) fn bound_pool(&self, wanted: usize) {
-        let left = self.room_bytes().saturating_sub(wanted.max(self.growth_bytes(usize::MAX)));
-        self.memtable.set_pool_bytes(left.min(self.budget.pool_bytes_max));
+        let bound = || {
+            let left = self.room_bytes().saturating_sub(wanted.max(self.growth_bytes(usize::MAX)));
+            left.min(self.budget.pool_bytes_max)
+        };
+        // With room enough it stays the same, write after write.
+        if bound() != self.pool_bytes_max.load(Ordering::Acquire) {
+            let _one_at_a_time = self.sharing_out.lock();
+            let bound = bound();
+            self.memtable.set_pool_bytes(bound);
+            self.pool_bytes_max.store(bound, Ordering::Release);
+        }
     }
 
     /// Frees what is kept in the pool where memtables are about to take more than they usually do at a time.
@@ -263,6 +275,10 @@ impl Charge {
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn set(&mut self, bytes: usize) {

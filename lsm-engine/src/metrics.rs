@@ -137,6 +137,8 @@ pub struct LevelMetrics {
     pub runs: u64,
     /// Tables.
     pub tables: u64,
+    /// Those of them whose index and filter stay in their files, for want of memory: each lookup reads some more blocks.
+    pub unpinned_tables: u64,
     /// Bytes of their files.
     pub bytes: u64,
     /// Versions of keys, tombstones included.

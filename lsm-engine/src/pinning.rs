@@ -1,14 +1,13 @@
 //! Which tables have index and filter in memory: all of them, or those that most reads ask.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::inner::Inner;
-use crate::version::TableFile;
+use crate::version::{Placement, TableFile};
 
-/// Room that stays free before tables get index and filter back into memory, as a part of their share: what is given
-/// back now should not be taken away by the next flush.
+/// Room that stays free when tables get index and filter back into memory, as a part of their share: what comes now
+/// should not have to go with the next flush.
 const FREE_PART: usize = 8;
 
 /// Tables that one step opens anew: some milliseconds.
@@ -21,62 +20,84 @@ struct Candidate {
     table: Arc<TableFile>,
 }
 
+impl Candidate {
+    fn is_pinned(&self) -> bool {
+        self.table.table().is_pinned()
+    }
+
+    /// What it takes of memory for being pinned.
+    fn bytes(&self) -> usize {
+        let pinnable_bytes = self.table.table().pinnable_bytes();
+        usize::try_from(pinnable_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// What it takes in any case.
+    fn other_bytes(&self) -> usize {
+        self.table.held_bytes().saturating_sub(if self.is_pinned() { self.bytes() } else { 0 })
+    }
+}
+
 impl Inner {
-    /// Makes what tables hold fit their share, from the last level up, or uses room that has become free, from level 0
-    /// down. Whether there is more to do.
+    /// Makes what tables hold fit their share, and uses room that has become free: upper levels come first, as most
+    /// reads ask them. Whether there is more to do.
     pub(crate) fn fit_tables(&self) -> bool {
         let most = self.memory.tables_bytes_max();
         let mut candidates = self.candidates();
-        // Not all that is held: inputs of merges that have just ended will be gone in a moment.
-        let held: usize = candidates.iter().map(|candidate| candidate.table.table().pinned_bytes()).sum();
-        let pinned_bytes_max = if held > most {
-            let mut excess = held - most;
-            candidates.sort_by_key(|candidate| Reverse(candidate.level));
-            candidates.retain(|candidate| {
-                let goes = excess > 0 && candidate.table.table().is_pinned();
-                excess = excess.saturating_sub(if goes { candidate.table.table().pinned_bytes() } else { 0 });
-                goes
-            });
-            0
-        } else {
-            let mut room = (most - most / FREE_PART).saturating_sub(self.memory.table_bytes()) as u64;
-            candidates.sort_by_key(|candidate| candidate.level);
-            candidates.retain(|candidate| {
-                let left = room.checked_sub(candidate.table.table().pinnable_bytes());
-                let comes = left.is_some() && !candidate.table.table().is_pinned();
-                room = left.filter(|_| comes).unwrap_or(room);
-                comes
-            });
-            usize::MAX
-        };
-        let more = candidates.len() > TABLES_PER_STEP;
-        candidates.truncate(TABLES_PER_STEP);
-        self.reopen(&candidates, pinned_bytes_max) && more
+        candidates.sort_by_key(|candidate| (candidate.level, !candidate.is_pinned()));
+        // Not by all that is held: inputs of merges that have just ended will be gone in a moment.
+        let mut left = most.saturating_sub(candidates.iter().map(Candidate::other_bytes).sum());
+        let (mut going, mut coming) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let is_pinned = candidate.is_pinned();
+            let free = if is_pinned { 0 } else { most / FREE_PART };
+            let fits = candidate.bytes().saturating_add(free) <= left;
+            if fits {
+                left -= candidate.bytes();
+            }
+            match (fits, is_pinned) {
+                (true, false) => coming.push(candidate),
+                (false, true) => going.push(candidate),
+                _ => {}
+            }
+        }
+        if !going.is_empty() {
+            let more = going.len() > TABLES_PER_STEP || !coming.is_empty();
+            going.truncate(TABLES_PER_STEP);
+            self.reopen(&going, 0);
+            return more;
+        }
+        let mut room = self.memory.pinnable_bytes();
+        coming.retain(|candidate| {
+            let after = room.checked_sub(candidate.bytes());
+            room = after.unwrap_or(room);
+            after.is_some()
+        });
+        let more = coming.len() > TABLES_PER_STEP;
+        coming.truncate(TABLES_PER_STEP);
+        self.reopen(&coming, usize::MAX);
+        more
     }
 
-    /// All tables but inputs of compactions, which will soon be gone.
+    /// All tables but inputs of compactions, which will soon be gone, and those that could not be opened anew.
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for tree in self.all_trees() {
             let version = Arc::clone(&tree.load().version);
             let busy = tree.busy.lock().clone();
             candidates.extend(
-                version.placements().filter(|placement| !busy.contains(&placement.table.number())).map(
-                    |placement| Candidate {
-                        keyspace: tree.id,
-                        level: placement.level,
-                        table: placement.table,
-                    },
-                ),
+                version
+                    .placements()
+                    .filter(|Placement { table, .. }| {
+                        !busy.contains(&table.number()) && !table.stays_as_it_is()
+                    })
+                    .map(|Placement { level, table, .. }| Candidate { keyspace: tree.id, level, table }),
             );
         }
         candidates
     }
 
-    /// Opens tables anew; whether that went well. One that cannot be opened stays as it is: whoever reads it gets the
-    /// error.
-    fn reopen(&self, candidates: &[Candidate], pinned_bytes_max: usize) -> bool {
-        let mut all = true;
+    /// Opens tables anew. One that cannot be opened stays as it is: whoever reads it gets the error.
+    fn reopen(&self, candidates: &[Candidate], pinned_bytes_max: usize) {
         for tree in self.all_trees() {
             let (options, mut tables) = (tree.options(), HashMap::new());
             for Candidate { table, .. } in candidates.iter().filter(|candidate| candidate.keyspace == tree.id)
@@ -87,7 +108,7 @@ impl Inner {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a table could not be opened anew");
-                        all = false;
+                        table.leave_as_it_is();
                     }
                 }
             }
@@ -102,6 +123,5 @@ impl Inner {
                 });
             }
         }
-        all
     }
 }

@@ -1,12 +1,13 @@
 //! `Options::memory` bounds all that the engine holds, at every moment, whatever background work is doing.
 
+use std::io::ErrorKind as Io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use lsm_compaction::{Compaction, CompactionPolicy, TreeShape};
 use lsm_core::{SequenceNumber, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::vfs::SimFs;
+use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Metrics, Options, WriteBatch};
 use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
 
@@ -472,6 +473,57 @@ fn indexes_and_filters_that_do_not_fit_stay_in_their_files() {
     let pinned = large.metrics().pinned_bytes;
     assert!(pinned > MEMORY as u64 / 2 && held < pinned, "{held} of {pinned}");
     large.close().unwrap();
+    env.drop_jobs();
+}
+
+/// Where not all indexes and filters fit, those of new tables drive out those of the last level: most reads ask them.
+#[test]
+fn upper_levels_are_pinned_before_lower_ones() {
+    const MEMORY: usize = 1 << 20;
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(13)));
+    let db = idle_options(&fs, &env, 4 * MEMORY).open("/db").unwrap();
+    for number in 0..400_000 {
+        db.put(format!("key{number:08}"), value(number, 20)).unwrap();
+    }
+    db.compact_range::<&str>(..).unwrap();
+    db.close().unwrap();
+    let db = idle_options(&fs, &env, MEMORY).open("/db").unwrap();
+    let unpinned = |db: &Db| {
+        let levels = db.metrics().keyspaces.swap_remove(0).levels;
+        let last = levels.len() - 1;
+        assert!(levels[last].unpinned_tables < levels[last].tables, "{levels:?}");
+        (levels[0].tables, levels[0].unpinned_tables, levels[last].unpinned_tables)
+    };
+    let (_, _, before) = unpinned(&db);
+    let mut most = Metrics::default();
+    for run in 0..8 {
+        for number in 0..2_000 {
+            db.put(format!("key{:08}", number * 8 + run), value(number, 20)).unwrap();
+        }
+        db.flush().unwrap();
+        check(&db, MEMORY, &mut most);
+    }
+    // Tables that cannot be opened anew stay as they are, and stand in the way of no others.
+    let mut tables: Vec<_> =
+        fs.paths().into_iter().filter(|path| path.extension() == Some("sst".as_ref())).collect();
+    tables.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    for path in tables.iter().rev().take(16) {
+        fs.inject(Fault::on(OperationKind::Open, Io::Other).named(path.to_str().unwrap()).sticky());
+    }
+    env.run_until_idle();
+    fs.clear_faults();
+    let (tables, unpinned_above, after) = unpinned(&db);
+    assert!(tables >= 20 && before > 0 && after > before, "{tables} tables, {before} before, {after} after");
+    assert!((9..=16).contains(&unpinned_above), "{unpinned_above}");
+    assert_eq!(db.get("key00000015").unwrap().unwrap(), value(1, 20));
+    assert_eq!(db.iter().count(), 400_000);
+    check(&db, MEMORY, &mut most);
+    // Once they are merged away, the last level gets the room back.
+    db.compact_range::<&str>(..).unwrap();
+    env.run_until_idle();
+    let (_, _, unpinned_last) = unpinned(&db);
+    assert!(unpinned_last > 0 && db.metrics().pinned_bytes > MEMORY as u64 / 16 * 5, "{:?}", db.metrics());
+    db.close().unwrap();
     env.drop_jobs();
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn total(keyspace: &KeyspaceMetrics) -> LevelMetrics {
     for level in &keyspace.levels {
         sum.runs += level.runs;
         sum.tables += level.tables;
+        sum.unpinned_tables += level.unpinned_tables;
         sum.bytes += level.bytes;
         sum.raw_bytes += level.raw_bytes;
         sum.entries += level.entries;

@@ -27,6 +27,8 @@ pub(crate) struct TableFile {
 struct FileOnDisk {
     path: PathBuf,
     obsolete: AtomicBool,
+    /// Opening it anew has failed.
+    stays_as_it_is: AtomicBool,
     janitor: Arc<Janitor>,
 }
 
@@ -55,7 +57,9 @@ impl TableFile {
             largest_sequence: meta.largest_sequence,
             busy: false,
         });
-        let file = FileOnDisk { path: table.path().to_owned(), obsolete: AtomicBool::new(false), janitor };
+        let path = table.path().to_owned();
+        let (obsolete, stays_as_it_is) = (AtomicBool::new(false), AtomicBool::new(false));
+        let file = FileOnDisk { path, obsolete, stays_as_it_is, janitor };
         Self::with_parts(table, shape, Arc::new(file), memory)
     }
 
@@ -89,6 +93,11 @@ impl TableFile {
     #[inline]
     pub(crate) fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Memory that the table takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Of whose budget it is a part.
@@ -130,6 +139,15 @@ impl TableFile {
     /// The manifest no longer names the table: its file goes when the last reader does.
     pub(crate) fn mark_obsolete(&self) {
         self.file.obsolete.store(true, Ordering::Release);
+    }
+
+    /// The table is not opened anew any more.
+    pub(crate) fn leave_as_it_is(&self) {
+        self.file.stays_as_it_is.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stays_as_it_is(&self) -> bool {
+        self.file.stays_as_it_is.load(Ordering::Relaxed)
     }
 }
 
