@@ -19,7 +19,7 @@ use crate::commit::Committer;
 use crate::files;
 use crate::flush::Flush;
 use crate::inner::{Inner, Numbers, WriteSide};
-use crate::memory::{Memory, batch_bytes};
+use crate::memory::{Charge, Memory, Part, batch_bytes};
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::{Recovery, check_policy};
 use crate::tree::{State, Tree};
@@ -74,14 +74,31 @@ struct Built {
     placements: Vec<Placement>,
 }
 
+/// A reader of the log, its buffers counted.
+struct CountedReader {
+    reader: WalReader,
+    buffers: Charge,
+}
+
+impl CountedReader {
+    fn next(&mut self) -> Result<Option<Record<'_>>> {
+        let held = self.reader.memory_bytes();
+        let record = self.reader.next()?;
+        let needed = record.as_ref().map_or(0, |record| record.payload.len());
+        self.buffers.set(held.max(needed));
+        Ok(record)
+    }
+}
+
 impl OldLog {
-    fn read_from(&self, position: u64) -> Result<WalReader> {
+    fn read_from(&self, position: u64, memory: &Arc<Memory>) -> Result<CountedReader> {
         let synced = self.start.synced;
         // What is in tables need not be in the log: it may have been lost from there, promised or not.
         let synced = if synced > self.start.position { synced } else { 0 };
         let (position, synced) = (Position(position), Position(synced));
         let vfs = Arc::clone(&self.vfs);
-        Ok(WalReader::open(vfs, &self.directory, position, synced, self.mode, self.clean)?)
+        let reader = WalReader::open(vfs, &self.directory, position, synced, self.mode, self.clean)?;
+        Ok(CountedReader { reader, buffers: Charge::new(memory, Part::Buffers, 0) })
     }
 
     fn malformed(&self, position: u64, detail: &str) -> Error {
@@ -157,9 +174,9 @@ impl Replay {
     /// Reads the log, and takes in what fits memory.
     pub(crate) fn run(&mut self, recovery: &mut Recovery) -> Result<RecoveryReport> {
         let unsettled = &mut self.unsettled;
-        let mut reader = unsettled.log.read_from(unsettled.log.start.position)?;
+        let mut reader = unsettled.log.read_from(unsettled.log.start.position, &self.memory)?;
         if unsettled.log.begun > 0 {
-            reader.expect_begun(unsettled.log.begun)?;
+            reader.reader.expect_begun(unsettled.log.begun)?;
         }
         while let Some(record) = reader.next()? {
             let room = self.memory.room_bytes();
@@ -170,7 +187,7 @@ impl Replay {
             let last = unsettled.take(&record, committer)?;
             self.last_sequence = self.last_sequence.max(last);
         }
-        let report = reader.report().clone();
+        let report = reader.reader.report().clone();
         recovery.records = report.records;
         recovery.operations = unsettled.operations;
         recovery.bytes_dropped = report.bytes_dropped;
@@ -321,7 +338,7 @@ impl Unsettled {
         self.flush_sealed(inner, side)?;
         let Some(rest) = self.rest else { return Ok(()) };
         let memory = &inner.memory;
-        let mut reader = self.log.read_from(rest.0)?;
+        let mut reader = self.log.read_from(rest.0, memory)?;
         while let Some(record) = reader.next()? {
             let mut committer = side.committer.lock();
             let mut wanted = wanted_bytes(&committer, &record, memory.room_bytes());

@@ -238,6 +238,13 @@ impl WalReader {
         }))
     }
 
+    /// Bytes of the buffers that the files are read into. They grow to the longest record, with the call of
+    /// [`next`](Self::next) that returns it.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        self.source.iter().chain(&self.windows).map(Source::memory_bytes).sum()
+    }
+
     /// What was found, complete once [`next`](Self::next) returned `None`.
     pub fn report(&self) -> &RecoveryReport {
         &self.report

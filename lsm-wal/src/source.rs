@@ -9,7 +9,7 @@ use crate::Position;
 use crate::record::{self, RecordHeader};
 
 /// How much is read at once.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// A file that holds a contiguous stretch of the log: a segment, or the contents of a window.
 ///
@@ -62,6 +62,11 @@ impl Source {
     /// Takes the file to end at `len`, if it is longer.
     pub(crate) fn limit(&mut self, len: u64) {
         self.len = self.len.min(len);
+    }
+
+    #[inline]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.chunk.capacity()
     }
 
     pub(crate) fn path(&self) -> &Path {

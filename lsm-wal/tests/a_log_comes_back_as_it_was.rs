@@ -315,6 +315,28 @@ fn many_threads_share_syncs() {
 }
 
 #[test]
+fn a_reader_says_what_memory_it_takes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(directory.path(), &WalOptions::default());
+    for tag in 0..40_000 {
+        log.append(tag, &[1; 100]).unwrap();
+    }
+    log.append(40_000, &vec![2; 3_000_000]).unwrap();
+    log.append(40_001, &[3; 100]).unwrap();
+    let begin = Position::ZERO;
+    let mode = RecoveryMode::TolerateTornTail;
+    let mut reader = WalReader::open(Arc::new(PosixFs), directory.path(), begin, begin, mode, None).unwrap();
+    for tag in 0..40_000 {
+        assert_eq!(reader.next().unwrap().unwrap().tag, tag);
+        assert!(reader.memory_bytes() <= 3 * (256 << 10), "{} bytes", reader.memory_bytes());
+    }
+    assert_eq!(reader.next().unwrap().unwrap().payload.len(), 3_000_000);
+    assert!((3_000_000..4_000_000).contains(&reader.memory_bytes()), "{} bytes", reader.memory_bytes());
+    assert_eq!(reader.next().unwrap().unwrap().tag, 40_001);
+    assert!(reader.next().unwrap().is_none());
+}
+
+#[test]
 fn bad_directories_and_options_are_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
