@@ -8,6 +8,7 @@ use lsm_core::vfs::Vfs;
 use lsm_sstable::{Table, TableMeta};
 use parking_lot::Mutex;
 
+use super::edit::AddedTable;
 use super::{Shape, open_table};
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
@@ -77,8 +78,10 @@ impl TableFile {
     }
 
     fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
-        let bytes =
-            table.pinned_bytes() + size_of::<Self>() + size_of::<FileOnDisk>() + size_of::<TableShape>();
+        // The manifest has its own copy of what it says about a table.
+        let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
+        let own = size_of::<Self>() + size_of::<FileOnDisk>() + size_of::<TableShape>();
+        let bytes = table.pinned_bytes() + own + recorded;
         Self { charge: Charge::new(memory, Part::Tables, bytes), table, shape, file }
     }
 
