@@ -8,7 +8,7 @@ use lsm_compaction::{
 };
 use lsm_core::key::compare;
 use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstone};
-use lsm_core::{Cursor, Entry, Error, SequenceNumber, ValueKind};
+use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, MergingCursor, SequenceNumber, ValueKind};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -419,4 +419,165 @@ fn older_tables_are_found_along_ascending_keys_and_from_anywhere() {
     assert!(older.may_overlap(b"c", b"d"), "largest keys are inclusive");
     assert!(!older.may_overlap(b"cc", b"e"));
     assert!(older.may_overlap(b"a", b"z"));
+}
+
+/// Versions that stand together up to each of some positions.
+struct Blocks {
+    versions: Versions,
+    ends: Vec<usize>,
+}
+
+impl Blocks {
+    /// The positions of the block that begins here.
+    fn here(&self) -> Option<std::ops::Range<usize>> {
+        let at = self.versions.at?;
+        let begins = at == 0 || self.ends.contains(&at);
+        let end = *self.ends.iter().find(|end| **end > at).filter(|_| begins)?;
+        let block = self.versions.sorted.get(at..end)?;
+        block.iter().all(|v| (v.sequence, v.kind) == (0, ValueKind::Put)).then_some(at..end)
+    }
+}
+
+impl Cursor for Blocks {
+    fn first(&mut self) {
+        self.versions.first();
+    }
+    fn last(&mut self) {
+        self.versions.last();
+    }
+    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.versions.seek(key, sequence);
+    }
+    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.versions.seek_for_prev(key, sequence);
+    }
+    fn next(&mut self) {
+        self.versions.next();
+    }
+    fn prev(&mut self) {
+        self.versions.prev();
+    }
+    fn entry(&self) -> Option<Entry<'_>> {
+        self.versions.entry()
+    }
+    fn error(&self) -> Option<&Error> {
+        self.versions.error()
+    }
+}
+
+impl BlockCursor for Blocks {
+    fn block(&self) -> Option<Block<'_>> {
+        let block = self.here()?;
+        Some(Block { last_key: &self.versions.sorted[block.end - 1].key, entries: block.len() as u64 })
+    }
+    fn skip_block(&mut self) -> u64 {
+        let Some(block) = self.here() else { return 0 };
+        self.versions.land(block.end);
+        self.versions.sorted[block].iter().map(|v| (v.key.len() + v.value.len()) as u64).sum()
+    }
+}
+
+/// All that is kept, blocks taken whole where `takes` says so; and how many entries came in such.
+fn drain_blocks(
+    sources: Vec<Blocks>,
+    tombstones: Vec<RangeTombstone>,
+    rules: GarbageRules,
+    (lower, upper): (Option<&[u8]>, Option<&[u8]>),
+    mut takes: impl FnMut() -> bool,
+) -> (Vec<Version>, GarbageCounts, usize) {
+    let all: Vec<Version> = sources.iter().flat_map(|source| source.versions.sorted.clone()).collect();
+    let tombstones = Arc::new(FragmentedRangeTombstones::new(tombstones));
+    let cursor = MergingCursor::new(sources);
+    let mut stream = CompactionStream::with_older(cursor, tombstones, rules, (), lower, upper);
+    let (mut kept, mut in_blocks) = (Vec::new(), 0);
+    loop {
+        let first = stream.block().map(|block| (block.last_key.to_vec(), block.entries as usize));
+        if let Some((last_key, entries)) = first.filter(|_| takes()) {
+            let first_key = stream.cursor().entry().expect("a block has entries").key.to_vec();
+            let mut block: Vec<_> =
+                all.iter().filter(|v| first_key <= v.key && v.key <= last_key).cloned().collect();
+            block.sort_by(|a, b| a.key.cmp(&b.key));
+            assert_eq!(block.len(), entries);
+            kept.extend(block);
+            in_blocks += entries;
+            stream.pass_block();
+            continue;
+        }
+        let Some(Entry { key, sequence, kind, value }) = stream.next().expect("no failure") else { break };
+        kept.push(Version { key: key.to_vec(), sequence, kind, value: value.to_vec() });
+    }
+    (kept, *stream.counts(), in_blocks)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn blocks_taken_whole_leave_what_their_entries_would(
+        newer in prop::collection::btree_map((0..40_u8, 1..60_u64), kind(), 0..12),
+        settled in prop::collection::btree_set(0..40_u8, 0..40),
+        ends in prop::collection::btree_set(1..40_usize, 0..20),
+        snapshots in prop::collection::btree_set(0..60_u64, 0..3),
+        range in prop::option::weighted(0.2, (0..40_u8, 0..40_u8)),
+        lower in prop::option::weighted(0.3, 0..40_u8),
+        upper in prop::option::weighted(0.3, 0..40_u8),
+        refusals in any::<u64>(),
+    ) {
+        let key = |number: u8| format!("{number:02}");
+        let newer: Vec<_> =
+            newer.iter().map(|(&(number, sequence), &kind)| Version::new(&key(number), sequence, kind)).collect();
+        let settled: Vec<_> = settled.iter().map(|&number| Version::new(&key(number), 0, ValueKind::Put)).collect();
+        let ends: Vec<_> = ends.into_iter().filter(|&end| end < settled.len()).chain([settled.len()]).collect();
+        let sources = || {
+            // Split in two, so that an entry of either may stand before the other's.
+            let (one, two) = newer.iter().cloned().partition::<Vec<_>, _>(|v| v.sequence % 2 == 0);
+            let loose = |versions| Blocks { versions: Versions::new(versions), ends: Vec::new() };
+            vec![loose(one), loose(two), Blocks { versions: Versions::new(settled.clone()), ends: ends.clone() }]
+        };
+        let tombstones = || {
+            let range = range.filter(|(start, end)| start < end);
+            let tombstone = |(start, end)| RangeTombstone {
+                start: key(start).as_bytes().into(),
+                end: key(end).as_bytes().into(),
+                sequence: 30,
+            };
+            range.map(tombstone).into_iter().collect::<Vec<_>>()
+        };
+        let rules = || GarbageRules {
+            snapshots: snapshots.iter().copied().collect(),
+            bottommost: true,
+            zero_sequences: true,
+        };
+        let (lower, upper) = (lower.map(key), upper.map(key));
+        let bounds = (lower.as_ref().map(String::as_bytes), upper.as_ref().map(String::as_bytes));
+        let (expected, counts, _) = drain_blocks(sources(), tombstones(), rules(), bounds, || false);
+        let mut turn = 0;
+        let takes = || {
+            turn += 1;
+            refusals >> (turn % 64) & 1 == 0
+        };
+        let (kept, counts_of_blocks, in_blocks) =
+            drain_blocks(sources(), tombstones(), rules(), bounds, takes);
+        prop_assert_eq!(kept, expected);
+        prop_assert_eq!(counts_of_blocks, counts);
+        if newer.is_empty() && bounds == (None, None) && tombstones().is_empty() && refusals == 0 {
+            prop_assert_eq!(in_blocks, settled.len());
+        }
+    }
+}
+
+#[test]
+fn blocks_that_nothing_newer_touches_are_taken_whole() {
+    let settled: Vec<_> =
+        (0..30).map(|number| Version::new(&format!("{number:02}"), 0, ValueKind::Put)).collect();
+    let newer = vec![Version::new("07", 9, ValueKind::Put), Version::new("12x", 8, ValueKind::Delete)];
+    let sources = vec![
+        Blocks { versions: Versions::new(newer), ends: Vec::new() },
+        Blocks { versions: Versions::new(settled), ends: vec![5, 10, 15, 20, 25, 30] },
+    ];
+    let rules = GarbageRules { bottommost: true, ..GarbageRules::default() };
+    let (kept, counts, in_blocks) = drain_blocks(sources, Vec::new(), rules, (None, None), || true);
+    assert_eq!((kept.len(), counts.shadowed, counts.tombstones_dropped), (30, 1, 1));
+    // Of six, one holds the key that was written anew, and another would hold the one that was deleted.
+    assert_eq!(in_blocks, 20);
 }

@@ -31,6 +31,7 @@
 
 #![deny(unsafe_code)]
 
+mod block_cursor;
 pub mod checksum;
 pub mod coding;
 mod cursor;
@@ -46,6 +47,7 @@ pub mod range_tombstone;
 mod slice;
 pub mod vfs;
 
+pub use block_cursor::{Block, BlockCursor};
 pub use cursor::Cursor;
 pub use error::{Error, Result};
 pub use huge_page::HugePage;

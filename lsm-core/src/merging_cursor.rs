@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::hint::select_unpredictable;
 
 use crate::key;
-use crate::{Cursor, Entry, Error, SequenceNumber};
+use crate::{Block, BlockCursor, Cursor, Entry, Error, SequenceNumber};
 
 /// Stands for "no source is here".
 const NOWHERE: usize = usize::MAX;
@@ -109,6 +109,12 @@ impl<C: Cursor> MergingCursor<C> {
         &self.sources
     }
 
+    /// The source of the entry here.
+    #[inline]
+    pub fn current(&self) -> Option<&C> {
+        self.sources.get(self.winner)
+    }
+
     /// Positions every source, then holds the whole tournament.
     fn position(&mut self, backward: bool, place: impl FnMut(&mut C)) {
         self.backward = backward;
@@ -167,14 +173,16 @@ impl<C: Cursor> MergingCursor<C> {
     /// Moves the winner on in the direction of the merge and finds the next winner.
     #[inline]
     fn step<const BACKWARD: bool>(&mut self) {
+        self.step_with::<BACKWARD>(if BACKWARD { C::prev } else { C::next });
+    }
+
+    /// As [`step`](Self::step), with a step of another length.
+    #[inline]
+    fn step_with<const BACKWARD: bool>(&mut self, step: impl FnOnce(&mut C)) {
         let Some(source) = self.sources.get_mut(self.winner) else {
             return;
         };
-        if BACKWARD {
-            source.prev();
-        } else {
-            source.next();
-        }
+        step(source);
         if self.losers.len() == 1 {
             return;
         }
@@ -351,6 +359,25 @@ fn rank(key: &[u8], prefix: &[u8], backward: bool) -> u64 {
         u64::MAX
     };
     if backward { !head } else { head }
+}
+
+impl<C: BlockCursor> BlockCursor for MergingCursor<C> {
+    #[inline]
+    fn block(&self) -> Option<Block<'_>> {
+        let block = self.current()?.block()?;
+        let stands_behind = |(index, source): (usize, &C)| {
+            index == self.winner || source.entry().is_none_or(|entry| entry.key > block.last_key)
+        };
+        (!self.backward && self.sources.iter().enumerate().all(stands_behind)).then_some(block)
+    }
+
+    fn skip_block(&mut self) -> u64 {
+        let mut bytes = 0;
+        if self.block().is_some() {
+            self.step_with::<false>(|source| bytes = source.skip_block());
+        }
+        bytes
+    }
 }
 
 impl<C: Cursor> Cursor for MergingCursor<C> {

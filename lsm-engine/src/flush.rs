@@ -8,7 +8,7 @@ use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
 use lsm_core::env::{Job, Step};
 
-use crate::compaction::{Build, NewTable, Output, OutputOptions, Progress};
+use crate::compaction::{Build, NewTable, Output, OutputOptions, Progress, Source};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, panic_message};
 use crate::tree::{Memtable, State, Tree};
@@ -51,8 +51,9 @@ impl Flush {
             upper: None,
         };
         let output = Output::new(Arc::clone(inner), &keyspace, options, stream.surviving_range_tombstones());
+        let source = Source { read_bytes: |_| 0, copy_block: |_, _, _| Ok(0) };
         let started_micros = inner.env.monotonic_micros();
-        Self { tree, memtable, build: Build::new(stream, |_| 0, output), started_micros, replaced: false }
+        Self { tree, memtable, build: Build::new(stream, source, output), started_micros, replaced: false }
     }
 
     /// Works for a while; `true` once the table is part of the keyspace.

@@ -206,6 +206,7 @@ impl Inner {
             moves: self.counters.moves.get(),
             compaction_bytes_in: self.counters.compaction_bytes_in.get(),
             compaction_bytes_out: self.counters.compaction_bytes_out.get(),
+            compaction_bytes_copied: self.counters.compaction_bytes_copied.get(),
             stall_micros: self.counters.stall_micros.get(),
             ..Metrics::default()
         };

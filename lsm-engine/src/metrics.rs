@@ -24,6 +24,7 @@ pub(crate) struct Counters {
     pub(crate) moves: Counter,
     pub(crate) compaction_bytes_in: Counter,
     pub(crate) compaction_bytes_out: Counter,
+    pub(crate) compaction_bytes_copied: Counter,
     pub(crate) stall_micros: Counter,
 }
 
@@ -81,6 +82,8 @@ pub struct Metrics {
     pub compaction_bytes_out: u64,
     /// Compactions under way.
     pub compactions_running: u64,
+    /// How many of those are blocks that were copied as they were, because nothing newer touches them.
+    pub compaction_bytes_copied: u64,
     /// Bytes that compactions have yet to rewrite.
     pub compaction_debt_bytes: u64,
     /// Time that writers stood still for want of memory, in microseconds; of those that still do, none.

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use lsm_core::range_tombstone::{Fragment, FragmentWalk, FragmentedRangeTombstones};
-use lsm_core::{Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
+use lsm_core::{Block, BlockCursor, Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
 
 use super::{GarbageRules, OlderVersions};
 
@@ -71,6 +71,8 @@ enum State {
     Start,
     /// The cursor stands at an entry that was returned.
     Returned,
+    /// The cursor stands at the first entry that was neither returned nor left out.
+    Ahead,
     Done,
 }
 
@@ -185,26 +187,35 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         &self.cursor
     }
 
-    /// Moves the cursor to the next entry that is kept; whether its sequence number goes.
+    /// Moves the cursor past what was returned.
     #[inline]
-    fn find(&mut self) -> Result<Option<bool>> {
+    fn advance(&mut self) {
         match self.state {
             State::Start => {
                 match &self.lower {
                     Some(lower) => self.cursor.seek(lower, SEQUENCE_MAX),
                     None => self.cursor.first(),
                 }
-                self.state = State::Returned;
-                let Some(entry) = self.cursor.entry() else {
-                    return self.end();
-                };
                 // Any other key, so that the first entry is seen to begin one.
-                self.key.extend_from_slice(entry.key);
-                self.key.push(0);
+                if let Some(entry) = self.cursor.entry() {
+                    self.key.extend_from_slice(entry.key);
+                    self.key.push(0);
+                }
             }
             State::Returned => self.cursor.next(),
-            State::Done => return self.end(),
+            State::Ahead | State::Done => return,
         }
+        self.state = State::Ahead;
+    }
+
+    /// Moves the cursor to the next entry that is kept; whether its sequence number goes.
+    #[inline]
+    fn find(&mut self) -> Result<Option<bool>> {
+        if self.state == State::Done {
+            return self.end();
+        }
+        self.advance();
+        self.state = State::Returned;
         loop {
             let Some(entry) = self.cursor.entry() else {
                 return self.end();
@@ -297,6 +308,39 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     fn end(&mut self) -> Result<Option<bool>> {
         self.state = State::Done;
         self.cursor.error().map_or(Ok(None), |error| Err(error.clone()))
+    }
+}
+
+impl<C: BlockCursor, O: OlderVersions> CompactionStream<C, O> {
+    /// The block that comes next, if all of it is kept as it is. [`pass_block`](Self::pass_block) takes it; if that is not
+    /// called, [`next`](Self::next) goes on with its first entry.
+    ///
+    /// Entries without a sequence number are older than everything: a newer version of a key, or a range tombstone,
+    /// is all that could hide one. A merge with range tombstones takes all blocks apart.
+    #[inline]
+    pub fn block(&mut self) -> Option<Block<'_>> {
+        self.advance();
+        let block = self.cursor.block()?;
+        let is_kept = self.state != State::Done
+            && self.tombstones.is_empty()
+            && self.upper.as_ref().is_none_or(|upper| *block.last_key < **upper)
+            && self.cursor.entry().is_some_and(|entry| *entry.key != *self.key);
+        is_kept.then_some(block)
+    }
+
+    /// Takes the [`block`](Self::block) that comes next; without one, does nothing.
+    pub fn pass_block(&mut self) {
+        if self.block().is_none() {
+            return;
+        }
+        let Some(Block { last_key, entries }) = self.cursor.block() else { return };
+        self.key.clear();
+        self.key.extend_from_slice(last_key);
+        let bytes = self.cursor.skip_block();
+        self.counts.entries_in += entries;
+        self.counts.entries_out += entries;
+        self.counts.bytes_in += bytes;
+        self.counts.bytes_out += bytes;
     }
 }
 

@@ -12,9 +12,16 @@ const BYTES_PER_STEP: usize = 1 << 20;
 /// Tables in the making: a merged stream, the rules of what is kept, and the output.
 pub(crate) struct Build<C, O = ()> {
     stream: CompactionStream<C, O>,
-    /// What the cursor holds in buffers.
-    read_bytes: fn(&C) -> usize,
+    source: Source<C, O>,
     output: Output,
+}
+
+/// What a build does with its cursor beside reading its entries.
+pub(crate) struct Source<C, O> {
+    /// What it holds in buffers.
+    pub(crate) read_bytes: fn(&C) -> usize,
+    /// Copies the block that comes next as it is, if there is one to be copied; returns its bytes in the file, or 0.
+    pub(crate) copy_block: fn(&mut CompactionStream<C, O>, &mut Output, &WriteSide) -> Result<usize>,
 }
 
 /// How far a build got.
@@ -26,24 +33,28 @@ pub(crate) enum Progress {
 }
 
 impl<C: Cursor, O: OlderVersions> Build<C, O> {
-    pub(crate) fn new(stream: CompactionStream<C, O>, read_bytes: fn(&C) -> usize, output: Output) -> Self {
-        Self { stream, read_bytes, output }
+    pub(crate) fn new(stream: CompactionStream<C, O>, source: Source<C, O>, output: Output) -> Self {
+        Self { stream, source, output }
     }
 
     /// Handles the next entries. A build that failed must be dropped; it then removes what it wrote.
     pub(crate) fn step(&mut self, side: &WriteSide) -> Result<Progress> {
         let mut bytes = 0;
         for _ in 0..ENTRIES_PER_STEP {
-            let Some(entry) = self.stream.next()? else {
-                return Ok(Progress::Done(self.output.finish(side)?));
-            };
-            bytes += entry.key.len() + entry.value.len();
-            self.output.add(side, entry)?;
+            let copied = (self.source.copy_block)(&mut self.stream, &mut self.output, side)?;
+            if copied == 0 {
+                let Some(entry) = self.stream.next()? else {
+                    return Ok(Progress::Done(self.output.finish(side)?));
+                };
+                bytes += entry.key.len() + entry.value.len();
+                self.output.add(side, entry)?;
+            }
+            bytes += copied;
             if bytes >= BYTES_PER_STEP {
                 break;
             }
         }
-        self.output.charge((self.read_bytes)(self.stream.cursor()));
+        self.output.charge((self.source.read_bytes)(self.stream.cursor()));
         Ok(Progress::More)
     }
 }

@@ -13,7 +13,7 @@ use lsm_sstable::{CursorAccess, FilterPolicy};
 use parking_lot::Mutex;
 
 use super::scheduler::{holds_all, install};
-use super::{Build, NewTable, Output, OutputOptions, Progress};
+use super::{Build, NewTable, Output, OutputOptions, Progress, Source};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, panic_message};
 use crate::options::KeyspaceOptions;
@@ -255,9 +255,28 @@ fn build_part(
     };
     let survivors = stream.surviving_range_tombstones();
     let output = Output::new(Arc::clone(inner), options, output_options, survivors);
-    let read_bytes =
-        |merge: &MergingCursor<RunCursor>| merge.sources().iter().map(RunCursor::memory_bytes).sum::<usize>();
-    Build::new(stream, read_bytes, output)
+    Build::new(stream, Source { read_bytes, copy_block }, output)
+}
+
+fn read_bytes(merge: &MergingCursor<RunCursor>) -> usize {
+    merge.sources().iter().map(RunCursor::memory_bytes).sum()
+}
+
+fn copy_block(
+    stream: &mut CompactionStream<MergingCursor<RunCursor>, OlderTables>,
+    output: &mut Output,
+    side: &WriteSide,
+) -> Result<usize> {
+    if stream.block().is_none() {
+        return Ok(0);
+    }
+    let Some(block) = stream.cursor().current().and_then(RunCursor::table_block) else { return Ok(0) };
+    if !output.add_block(side, &block)? {
+        return Ok(0);
+    }
+    let bytes = block.stored_bytes();
+    stream.pass_block();
+    Ok(bytes)
 }
 
 /// The inputs as sorted runs, newest first.

@@ -5,6 +5,6 @@ mod job;
 mod output;
 mod scheduler;
 
-pub(crate) use build::{Build, Progress};
+pub(crate) use build::{Build, Progress, Source};
 pub(crate) use output::{NewTable, Output, OutputOptions};
 pub(crate) use scheduler::{Manual, Scheduler};

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
-use lsm_sstable::{Compression, FilterPolicy, TableId, TableOptions, TableWriter};
+use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter};
 
 use crate::inner::{Inner, WriteSide};
 use crate::memory::{Charge, Part};
@@ -96,28 +96,63 @@ impl Output {
     /// Adds the next entry.
     #[inline]
     pub(crate) fn add(&mut self, side: &WriteSide, entry: Entry<'_>) -> Result<()> {
-        let target = self.options.target_bytes;
+        self.cut(entry.key)?;
+        let writer = self.writer(side)?;
+        writer.add(entry)?;
+        self.decide_cut(entry.key);
+        Ok(())
+    }
+
+    /// Adds the next entries as one block of another table; `false` if they are to be added one by one.
+    pub(crate) fn add_block(&mut self, side: &WriteSide, block: &TableBlock<'_>) -> Result<bool> {
+        let (first_key, last_key) = (block.first_key(), block.last_key());
+        let mut boundaries = self.options.boundaries.iter().skip(self.boundary);
+        // The table may have to be cut there.
+        if boundaries.any(|boundary| **boundary > *first_key && **boundary <= *last_key) {
+            return Ok(false);
+        }
+        self.cut(first_key)?;
+        let is_taken = self.writer(side)?.add_block(block)?;
+        if is_taken {
+            self.decide_cut(last_key);
+        }
+        Ok(is_taken)
+    }
+
+    /// Ends the table before `key`, the next, if it is time.
+    #[inline]
+    fn cut(&mut self, key: &[u8]) -> Result<()> {
         // At a boundary half a table is enough. The key there is another than the one before, and belongs to the
         // next table: this one is to end before the table below begins.
-        let at_boundary = self.pass_boundaries(entry.key) && self.bytes() >= target / 2;
-        if at_boundary || self.cut_after.as_deref().is_some_and(|key| key != entry.key) {
-            self.finish_table(Some(entry.key))?;
+        let at_boundary = self.pass_boundaries(key) && self.bytes() >= self.options.target_bytes / 2;
+        if at_boundary || self.cut_after.as_deref().is_some_and(|before| before != key) {
+            self.finish_table(Some(key))?;
         }
-        if self.writer.is_none() {
-            self.start_table(side)?;
-        }
-        let Some((_, writer)) = &mut self.writer else { return Err(Error::Closed) };
-        writer.add(entry)?;
+        Ok(())
+    }
+
+    /// Whether the table is to end after `key`, the last.
+    #[inline]
+    fn decide_cut(&mut self, key: &[u8]) {
         // Elsewhere it takes a full table, or more while a boundary may still come.
+        let target = self.options.target_bytes;
         let limit = if self.options.boundaries.len() > self.boundary {
             target.saturating_mul(STRETCH)
         } else {
             target
         };
-        if self.cut_after.is_none() && (writer.estimated_bytes() >= limit || self.is_large) {
-            self.cut_after = Some(entry.key.to_vec());
+        if self.cut_after.is_none() && (self.bytes() >= limit || self.is_large) {
+            self.cut_after = Some(key.to_vec());
         }
-        Ok(())
+    }
+
+    /// The table being written.
+    #[inline]
+    fn writer(&mut self, side: &WriteSide) -> Result<&mut TableWriter> {
+        if self.writer.is_none() {
+            self.start_table(side)?;
+        }
+        self.writer.as_mut().map(|(_, writer)| writer).ok_or(Error::Closed)
     }
 
     /// Accounts for what is held, `read_bytes` of it by the inputs.
@@ -183,6 +218,7 @@ impl Output {
                 writer.add_range_tombstone(fragment.start, fragment.end, sequence)?;
             }
         }
+        self.inner.counters.compaction_bytes_copied.add(writer.copied_bytes());
         let meta = writer.finish()?;
         if let Some(table) = self.finished.last_mut() {
             table.bytes = meta.file_bytes;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use lsm_core::{Cursor, Entry, Error, SequenceNumber};
-use lsm_sstable::{CursorAccess, TableCursor};
+use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SequenceNumber};
+use lsm_sstable::{CursorAccess, TableBlock, TableCursor};
 
 use super::TableFile;
 use super::fences::Fences;
@@ -74,6 +74,12 @@ impl RunCursor {
         self.cursor.as_ref().map_or(0, TableCursor::memory_bytes)
     }
 
+    /// The block that begins here: see [`TableCursor::table_block`].
+    #[inline]
+    pub(crate) fn table_block(&self) -> Option<TableBlock<'_>> {
+        self.cursor.as_ref()?.table_block()
+    }
+
     /// Puts a cursor on the table at `index`, reusing the present one if it is there already.
     fn open(&mut self, index: usize) -> Option<&mut TableCursor> {
         let table = self.run.tables.get(index)?;
@@ -106,6 +112,21 @@ impl RunCursor {
                 None => return self.cursor = None,
             }
         }
+    }
+}
+
+impl BlockCursor for RunCursor {
+    #[inline]
+    fn block(&self) -> Option<Block<'_>> {
+        self.cursor.as_ref()?.block()
+    }
+
+    fn skip_block(&mut self) -> u64 {
+        let bytes = self.cursor.as_mut().map_or(0, TableCursor::skip_block);
+        if self.entry().is_none() {
+            self.skip_forward();
+        }
+        bytes
     }
 }
 

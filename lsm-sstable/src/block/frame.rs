@@ -17,8 +17,8 @@
 use std::cmp::Ordering;
 
 use lsm_core::coding::Decoder;
-use lsm_core::key::{self, unpack_trailer};
-use lsm_core::{Entry, SequenceNumber, prefetch};
+use lsm_core::key::{self, pack_trailer, unpack_trailer};
+use lsm_core::{Entry, SequenceNumber, ValueKind, prefetch};
 
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
 
@@ -116,6 +116,12 @@ impl Shape {
     #[inline]
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether all rows are puts with sequence number 0. Then no two have the same key.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.base == pack_trailer(0, ValueKind::Put) && self.width == 0 && self.shift > 0
     }
 
     /// Bytes of records and column.

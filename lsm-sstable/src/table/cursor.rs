@@ -1,9 +1,11 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use lsm_core::frame::Frame as StoredFrame;
-use lsm_core::{Cursor, Entry, Error, Result, SequenceNumber};
+use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, Result, SequenceNumber};
 
 use super::Table;
+use super::block::TableBlock;
 use super::block_finder::BlockFinder;
 use super::lookup::{Lookup, Pinned};
 use super::read::{self, KEPT_BUFFER_BYTES_MAX};
@@ -35,6 +37,8 @@ pub struct TableCursor {
     /// The frame, if `held` is `Own`; the front of it.
     own: Vec<u8>,
     shape: Shape,
+    /// Where the block stands in what was read ahead, if it is `Own` and still there.
+    stored: Range<usize>,
     row: Row,
     is_positioned: bool,
     error: Option<Error>,
@@ -82,6 +86,7 @@ impl TableCursor {
             held: Held::Nothing,
             own: Vec::new(),
             shape: Shape::default(),
+            stored: 0..0,
             row: Row::default(),
             is_positioned: false,
             error: None,
@@ -179,6 +184,7 @@ impl TableCursor {
     fn load_from_file(&mut self, block: usize, towards: Towards) -> Result<Held> {
         let range = self.finder.block_range(&self.table, block)?;
         if range.start < self.ahead.start || range.end > self.ahead.end {
+            self.stored = 0..0;
             self.ahead.fill(&self.table, &mut self.finder, self.access, block, towards)?;
         }
         let start = (range.start - self.ahead.start) as usize;
@@ -186,9 +192,11 @@ impl TableCursor {
         read::give_back(&mut self.own);
         let frame_bytes =
             read::decode_block(&self.table, range.start, &self.ahead.buffer[start..end], &mut self.own)?;
+        self.stored = start..end;
         // What one huge value takes is not held twice.
         if end - start > KEPT_BUFFER_BYTES_MAX {
             self.ahead.clear();
+            self.stored = 0..0;
         }
         if towards == Towards::Seek
             && self.access == CursorAccess::Cached
@@ -199,6 +207,22 @@ impl TableCursor {
             return Ok(Held::Cached(frame));
         }
         Ok(Held::Own)
+    }
+
+    /// The block whose first entry is here, as [`TableWriter::add_block`](crate::TableWriter::add_block) takes it. Only
+    /// blocks as [`BlockCursor::block`] describes them, of up to 256 KiB, and none that came from the cache.
+    #[inline]
+    pub fn table_block(&self) -> Option<TableBlock<'_>> {
+        if self.row.index > 0 || !self.is_positioned || self.stored.is_empty() || !self.shape.is_settled() {
+            return None;
+        }
+        let Held::Own = self.held else { return None };
+        Some(TableBlock {
+            compression: &self.table.properties().compression,
+            stored: self.ahead.buffer.get(self.stored.clone())?,
+            frame: &self.own,
+            shape: self.shape,
+        })
     }
 
     /// Stands on the first row of a block, if there is such a block.
@@ -271,6 +295,21 @@ impl ReadAhead {
     /// Lets go of what was read, but not of how far the reading has got.
     fn clear(&mut self) {
         *self = Self { bytes: self.bytes, ..Self::default() };
+    }
+}
+
+impl BlockCursor for TableCursor {
+    #[inline]
+    fn block(&self) -> Option<Block<'_>> {
+        let block = self.table_block()?;
+        Some(Block { last_key: block.last_key(), entries: block.rows() as u64 })
+    }
+
+    fn skip_block(&mut self) -> u64 {
+        let Some(block) = self.table_block() else { return 0 };
+        let bytes = block.entries().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
+        self.enter_front(self.block + 1, Towards::Next);
+        bytes as u64
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tables: the writer, the open table, its cursor.
 
+mod block;
 mod block_finder;
 mod cursor;
 mod lookup;
@@ -11,6 +12,7 @@ mod reader;
 mod verify;
 mod writer;
 
+pub use block::TableBlock;
 pub use cursor::{CursorAccess, TableCursor};
 pub use reader::{Table, TableValue};
 pub use verify::VerifyReport;

@@ -24,6 +24,7 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::Vfs;
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
+use super::block::TableBlock;
 use super::output::Output;
 use super::read::KEPT_BUFFER_BYTES_MAX;
 use crate::block::{BlockBuilder, ROWS_MAX};
@@ -60,6 +61,7 @@ pub struct TableWriter {
     range_tombstones: TombstoneBuilder,
     meta: TableMeta,
     properties: Properties,
+    copied_bytes: u64,
 }
 
 impl TableWriter {
@@ -89,6 +91,7 @@ impl TableWriter {
                 compression: options.compression.name().into(),
                 ..Properties::default()
             },
+            copied_bytes: 0,
         })
     }
 
@@ -103,6 +106,62 @@ impl TableWriter {
         {
             self.finish_block()?;
         }
+        self.count(&entry, is_new_key);
+        self.block.add(entry);
+        Ok(())
+    }
+
+    /// Adds a block of another table, all of whose entries must come after all others: as it is, without compressing it
+    /// again, unless a block has just begun, which then takes its entries in and ends with it.
+    ///
+    /// `false` if it was not taken, and its entries are to be added one by one: where the compression is another, and
+    /// where its size is unlike that of the blocks here.
+    pub fn add_block(&mut self, block: &TableBlock<'_>) -> Result<bool> {
+        let (raw_bytes, block_bytes) = (block.raw_bytes(), self.options.block_bytes);
+        let is_alike = raw_bytes >= block_bytes / 2 && (raw_bytes <= 2 * block_bytes || block.rows() == 1);
+        if !is_alike || block.compression != self.options.compression.name() {
+            return Ok(false);
+        }
+        let begun = self.block.record_bytes();
+        let fits_begun = begun + raw_bytes <= 2 * block_bytes && self.block.rows() + block.rows() <= ROWS_MAX;
+        let is_copied = begun == 0 || begun >= block_bytes / 2 || !fits_begun;
+        if is_copied && self.block.rows() > 0 {
+            self.finish_block()?;
+        }
+        let mut before: Option<&[u8]> = None;
+        for entry in block.entries() {
+            let is_new_key = match before {
+                None => self.check(&entry)?,
+                Some(before) if before < entry.key => true,
+                Some(_) => return Err(Error::invalid(format!("a block is not in order: {block:?}"))),
+            };
+            self.count(&entry, is_new_key);
+            if !is_copied {
+                self.block.add(entry);
+            }
+            before = Some(entry.key);
+        }
+        if !is_copied {
+            self.finish_block()?;
+            return Ok(true);
+        }
+        let offset = self.begin_block(block.first_key(), block.last_key())?;
+        let covered = block.covered();
+        self.output.put(&self.checksum.compute(offset, covered).to_le_bytes())?;
+        self.output.put(covered)?;
+        self.copied_bytes += block.stored_bytes() as u64;
+        self.end_block(offset, raw_bytes)?;
+        Ok(true)
+    }
+
+    /// Bytes of the blocks that were copied as they were.
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
+    }
+
+    /// Takes note of an entry, the next.
+    #[inline]
+    fn count(&mut self, entry: &Entry<'_>, is_new_key: bool) {
         if is_new_key {
             self.properties.distinct_keys += 1;
             if self.options.filter.is_some() {
@@ -112,7 +171,6 @@ impl TableWriter {
                 }
             }
         }
-        self.block.add(entry);
         self.last_sequence = Some(entry.sequence);
         self.meta.entries += 1;
         self.meta.tombstones += u64::from(entry.kind.is_tombstone());
@@ -122,7 +180,6 @@ impl TableWriter {
         self.properties.largest_entry_bytes = self.properties.largest_entry_bytes.max(bytes);
         self.meta.raw_key_bytes += entry.key.len() as u64;
         self.meta.raw_value_bytes += entry.value.len() as u64;
-        Ok(())
     }
 
     /// Adds a range tombstone: everything in `[start, end)` older than `sequence` is deleted. In any order, with
@@ -287,26 +344,35 @@ impl TableWriter {
 
     #[inline(never)]
     fn finish_block(&mut self) -> Result<()> {
-        let offset = self.output.offset();
-        let first_key = self.block.first_key();
-        let last = self.block_end_sequence.map(|sequence| (&self.block_end_key[..], sequence));
-        self.index.add(last, first_key)?;
-        if last.is_none() {
+        let mut block = std::mem::take(&mut self.block);
+        let offset = self.begin_block(block.first_key(), block.last_key())?;
+        let output = &mut self.output;
+        let raw_bytes = block.finish(&mut self.compressor, self.checksum, offset, |header, stored| {
+            output.put(header)?;
+            output.put(stored)
+        })?;
+        if raw_bytes > KEPT_BUFFER_BYTES_MAX.max(2 * self.options.block_bytes) {
+            block.give_back();
+            self.compressor.give_back();
+        }
+        self.block = block;
+        self.end_block(offset, raw_bytes)
+    }
+
+    /// Enters a block, whose last entry is the last that was counted, into the index; returns where it goes.
+    fn begin_block(&mut self, first_key: &[u8], last_key: &[u8]) -> Result<u64> {
+        let before = self.block_end_sequence.map(|sequence| (&self.block_end_key[..], sequence));
+        self.index.add(before, first_key)?;
+        if before.is_none() {
             self.meta.smallest = Slice::copy_from(first_key);
         }
         self.block_end_key.clear();
-        self.block_end_key.extend_from_slice(self.block.last_key());
+        self.block_end_key.extend_from_slice(last_key);
         self.block_end_sequence = self.last_sequence;
-        let output = &mut self.output;
-        let raw_bytes =
-            self.block.finish(&mut self.compressor, self.checksum, offset, |header, stored| {
-                output.put(header)?;
-                output.put(stored)
-            })?;
-        if raw_bytes > KEPT_BUFFER_BYTES_MAX.max(2 * self.options.block_bytes) {
-            self.block.give_back();
-            self.compressor.give_back();
-        }
+        Ok(self.output.offset())
+    }
+
+    fn end_block(&mut self, offset: u64, raw_bytes: usize) -> Result<()> {
         self.properties.raw_data_bytes += raw_bytes as u64;
         self.index.set_block_bytes(self.output.offset() - offset);
         self.output.write_if_full()
