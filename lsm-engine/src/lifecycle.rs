@@ -239,6 +239,7 @@ impl Inner {
         metrics.sealed_memtable_bytes = self.memory.sealed_bytes() as u64;
         metrics.pooled_memtable_bytes = pooled_bytes(trees);
         metrics.held_memtable_bytes = self.memory.held_bytes() as u64;
+        metrics.held_table_bytes = self.memory.held_table_bytes() as u64;
         metrics.buffer_bytes = self.memory.buffer_bytes() as u64;
         metrics.pinned_bytes = self.memory.table_bytes() as u64;
         metrics.cache_bytes = self.memory.cache.used_bytes() as u64;

@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     sealed_bytes: AtomicUsize,
     buffer_bytes: AtomicUsize,
     table_bytes: AtomicUsize,
+    /// Of tables that only readers still hold.
+    held_table_bytes: AtomicUsize,
     /// Of the pool, as last set.
     pool_bytes_max: AtomicUsize,
     sharing_out: Mutex<()>,
@@ -71,6 +73,7 @@ impl Memory {
             sealed_bytes: AtomicUsize::new(0),
             buffer_bytes: AtomicUsize::new(0),
             table_bytes: AtomicUsize::new(0),
+            held_table_bytes: AtomicUsize::new(0),
             pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             let_go: Mutex::default(),
             sharing_out: Mutex::new(()),
@@ -120,6 +123,10 @@ impl Memory {
 
     pub(crate) fn table_bytes(&self) -> usize {
         self.table_bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn held_table_bytes(&self) -> usize {
+        self.held_table_bytes.load(Ordering::Acquire)
     }
 
     /// What memtables may hold now, all together.
@@ -257,6 +264,8 @@ pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64, range_deletes: 
 pub(crate) enum Part {
     Buffers,
     Tables,
+    /// No part: readers hold it, and the database would let it go.
+    Readers,
 }
 
 /// What something holds of the budget, for as long as it holds it.
@@ -281,6 +290,14 @@ impl Charge {
         self.bytes
     }
 
+    /// From now on it belongs to another part.
+    pub(crate) fn move_to(&mut self, part: Part) {
+        let bytes = self.bytes;
+        self.set(0);
+        self.part = part;
+        self.set(bytes);
+    }
+
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes == self.bytes {
             return;
@@ -288,6 +305,7 @@ impl Charge {
         let total = match self.part {
             Part::Buffers => &self.memory.buffer_bytes,
             Part::Tables => &self.memory.table_bytes,
+            Part::Readers => &self.memory.held_table_bytes,
         };
         if bytes > self.bytes {
             total.fetch_add(bytes - self.bytes, Ordering::AcqRel);

@@ -43,6 +43,8 @@ pub struct Metrics {
     /// Memory of memtables that were flushed or cleared while iterators or snapshots read them. It is theirs: what
     /// [`Options::memory`](crate::Options::memory) bounds is beside it.
     pub held_memtable_bytes: u64,
+    /// Memory of tables that were merged away or cleared while iterators or snapshots read them. It is theirs, too.
+    pub held_table_bytes: u64,
     /// The window of the log.
     pub log_window_bytes: u64,
     /// Buffers of flushes and merges under way.
@@ -56,7 +58,7 @@ pub struct Metrics {
     /// Blocks read from files.
     pub cache_misses: u64,
     /// Tables that are open: indexes and filters in memory, directories of those that are not, and what else a table
-    /// takes. Tables that only iterators and snapshots still read are among them.
+    /// takes.
     pub pinned_bytes: u64,
     /// Live snapshots.
     pub snapshots: u64,
@@ -80,10 +82,10 @@ pub struct Metrics {
     pub compaction_bytes_in: u64,
     /// Bytes that merges wrote.
     pub compaction_bytes_out: u64,
-    /// Compactions under way.
-    pub compactions_running: u64,
     /// How many of those are blocks that were copied as they were, because nothing newer touches them.
     pub compaction_bytes_copied: u64,
+    /// Compactions under way.
+    pub compactions_running: u64,
     /// Bytes that compactions have yet to rewrite.
     pub compaction_debt_bytes: u64,
     /// Time that writers stood still for want of memory, in microseconds; of those that still do, none.

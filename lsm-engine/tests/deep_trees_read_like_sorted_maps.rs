@@ -196,7 +196,7 @@ impl World {
 
     fn open(&mut self, keyspace: &KeyspaceOptions) {
         let options = Options::new()
-            .memory(1 << 20)
+            .memory(2 << 20)
             .memtable_bytes(self.memtable_bytes)
             .vfs(Arc::new(self.fs.clone()))
             .env(Arc::clone(&self.env) as Arc<dyn Env>)

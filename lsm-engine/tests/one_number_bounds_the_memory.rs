@@ -627,12 +627,16 @@ fn what_iterators_hold_is_counted_beside_it() {
         }
         check(&db, MEMORY, &mut most);
     }
-    let held = db.metrics().held_memtable_bytes;
-    assert!(held > 500_000, "{held}");
+    db.compact_range::<&str>(..).unwrap();
+    env.run_until_idle();
+    check(&db, MEMORY, &mut most);
+    let metrics = db.metrics();
+    assert!(metrics.held_memtable_bytes > 500_000 && metrics.held_table_bytes > 10_000, "{metrics:?}");
     for (number, iterator) in iterators {
         assert_eq!(iterator.count() as u64, number);
     }
-    assert_eq!(db.metrics().held_memtable_bytes, 0);
+    let metrics = db.metrics();
+    assert_eq!((metrics.held_memtable_bytes, metrics.held_table_bytes), (0, 0));
     db.close().unwrap();
     env.drop_jobs();
 }

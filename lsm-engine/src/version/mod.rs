@@ -159,7 +159,7 @@ impl Version {
         let gather = || {
             let gathered = Arc::new(gather_range_tombstones(self.tables()));
             let any = self.tables().find(|table| table.has_range_tombstones());
-            let charge = any.map(|table| Charge::new(table.memory(), Part::Tables, gathered.memory_bytes()));
+            let charge = any.map(|table| Charge::new(&table.memory(), Part::Tables, gathered.memory_bytes()));
             (gathered, charge)
         };
         self.has_range_tombstones.then(|| &self.range_tombstones.get_or_init(gather).0)

@@ -19,7 +19,7 @@ pub(crate) struct TableFile {
     table: Arc<Table>,
     shape: Shape,
     file: Arc<FileOnDisk>,
-    charge: Charge,
+    charge: Mutex<Charge>,
 }
 
 /// The file of a table, which may be open in two ways at once while one takes the place of the other. The last one to
@@ -82,7 +82,8 @@ impl TableFile {
         let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
         let own = size_of::<Self>() + size_of::<FileOnDisk>() + size_of::<TableShape>();
         let bytes = table.pinned_bytes() + own + recorded;
-        Self { charge: Charge::new(memory, Part::Tables, bytes), table, shape, file }
+        let charge = Mutex::new(Charge::new(memory, Part::Tables, bytes));
+        Self { table, shape, file, charge }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -100,12 +101,12 @@ impl TableFile {
 
     /// Memory that the table takes.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.charge.bytes()
+        self.charge.lock().bytes()
     }
 
     /// Of whose budget it is a part.
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
-        self.charge.memory()
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        Arc::clone(self.charge.lock().memory())
     }
 
     pub(crate) fn meta(&self) -> &TableMeta {
@@ -142,6 +143,12 @@ impl TableFile {
     /// The manifest no longer names the table: its file goes when the last reader does.
     pub(crate) fn mark_obsolete(&self) {
         self.file.obsolete.store(true, Ordering::Release);
+        self.let_go();
+    }
+
+    /// No version to come will have it, but readers may: its memory is theirs.
+    pub(crate) fn let_go(&self) {
+        self.charge.lock().move_to(Part::Readers);
     }
 
     /// The table is not opened anew any more.
