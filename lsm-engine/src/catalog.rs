@@ -206,3 +206,54 @@ pub(crate) fn policy_mismatch(keyspace: &str, created: &str, given: &str) -> Err
         .into(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind as Io;
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::{Fault, OperationKind, SimFs};
+
+    use crate::flush::Flush;
+    use crate::{Db, KeyspaceOptions, Options};
+
+    fn open(fs: &SimFs) -> (Arc<SimEnv>, Db) {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
+        let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        (env, db)
+    }
+
+    /// On another thread the flush would wait for the manifest until the clear has failed.
+    #[test]
+    fn a_flush_beside_a_clear_that_fails_keeps_the_log_of_what_was_cleared() {
+        let fs = SimFs::new();
+        let (env, db) = open(&fs);
+        let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();
+        cleared.put("in a table", "1").unwrap();
+        db.flush().unwrap();
+        cleared.put("in the log", "2").unwrap();
+        db.put("elsewhere", "3").unwrap();
+        let (inner, tree) = (Arc::clone(&db.inner), db.default.tree());
+        let side = inner.writer.as_ref().unwrap();
+        side.committer.lock().seal(tree.id, inner.visible());
+        let memtable = Arc::clone(&tree.load().sealed[0]);
+        let mut flush = Flush::new(&inner, tree, memtable);
+        let manifest =
+            format!("MANIFEST-{:06}", crate::inspect::current(&fs, "/db".as_ref()).unwrap().manifest);
+        fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(manifest));
+        cleared.clear().unwrap_err();
+        let flushed = flush.step(&inner, side);
+        drop((flush, flushed, cleared, inner, db));
+        env.drop_jobs();
+        let (env, db) = open(&fs);
+        let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();
+        // The clear failed, and may have happened; a half of it may not.
+        let found: Vec<_> = cleared.iter().map(|entry| entry.unwrap().0).collect();
+        assert!(found.is_empty() || found == ["in a table", "in the log"], "{found:?}");
+        assert_eq!(db.get("elsewhere").unwrap().unwrap(), "3");
+        drop((cleared, db));
+        env.drop_jobs();
+    }
+}

@@ -213,6 +213,9 @@ impl WriteSide {
 
     /// Logs an edit, durably, with the numbers that every edit carries. A manifest in doubt stops all writing.
     pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
+        // A flush or merge may have been waiting for the manifest while whoever held it failed: memory and disk are
+        // apart now, and the log must not be shortened by what memory says.
+        self.check_going()?;
         edit.next_number = Some(self.numbers.unused());
         manifest.append(&edit, || self.new_number()).map_err(|error| match error {
             AppendError::Refused(error) => error,
