@@ -180,7 +180,7 @@ impl Replay {
         }
         while let Some(record) = reader.next()? {
             let room = self.memory.room_bytes();
-            if unsettled.rest.is_none() && wanted_bytes(&self.committer, &record, room) > room {
+            if unsettled.rest.is_none() && unsettled.wanted_bytes(&self.committer, &record, room) > room {
                 unsettled.rest = Some(record.start);
             }
             let committer = unsettled.rest.is_none().then_some(&mut self.committer);
@@ -228,31 +228,36 @@ impl Replay {
     }
 }
 
-/// What memtables may take for a record, or an upper bound of it that is no more than `room_bytes`.
-fn wanted_bytes(committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
-    // An operation takes three bytes at least, a range delete five.
-    let payload_bytes = record.payload.len();
-    let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
-    let bound =
-        batch_bytes(payload_bytes, operations_max(3), operations_max(5)) + committer.growth_bytes_max();
-    if bound <= room_bytes {
-        return bound;
-    }
-    let mut operations = Operations::new(record.payload, record.tag);
-    let mut keyspaces = Vec::new();
-    let (mut count, mut range_deletes) = (0, 0);
-    // What is malformed is reported when the record is taken in.
-    while let Some(Ok(operation)) = operations.next() {
-        count += 1;
-        range_deletes += u64::from(operation.kind == ValueKind::RangeDelete);
-        if !keyspaces.contains(&operation.keyspace) {
-            keyspaces.push(operation.keyspace);
-        }
-    }
-    batch_bytes(payload_bytes, count, range_deletes) + committer.growth_bytes(&keyspaces)
-}
-
 impl Unsettled {
+    /// What memtables may take for a record, or an upper bound of it that is no more than `room_bytes`.
+    fn wanted_bytes(&self, committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
+        // An operation takes three bytes at least, a range delete five.
+        let payload_bytes = record.payload.len();
+        let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
+        let bound =
+            batch_bytes(payload_bytes, operations_max(3), operations_max(5)) + committer.growth_bytes_max();
+        if bound <= room_bytes {
+            return bound;
+        }
+        let mut operations = Operations::new(record.payload, record.tag);
+        let mut keyspaces = Vec::new();
+        let (mut bytes, mut count, mut range_deletes) = (0, 0, 0);
+        // What is malformed is reported when the record is taken in.
+        while let Some(Ok(operation)) = operations.next() {
+            // What was dropped or is in tables takes nothing.
+            if self.flushed.get(&operation.keyspace).is_none_or(|&flushed| operation.sequence <= flushed) {
+                continue;
+            }
+            bytes += operation.key.len() + operation.value.len();
+            count += 1;
+            range_deletes += u64::from(operation.kind == ValueKind::RangeDelete);
+            if !keyspaces.contains(&operation.keyspace) {
+                keyspaces.push(operation.keyspace);
+            }
+        }
+        batch_bytes(bytes, count, range_deletes) + committer.growth_bytes(&keyspaces)
+    }
+
     /// Checks a record, and hands its operations to the `committer` if there is one. Returns the last sequence number.
     fn take(&mut self, record: &Record<'_>, mut committer: Option<&mut Committer>) -> Result<SequenceNumber> {
         let (start, tag) = (record.start.0, record.tag);
@@ -341,13 +346,13 @@ impl Unsettled {
         let mut reader = self.log.read_from(rest.0, memory)?;
         while let Some(record) = reader.next()? {
             let mut committer = side.committer.lock();
-            let mut wanted = wanted_bytes(&committer, &record, memory.room_bytes());
+            let mut wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
             if wanted > memory.room_bytes() {
                 committer.seal_all();
                 drop(committer);
                 self.flush_sealed(inner, side)?;
                 committer = side.committer.lock();
-                wanted = wanted_bytes(&committer, &record, memory.room_bytes());
+                wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
             }
             if wanted > memory.room_bytes() {
                 return Err(memory.exhausted(wanted));

@@ -304,3 +304,28 @@ fn damage_is_answered_alike_with_little_memory_and_with_much() {
     }
     assert!(refused > 20 && opened > 20, "{refused} {opened}");
 }
+
+#[test]
+fn what_a_batch_wrote_to_keyspaces_that_are_gone_needs_no_memory() {
+    let fs = SimFs::new();
+    let env = Arc::new(SimEnv::new(1));
+    let db = options(&fs, &env, LARGE).open(DIRECTORY).unwrap();
+    let names: Vec<String> = (0..50).map(|number| format!("keyspace {number}")).collect();
+    let mut batch = WriteBatch::new();
+    batch.put("key", "value");
+    for name in &names {
+        batch.put_in(&keyspace(&db, name), "key", vec![1; 10_000]);
+    }
+    db.write(batch).unwrap();
+    for name in &names {
+        db.drop_keyspace(name).unwrap();
+    }
+    let crashed = fs.process_crash();
+    drop(db);
+    env.drop_jobs();
+    let env = Arc::new(SimEnv::new(2));
+    let db = options(&crashed, &env, SMALL).open(DIRECTORY).unwrap();
+    assert_eq!(db.get("key").unwrap().unwrap(), "value");
+    drop(db);
+    env.drop_jobs();
+}
