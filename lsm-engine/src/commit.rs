@@ -473,7 +473,7 @@ mod tests {
     use std::sync::Arc;
 
     use lsm_core::env::SimEnv;
-    use lsm_core::vfs::SimFs;
+    use lsm_core::vfs::{AllLost, SimFs};
     use lsm_core::{SequenceNumber, ValueKind};
     use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
 
@@ -511,8 +511,12 @@ mod tests {
     }
 
     fn open() -> (Arc<SimEnv>, Db) {
+        open_in(&SimFs::new())
+    }
+
+    fn open_in(fs: &SimFs) -> (Arc<SimEnv>, Db) {
         let env = Arc::new(SimEnv::new(1));
-        let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
+        let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as _);
         let db = options.memory(8 << 20).memtable(Arc::new(Tiny::default())).open("/db").unwrap();
         (env, db)
     }
@@ -566,5 +570,26 @@ mod tests {
             drop((tree, db));
             env.drop_jobs();
         }
+    }
+
+    #[test]
+    fn a_crash_keeps_all_or_nothing_of_a_batch_whose_memtables_were_flushed() {
+        let fs = SimFs::new();
+        let (env, db) = open_in(&fs);
+        db.write(batch("value")).unwrap();
+        env.run_until_idle();
+        assert_eq!(db.metrics().flushes, 2, "and the rest of it is in a memtable");
+        let (cut, crashed) = (fs.power_cut(&mut AllLost), fs.process_crash());
+        drop(db);
+        env.drop_jobs();
+        let found = |fs: &SimFs| {
+            let (env, db) = open_in(fs);
+            let found = KEYS.iter().filter(|key| db.get(key).unwrap().is_some()).count();
+            drop(db);
+            env.drop_jobs();
+            found
+        };
+        assert_eq!(found(&crashed), KEYS.len());
+        assert!([0, KEYS.len()].contains(&found(&cut)), "{}", found(&cut));
     }
 }

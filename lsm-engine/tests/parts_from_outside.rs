@@ -402,6 +402,114 @@ fn a_policy_that_would_change_the_order_of_versions_is_ignored() {
     misbehave(Manner::Skips);
 }
 
+/// Merges the newest and the oldest of three runs, and leaves the one between where it is.
+#[derive(Debug)]
+struct AroundOne;
+
+impl CompactionPolicy for AroundOne {
+    fn name(&self) -> &'static str {
+        "around one"
+    }
+
+    fn level_count(&self) -> usize {
+        1
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        let [newest, _, oldest] = &*shape.levels.first()?.runs else { return None };
+        let tables: Vec<u64> = [newest, oldest].map(|run| run.tables[0].id).into();
+        Some(Compaction {
+            inputs: vec![InputLevel { level: 0, tables }],
+            output_level: 0,
+            output_run: OutputRun::NewRun,
+            action: Action::Merge,
+            target_table_bytes: u64::MAX,
+            reason: Reason::Level0,
+        })
+    }
+
+    fn debt_bytes(&self, _: &TreeShape) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_merge_around_a_run_stays_newer_than_that() {
+    let machine = Machine::new();
+    let db = machine.options().compaction(Arc::new(AroundOne)).open("/data/db").unwrap();
+    for (key, value) in [("apart", "1"), ("key", "old"), ("key", "new")] {
+        db.put(key, value).unwrap();
+        db.flush().unwrap();
+    }
+    db.wait_for_compactions().unwrap();
+    assert_eq!(db.metrics().compactions, 1);
+    assert_eq!(db.get("key").unwrap().unwrap(), "new");
+    assert_eq!(db.get("apart").unwrap().unwrap(), "1");
+    drop(db);
+    machine.env.drop_jobs();
+}
+
+/// Moves each run of level 0 to the level below, where it stays a run of its own, once it may.
+#[derive(Debug, Default)]
+struct MovesDown {
+    may: AtomicBool,
+}
+
+impl CompactionPolicy for MovesDown {
+    fn name(&self) -> &'static str {
+        "moves down"
+    }
+
+    fn level_count(&self) -> usize {
+        2
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        let oldest = shape.levels.first()?.runs.last().filter(|_| self.may.load(Ordering::Relaxed))?;
+        Some(Compaction {
+            inputs: vec![InputLevel { level: 0, tables: vec![oldest.tables[0].id] }],
+            output_level: 1,
+            output_run: OutputRun::NewRun,
+            action: Action::Move,
+            target_table_bytes: u64::MAX,
+            reason: Reason::Level0,
+        })
+    }
+
+    fn debt_bytes(&self, _: &TreeShape) -> u64 {
+        0
+    }
+}
+
+/// The number of a run is in no name of a file.
+#[test]
+fn runs_are_newer_than_those_from_before_a_crash() {
+    let machine = Machine::new();
+    let write = |fs: &SimFs, value: &str| {
+        let policy = Arc::new(MovesDown::default());
+        let options = machine.options().vfs(Arc::new(fs.clone()));
+        let db =
+            options.compaction(Arc::clone(&policy) as Arc<dyn CompactionPolicy>).open("/data/db").unwrap();
+        db.put("key", value).unwrap();
+        db.flush().unwrap();
+        if value == "old" {
+            // Flushes that find nothing use numbers up.
+            (0..50).for_each(|_| db.flush().unwrap());
+        }
+        policy.may.store(true, Ordering::Relaxed);
+        db.wait_for_compactions().unwrap();
+        assert_eq!(db.metrics().moves, 1);
+        db
+    };
+    let db = write(&machine.fs, "old");
+    let crashed = machine.fs.process_crash();
+    drop(db);
+    let db = write(&crashed, "new");
+    assert_eq!(db.get("key").unwrap().unwrap(), "new");
+    drop(db);
+    machine.env.drop_jobs();
+}
+
 #[test]
 fn a_policy_that_wants_to_drop_data_that_it_may_not_is_ignored() {
     misbehave(Manner::Drops);
