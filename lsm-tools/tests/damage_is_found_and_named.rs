@@ -195,7 +195,7 @@ fn a_window_that_is_gone_is_corruption_to_every_command() {
 }
 
 #[test]
-fn a_dump_of_a_damaged_log_names_it_and_not_the_window_that_closing_removed() {
+fn a_dump_of_a_damaged_log_names_it_and_not_only_the_window_that_closing_removed() {
     let directory = Directory::new();
     let db = closed(&directory);
     let (name, bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".wal")).unwrap();
@@ -203,6 +203,13 @@ fn a_dump_of_a_damaged_log_names_it_and_not_the_window_that_closing_removed() {
     put_byte(&log, 2000, bytes[2000] ^ 1);
     let message = lsm(["dump", &log.to_string_lossy()]).failure(3);
     assert!(message.contains(&name), "{message}");
+    // Without the record that says so, nobody can tell that the log was closed.
+    fs::write(&log, &bytes[..bytes.len() - 8]).unwrap();
+    let message = lsm(["dump", &log.to_string_lossy()]).failure(3);
+    assert!(
+        message.contains(&format!("missing, and {name} does not end as a log that was closed")),
+        "{message}"
+    );
 }
 
 #[test]

@@ -455,7 +455,8 @@ impl WalReader {
         if number == 0 || !ends_here || self.clean.is_some() {
             return Ok(());
         }
-        if let Some(loss) = window::find_loss(&*self.vfs, &self.directory, number)? {
+        let Some(segment) = self.chain.segments.get(self.segment) else { return Ok(()) };
+        if let Some(loss) = window::find_loss(&*self.vfs, &self.directory, number, &segment.path)? {
             let place = (loss.path.clone(), loss.offset);
             verdict.corrupt = Some((place, loss.reason.clone()));
             verdict.dropped.push(loss);

@@ -265,10 +265,16 @@ impl WindowFile {
 
 /// What a segment's window lost of its file. Its name and length are durable before the segment's header names it,
 /// and until the log is closed or goes on with another window.
-pub(crate) fn find_loss(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Option<Dropped>> {
+pub(crate) fn find_loss(
+    vfs: &dyn Vfs,
+    folder: &Path,
+    number: u64,
+    segment: &Path,
+) -> Result<Option<Dropped>> {
     let path = LogFile::Window(number).path(folder);
     let Some(file) = directory::open_if_there(vfs, &path)? else {
-        let reason = "the file is missing, yet the log was not closed, and ends in it".to_owned();
+        let segment = segment.file_name().unwrap_or_default().display();
+        let reason = format!("the file is missing, and {segment} does not end as a log that was closed");
         return Ok(Some(Dropped { path, offset: 0, bytes: 1, reason }));
     };
     let offset = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
