@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::{Directory, files, lsm, lsm_with_input};
+use lsm_engine::{Db, KeyspaceOptions};
 
 /// A database that was closed cleanly, with a table.
 fn closed(directory: &Directory) -> String {
@@ -115,6 +116,30 @@ fn a_file_that_is_cut_or_missing_is_corruption_to_every_command() {
         fs::write(&path, &bytes).unwrap();
     }
     assert_eq!(lsm(["count", &db]).stdout(), "2000\n");
+}
+
+#[test]
+fn verify_does_not_call_sound_what_no_command_can_open() {
+    let directory = Directory::new();
+    let (open, db) = (directory.path("open"), directory.arg("db"));
+    let writer = Db::open(&open).unwrap();
+    for name in ["users", "orders"] {
+        writer.keyspace(name, KeyspaceOptions::default()).unwrap().put("key", "value").unwrap();
+    }
+    // As a crash would leave it: nothing says how long the manifest was.
+    fs::create_dir(&db).unwrap();
+    for (name, bytes) in files(&open) {
+        fs::write(Path::new(&db).join(name), bytes).unwrap();
+    }
+    let (name, bytes) = data_files(&db).into_iter().find(|(name, _)| name.starts_with("MANIFEST")).unwrap();
+    let mut messages = String::new();
+    for length in 0..bytes.len() {
+        fs::write(Path::new(&db).join(&name), &bytes[..length]).unwrap();
+        let (count, verify) = (lsm(["count", &db]), lsm(["verify", &db]));
+        assert_eq!(verify.code, count.code, "{length} bytes of {name}: {verify:?}\n{count:?}");
+        messages += &verify.stderr;
+    }
+    assert!(messages.contains(&name) && messages.contains("keyspace 1, which never was"), "{messages}");
 }
 
 #[test]

@@ -56,6 +56,7 @@ impl Verifier<'_> {
         let start = contents.log.unwrap_or_default();
         let mut writes = 0;
         let mut wrong = Vec::new();
+        let mut unknown_keyspace = None;
         let vfs: Arc<dyn Vfs> = Arc::new(PosixFs);
         let expected = LogExpectation {
             from: Position(start.position),
@@ -67,7 +68,12 @@ impl Verifier<'_> {
         let report = lsm_wal::verify(&vfs, self.db, &expected, &mut |record| {
             for operation in Operations::new(record.payload, record.tag) {
                 match operation {
-                    Ok(_) => writes += 1,
+                    Ok(operation) => {
+                        writes += 1;
+                        if operation.keyspace >= contents.next_keyspace {
+                            unknown_keyspace.get_or_insert((record.start.0, operation.keyspace));
+                        }
+                    }
                     Err(reason) => {
                         let message = format!("the log at position {}: {reason}", record.start.0);
                         wrong.push((PathBuf::new(), Failure::Corruption(message)));
@@ -86,6 +92,13 @@ impl Verifier<'_> {
             (path, Failure::from(error.clone()))
         });
         wrong.extend(errors);
+        if let Some((position, keyspace)) = unknown_keyspace {
+            // The manifest's edits were there before the first record that relies on them.
+            let manifest = self.manifest_path(current);
+            let detail =
+                format!("the log's record at position {position} names keyspace {keyspace}, which never was");
+            wrong.push((manifest.clone(), Error::corruption(&manifest, 0, detail).into()));
+        }
         LogCheck { report, writes, wrong }
     }
 }

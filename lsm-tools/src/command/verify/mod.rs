@@ -64,6 +64,8 @@ struct Contents {
     log: Option<LogStart>,
     /// The log has a segment of this number or a higher one.
     log_begun: u64,
+    /// No keyspace has this id or a higher one.
+    next_keyspace: u32,
 }
 
 impl Verifier<'_> {
@@ -203,6 +205,7 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryRe
         contents.tables.retain(|_, table| !edit.dropped.contains(&table.keyspace));
         contents.log = edit.log.or(contents.log);
         contents.log_begun = contents.log_begun.max(edit.log_begun.unwrap_or(0));
+        contents.next_keyspace = contents.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
     }
     Ok((contents, reader.report().clone()))
 }
