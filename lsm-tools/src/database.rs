@@ -95,7 +95,7 @@ fn refuse_foreign_directory(path: &Path) -> Result<()> {
 #[derive(Args, Debug)]
 pub(crate) struct KeyspaceArg {
     /// Work on this keyspace instead of the default one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     keyspace: Option<String>,
 }
 

@@ -75,7 +75,10 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     match text.strip_prefix("error: ") {
         Some(message) => Failure::Usage(message.trim_end().to_owned()).report(),
         // Help, which knows where it goes and what has colours.
-        None => error.exit(),
+        None => match error.print() {
+            Err(error) => Failure::stdout(&error).report(),
+            Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+        },
     }
 }
 

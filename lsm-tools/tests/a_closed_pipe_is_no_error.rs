@@ -48,8 +48,10 @@ fn a_full_output_is_an_error() {
     let directory = Directory::new();
     let db = directory.arg("db");
     lsm_with_input(["load", &db, "-"], b"a\t1\n").stdout();
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
-    let output = common::command(["scan", &db]).stdout(full).output().expect("the binary runs");
-    assert_eq!(output.status.code(), Some(4));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"), "{output:?}");
+    for arguments in [["scan", &db].as_slice(), &["--help"], &["help", "scan"], &["--version"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let output = common::command(arguments).stdout(full).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"), "{output:?}");
+    }
 }

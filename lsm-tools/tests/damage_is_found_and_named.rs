@@ -293,6 +293,19 @@ fn what_was_not_checked_because_of_damage_is_not_called_sound() {
 }
 
 #[test]
+fn a_directory_in_the_place_of_a_file_is_not_dumped() {
+    let directory = Directory::new();
+    let db = closed(&directory);
+    for (name, _) in files(Path::new(&db)) {
+        let path = Path::new(&db).join(&name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let message = lsm(["dump", &path.to_string_lossy()]).failure(4);
+        assert!(message.contains(&name) && message.contains("directory"), "{message}");
+    }
+}
+
+#[test]
 fn what_a_killed_process_wrote_is_there_and_its_log_verifies() {
     let directory = Directory::new();
     let db = killed(&directory);

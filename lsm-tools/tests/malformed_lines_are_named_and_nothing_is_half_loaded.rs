@@ -29,6 +29,8 @@ fn skip_bad_passes_over_malformed_lines_and_counts_them() {
     assert!(stdout.starts_with("2 lines committed in "), "{stdout}");
     assert!(stdout.contains("3 malformed lines skipped; the first is line 2: no tab"), "{stdout}");
     assert_eq!(lsm(["scan", &db]).stdout(), "a\t1\nc\t4\n");
+    let stdout = lsm_with_input(["load", &db, "-", "--skip-bad"], b"bad\n").stdout();
+    assert!(stdout.contains("1 malformed line skipped; the first is line 1: no tab"), "{stdout}");
 }
 
 #[test]
@@ -93,6 +95,11 @@ fn a_damaged_compressed_file_is_corruption_and_what_came_before_counts() {
     assert!(message.contains("cut.tsv.gz: the compressed data is damaged"), "{message}");
     assert!(committed > 0 && committed.is_multiple_of(1000), "{committed}");
     assert_eq!(lsm(["count", &db]).stdout(), format!("{committed}\n"));
+    // A magic number and nothing more.
+    for (name, bytes) in [("cut.gz", &[0x1f, 0x8b][..]), ("cut.zst", &[0x28, 0xb5, 0x2f, 0xfd])] {
+        let message = lsm(["load", &db, &directory.write(name, bytes)]).failure(3);
+        assert!(message.contains(name) && !message.contains("Error {"), "{message}");
+    }
 }
 
 #[test]

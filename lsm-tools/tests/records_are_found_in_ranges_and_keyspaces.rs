@@ -61,6 +61,17 @@ fn keyspaces_are_apart() {
 }
 
 #[test]
+fn prefixes_bounds_and_keyspaces_may_begin_with_a_dash() {
+    let (_directory, db) = fruit();
+    lsm(["put", &db, "--keyspace", "-x", "--", "--key", "-value"]).stdout();
+    let dash = |flags: &[&str]| keys(&db, &[&["--keyspace", "-x"], flags].concat());
+    assert_eq!(dash(&[]), "--key");
+    assert_eq!(dash(&["--prefix", "--k"]), "--key");
+    assert_eq!(dash(&["--from", "-", "--to", "-a"]), "--key");
+    assert_eq!(dash(&["--prefix", "-k", "--reverse"]), "");
+}
+
+#[test]
 fn the_name_of_a_keyspace_cannot_steer_the_terminal() {
     let (_directory, db) = fruit();
     lsm(["put", &db, "carrot", "6", "--keyspace", "a\n\u{1b}[31m"]).stdout();

@@ -64,10 +64,10 @@ pub(crate) struct Load {
     #[arg(long)]
     header: bool,
     /// Column of a CSV file with the keys, by its name in the header
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     key_column: Option<String>,
     /// Column of a CSV file with the values, by its name in the header
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     value_column: Option<String>,
     /// Memory to use, as 64M or 2G. A line may not be longer, a record takes at most a quarter
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_bytes)]
@@ -125,8 +125,9 @@ impl Load {
         if counts.skipped > 0 {
             let (line, reason) = counts.first_skipped.unwrap_or_default();
             out.line(format_args!(
-                "{} malformed lines skipped; the first is line {line}: {reason}",
-                grouped(counts.skipped)
+                "{} malformed {} skipped; the first is line {line}: {reason}",
+                grouped(counts.skipped),
+                if counts.skipped == 1 { "line" } else { "lines" }
             ))?;
         }
         out.flush()?;

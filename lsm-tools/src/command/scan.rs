@@ -74,13 +74,13 @@ pub(crate) struct RangeArgs {
     #[command(flatten)]
     keyspace: KeyspaceArg,
     /// Only keys that begin with this
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
     prefix: Option<OsString>,
     /// Only keys from this one on
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", allow_hyphen_values = true)]
     from: Option<OsString>,
     /// Only keys before this one
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", allow_hyphen_values = true)]
     to: Option<OsString>,
     /// Prefix and bounds are given in hex digits
     #[arg(long)]

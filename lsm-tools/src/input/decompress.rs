@@ -65,6 +65,9 @@ impl<R: BufRead> Zstd<R> {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+                // The decoder shows these two as its own types.
+                Err(FrameDecoderError::ReadFrameHeaderError(error)) => return Err(damaged(error)),
+                Err(FrameDecoderError::FrameHeaderError(error)) => return Err(damaged(error)),
                 Err(error) => return Err(damaged(error)),
             }
         }

@@ -75,9 +75,7 @@ impl Dump {
             FileType::Sst => table::dump(&self.file, &mut dumper),
             FileType::Manifest => manifest::dump(&self.file, &mut dumper),
             FileType::Current => current::dump(&self.file, &mut dumper),
-            FileType::Lock => is_file(&self.file).and_then(|_| {
-                dumper.item(&Item::new("lock").text("why", "it is locked while in use, and has no content"))
-            }),
+            FileType::Lock => lock(&self.file, &mut dumper),
         };
         dumper.out.flush()?;
         result
@@ -102,6 +100,14 @@ impl Dump {
             ))),
         }
     }
+}
+
+/// Says what the lock file is for, if it is one.
+fn lock(path: &Path, dumper: &mut Dumper) -> Result<()> {
+    if !is_file(path)? {
+        return Err(Failure::Io(format!("cannot open {}: is a directory", path.display())));
+    }
+    dumper.item(&Item::new("lock").text("why", "it is locked while in use, and has no content"))
 }
 
 fn is_file(path: &Path) -> Result<bool> {
