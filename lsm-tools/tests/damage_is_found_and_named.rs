@@ -189,6 +189,11 @@ fn a_log_that_is_gone_is_corruption_to_every_command() {
         let message = lsm(arguments).failure(3);
         assert!(message.contains(&first) && message.contains("missing"), "{message}");
     }
+    // The spare segment, which has no header yet, is not all that may have been lost.
+    let (spare, zeros) = log.iter().rfind(|(name, _)| is(name, ".wal")).unwrap();
+    fs::write(Path::new(&db).join(spare), zeros).unwrap();
+    let message = lsm(["verify", &db]).failure(3);
+    assert!(message.contains(spare) && message.contains("an earlier segment is lost"), "{message}");
     for (name, bytes) in &log {
         fs::write(Path::new(&db).join(name), bytes).unwrap();
     }

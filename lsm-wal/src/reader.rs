@@ -139,7 +139,7 @@ impl WalReader {
         }
         let lost = self.chain.segments.iter().find(|listed| listed.number >= segment);
         let detail = match lost {
-            Some(_) => "its header is lost, yet the log is known to have this segment or a later one",
+            Some(_) => "its header or an earlier segment is lost: the log is known to have more",
             None => "the file is missing, yet the log is known to have it or a later one",
         };
         let path = lost
@@ -450,15 +450,14 @@ impl WalReader {
 
     /// Looks whether the window is there in which the log ends, unless it was closed or goes on with another.
     fn examine_window(&self, verdict: &mut Verdict) -> Result<()> {
-        let number = self.chain.header(self.segment).map_or(0, |header| header.window);
+        let Some(segment) = self.chain.segments.get(self.segment) else { return Ok(()) };
         let ends_here = self.source.is_some() && self.chain.successor(self.segment).is_none();
-        if number == 0 || !ends_here || self.clean.is_some() {
+        let window = segment.header.map_or(0, |header| header.window);
+        if window == 0 || !ends_here || self.clean.is_some() {
             return Ok(());
         }
-        let Some(segment) = self.chain.segments.get(self.segment) else { return Ok(()) };
-        if let Some(loss) = window::find_loss(&*self.vfs, &self.directory, number, &segment.path)? {
-            let place = (loss.path.clone(), loss.offset);
-            verdict.corrupt = Some((place, loss.reason.clone()));
+        if let Some(loss) = window::find_loss(&*self.vfs, &self.directory, window, &segment.path)? {
+            verdict.corrupt = Some(((loss.path.clone(), loss.offset), loss.reason.clone()));
             verdict.dropped.push(loss);
         }
         Ok(())
