@@ -42,6 +42,15 @@ pub enum Error {
         supported: u32,
     },
 
+    /// The file is as it was written, but takes what this build was made without.
+    #[error("{} cannot be read by this build: {detail}", path.display())]
+    Unsupported {
+        /// Which file.
+        path: Arc<PathBuf>,
+        /// What is missing, and how to have it.
+        detail: Arc<str>,
+    },
+
     /// The caller asked for something that cannot be, such as a key out of order or too long.
     #[error("{detail}")]
     InvalidArgument {

@@ -82,7 +82,7 @@ pub enum ErrorKind {
     Io,
     /// Restore the named file from a backup.
     Corruption,
-    /// Use a newer build.
+    /// Use a newer build, or one with the feature that is named.
     Unsupported,
     /// Open for writing, or reopen.
     ReadOnly,
@@ -136,7 +136,9 @@ fn storage_kind(error: &lsm_core::Error) -> ErrorKind {
     use std::io::ErrorKind as Io;
     match error {
         lsm_core::Error::Corruption { .. } => ErrorKind::Corruption,
-        lsm_core::Error::UnsupportedVersion { .. } => ErrorKind::Unsupported,
+        lsm_core::Error::UnsupportedVersion { .. } | lsm_core::Error::Unsupported { .. } => {
+            ErrorKind::Unsupported
+        }
         lsm_core::Error::InvalidArgument { .. } => ErrorKind::InvalidArgument,
         lsm_core::Error::Stopped { .. } => ErrorKind::ReadOnly,
         lsm_core::Error::Io { source, .. } => match source.kind() {

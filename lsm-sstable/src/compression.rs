@@ -49,6 +49,11 @@ impl Codec {
             _ => None,
         }
     }
+
+    /// Whether this build has it.
+    pub(crate) fn is_built_in(self) -> bool {
+        self != Self::Zstd || cfg!(feature = "zstd")
+    }
 }
 
 /// No stored byte stands for more than this many raw ones, so that the memory which a block needs is bounded by
@@ -203,5 +208,5 @@ fn decompress_zstd(stored: &[u8], output: &mut [u8]) -> Result<usize, String> {
 
 #[cfg(not(feature = "zstd"))]
 fn decompress_zstd(_: &[u8], _: &mut [u8]) -> Result<usize, String> {
-    Err("block is compressed with Zstandard, which this build lacks: enable the feature `zstd`".into())
+    Err("block is compressed with Zstandard, which takes the feature `zstd`".into())
 }

@@ -15,7 +15,8 @@ use crate::warnings::warn;
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        if matches!(error, Error::NotADirectory(_)) {
+        // What cannot be read by this build is not damaged, nor newer.
+        if matches!(error, Error::NotADirectory(_) | Error::Storage(lsm_core::Error::Unsupported { .. })) {
             return Self::Io(message);
         }
         match error.kind() {

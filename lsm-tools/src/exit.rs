@@ -5,7 +5,7 @@
 //! 1  the key, or the keyspace, does not exist
 //! 2  usage: the command line, or the input of `load`, is not as it must be
 //! 3  corruption: a file is not what was written, or is of a newer format version
-//! 4  I/O: the operating system refused, or another process has the database open
+//! 4  I/O: the operating system refused, another process has the database open, or this build lacks what a file takes
 //! ```
 
 use std::io;

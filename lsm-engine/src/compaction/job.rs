@@ -93,9 +93,14 @@ impl Running {
         side.progress.notify();
     }
 
-    /// The corrupt inputs: they stay busy, so that no policy picks them again. Reads of other data go on.
+    /// The inputs that cannot be read: they stay busy, so that no policy picks them again. Reads of other data go on.
     fn fenced(&self, error: &Error) -> HashSet<u64> {
-        let Error::Storage(lsm_core::Error::Corruption { path, .. }) = error else { return HashSet::new() };
+        let Error::Storage(
+            lsm_core::Error::Corruption { path, .. } | lsm_core::Error::Unsupported { path, .. },
+        ) = error
+        else {
+            return HashSet::new();
+        };
         self.inputs
             .iter()
             .filter(|input| input.table.path() == path.as_path())

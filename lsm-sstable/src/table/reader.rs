@@ -10,6 +10,7 @@ use lsm_core::{Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
 use super::block_finder::BlockFinder;
 use super::lookup::Lookup;
 use super::read::{self, BorrowedBlock};
+use crate::block::BlockHeader;
 use crate::checksum::BlockChecksum;
 use crate::footer::Footer;
 use crate::{CursorAccess, PrefixExtractor, Properties, TableCursor, TableMeta};
@@ -176,6 +177,18 @@ impl Table {
 
     pub(super) fn corruption(&self, offset: u64, detail: String) -> Error {
         Error::Corruption { path: Arc::clone(&self.path), offset, detail: detail.into() }
+    }
+
+    /// Why a block whose checksum is right could not be loaded.
+    #[cold]
+    pub(super) fn refused(&self, offset: u64, covered: &[u8], detail: String) -> Error {
+        match BlockHeader::decode(covered) {
+            Ok((header, _)) if !header.codec.is_built_in() => Error::Unsupported {
+                path: Arc::clone(&self.path),
+                detail: format!("the {detail} (at offset {offset})").into(),
+            },
+            _ => self.corruption(offset, detail),
+        }
     }
 
     pub(super) fn io(&self, operation: &'static str, source: std::io::Error) -> Error {
