@@ -29,7 +29,7 @@ pub(crate) struct Put {
     value: Option<OsString>,
     #[command(flatten)]
     keyspace: KeyspaceArg,
-    /// Key and value are given in hex digits
+    /// Key and value are given in hex digits; what comes from standard input is not
     #[arg(long)]
     hex: bool,
 }
