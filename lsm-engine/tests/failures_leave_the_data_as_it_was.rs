@@ -6,6 +6,7 @@ use std::io::ErrorKind as Io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use lsm_engine::compaction_policies::{SizeTiered, SizeTieredOptions};
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, Step};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
 use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Result, WriteBatch};
@@ -338,6 +339,36 @@ fn what_is_asked_for_by_name_fails_on_a_full_disk() {
     let env = Arc::new(SimEnv::new(6));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
     assert_eq!(db.get("key").unwrap().unwrap(), b"value");
+    db.close().unwrap();
+    env.drop_jobs();
+}
+
+#[test]
+fn merges_that_fail_are_tried_again_after_a_while_and_not_all_the_time() {
+    let fs = file_system();
+    let env = Arc::new(SimEnv::new(5));
+    let open = |runs_max| {
+        let tiers = SizeTiered::new(SizeTieredOptions { runs_max, ..SizeTieredOptions::default() });
+        options(&fs, &env).compaction(Arc::new(tiers)).open(DIRECTORY).unwrap()
+    };
+    let db = open(100);
+    for value in ["one", "two", "three", "last"] {
+        db.put("key", value).unwrap();
+        db.flush().unwrap();
+    }
+    db.close().unwrap();
+    fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(".sst").sticky());
+    let db = open(3);
+    let idle_within = |steps: usize| (0..steps).any(|_| !env.step());
+    for second in 0..5 {
+        assert!(idle_within(100), "background work goes on and on in second {second}");
+        env.advance(1_000_001);
+    }
+    assert_eq!(db.metrics().compactions, 0);
+    fs.clear_faults();
+    db.wait_for_compactions().unwrap();
+    assert!(db.metrics().compactions > 0);
+    assert_eq!(db.get("key").unwrap().unwrap(), "last");
     db.close().unwrap();
     env.drop_jobs();
 }

@@ -66,11 +66,13 @@ impl Running {
         let result = failure.map_or(Ok(()), Err).and_then(|()| self.install(inner, side, &outputs));
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
-            side.discard(inner, &outputs);
             // One that was given up, because its keyspace or the database goes, did not fail.
             if !matches!(error, Error::Closed) {
                 tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
+                // Before its files are discarded, which is an occasion to look for compactions.
+                side.scheduler.lock().pause(self.tree.id, inner.env.monotonic_micros());
             }
+            side.discard(inner, &outputs);
             fenced = self.fenced(error);
             if !self.tree.is_dropped() {
                 side.compaction_trouble.note(error.clone());

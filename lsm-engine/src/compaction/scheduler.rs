@@ -15,12 +15,17 @@ use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::{Placement, Version};
 use crate::{Error, Result};
 
+/// How long a keyspace waits after a compaction failed: the disk may be full, or failing.
+const RETRY_MICROS: u64 = 1_000_000;
+
 /// Which compactions run, and which tables they work on.
 #[derive(Default)]
 pub(crate) struct Scheduler {
     running: Vec<Arc<Running>>,
     /// Keyspaces that are being compacted by hand, and how often: their policies wait.
     held: BTreeMap<u32, usize>,
+    /// Keyspaces in which a compaction failed, and until when they wait.
+    paused: BTreeMap<u32, u64>,
     /// Keyspace to ask first at the next look, so that all get their turn.
     next_keyspace: u32,
 }
@@ -38,6 +43,10 @@ impl Scheduler {
                 held.remove();
             }
         }
+    }
+
+    pub(crate) fn pause(&mut self, keyspace: u32, now_micros: u64) {
+        self.paused.insert(keyspace, now_micros + RETRY_MICROS);
     }
 
     pub(crate) fn running_count(&self) -> usize {
@@ -187,13 +196,15 @@ impl Inner {
 
     /// Starts one compaction of the first keyspace, in turn, that has one to start.
     fn start_next(self: &Arc<Self>, side: &WriteSide, scheduler: &mut Scheduler) -> bool {
+        let now_micros = self.env.monotonic_micros();
+        scheduler.paused.retain(|_, until_micros| now_micros < *until_micros);
         let mut trees = self.all_trees();
         let turn = trees.partition_point(|tree| tree.id < scheduler.next_keyspace);
         trees.rotate_left(turn);
         for tree in trees.iter().filter(|tree| tree.failure().is_none()) {
             let version = Arc::clone(&tree.load().version);
             let shape = scheduler.shape(self, tree, &version);
-            if scheduler.held.contains_key(&tree.id) {
+            if scheduler.held.contains_key(&tree.id) || scheduler.paused.contains_key(&tree.id) {
                 continue;
             }
             let Some(compaction) = pick(self, tree, &shape) else { continue };
@@ -203,6 +214,7 @@ impl Inner {
                 Err(error) => {
                     tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start");
                     side.compaction_trouble.note(error);
+                    scheduler.pause(tree.id, now_micros);
                 }
             }
         }
