@@ -164,14 +164,6 @@ impl Committer {
         Ok(self.log.take().map(Log::close).transpose()?)
     }
 
-    /// Segments wholly below the position may go.
-    pub(crate) fn truncate_log(&mut self, position: u64) -> Result<()> {
-        match &mut self.log {
-            Some(log) => Ok(log.truncate_front(Position(position))?),
-            None => Ok(()),
-        }
-    }
-
     /// Appends a record. Its sequence numbers are used up, whether it succeeds or not.
     fn append(&mut self, payload: &[u8], count: u64) -> Result<(SequenceNumber, Position)> {
         let sequence = self.next_sequence;

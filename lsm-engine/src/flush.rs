@@ -143,7 +143,7 @@ impl Flush {
         inner.janitor.event().notify();
         side.pace.set_log_start(log.position);
         // The tables count from here on: nothing may fail any more.
-        if let Err(error) = side.committer.lock().truncate_log(log.position) {
+        if let Err(error) = side.truncate_log(log.position) {
             tracing::warn!(%error, "a part of the log that is not needed stays");
         }
         let bytes = self.memtable.memory_bytes();

@@ -168,6 +168,11 @@ impl WriteSide {
         self.log_sync.get().map_or(Ok(()), |log| log.wait_durable(Position(position))).map_err(Error::from)
     }
 
+    /// Segments of the log wholly below `position` may go.
+    pub(crate) fn truncate_log(&self, position: u64) -> Result<()> {
+        self.log_sync.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
+    }
+
     /// Up to where the log is durable; 0 before there is one.
     pub(crate) fn log_durable(&self) -> u64 {
         self.log_sync.get().map_or(0, |log| log.durable().0)

@@ -13,8 +13,9 @@ use std::sync::atomic::Ordering;
 use lsm_core::env::{self, Env};
 use lsm_core::{Error, Result};
 
+use crate::directory::{self, LogFile};
 use crate::sync::{AtomicU64, Event, Mutex, MutexGuard, yield_now};
-use crate::writer::Writer;
+use crate::writer::{Site, Writer};
 use crate::{DurableCallback, LogSync, Position};
 
 /// How many yields in a row may bring nobody before a leader goes. On an idle core they take some forty microseconds,
@@ -24,7 +25,10 @@ const IDLE_YIELDS_MAX: u32 = 128;
 /// What appender, waiters and the background job share.
 pub(crate) struct GroupCommit {
     pub(crate) env: Arc<dyn Env>,
+    pub(crate) site: Site,
     pub(crate) writer: Mutex<Writer>,
+    /// Whoever removes segments.
+    pub(crate) removing: Mutex<()>,
     /// Everything before this is durable.
     durable: AtomicU64,
     queue: Mutex<Queue>,
@@ -61,9 +65,11 @@ impl Follower {
 }
 
 impl GroupCommit {
-    pub(crate) fn new(env: Arc<dyn Env>, writer: Writer) -> Self {
+    pub(crate) fn new(env: Arc<dyn Env>, site: Site, writer: Writer) -> Self {
         Self {
             env,
+            site,
+            removing: Mutex::default(),
             durable: AtomicU64::new(writer.end()),
             work: writer.background.work.clone(),
             writer: Mutex::new(writer),
@@ -276,6 +282,24 @@ impl LogSync for GroupCommit {
 
     fn durable(&self) -> Position {
         Position(self.durable.load(Ordering::Acquire))
+    }
+
+    fn truncate_front(&self, position: Position) -> Result<()> {
+        if self.writer.lock().oldest_below(position.0).is_none() {
+            return Ok(());
+        }
+        // What remains must have a durable beginning when the rest is gone.
+        self.synced(|_| Ok(()))?;
+        let _one_at_a_time = self.removing.lock();
+        let Site { vfs, directory, .. } = &self.site;
+        loop {
+            let oldest = self.writer.lock().oldest_below(position.0);
+            let Some(number) = oldest else { return Ok(()) };
+            directory::remove(&**vfs, &LogFile::Segment(number).path(directory))?;
+            // One by one, so that what a power cut leaves has no gap.
+            directory::sync(&**vfs, directory)?;
+            self.writer.lock().forget_oldest();
+        }
     }
 
     fn on_durable(&self, position: Position, callback: DurableCallback) {

@@ -33,12 +33,13 @@ pub enum Durability {
 ///
 /// # Contract
 ///
-/// - Whoever holds the log is the only one who appends: `&mut self` says so. Waiting for durability goes through
-///   [`sync_handle`](Log::sync_handle), from any number of threads, while appending goes on.
+/// - Whoever holds the log is the only one who appends: `&mut self` says so. Waiting for durability, and removing what
+///   is not needed any more, goes through [`sync_handle`](Log::sync_handle), from any number of threads, while appending goes on.
 /// - Records are found again in the order of their appends, whole or not at all, each behind all its
 ///   predecessors: after a crash the log is a prefix of what was appended, at least up to the last append that
 ///   returned (crash of the process) or the last position that was durable (power cut).
-/// - A failed append leaves no record. A later one may succeed.
+/// - A failed append leaves no record to those that follow it. A later one may succeed. Should the process end first,
+///   recovery may find the record after all, if all of it reached the file although writing it failed.
 /// - After a failed sync nothing can be appended or waited for any more, [`Error::Stopped`] says why; open
 ///   the log anew.
 ///
@@ -48,12 +49,13 @@ pub trait Log: Send {
     /// after a crash of the process once this returns. `tag` is the caller's, handed back by readers.
     fn append(&mut self, tag: u64, payload: &[u8]) -> Result<Position>;
 
-    /// The handle by which others wait for durability.
+    /// The handle for all that takes time.
     fn sync_handle(&self) -> Arc<dyn LogSync>;
 
-    /// Everything before `position` is no longer needed: whole segments below it are removed,
-    /// once the rest is durable.
-    fn truncate_front(&mut self, position: Position) -> Result<()>;
+    /// [`LogSync::truncate_front`], for whoever has the log at hand.
+    fn truncate_front(&mut self, position: Position) -> Result<()> {
+        self.sync_handle().truncate_front(position)
+    }
 
     /// Position of the end of the last record.
     fn end(&self) -> Position;
@@ -62,7 +64,7 @@ pub trait Log: Send {
     fn close(self: Box<Self>) -> Result<CleanClose>;
 }
 
-/// The waiting end of a log.
+/// The end of a log for all that takes time, from any number of threads, while appending goes on.
 pub trait LogSync: Send + Sync {
     /// Blocks, through `Env::wait`, until everything before `position` is durable. Those who wait at the same
     /// time share one sync. Must not be called from a job nor with a lock held that a job takes.
@@ -70,6 +72,10 @@ pub trait LogSync: Send + Sync {
 
     /// Everything before this survives a power cut.
     fn durable(&self) -> Position;
+
+    /// Everything before `position` is no longer needed: whole segments below it are removed, once the rest is durable.
+    /// Waits as [`wait_durable`](LogSync::wait_durable) does.
+    fn truncate_front(&self, position: Position) -> Result<()>;
 
     /// Calls `callback` once everything before `position` is durable, or cannot become so; at once if that is
     /// known already. It runs on whatever thread syncs, with no lock held, must not block, and a panic in it

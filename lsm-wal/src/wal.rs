@@ -44,7 +44,6 @@ use crate::{
 /// ```
 pub struct Wal {
     shared: Arc<GroupCommit>,
-    site: Site,
     _lock: Option<Box<dyn LockGuard>>,
 }
 
@@ -94,10 +93,10 @@ impl Wal {
     }
 
     fn start(site: Site, env: Arc<dyn Env>, writer: Writer, lock: Option<Box<dyn LockGuard>>) -> Self {
-        let shared = Arc::new(GroupCommit::new(env, writer));
-        let job = Housekeeping::new(Arc::clone(&shared), site.clone());
+        let shared = Arc::new(GroupCommit::new(env, site.clone(), writer));
+        let job = Housekeeping::new(Arc::clone(&shared), site);
         shared.env.spawn(Priority::High, Box::new(job));
-        Self { shared, site, _lock: lock }
+        Self { shared, _lock: lock }
     }
 
     /// The records from a position on, up to what is appended now. Appending may go on meanwhile; truncating
@@ -108,7 +107,7 @@ impl Wal {
             writer.flush_for_reading()?;
             Position(writer.end())
         };
-        let Site { vfs, directory, .. } = &self.site;
+        let Site { vfs, directory, .. } = &self.shared.site;
         let mode = RecoveryMode::TolerateTornTail;
         let reader =
             WalReader::open(Arc::clone(vfs), directory, position.min(end), Position::ZERO, mode, None)?;
@@ -127,7 +126,8 @@ impl Wal {
             return Err(Error::invalid(format!("no record of the log ends at position {position}")));
         };
         let origin = Origin::after(joint, &*self.shared.env);
-        let Site { vfs, directory, .. } = &self.site;
+        let _one_at_a_time = self.shared.removing.lock();
+        let Site { vfs, directory, .. } = &self.shared.site;
         self.shared.synced(|writer| {
             let (segments, window) = writer.cut(origin).inspect_err(|error| writer.stop(error))?;
             self.shared.set_durable(position.0);
@@ -175,22 +175,6 @@ impl Log for Wal {
 
     fn sync_handle(&self) -> Arc<dyn LogSync> {
         Arc::clone(&self.shared) as Arc<dyn LogSync>
-    }
-
-    fn truncate_front(&mut self, position: Position) -> Result<()> {
-        let Site { vfs, directory, .. } = &self.site;
-        if self.shared.writer.lock().oldest_below(position.0).is_some() {
-            // What remains must have a durable beginning when the rest is gone.
-            self.shared.synced(|_| Ok(()))?;
-        }
-        loop {
-            let oldest = self.shared.writer.lock().oldest_below(position.0);
-            let Some(number) = oldest else { return Ok(()) };
-            directory::remove(&**vfs, &LogFile::Segment(number).path(directory))?;
-            // One by one, so that what a power cut leaves has no gap.
-            directory::sync(&**vfs, directory)?;
-            self.shared.writer.lock().forget_oldest();
-        }
     }
 
     fn end(&self) -> Position {
