@@ -202,14 +202,20 @@ fn operations() -> std::ops::Range<u64> {
 }
 
 fn fail_everywhere(error: Io, sticky: bool, end: End) {
+    fail_everywhere_after(0, error, sticky, end);
+}
+
+/// Writes that fail write so many bytes before they do.
+fn fail_everywhere_after(written: u64, error: Io, sticky: bool, end: End) {
     let range = operations();
     let mut failed = 0;
     for operation in range.clone() {
-        let mut fault = Fault::at_operation(operation, error);
+        let mut fault = Fault::at_operation(operation, error).after_writing(written);
         if sticky {
             fault = fault.sticky();
         }
-        let what = format!("{error:?} at operation {operation}, sticky: {sticky}, {end:?}");
+        let what =
+            format!("{error:?} at operation {operation} after {written} bytes, sticky: {sticky}, {end:?}");
         failed += usize::from(!fail_with(fault, end, &what).is_empty());
     }
     assert!(failed as u64 > (range.end - range.start) / 4, "{failed} of {range:?} failures showed");
@@ -242,6 +248,14 @@ fn a_disk_that_fails_once() {
 fn a_disk_that_fails_for_good() {
     fail_everywhere(Io::Other, true, End::Closed);
     fail_everywhere(Io::Other, true, End::PowerCut);
+}
+
+/// What was refused must not be found by the next open, nor be waited for.
+#[test]
+fn a_disk_that_fails_once_all_is_written() {
+    for end in [End::Heals, End::Closed, End::PowerCut] {
+        fail_everywhere_after(u64::MAX, Io::Other, false, end);
+    }
 }
 
 /// Looks at the database while a writer waits, and then makes room.

@@ -89,6 +89,13 @@ impl RecordFile {
         Ok(Position(self.end))
     }
 
+    /// After an append that failed: cuts off what it may have written, all of the record perhaps, and makes that
+    /// durable. Until then a reader may find the record.
+    pub fn take_back(&self) -> Result<()> {
+        let cut = self.file.set_len(self.file_bytes()).map_err(|error| Error::io("cut", &self.path, error));
+        cut.and_then(|()| self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error)))
+    }
+
     /// Makes all records durable.
     pub fn sync(&mut self) -> Result<()> {
         self.check()?;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use lsm_core::Error;
-use lsm_core::vfs::PosixFs;
+use lsm_core::vfs::{AllKept, AllLost, Fault, OperationKind, PosixFs, SimFs, Vfs};
 use lsm_wal::{Position, RecordFile, RecordFileReader, RecoveryMode, RecoveryReport};
 
 const HEADER_BYTES: usize = 128;
@@ -151,4 +151,25 @@ fn a_newer_version_is_refused_by_name() {
         Err(Error::UnsupportedVersion { found: 7, supported: 0, .. }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_a_failed_append_wrote_is_taken_back() {
+    let (fs, path) = (SimFs::new(), Path::new("MANIFEST-3"));
+    let mut file = RecordFile::create(&fs, path, 3).unwrap();
+    file.append(0, b"kept").unwrap();
+    file.sync().unwrap();
+    fs.sync_dir(Path::new("")).unwrap();
+    let records = |fs: &SimFs| {
+        let mut reader = RecordFileReader::open(fs, path, 0, RecoveryMode::TolerateTornTail).unwrap();
+        std::iter::from_fn(|| reader.next().unwrap().map(|record| record.payload.to_vec())).count()
+    };
+    fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::Other).after_writing(u64::MAX));
+    file.append(0, b"failed").unwrap_err();
+    assert_eq!(records(&fs), 2);
+    file.take_back().unwrap();
+    for now in [fs.clone(), fs.power_cut(&mut AllLost), fs.power_cut(&mut AllKept)] {
+        assert_eq!(records(&now), 1);
+    }
+    file.append(0, b"later").unwrap_err();
 }

@@ -206,7 +206,11 @@ impl Manifest {
         }
         if let Err(error) = self.file.append(0, &edit.encode()) {
             self.sealed = true;
-            return Err(AppendError::Refused(error.into()));
+            // All of it may be in the file, failed or not, and the next open would believe it.
+            return Err(match self.file.take_back() {
+                Ok(()) => AppendError::Refused(error.into()),
+                Err(_) => AppendError::InDoubt(error.into()),
+            });
         }
         self.file.sync().map_err(|error| AppendError::InDoubt(error.into()))?;
         self.state.apply(edit).map_err(|detail| self.contradiction(detail))
