@@ -74,25 +74,23 @@ impl Inner {
         if tree.is_configured() {
             return Ok(());
         }
-        let Some(side) = &self.writer else {
-            tree.configure(options);
-            return Ok(());
-        };
+        let Some(side) = &self.writer else { return self.reopen_with(tree, options) };
         let mut manifest = side.manifest.lock();
         if *recorded != *given {
             let record = KeyspaceRecord { id: tree.id, name: Arc::clone(&tree.name), policy: given.into() };
             side.log_edit(&mut manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
             tree.set_policy(given.into());
         }
-        // Filters and prefix extractors come with the options.
+        self.reopen_with(tree, options)
+    }
+
+    /// Opens the tables of a keyspace anew: filters and prefix extractors come with the options.
+    fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
         let reopened = tree.load().version.reopened(&*self.vfs, &self.memory, &options)?;
         if tree.configure(options) {
-            tree.update(|state| State {
-                memtable: Arc::clone(&state.memtable),
-                sealed: state.sealed.clone(),
-                version: Arc::new(reopened),
-                cleared: state.cleared,
-                before_clear: state.before_clear.clone(),
+            tree.update(|state| {
+                state.version.tables().for_each(|table| table.let_go());
+                State { version: Arc::new(reopened), ..(**state).clone() }
             });
         }
         Ok(())

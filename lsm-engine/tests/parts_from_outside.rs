@@ -634,6 +634,14 @@ fn tables_keep_the_filters_that_their_keyspace_is_opened_with_meanwhile() {
     let asked = own.asked.load(Ordering::Relaxed);
     assert_eq!(space.get("key010").unwrap().unwrap(), [7; 200]);
     assert_eq!(own.asked.load(Ordering::Relaxed), asked + 1);
-    drop((space, db));
+    db.close().unwrap();
+    drop(space);
     env.drop_jobs();
+
+    // Who may only read gives options of its own, too.
+    let db = options(16 << 20).read_only(true).open("/db").unwrap();
+    let space = db.keyspace("own", with(&own)).unwrap();
+    let asked = own.asked.load(Ordering::Relaxed);
+    assert_eq!(space.get("key010").unwrap().unwrap(), [7; 200]);
+    assert_eq!(own.asked.load(Ordering::Relaxed), asked + 1);
 }
