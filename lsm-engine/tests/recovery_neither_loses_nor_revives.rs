@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsm_engine::compaction_policies::{Fifo, FifoOptions};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
-use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, RecoveryMode};
+use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, RecoveryMode, WriteBatch};
 
 const DIRECTORY: &str = "/data/db";
 
@@ -62,6 +62,38 @@ fn what_was_flushed_and_dropped_is_not_replayed_from_a_log_that_another_keyspace
     assert!(recovery.operations < 20, "and only what no table holds is replayed: {}", recovery.operations);
     drop(db);
     env.drop_jobs();
+}
+
+/// What a power cut leaves is what some moment was: a clear or drop that is there follows all that came before it.
+#[test]
+fn a_power_cut_keeps_what_was_written_before_a_clear_or_drop() {
+    for dropped in [false, true] {
+        let (fs, env) = (file_system(), Arc::new(SimEnv::new(1)));
+        let db = options(&fs, &env).open(DIRECTORY).unwrap();
+        let space = db.keyspace("space", KeyspaceOptions::new()).unwrap();
+        space.put("old", "value").unwrap();
+        db.flush().unwrap();
+        db.put("before", "value").unwrap();
+        let mut batch = WriteBatch::new();
+        batch.put("with", "value");
+        batch.put_in(&space, "too", "value");
+        db.write(batch).unwrap();
+        if dropped {
+            db.drop_keyspace("space").unwrap();
+        } else {
+            space.clear().unwrap();
+        }
+        let cut = fs.power_cut(&mut AllLost);
+        drop((space, db));
+        env.drop_jobs();
+        let env = Arc::new(SimEnv::new(2));
+        let db = options(&cut, &env).open(DIRECTORY).unwrap();
+        assert_eq!(db.keyspaces().len(), if dropped { 1 } else { 2 });
+        let space = db.keyspace("space", KeyspaceOptions::new()).unwrap();
+        assert_eq!((keys(&db), space.iter().count()), (vec![b"before".to_vec(), b"with".to_vec()], 0));
+        drop((space, db));
+        env.drop_jobs();
+    }
 }
 
 /// A service that is restarted over and over must not fill what is left of the disk.
