@@ -1,6 +1,7 @@
 //! Recovery takes in what is not in tables yet, and nothing twice; what a call promised about names is on the disk.
 
-use std::path::Path;
+use std::io::ErrorKind as Io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_engine::compaction_policies::{Fifo, FifoOptions};
@@ -26,6 +27,11 @@ fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
         .env(Arc::clone(env) as Arc<dyn Env>)
 }
 
+fn manifests(fs: &SimFs) -> String {
+    let named = |path: &PathBuf| path.to_string_lossy().contains("MANIFEST");
+    fs.paths().iter().filter(|path| named(path)).map(|path| path.to_string_lossy()).collect()
+}
+
 fn keys(db: &Db) -> Vec<Vec<u8>> {
     db.iter().map(|entry| entry.unwrap().0.to_vec()).collect()
 }
@@ -33,16 +39,33 @@ fn keys(db: &Db) -> Vec<Vec<u8>> {
 /// One keyspace keeps the log from being truncated while another has long flushed, and dropped, what stands there.
 #[test]
 fn what_was_flushed_and_dropped_is_not_replayed_from_a_log_that_another_keyspace_keeps() {
+    flush_and_drop_beside_an_idle_keyspace(false);
+}
+
+/// The fresh manifest says it as well.
+#[test]
+fn what_was_flushed_is_not_forgotten_by_a_manifest_that_takes_the_place_of_another() {
+    flush_and_drop_beside_an_idle_keyspace(true);
+}
+
+fn flush_and_drop_beside_an_idle_keyspace(rolls: bool) {
     let fs = file_system();
     let fifo = || Arc::new(Fifo::new(FifoOptions { bytes_max: 100_000, ..FifoOptions::default() }));
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).compaction(fifo()).open(DIRECTORY).unwrap();
     let idle = db.keyspace("idle", KeyspaceOptions::new()).unwrap();
     idle.put("keeps", "the log").unwrap();
+    let first = manifests(&fs);
     for number in 0..60 {
+        if rolls && number == 45 {
+            // After a failed write the next edit, which is the last, goes into a file of its own.
+            fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(first.clone()));
+        }
         db.put(format!("key{number:02}"), vec![b'v'; 4000]).unwrap();
         env.run_until_idle();
+        env.advance(1_000_001);
     }
+    assert_eq!(manifests(&fs) != first, rolls);
     let kept = keys(&db);
     let metrics = db.metrics();
     assert!(metrics.log_bytes > 240_000, "the idle keyspace keeps the whole log: {metrics:?}");
