@@ -116,6 +116,38 @@ impl TableWriter {
     ///
     /// `false` if it was not taken, and its entries are to be added one by one: where the compression is another, and
     /// where its size is unlike that of the blocks here.
+    ///
+    /// ```
+    /// use lsm_core::{BlockCursor, Cursor, Entry, ValueKind, vfs::PosixFs};
+    /// use lsm_sstable::{CursorAccess, Table, TableId, TableOpen, TableOptions, TableWriter};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = |name: &str| directory.path().join(name);
+    /// let options = TableOptions::default();
+    /// let mut writer = TableWriter::create(&PosixFs, &path("1.sst"), TableId(1), &options)?;
+    /// for number in 0..1000 {
+    ///     let key = format!("key {number:03}");
+    ///     writer.add(Entry { key: key.as_bytes(), sequence: 0, kind: ValueKind::Put, value: b"value" })?;
+    /// }
+    /// writer.finish()?;
+    ///
+    /// let table = Table::open(&PosixFs, &path("1.sst"), None, &TableOpen::default())?;
+    /// let mut copy = TableWriter::create(&PosixFs, &path("2.sst"), TableId(2), &options)?;
+    /// let mut cursor = table.cursor(CursorAccess::Sequential);
+    /// cursor.first();
+    /// while let Some(entry) = cursor.entry() {
+    ///     if let Some(block) = cursor.table_block()
+    ///         && copy.add_block(&block)?
+    ///     {
+    ///         cursor.skip_block();
+    ///     } else {
+    ///         copy.add(entry)?;
+    ///         cursor.next();
+    ///     }
+    /// }
+    /// assert!(cursor.error().is_none() && copy.copied_bytes() > 0);
+    /// assert_eq!(copy.finish()?.entries, 1000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_block(&mut self, block: &TableBlock<'_>) -> Result<bool> {
         let (raw_bytes, block_bytes) = (block.raw_bytes(), self.options.block_bytes);
         let is_alike = raw_bytes >= block_bytes / 2 && (raw_bytes <= 2 * block_bytes || block.rows() == 1);
