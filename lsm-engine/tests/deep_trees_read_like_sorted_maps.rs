@@ -4,76 +4,24 @@
 //!
 //! `LSM_SEEDS=1000 cargo test -p lsm-engine --release --test deep_trees_read_like_sorted_maps` runs more of them.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_engine::compaction_policies::{
-    CompactionPolicy, Fifo, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered,
-    SizeTieredOptions,
-};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{
-    Compression, Db, DbCursor, FixedPrefix, Iter, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch,
-};
+use lsm_engine::{Db, DbCursor, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
 
+mod random;
+mod reads;
 mod wide;
 
+use random::{Random, each_seed};
+use reads::{Bytes, Model, View, Walk};
 use wide::Wide;
 
-type Bytes = Vec<u8>;
-type Model = BTreeMap<Bytes, Bytes>;
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, odds: usize) -> bool {
-        self.below(odds) == 0
-    }
-
-    /// Mostly one of a few hundred keys with a common prefix, so that versions pile up; now and then an odd one.
-    fn key(&mut self) -> Bytes {
-        match self.below(12) {
-            0 => (0..self.below(3)).map(|_| [0, b'k', b'l', 0xff][self.below(4)]).collect(),
-            1 => format!("key-with-a-long-common-prefix{:02}", self.below(30)).into_bytes(),
-            _ => format!("key{:03}", self.below(200)).into_bytes(),
-        }
-    }
-
-    fn value(&mut self) -> Bytes {
-        let bytes = if self.one_in(20) { 700 } else { self.below(40) };
-        let first = self.next() as u8;
-        (0..bytes).map(|at| first.wrapping_add(at as u8)).collect()
-    }
-
-    fn range(&mut self) -> (Bytes, Bytes) {
-        let start = self.key();
-        let end = if self.one_in(2) {
-            self.key()
-        } else {
-            let mut end = start.clone();
-            end.push(b'5');
-            end
-        };
-        (start.clone().min(end.clone()), start.max(end))
-    }
-}
+const VALUE_BYTES_MAX: usize = 1000;
 
 struct Space {
     name: String,
@@ -82,12 +30,6 @@ struct Space {
     model: Model,
     /// Tells it from an earlier one of its name.
     number: usize,
-}
-
-/// An iterator and what it has still to give.
-struct Walk {
-    iter: Iter,
-    rest: VecDeque<(Bytes, Bytes)>,
 }
 
 /// A cursor, what it shows, and where it stands in that.
@@ -109,37 +51,6 @@ struct World {
     memtable: Arc<dyn MemtableFactory>,
     memtable_bytes: usize,
     made: usize,
-}
-
-fn policy(random: &mut Random) -> Arc<dyn CompactionPolicy> {
-    let target_table_bytes = 500 + random.below(2000) as u64;
-    match random.below(4) {
-        0 => Arc::new(SizeTiered::new(SizeTieredOptions {
-            runs_max: 2 + random.below(4),
-            target_table_bytes,
-            ..SizeTieredOptions::default()
-        })),
-        1 => Arc::new(LazyLeveled::new(LazyLeveledOptions {
-            level_count: 3 + random.below(3),
-            level0_runs_max: 2,
-            base_bytes: 4000,
-            runs_max: 2 + random.below(2),
-            target_table_bytes,
-            compaction_bytes_max: 20_000,
-            ..LazyLeveledOptions::default()
-        })),
-        2 if random.one_in(3) => Arc::new(Fifo::default()),
-        _ => Arc::new(Leveled::new(LeveledOptions {
-            level_count: 3 + random.below(4),
-            level0_runs_max: 1 + random.below(3),
-            base_bytes: 4000,
-            fanout: 2 + random.below(3) as u64,
-            target_table_bytes,
-            compaction_bytes_max: 20_000,
-            tombstone_age_micros_max: if random.one_in(2) { 3_000 } else { u64::MAX },
-            ..LeveledOptions::default()
-        })),
-    }
 }
 
 impl World {
@@ -177,21 +88,7 @@ impl World {
     }
 
     fn keyspace_options(&mut self) -> KeyspaceOptions {
-        let random = &mut self.random;
-        let mut options = KeyspaceOptions::new()
-            .memtable(Arc::clone(&self.memtable))
-            .block_bytes(256)
-            .compaction(policy(random));
-        if random.one_in(2) {
-            options = options.prefix_extractor(Arc::new(FixedPrefix { bytes: 4 }));
-        }
-        if random.one_in(2) {
-            options = options.compression(Compression::None);
-        }
-        if random.one_in(4) {
-            options = options.filter_bits_per_key(0.0);
-        }
-        options
+        self.random.keyspace_options().memtable(Arc::clone(&self.memtable)).block_bytes(256)
     }
 
     fn open(&mut self, keyspace: &KeyspaceOptions) {
@@ -224,7 +121,7 @@ impl World {
         let (random, space) = (&mut self.random, &mut self.spaces[index]);
         match random.below(20) {
             0..=12 => {
-                let (key, value) = (random.key(), random.value());
+                let (key, value) = (random.key(), random.value(VALUE_BYTES_MAX));
                 space.handle.put(&key, &value).unwrap();
                 space.model.insert(key, value);
             }
@@ -259,7 +156,7 @@ impl World {
                     space.model.remove(&key);
                 }
                 _ => {
-                    let (key, value) = (random.key(), random.value());
+                    let (key, value) = (random.key(), random.value(VALUE_BYTES_MAX));
                     batch.put_in(&space.handle, &key, &value);
                     space.model.insert(key, value);
                 }
@@ -282,52 +179,16 @@ impl World {
             Some((_, then)) => then.get(&space.number).unwrap_or(&nothing),
             None => &space.model,
         };
-        let rows = |keep: &dyn Fn(&Bytes) -> bool| {
-            model
-                .iter()
-                .filter(|(key, _)| keep(key))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect::<Vec<_>>()
-        };
-        match self.random.below(4) {
-            0 => {
-                let cursor = match snapshot {
-                    Some((snapshot, _)) => snapshot.cursor_in(&space.handle),
-                    None => space.handle.cursor(),
-                };
-                self.stands.push(Stand { cursor: cursor.unwrap(), rows: rows(&|_| true), at: None });
-            }
-            1 => {
-                let mut prefix = self.random.key();
-                prefix.truncate(self.random.below(6));
-                let iter = match snapshot {
-                    Some((snapshot, _)) => snapshot.prefix_in(&space.handle, &prefix),
-                    None => space.handle.prefix(&prefix),
-                };
-                self.walks.push(Walk { iter, rest: rows(&|key| key.starts_with(&prefix)).into() });
-            }
-            2 => {
-                let iter = match snapshot {
-                    Some((snapshot, _)) => snapshot.range_in::<&[u8]>(&space.handle, ..),
-                    None => space.handle.iter(),
-                };
-                self.walks.push(Walk { iter, rest: rows(&|_| true).into() });
-            }
-            _ => {
-                use std::ops::Bound::{Excluded, Included};
-                let (start, end) = self.random.range();
-                let lower = if self.random.one_in(2) { Included(&start) } else { Excluded(&start) };
-                let upper = if self.random.one_in(2) { Included(&end) } else { Excluded(&end) };
-                let iter = match snapshot {
-                    Some((snapshot, _)) => snapshot.range_in::<Bytes>(&space.handle, (lower, upper)),
-                    None => space.handle.range::<Bytes>((lower, upper)),
-                };
-                let inside = |key: &Bytes| {
-                    (if let Included(start) = lower { key >= start } else { *key > start })
-                        && (if let Included(end) = upper { key <= end } else { *key < end })
-                };
-                self.walks.push(Walk { iter, rest: rows(&inside).into() });
-            }
+        if self.random.one_in(4) {
+            let cursor = match snapshot {
+                Some((snapshot, _)) => snapshot.cursor_in(&space.handle),
+                None => space.handle.cursor(),
+            };
+            let rows = model.clone().into_iter().collect();
+            self.stands.push(Stand { cursor: cursor.unwrap(), rows, at: None });
+        } else {
+            let view = View { keyspace: &space.handle, snapshot: snapshot.map(|(snapshot, _)| snapshot) };
+            self.walks.push(Walk::begin(&mut self.random, view, model));
         }
         if self.walks.len() > 6 {
             let index = self.random.below(self.walks.len());
@@ -340,20 +201,8 @@ impl World {
     }
 
     fn walk(&mut self) {
-        let (random, walks) = (&mut self.random, &mut self.walks);
-        for Walk { iter, rest } in walks {
-            for _ in 0..random.below(12) {
-                let (found, expected) = if random.one_in(2) {
-                    (iter.next(), rest.pop_front())
-                } else {
-                    (iter.next_back(), rest.pop_back())
-                };
-                let found = found.map(|entry| {
-                    let (key, value) = entry.unwrap();
-                    (key.to_vec(), value.to_vec())
-                });
-                assert_eq!(found, expected);
-            }
+        for walk in &mut self.walks {
+            walk.go_on(&mut self.random).unwrap();
         }
     }
 
@@ -397,37 +246,13 @@ impl World {
     }
 
     fn check(&mut self) {
-        let everything = |iter: Iter| -> Vec<(Bytes, Bytes)> {
-            iter.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
-        };
-        let backward = |iter: Iter| -> Vec<(Bytes, Bytes)> {
-            let mut rows: Vec<_> = iter
-                .rev()
-                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap())
-                .collect();
-            rows.reverse();
-            rows
-        };
         let keys: Vec<Bytes> = (0..40).map(|_| self.random.key()).collect();
-        for space in &self.spaces {
-            let expected: Vec<_> = space.model.clone().into_iter().collect();
-            assert_eq!(everything(space.handle.iter()), expected, "{:?}", space.name);
-            assert_eq!(backward(space.handle.iter()), expected, "{:?} backward", space.name);
-            for key in &keys {
-                let found = space.handle.get(key).unwrap();
-                assert_eq!(found.as_deref(), space.model.get(key).map(|value| &**value), "{key:?}");
-            }
-            let nothing = Model::new();
+        let nothing = Model::new();
+        for Space { handle: keyspace, model, number, .. } in &self.spaces {
+            View { keyspace, snapshot: None }.compare(model, &keys).unwrap();
             for (snapshot, then) in &self.snapshots {
-                let model = then.get(&space.number).unwrap_or(&nothing);
-                let expected: Vec<_> = model.clone().into_iter().collect();
-                let range = || snapshot.range_in::<&[u8]>(&space.handle, ..);
-                assert_eq!(everything(range()), expected, "a snapshot of {:?}", space.name);
-                assert_eq!(backward(range()), expected, "a snapshot of {:?} backward", space.name);
-                for key in &keys {
-                    let found = snapshot.get_in(&space.handle, key).unwrap();
-                    assert_eq!(found.as_deref(), model.get(key).map(|value| &**value), "{key:?}");
-                }
+                let model = then.get(number).unwrap_or(&nothing);
+                View { keyspace, snapshot: Some(snapshot) }.compare(model, &keys).unwrap();
             }
         }
     }
@@ -531,12 +356,5 @@ fn run(seed: u64) {
 
 #[test]
 fn any_history_on_a_deep_tree_reads_like_its_model() {
-    let seeds = std::env::var("LSM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
-    let first: u64 = std::env::var("LSM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    for seed in first..first + seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            eprintln!("LSM_SEED={seed} LSM_SEEDS=1 repeats this");
-            resume_unwind(panic);
-        }
-    }
+    each_seed(40, run);
 }

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::inspect::{VersionEdit, current};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, Durability, Keyspace, KeyspaceOptions, Options, RecoveryMode, Result, WriteBatch};
-use lsm_wal::{LogExpectation, Position, RecordFileReader};
+use lsm_engine::{Db, Durability, Keyspace, KeyspaceOptions, Options, Result, WriteBatch};
+
+mod manifest;
+
+use manifest::verify_log;
 
 const DIRECTORY: &str = "/data/db";
 
@@ -187,31 +189,9 @@ fn read_state(db: &Db) -> Result<State> {
         .collect()
 }
 
-/// No crash leaves what looks like damage to the log.
-fn verify_log(fs: &SimFs, what: &dyn Fn() -> String) {
-    let directory = Path::new(DIRECTORY);
-    // One whose creation was interrupted is none yet.
-    let Ok(current) = current(fs, directory) else { return };
-    let manifest = directory.join(format!("MANIFEST-{:06}", current.manifest));
-    let mode = RecoveryMode::TolerateTornTail;
-    let mut edits = RecordFileReader::open(fs, &manifest, current.manifest_synced, mode).unwrap();
-    let mut expected = LogExpectation { clean: current.clean, ..LogExpectation::default() };
-    while let Some(record) = edits.next().unwrap() {
-        let edit = VersionEdit::decode(record.payload).unwrap();
-        expected.begun = expected.begun.max(edit.log_begun.unwrap_or(0));
-        if let Some(log) = edit.log {
-            expected.from = Position(log.position);
-            expected.synced = Position(log.synced);
-        }
-    }
-    let vfs: Arc<dyn Vfs> = Arc::new(fs.clone());
-    let report = lsm_wal::verify(&vfs, directory, &expected, &mut |_| ());
-    assert!(report.errors.is_empty(), "{}: {:?}", what(), report.errors);
-}
-
 /// Opens what a crash left and compares it with the model.
 fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
-    verify_log(fs, what);
+    verify_log(fs, Path::new(DIRECTORY), what);
     let env = Arc::new(SimEnv::new(3));
     let db = options(fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let found = read_state(&db).unwrap_or_else(|error| panic!("{}: {error}", what()));
