@@ -1,0 +1,157 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_engine::env::Env;
+use lsm_engine::{Error, KeyspaceOptions, Options};
+use lsm_memtable::{BPlusMemtable, ReferenceMemtable, SkipListMemtable};
+
+use super::world::{DIRECTORY, World, wants_memory};
+
+impl World {
+    pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
+        let options = self.random.keyspace_options().change_compaction(true);
+        match self.random.below(5) {
+            0 => options.memtable(Arc::new(SkipListMemtable::default())),
+            1 => options.memtable(Arc::new(BPlusMemtable::default())),
+            2 => options,
+            // Only this one counts memory so finely that it is sealed after a few dozen entries.
+            _ => options.memtable(Arc::new(ReferenceMemtable)),
+        }
+    }
+
+    /// What fits into little memory depends on what is there already; `generous` is enough for any of this.
+    pub(super) fn options(&mut self, generous: bool) -> Options {
+        let keyspace = self.keyspace_options();
+        let random = &mut self.random;
+        self.memory = if generous { 16 << 20 } else { (1 << 20) << random.below(3) };
+        let mut options = Options::new()
+            .memory(self.memory)
+            .vfs(Arc::new(self.fs.clone()))
+            .env(Arc::clone(&self.env) as Arc<dyn Env>)
+            .keyspace(keyspace);
+        match random.below(4) {
+            0 => options = options.memtable_bytes(70_000),
+            1 => options = options.memtable_bytes(2000 + random.below(5000)),
+            2 => options = options.memtable_bytes(2000 + random.below(50_000)),
+            _ => {}
+        }
+        if random.one_in(2) {
+            options = options.log_segment_bytes(4096 << random.below(6));
+        }
+        if !generous && random.one_in(2) {
+            options = options.cache_bytes(2048 << random.below(7));
+        }
+        options
+    }
+
+    /// Opens what is on the disk; `false` if a crash came in between.
+    pub(super) fn open(&mut self) -> bool {
+        if self.random.one_in(8) {
+            self.open_read_only();
+        }
+        let result = match self.options(false).open(DIRECTORY) {
+            Err(error) if wants_memory(&error) => self.options(true).open(DIRECTORY),
+            result => result,
+        };
+        if self.fs.crashed() {
+            return false;
+        }
+        self.fs.crash_at(u64::MAX);
+        self.db = Some(result.unwrap_or_else(|error| panic!("open: {error}")));
+        self.check_files();
+        for index in 0..self.spaces.len() {
+            let (name, number) = (self.spaces[index].name.clone(), self.spaces[index].number);
+            if number != 0 && self.random.one_in(2) {
+                self.configure(index);
+            }
+            let space = &mut self.spaces[index];
+            if space.handle.is_none() {
+                space.handle = self.db.as_ref().unwrap().existing_keyspace(&name).unwrap();
+            }
+            assert!(space.handle.is_some(), "keyspace {name} is lost");
+        }
+        true
+    }
+
+    /// Leaves the disk as it is.
+    fn open_read_only(&mut self) {
+        if self.fs.read_all(&Path::new(DIRECTORY).join("CURRENT")).is_err() {
+            return;
+        }
+        let disk = self.fs.fingerprint();
+        let result = self.options(false).read_only(true).open(DIRECTORY);
+        if let Err(error) = result {
+            assert!(wants_memory(&error) || self.fs.crashed(), "open read-only: {error}");
+        }
+        assert_eq!(self.fs.fingerprint(), disk, "changed by a reader");
+    }
+
+    /// Opens a keyspace with other options.
+    pub(super) fn configure(&mut self, index: usize) {
+        let options = self.keyspace_options();
+        match self.db().keyspace(&self.spaces[index].name, options) {
+            Ok(handle) => self.spaces[index].handle = Some(handle),
+            Err(error) => {
+                assert!(
+                    matches!(error, Error::OptionsMismatch(_)) || self.may_fail(),
+                    "open keyspace {}: {error}",
+                    self.spaces[index].name
+                );
+            }
+        }
+    }
+
+    pub(super) fn configure_any(&mut self) {
+        let index = self.random.below(self.spaces.len());
+        if self.spaces[index].number != 0 {
+            self.configure(index);
+        }
+    }
+
+    /// With or without a crash.
+    pub(super) fn reopen_somehow(&mut self) {
+        match self.random.below(4) {
+            0 => self.reopen(true),
+            1 => self.reopen(false),
+            2 => self.recover(None, false),
+            _ => self.recover(None, true),
+        }
+    }
+
+    /// Closes the database or only drops it, and opens it with other options.
+    pub(super) fn reopen(&mut self, close: bool) {
+        self.heal();
+        self.note(if close { "close" } else { "drop" });
+        self.snapshots.clear();
+        self.let_go();
+        let db = self.db.take().unwrap();
+        let ended_well = if close {
+            let result = db.close();
+            if let Err(error) = &result {
+                assert!(self.may_fail() || wants_memory(error), "close: {error}");
+            }
+            result.is_ok()
+        } else {
+            drop(db);
+            !self.may_fail()
+        };
+        if self.fs.crashed() {
+            return self.recover(None, false);
+        }
+        if ended_well {
+            self.promises.all_durable();
+        }
+        // Iterators outlive the database.
+        self.walk();
+        self.restart();
+        self.check_log();
+        if self.random.one_in(3) {
+            self.crash_within(80);
+        }
+        if self.open() {
+            self.check_state("reopened");
+        } else {
+            self.recover(None, false);
+        }
+    }
+}

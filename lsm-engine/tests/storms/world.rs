@@ -1,0 +1,204 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_engine::env::SimEnv;
+use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::{Db, Error, Keyspace, Result, Snapshot};
+
+use crate::random::Random;
+use crate::reads::Walk;
+use crate::wide::Wide;
+
+use super::model::{Promises, State};
+
+pub(super) const DIRECTORY: &str = "/data/db";
+
+pub(super) struct Space {
+    pub(super) name: String,
+    /// Tells it from an earlier one of its name; that of the default keyspace is 0.
+    pub(super) number: usize,
+    /// `None` while the database is closed: it would keep it open.
+    pub(super) handle: Option<Keyspace>,
+}
+
+impl Space {
+    pub(super) fn keyspace(&self) -> &Keyspace {
+        self.handle.as_ref().unwrap()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Faults {
+    None,
+    /// Any call may fail.
+    Injected,
+    /// Readers are well again; writing may have stopped.
+    Healed,
+}
+
+pub(super) struct World {
+    pub(super) random: Random,
+    pub(super) fs: SimFs,
+    pub(super) env: Arc<Wide>,
+    pub(super) db: Option<Db>,
+    pub(super) memory: usize,
+    pub(super) faults: Faults,
+    pub(super) promises: Promises,
+    pub(super) spaces: Vec<Space>,
+    pub(super) snapshots: Vec<(Snapshot, State)>,
+    pub(super) walks: Vec<Walk>,
+    pub(super) keyspaces_made: usize,
+    pub(super) value_bytes_max: usize,
+    tells: bool,
+}
+
+/// The call needs more memory than there is, which is no failure of the engine.
+pub(super) fn wants_memory(error: &Error) -> bool {
+    matches!(error, Error::TooLarge { .. }) || error.to_string().contains("Options::memory")
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let fs = SimFs::new();
+        fs.create_dir(Path::new("/data")).unwrap();
+        fs.sync_dir(Path::new("/")).unwrap();
+        fs.set_windows(!random.one_in(4));
+        let value_bytes_max = [100, 800, 6000, 30_000][random.below(4)];
+        let mut world = Self {
+            random,
+            fs,
+            env: Arc::new(Wide(SimEnv::new(seed))),
+            db: None,
+            memory: 0,
+            faults: Faults::None,
+            promises: Promises::default(),
+            spaces: vec![Space { name: "default".to_owned(), number: 0, handle: None }],
+            snapshots: Vec::new(),
+            walks: Vec::new(),
+            keyspaces_made: 0,
+            value_bytes_max,
+            tells: std::env::var("LSM_SEEDS").is_ok_and(|seeds| seeds == "1"),
+        };
+        assert!(world.open());
+        world
+    }
+
+    pub(super) fn note(&self, what: &str) {
+        if self.tells {
+            eprintln!("{what}");
+        }
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        self.db.as_ref().unwrap()
+    }
+
+    /// Whether something was injected that makes a call fail, or stops writing from then on.
+    pub(super) fn may_fail(&self) -> bool {
+        self.faults != Faults::None || self.fs.crashed()
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..=54 => {
+                for _ in 0..=self.random.below(10) {
+                    self.write();
+                    self.check_memory();
+                }
+            }
+            55..=65 => {
+                for _ in 0..self.random.below(8) {
+                    self.env.0.step();
+                    self.check_memory();
+                }
+            }
+            66..=69 => self.look(),
+            70..=75 => self.walk(),
+            76..=78 => self.check_readers(),
+            79 | 80 => {
+                let snapshot = self.db().snapshot().unwrap();
+                self.snapshots.push((snapshot, self.promises.now().clone()));
+            }
+            81 => {
+                if !self.snapshots.is_empty() {
+                    let index = self.random.below(self.snapshots.len());
+                    self.snapshots.swap_remove(index);
+                }
+            }
+            82..=86 => self.maintain(),
+            87 | 88 => self.change_keyspaces(),
+            89 => self.configure_any(),
+            90 => self.inject_faults(),
+            91 | 92 => self.heal(),
+            93 => self.crash_within(120),
+            94 => {
+                if self.random.one_in(3) {
+                    self.reopen_somehow();
+                }
+            }
+            95 | 96 => self.env.0.advance(self.random.below(3_000_000) as u64),
+            97 => {
+                self.env.0.run_until_idle();
+                self.check_memory();
+            }
+            _ => self.check_files_when_idle(),
+        }
+        if self.fs.crashed() {
+            self.recover(None, false);
+        }
+    }
+
+    fn maintain(&mut self) {
+        match self.random.below(5) {
+            0 => {
+                let result = self.db().flush();
+                self.returned("flush", true, result);
+            }
+            1 => {
+                let result = self.db().sync();
+                self.returned("sync", true, result);
+            }
+            2 => {
+                let result = self.db().wait_for_compactions();
+                self.returned("wait for compactions", false, result);
+            }
+            _ => {
+                let (start, end) = self.random.range();
+                let keyspace = self.spaces[self.random.below(self.spaces.len())].keyspace();
+                let result = if self.random.one_in(3) {
+                    keyspace.compact_range::<&[u8]>(..)
+                } else {
+                    keyspace.compact_range(start..end)
+                };
+                self.returned("compact a range", true, result);
+            }
+        }
+    }
+
+    fn returned(&mut self, what: &str, durable: bool, result: Result<()>) {
+        self.note(what);
+        match result {
+            // One that is dead acknowledges nothing.
+            _ if self.fs.crashed() => {}
+            Ok(()) if durable => self.promises.all_durable(),
+            Ok(()) => {}
+            Err(error) => {
+                assert!(self.may_fail() || wants_memory(&error), "{what}: {error}");
+                self.note("failed");
+                self.reopen_somehow();
+            }
+        }
+    }
+}
+
+pub(crate) fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..100 + world.random.below(400) {
+        world.step();
+    }
+    world.fs.crash_at(u64::MAX);
+    world.reopen(true);
+    world.check_readers();
+    world.kill();
+}

@@ -1,0 +1,114 @@
+use lsm_engine::{Durability, Error, Keyspace, Result, WriteBatch};
+
+use super::model::{Commit, Op, difference};
+use super::world::{Faults, World, wants_memory};
+
+impl World {
+    fn keyspace(&self, number: usize) -> &Keyspace {
+        self.spaces.iter().find(|space| space.number == number).unwrap().keyspace()
+    }
+
+    fn operation(&mut self) -> Op {
+        let number = self.spaces[self.random.below(self.spaces.len())].number;
+        match self.random.below(8) {
+            0 => {
+                let (start, end) = self.random.range();
+                Op::DeleteRange(number, start, end)
+            }
+            1 | 2 => Op::Delete(number, self.random.key()),
+            _ => Op::Put(number, self.random.key(), self.random.value(self.value_bytes_max)),
+        }
+    }
+
+    pub(super) fn write(&mut self) {
+        let operations = match self.random.below(100) {
+            0..=89 => 1,
+            90..=98 => self.random.below(14),
+            _ => self.random.below(200),
+        };
+        let commit: Commit = (0..operations).map(|_| self.operation()).collect();
+        let durability = if self.random.one_in(6) { Durability::Sync } else { Durability::Buffered };
+        let result = match &*commit {
+            [op] => self.write_one(op, durability),
+            _ => self.write_batch(&commit, durability),
+        };
+        if self.fs.crashed() {
+            return self.recover(Some(commit), false);
+        }
+        // An empty batch is no record, so nothing is synced for it; nor does a range delete of its own sync.
+        let durable = durability == Durability::Sync && !matches!(&*commit, [] | [Op::DeleteRange(..)]);
+        match result {
+            Ok(()) => {
+                self.promises.commit(commit);
+                if durable {
+                    self.promises.all_durable();
+                }
+            }
+            Err(error) => self.write_failed(commit, &error),
+        }
+    }
+
+    fn write_one(&self, op: &Op, durability: Durability) -> Result<()> {
+        match op {
+            Op::Put(number, key, value) => self.keyspace(*number).put_with(key, value, durability),
+            Op::Delete(number, key) => self.keyspace(*number).delete_with(key, durability),
+            Op::DeleteRange(number, start, end) => {
+                self.keyspace(*number).delete_range(start.clone()..end.clone())
+            }
+            Op::Clear(number) => self.keyspace(*number).clear(),
+        }
+    }
+
+    fn write_batch(&self, commit: &Commit, durability: Durability) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        for op in commit {
+            match op {
+                Op::Put(number, key, value) => batch.put_in(self.keyspace(*number), key, value),
+                Op::Delete(number, key) => batch.delete_in(self.keyspace(*number), key),
+                Op::DeleteRange(number, start, end) => {
+                    batch.delete_range_in(self.keyspace(*number), start.clone()..end.clone())
+                }
+                Op::Clear(_) => unreachable!("no batch clears"),
+            };
+        }
+        self.db().write_with(batch, durability)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.note("clear a keyspace");
+        let op = Op::Clear(self.spaces[self.random.below(self.spaces.len())].number);
+        let result = self.write_one(&op, Durability::Sync);
+        let commit = vec![op];
+        if self.fs.crashed() {
+            return self.recover(Some(commit), false);
+        }
+        match result {
+            Ok(()) => {
+                self.promises.commit(commit);
+                self.promises.all_durable();
+            }
+            Err(error) => self.write_failed(commit, &error),
+        }
+    }
+
+    /// Readers see it or not, and a crash may bring back what they do not see: it may be in the log.
+    fn write_failed(&mut self, commit: Commit, error: &Error) {
+        let wants_memory = wants_memory(error);
+        assert!(wants_memory || self.faults != Faults::None, "a write fails for no reason: {error}");
+        self.note(&format!("failed write: {error}"));
+        self.heal();
+        let found = self.state();
+        let with = self.promises.with(&commit);
+        if found == *self.promises.now() {
+            match (wants_memory, self.random.one_in(2)) {
+                (true, true) => {} // Smaller ones may fit.
+                (true, false) => self.reopen_somehow(),
+                (false, power) => self.recover(Some(commit), power),
+            }
+        } else {
+            assert!(found == with && !wants_memory, "after {error}, differ{}", difference(&with, &found));
+            self.promises.commit(commit);
+            self.reopen_somehow();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Everything at once that a database may meet: histories of writes, merges, snapshots, iterators and keyspaces that
+//! come and go, under failing calls to the file system, crashes of the process and of the machine, crashes of the
+//! recovery from those, and reopenings with other options. Whatever readers see is compared with a model of what was
+//! acknowledged and what of it is durable; memory stays within its bound, and no file is left that nothing names. One
+//! thread and one seed, so a failure repeats; run alone, a seed also prints what it did.
+//!
+//! `LSM_SEEDS=4000 LSM_SEED=1 cargo test -p lsm-engine --release --test storms_leave_what_was_acknowledged` runs more
+//! of them.
+
+mod manifest;
+mod random;
+mod reads;
+mod storms;
+mod wide;
+
+#[test]
+fn any_storm_leaves_what_was_acknowledged() {
+    random::each_seed(60, storms::run);
+}
