@@ -86,7 +86,7 @@ fn values_as_large_as_a_memtable_are_kept_to() {
     fill(8 << 20, (512 << 10, 512 << 10), 400);
 }
 
-/// Values over 256 KiB do not come out of the memory that is kept of flushed memtables.
+/// Long values do not come out of the memory that is kept of flushed memtables.
 #[test]
 fn memory_that_is_kept_gives_way_to_what_is_needed() {
     fill(16 << 20, (1_000, 3_000_000), 30_000);

@@ -16,14 +16,21 @@ pub(crate) struct Allocator<Home> {
     end: u64,
     /// A chunk that is there for what does not fit the current one.
     spare: Option<usize>,
-    /// A value that will live outside the arena: allocated by `reserve`, consumed by `record`.
+    /// Longer values get memory of their own.
+    inside_max: usize,
+    /// Such a value, of the record that was reserved for last: allocated by `reserve`, consumed by `record`.
     outside: Option<Vec<u8>>,
 }
+
+/// The part of a chunk that a value may take inside of the arena, so that the end of the chunk that the next record does
+/// not fit is small beside it: 8 KiB of the first, 256 KiB of the large ones.
+const INSIDE_PART: usize = 8;
 
 impl<Home: AsRef<Arena>> Allocator<Home> {
     /// Takes the table by value, so that there is one allocator per arena.
     pub(crate) fn new(home: Home) -> Self {
-        Self { home: Arc::new(home), next: 0, end: 0, spare: None, outside: None }
+        let inside_max = chunk_range(0).1 / INSIDE_PART;
+        Self { home: Arc::new(home), next: 0, end: 0, spare: None, inside_max, outside: None }
     }
 
     #[inline]
@@ -39,16 +46,19 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     /// Makes sure that a record with this key and value and `node_bytes` of nodes can be allocated.
     #[inline]
     pub(crate) fn reserve(&mut self, key: &[u8], value: &[u8], node_bytes: usize) -> Result<(), Full> {
-        let bytes = Record::bytes_max(key, value) + node_bytes;
-        if self.end - self.next >= bytes as u64 && !Record::is_outside(value) {
+        let is_outside = value.len() > self.inside_max;
+        let bytes = Record::bytes_max(key, value, is_outside) + node_bytes;
+        // A reservation may have been made for a record that was never written.
+        self.outside = None;
+        if self.end - self.next >= bytes as u64 && !is_outside {
             return Ok(());
         }
-        self.reserve_slowly(value, bytes)
+        self.reserve_slowly(value, is_outside, bytes)
     }
 
     #[cold]
-    fn reserve_slowly(&mut self, value: &[u8], bytes: usize) -> Result<(), Full> {
-        if Record::is_outside(value) {
+    fn reserve_slowly(&mut self, value: &[u8], is_outside: bool, bytes: usize) -> Result<(), Full> {
+        if is_outside {
             let mut outside = Vec::new();
             outside.try_reserve_exact(value.len()).map_err(|_| Full)?;
             outside.extend_from_slice(value);
@@ -98,6 +108,7 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     fn enter_spare(&mut self) -> u64 {
         let spare = self.spare.take().expect("memory was reserved");
         let (start, bytes) = chunk_range(spare);
+        self.inside_max = bytes / INSIDE_PART;
         self.next = if start == 0 { ALIGN_MAX as u64 } else { start };
         self.end = start + bytes as u64;
         self.next
@@ -119,11 +130,15 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     /// Writes a record into the arena.
     #[inline]
     pub(crate) fn record(&mut self, record: &NewRecord<'_>) -> Ref<Record> {
-        // A reservation may have been made for a record that was never written.
-        let outside = if Record::is_outside(record.value) { self.outside.take() } else { None };
-        let offset = self.allocate(record.layout());
+        let outside = self.outside.take();
+        assert!(
+            outside.as_ref().is_none_or(|copy| copy.len() == record.value.len()),
+            "reserved for another record"
+        );
+        let offset = self.allocate(record.layout(outside.is_some()));
         // SAFETY: `allocate` returned room and alignment for this record that belongs to us alone. The value
-        // outside is kept by the arena and never changed; a vector does not move its buffer when it is moved.
+        // outside is as long as the record's, is kept by the arena and never changed; a vector does not move its buffer
+        // when it is moved.
         unsafe { record.write(self.arena().address(offset), outside.as_deref().map(<[u8]>::as_ptr)) };
         if let Some(outside) = outside {
             self.arena().add_value(outside);

@@ -17,10 +17,6 @@ use lsm_core::{Entry, SequenceNumber, key};
 
 use super::{Arena, Ref};
 
-/// Longest value inside an arena. Longer ones get memory of their own, so that the end of a chunk that the next
-/// record does not fit is small beside a chunk of 2 MiB.
-const VALUE_BYTES_INSIDE_MAX: usize = 256 << 10;
-
 /// Every so many versions of a key one carries a long jump; the others lead to the last of those.
 const BLOCK_VERSIONS: u32 = 8;
 
@@ -83,16 +79,10 @@ impl Record {
     const KEY_AT: usize = size_of::<Self>();
     const KEY_AT_CHAINED: usize = Self::KEY_AT + size_of::<Chain>();
 
-    /// Whether this value gets memory of its own.
+    /// Room that a record takes at most, alignment included. `is_outside`: the value gets memory of its own.
     #[inline]
-    pub(crate) fn is_outside(value: &[u8]) -> bool {
-        value.len() > VALUE_BYTES_INSIDE_MAX
-    }
-
-    /// Room that a record takes at most, alignment included.
-    #[inline]
-    pub(crate) fn bytes_max(key: &[u8], value: &[u8]) -> usize {
-        let value_bytes = if Self::is_outside(value) { size_of::<*const u8>() } else { value.len() };
+    pub(crate) fn bytes_max(key: &[u8], value: &[u8], is_outside: bool) -> usize {
+        let value_bytes = if is_outside { size_of::<*const u8>() } else { value.len() };
         Self::KEY_AT_CHAINED + key.len() + value_bytes + align_of::<Self>()
     }
 }
@@ -103,9 +93,8 @@ impl NewRecord<'_> {
     }
 
     #[inline]
-    pub(super) fn layout(&self) -> Layout {
-        let value_bytes =
-            if Record::is_outside(self.value) { size_of::<*const u8>() } else { self.value.len() };
+    pub(super) fn layout(&self, is_outside: bool) -> Layout {
+        let value_bytes = if is_outside { size_of::<*const u8>() } else { self.value.len() };
         let bytes = self.key_at() + self.key.len() + value_bytes;
         Layout::from_size_align(bytes, align_of::<Record>()).expect("a record is far smaller than a chunk")
     }
@@ -113,11 +102,10 @@ impl NewRecord<'_> {
     /// Writes the record.
     ///
     /// # Safety
-    /// `address` must have room and alignment for [`Self::layout`], and nobody else may access it. `outside` must
-    /// point to a copy of the value that lives as long as the arena if [`Record::is_outside`], else be `None`.
+    /// `address` must have room and alignment for [`Self::layout`], with the value outside if `outside` is given, and
+    /// nobody else may access it. `outside` must point to a copy of the value that lives as long as the arena.
     #[inline]
     pub(super) unsafe fn write(&self, address: *mut u8, outside: Option<*const u8>) {
-        debug_assert_eq!(Record::is_outside(self.value), outside.is_some());
         let header = Record {
             trailer: [self.trailer as u32, (self.trailer >> 32) as u32],
             value_bytes: self.value.len() as u32,
