@@ -28,8 +28,9 @@ use crate::{MemtableFactory, MemtableReader, MemtableWriter};
 /// A factory of B+ trees: the default memtable.
 ///
 /// Memory comes in chunks that start at 64 KiB and double up to huge pages of 2 MiB; a table holds up to 4 GiB, not
-/// counting values longer than an eighth of a chunk, and then is [`Full`](crate::Full). Clones share one pool of chunks, through which
-/// the memory of a dropped table comes to the next: the first touch of fresh memory may cost more than the inserts.
+/// counting values longer than an eighth of a chunk, and then is [`Full`](crate::Full). Clones share one pool of
+/// chunks, through which the memory of a dropped table comes to the next: the first touch of fresh memory may cost more
+/// than the inserts.
 #[derive(Clone, Debug)]
 pub struct BPlusMemtable {
     pool: Arc<ChunkPool>,

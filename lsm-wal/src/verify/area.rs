@@ -107,6 +107,8 @@ struct AreaCheck<'a> {
     taken: Vec<Range<u64>>,
     /// What belongs to no round that is known, and was not checked by the reader.
     unknown: Vec<Range<u64>>,
+    /// Where a difference ended last that reached the end of its sector.
+    differs_up_to: u64,
     /// Bytes that differ from what the log says.
     older_bytes: u64,
 }
@@ -129,6 +131,7 @@ impl<'a> AreaCheck<'a> {
             complete,
             taken,
             unknown: Vec::new(),
+            differs_up_to: u64::MAX,
             older_bytes: 0,
         }
     }
@@ -221,7 +224,14 @@ impl<'a> AreaCheck<'a> {
                 differing.push(word);
             }
         }
-        if let [word] = differing[..] {
+        // A record that the log does not have may reach into this sector with its last words only.
+        let goes_on = differing.first() == Some(&0) && self.differs_up_to == at;
+        if differing.last().is_some_and(|word| word + 8 == stored.len()) {
+            self.differs_up_to = at + stored.len() as u64;
+        }
+        if let [word] = differing[..]
+            && !goes_on
+        {
             let difference = |byte: &usize| stored[*byte] ^ expected[*byte];
             let bytes: Vec<usize> = (word..word + 8).filter(|byte| difference(byte) != 0).collect();
             if let [byte] = bytes[..]
