@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::commit::Committer;
 use crate::inner::{Inner, WriteSide};
+use crate::memory::room_for;
 use crate::tree::Tree;
 use crate::{Error, Result};
 
@@ -91,7 +92,7 @@ impl Inner {
     ) -> Result<(MutexGuard<'a, Committer>, K)> {
         let mut committer = side.committer.lock();
         let found = keyspaces(&mut committer)?;
-        let wanted = bytes + committer.growth_bytes(found.as_ref());
+        let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
         if side.waiting.len() == 0 && self.memory.room_bytes() >= wanted {
             self.memory.clear_pool_for(wanted);
             return Ok((committer, found));
@@ -120,7 +121,7 @@ impl Inner {
             }
             let mut committer = side.committer.lock();
             let found = keyspaces(&mut committer)?;
-            let wanted = bytes + committer.growth_bytes(found.as_ref());
+            let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
             if self.memory.room_bytes() >= wanted {
                 self.memory.clear_pool_for(wanted);
                 locked = Some((committer, found));

@@ -31,8 +31,8 @@ pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
 const TIDY_BYTES_MAX: u64 = 64 << 20;
 /// What an entry takes in a memtable beside its key and value, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
-/// Of what a batch takes there, the part that ends of chunks may waste: a value that does not fit one stands in the
-/// next, and one longer than an eighth of a chunk outside of them.
+/// Of what a batch takes there, the part that ends of chunks may waste beside it: a value that does not fit one stands
+/// in the next, and one longer than an eighth of a chunk outside of them.
 const CHUNK_END_PART: usize = 7;
 /// What a range delete takes there, as far as a batch can hold any: see [`lsm_core::range_tombstone::RangeTombstoneSet`],
 /// which grows by as much as it holds at a time.
@@ -257,12 +257,15 @@ impl Memory {
 #[inline]
 pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64, range_deletes: u64) -> usize {
     let overhead = |count: u64, bytes| (count as usize).saturating_mul(bytes);
-    // One that is alone opens one chunk, which is what memtables grow by.
-    let ends = if operations > 1 { payload_bytes / CHUNK_END_PART } else { 0 };
     payload_bytes
-        .saturating_add(ends)
         .saturating_add(overhead(operations, ENTRY_OVERHEAD_BYTES))
         .saturating_add(overhead(range_deletes, RANGE_DELETE_OVERHEAD_BYTES))
+}
+
+/// The room that memtables must have for a batch of so many bytes, beside what they grow by at a time.
+#[inline]
+pub(crate) fn room_for(batch_bytes: usize) -> usize {
+    batch_bytes.saturating_add(batch_bytes / CHUNK_END_PART)
 }
 
 /// Which part of the budget something belongs to.

@@ -19,7 +19,7 @@ use crate::commit::Committer;
 use crate::files;
 use crate::flush::Flush;
 use crate::inner::{Inner, Numbers, WriteSide};
-use crate::memory::{Charge, Memory, Part, batch_bytes};
+use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::{Recovery, check_policy};
 use crate::tree::{State, Tree};
@@ -234,8 +234,8 @@ impl Unsettled {
         // An operation takes three bytes at least, a range delete five.
         let payload_bytes = record.payload.len();
         let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
-        let bound =
-            batch_bytes(payload_bytes, operations_max(3), operations_max(5)) + committer.growth_bytes_max();
+        let bound = room_for(batch_bytes(payload_bytes, operations_max(3), operations_max(5)))
+            + committer.growth_bytes_max();
         if bound <= room_bytes {
             return bound;
         }
@@ -255,7 +255,7 @@ impl Unsettled {
                 keyspaces.push(operation.keyspace);
             }
         }
-        batch_bytes(bytes, count, range_deletes) + committer.growth_bytes(&keyspaces)
+        room_for(batch_bytes(bytes, count, range_deletes)) + committer.growth_bytes(&keyspaces)
     }
 
     /// Checks a record, and hands its operations to the `committer` if there is one. Returns the last sequence number.
