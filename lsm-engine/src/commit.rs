@@ -29,6 +29,9 @@ pub(crate) struct Committer {
     /// Number of the first segment that this process writes.
     first_segment: u64,
     next_sequence: SequenceNumber,
+    /// The last number of a record whose append succeeded. Those of failed appends after it are used up, but the log
+    /// may hold such a record: nothing may claim that a table has it.
+    last_sequence: SequenceNumber,
     writers: BTreeMap<u32, Writer>,
     /// The writer of keyspace 0, which is never dropped, outside the map.
     default: Writer,
@@ -102,6 +105,7 @@ impl Committer {
             log_end: 0,
             first_segment: 0,
             next_sequence: last_sequence + 1,
+            last_sequence,
             writers,
             default,
             active_bytes,
@@ -129,14 +133,15 @@ impl Committer {
         self.first_segment
     }
 
-    /// The last sequence number that was given out.
+    /// The last write that is in the log and in a memtable.
     pub(crate) fn last_sequence(&self) -> SequenceNumber {
-        self.next_sequence - 1
+        self.last_sequence
     }
 
     /// Says which write was the last: those that follow have higher numbers.
     pub(crate) fn set_last_sequence(&mut self, last_sequence: SequenceNumber) {
         self.next_sequence = last_sequence + 1;
+        self.last_sequence = last_sequence;
     }
 
     pub(crate) fn flush_wanted(&self) -> &Event {
@@ -170,6 +175,7 @@ impl Committer {
         let log = self.log.as_mut().ok_or(Error::Closed)?;
         self.next_sequence += count;
         let position = log.append(sequence, payload)?;
+        self.last_sequence = sequence + count - 1;
         Ok((sequence, position))
     }
 

@@ -475,3 +475,81 @@ fn a_recovery_that_fails_can_be_repeated() {
         }
     }
 }
+
+/// What became of the database after a batch failed.
+#[derive(Clone, Copy, Debug)]
+enum Afterwards {
+    /// It is flushed and the process crashes.
+    Flushed,
+    /// A keyspace of the batch is written to again, flushed, and the process crashes.
+    WrittenAndFlushed,
+    /// As before, but a write to the other keyspace follows the flush.
+    FlushedAndWritten,
+    /// It is closed.
+    Closed,
+}
+
+/// An append may fail after the whole record reached the file. Its sequence numbers once counted as flushed with the
+/// memtable of one keyspace, so that recovery skipped this half of the batch and applied the other.
+#[test]
+fn a_batch_whose_append_failed_after_all_was_written_comes_back_whole_or_not_at_all() {
+    use Afterwards::{Closed, Flushed, FlushedAndWritten, WrittenAndFlushed};
+    // Records over half of the window go straight to the segment.
+    let ways = [(false, 1), (true, 1 << 20)];
+    let endings = [Flushed, WrittenAndFlushed, FlushedAndWritten, Closed];
+    for ((windows, value_bytes), ending) in
+        ways.into_iter().flat_map(|way| endings.map(|ending| (way, ending)))
+    {
+        let fs = file_system();
+        fs.set_windows(windows);
+        let (env, what) = (Arc::new(SimEnv::new(5)), format!("windows: {windows}, {ending:?}"));
+        let open = |fs: &SimFs, env: &Arc<SimEnv>| {
+            let options = Options::new().memory(32 << 20).vfs(Arc::new(fs.clone()));
+            options.env(Arc::clone(env) as Arc<dyn Env>).open(DIRECTORY).unwrap()
+        };
+        let db = open(&fs, &env);
+        let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+        db.put("before", "1").unwrap();
+        db.sync().unwrap();
+        let fired = fs.operations();
+        fs.inject(Fault::on(OperationKind::Write, Io::Other).named(".wal").after_writing(u64::MAX));
+        let mut batch = WriteBatch::new();
+        let value = vec![b'v'; value_bytes];
+        batch.put("key", &value).put_in(&other, "key", &value);
+        db.write(batch).unwrap_err();
+        assert!(fs.operations() > fired, "{what}");
+        fs.clear_faults();
+        match ending {
+            Flushed => db.flush().unwrap(),
+            WrittenAndFlushed => {
+                db.put("after", "2").unwrap();
+                db.flush().unwrap();
+            }
+            FlushedAndWritten => {
+                db.flush().unwrap();
+                other.put("after", "2").unwrap();
+            }
+            Closed => {}
+        }
+        let images = if matches!(ending, Closed) {
+            drop(other);
+            db.close().unwrap();
+            vec![fs]
+        } else {
+            let images = vec![fs.process_crash(), fs.power_cut(&mut AllLost)];
+            drop((other, db));
+            images
+        };
+        env.drop_jobs();
+        for fs in images {
+            let env = Arc::new(SimEnv::new(6));
+            let db = open(&fs, &env);
+            let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+            assert_eq!(db.get("before").unwrap().unwrap(), "1", "{what}");
+            let (here, there) = (db.get("key").unwrap(), other.get("key").unwrap());
+            assert_eq!(here.is_some(), there.is_some(), "{what}: half of a batch");
+            drop((other, db));
+            env.drop_jobs();
+        }
+    }
+}
