@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use lsm_core::{SequenceNumber, ValueKind};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 
 use crate::keyspace::Keyspace;
 use crate::memory::batch_bytes;
@@ -276,7 +276,9 @@ impl<'a> Operations<'a> {
     pub fn new(payload: &'a [u8], first_sequence: SequenceNumber) -> Self {
         let mut decoder = Decoder::new(payload);
         let left = decoder.u32();
-        Self { decoder, left: left.unwrap_or(0), sequence: first_sequence, failed: left.is_none() }
+        let end = first_sequence.checked_add(u64::from(left.unwrap_or(0)));
+        let failed = left.is_none() || end.is_none_or(|end| end > SEQUENCE_MAX + 1);
+        Self { decoder, left: left.unwrap_or(0), sequence: first_sequence, failed }
     }
 
     fn read(&mut self) -> Option<Operation<'a>> {

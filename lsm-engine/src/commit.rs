@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use lsm_core::env::Event;
 use lsm_core::range_tombstone::RangeTombstone;
-use lsm_core::{SequenceNumber, Slice, ValueKind};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
 use lsm_memtable::MemtableWriter;
 use lsm_wal::{CleanClose, Durability, Log, Position};
 
@@ -173,6 +173,11 @@ impl Committer {
     fn append(&mut self, payload: &[u8], count: u64) -> Result<(SequenceNumber, Position)> {
         let sequence = self.next_sequence;
         let log = self.log.as_mut().ok_or(Error::Closed)?;
+        if count > (SEQUENCE_MAX + 1).saturating_sub(sequence) {
+            return Err(Error::invalid(
+                "all sequence numbers are used up; load the data into a new database",
+            ));
+        }
         self.next_sequence += count;
         let position = log.append(sequence, payload)?;
         self.last_sequence = sequence + count - 1;

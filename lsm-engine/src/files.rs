@@ -11,6 +11,9 @@ pub(crate) const CURRENT_NEXT: &str = "CURRENT.next";
 /// Locked while a process has the database open; never unlinked.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// Numbers of files and runs are below this, so that counting on never wraps. A file named higher is not ours.
+pub(crate) const NUMBER_END: u64 = 1 << 60;
+
 /// A file that belongs to a database, as its name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
@@ -48,7 +51,7 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
 /// Only the spelling that we write ourselves counts: `+7`, `007x` and the like belong to somebody else.
 fn parse_number(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok()?;
-    (text == format!("{number:06}")).then_some(number)
+    (number < NUMBER_END && text == format!("{number:06}")).then_some(number)
 }
 
 pub(crate) fn table(directory: &Path, number: u64) -> PathBuf {
@@ -67,12 +70,20 @@ mod tests {
     fn names_survive_and_strangers_are_left_alone() {
         let directory = Path::new("d");
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-        for number in [0, 7, 999_999, 1_000_000, u64::MAX] {
+        for number in [0, 7, 999_999, 1_000_000, NUMBER_END - 1] {
             assert_eq!(parse(&name(table(directory, number))), Some(FileKind::Table(number)));
             assert_eq!(parse(&name(manifest(directory, number))), Some(FileKind::Manifest(number)));
         }
-        for stranger in ["7.sst", "+00007.sst", "000007.sst.bak", "MANIFEST-", "notes.txt", "000007", ".sst"]
-        {
+        for stranger in [
+            "7.sst",
+            "18446744073709551615.sst",
+            "+00007.sst",
+            "000007.sst.bak",
+            "MANIFEST-",
+            "notes.txt",
+            "000007",
+            ".sst",
+        ] {
             assert_eq!(parse(stranger), None, "{stranger}");
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::vfs::Vfs;
-use lsm_core::{SequenceNumber, ValueKind};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_sstable::TableExpectation;
 use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
 
@@ -261,6 +261,9 @@ impl Unsettled {
     /// Checks a record, and hands its operations to the `committer` if there is one. Returns the last sequence number.
     fn take(&mut self, record: &Record<'_>, mut committer: Option<&mut Committer>) -> Result<SequenceNumber> {
         let (start, tag) = (record.start.0, record.tag);
+        if tag == 0 || tag > SEQUENCE_MAX {
+            return Err(self.log.malformed(start, &format!("{tag} is no sequence number")));
+        }
         let mut last = tag;
         self.touched.clear();
         for operation in Operations::new(record.payload, tag) {

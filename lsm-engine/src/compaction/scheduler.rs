@@ -11,7 +11,7 @@ use super::job::{self, Running};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::panic_message;
 use crate::tree::{State, Tree};
-use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::edit::{AddedTable, LEVEL_COUNT_MAX, VersionEdit};
 use crate::version::{Placement, Version};
 use crate::{Error, Result};
 
@@ -55,7 +55,8 @@ impl Scheduler {
 
     fn shape(&self, inner: &Inner, tree: &Tree, version: &Version) -> TreeShape {
         let options = tree.options();
-        let level_count = ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1);
+        let level_count =
+            ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
         let mut shape = version.shape(&tree.busy.lock(), level_count, inner.env.unix_micros());
         shape.running = self
             .running

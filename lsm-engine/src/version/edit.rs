@@ -23,10 +23,11 @@
 use std::sync::Arc;
 
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
-use lsm_core::{SequenceNumber, Slice};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
 
 use super::Placement;
+use crate::files;
 
 const NEXT_NUMBER: u8 = 1;
 const LAST_SEQUENCE: u8 = 2;
@@ -39,6 +40,9 @@ const REMOVE: u8 = 8;
 const NEXT_KEYSPACE: u8 = 9;
 const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
+
+/// Levels of a keyspace at most. A manifest that names a higher one is damaged: versions keep a list for each level.
+pub(crate) const LEVEL_COUNT_MAX: usize = 256;
 
 /// One change to the set of tables and keyspaces, applied whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -188,16 +192,17 @@ impl VersionEdit {
         let mut edit = Self::default();
         let mut decoder = Decoder::new(payload);
         while let Some(tag) = decoder.u8() {
-            edit.decode_field(tag, &mut decoder)
-                .ok_or_else(|| format!("field {tag} of the version edit is malformed or unknown"))?;
+            edit.decode_field(tag, &mut decoder).ok_or_else(|| {
+                format!("field {tag} of the version edit is malformed, out of range or unknown")
+            })?;
         }
         Ok(edit)
     }
 
     fn decode_field(&mut self, tag: u8, decoder: &mut Decoder<'_>) -> Option<()> {
         match tag {
-            NEXT_NUMBER => self.next_number = Some(decoder.varint()?),
-            LAST_SEQUENCE => self.last_sequence = Some(decoder.varint()?),
+            NEXT_NUMBER => self.next_number = Some(number(decoder)?),
+            LAST_SEQUENCE => self.last_sequence = Some(sequence(decoder)?),
             LOG => {
                 self.log = Some(LogStart {
                     position: decoder.varint()?,
@@ -209,7 +214,7 @@ impl VersionEdit {
             CLOCK => self.clock_micros = Some(decoder.varint()?),
             LOG_BEGUN => self.log_begun = Some(decoder.varint()?),
             DROP => self.dropped.push(id(decoder)?),
-            FLUSHED => self.flushed.push((id(decoder)?, decoder.varint()?)),
+            FLUSHED => self.flushed.push((id(decoder)?, sequence(decoder)?)),
             REMOVE => self.removed.push((id(decoder)?, decoder.varint()?)),
             KEYSPACE => {
                 self.keyspaces.push(KeyspaceRecord {
@@ -220,9 +225,9 @@ impl VersionEdit {
             }
             ADD => self.added.push(AddedTable {
                 keyspace: id(decoder)?,
-                level: id(decoder)?,
-                run: decoder.varint()?,
-                number: decoder.varint()?,
+                level: id(decoder).filter(|&level| (level as usize) < LEVEL_COUNT_MAX)?,
+                run: number(decoder)?,
+                number: number(decoder)?,
                 created_micros: decoder.varint()?,
                 tombstones_since_micros: Some(decoder.varint()?).filter(|&micros| micros != 0),
                 meta: decode_meta(decoder)?,
@@ -235,6 +240,14 @@ impl VersionEdit {
 
 fn id(decoder: &mut Decoder<'_>) -> Option<u32> {
     u32::try_from(decoder.varint()?).ok()
+}
+
+fn number(decoder: &mut Decoder<'_>) -> Option<u64> {
+    decoder.varint().filter(|&number| number < files::NUMBER_END)
+}
+
+fn sequence(decoder: &mut Decoder<'_>) -> Option<SequenceNumber> {
+    decoder.varint().filter(|&sequence| sequence <= SEQUENCE_MAX)
 }
 
 fn text(decoder: &mut Decoder<'_>) -> Option<Arc<str>> {
@@ -270,8 +283,8 @@ fn decode_meta(decoder: &mut Decoder<'_>) -> Option<TableMeta> {
         entries: decoder.varint()?,
         tombstones: decoder.varint()?,
         range_tombstones: decoder.varint()?,
-        smallest_sequence: decoder.varint()?,
-        largest_sequence: decoder.varint()?,
+        smallest_sequence: sequence(decoder)?,
+        largest_sequence: sequence(decoder)?,
         raw_key_bytes: decoder.varint()?,
         raw_value_bytes: decoder.varint()?,
     })

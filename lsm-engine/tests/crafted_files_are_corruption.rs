@@ -1,0 +1,137 @@
+//! Files whose checksums are right and whose content cannot be: each is refused as corruption that names a file, without
+//! a panic and without memory for what it claims.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_core::{SEQUENCE_MAX, ValueKind};
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::inspect::VersionEdit;
+use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::{Db, ErrorKind, Options, Result};
+use lsm_wal::{Log, RecordFile, Wal, WalOptions};
+
+mod manifest;
+
+const DIRECTORY: &str = "/db";
+
+fn open(fs: &SimFs) -> Result<Db> {
+    let env = Arc::new(SimEnv::new(1)) as Arc<dyn Env>;
+    Options::new().memory(8 << 20).vfs(Arc::new(fs.clone())).env(env).open(DIRECTORY)
+}
+
+/// A database with a table and a record in its log, not closed.
+fn make() -> SimFs {
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    db.put("table", "1").unwrap();
+    db.flush().unwrap();
+    db.put("log", "2").unwrap();
+    db.sync().unwrap();
+    let fs = fs.process_crash();
+    manifest::verify_log(&fs, Path::new(DIRECTORY), &|| "before anything is crafted".into());
+    fs
+}
+
+#[track_caller]
+fn check(fs: &SimFs, what: &str, is_sound: bool) {
+    match open(fs) {
+        Ok(db) => {
+            assert!(is_sound, "{what}: opened");
+            assert_eq!(db.get("table").unwrap().unwrap(), "1", "{what}");
+            assert_eq!(db.get("log").unwrap().unwrap(), "2", "{what}");
+        }
+        Err(error) => {
+            assert!(!is_sound, "{what}: {error}");
+            assert_eq!(error.kind(), ErrorKind::Corruption, "{what}: {error}");
+            assert!(error.to_string().contains(DIRECTORY), "{what}: {error}");
+        }
+    }
+}
+
+/// The manifest written anew, with one more edit at its end.
+fn check_edit(what: &str, is_sound: bool, change: impl FnOnce(&mut VersionEdit)) {
+    let fs = make();
+    let (current, edits) = manifest::edits(&fs, Path::new(DIRECTORY)).unwrap();
+    let mut crafted = VersionEdit::default();
+    crafted.added.extend(edits.iter().rev().flat_map(|edit| edit.added.clone()).take(1));
+    for table in &mut crafted.added {
+        crafted.removed.push((table.keyspace, table.number));
+    }
+    change(&mut crafted);
+    let path = Path::new(DIRECTORY).join(format!("MANIFEST-{:06}", current.manifest));
+    fs.remove_file(&path).unwrap();
+    let mut file = RecordFile::create(&fs, &path, current.manifest).unwrap();
+    for edit in edits.iter().chain([&crafted]) {
+        file.append(0, &edit.encode()).unwrap();
+    }
+    file.sync().unwrap();
+    check(&fs, what, is_sound);
+}
+
+#[test]
+fn a_manifest_with_numbers_that_cannot_be_is_corrupt() {
+    check_edit("nothing", true, |_| ());
+    check_edit("the last level", true, |edit| edit.added[0].level = 255);
+    for level in [256, u32::MAX] {
+        check_edit("a level", false, |edit| edit.added[0].level = level);
+    }
+    for sequence in [SEQUENCE_MAX + 1, u64::MAX] {
+        check_edit("last_sequence", false, |edit| edit.last_sequence = Some(sequence));
+        check_edit("flushed", false, |edit| edit.flushed = vec![(0, sequence)]);
+    }
+    for number in [1 << 60, u64::MAX] {
+        check_edit("next_number", false, |edit| edit.next_number = Some(number));
+        check_edit("a run", false, |edit| edit.added[0].run = number);
+    }
+}
+
+/// The log with one more record, a batch of `puts`.
+fn check_record(what: &str, is_sound: bool, tag: u64, puts: u32) {
+    let fs = make();
+    let mut payload = puts.to_le_bytes().to_vec();
+    for _ in 0..puts {
+        payload.extend_from_slice(&[ValueKind::Put as u8, 0, 3]);
+        payload.extend_from_slice(b"key");
+        payload.extend_from_slice(&[1, b'v']);
+    }
+    let env = Arc::new(SimEnv::new(2)) as Arc<dyn Env>;
+    let vfs = Arc::new(fs.clone()) as Arc<dyn Vfs>;
+    let (mut log, _) = Wal::open(vfs, env, Path::new(DIRECTORY), WalOptions::default()).unwrap();
+    log.append(tag, &payload).unwrap();
+    log.sync_handle().wait_durable(lsm_wal::Position(0)).unwrap();
+    drop(log);
+    check(&fs, &format!("{what}: {tag}, {puts} operations"), is_sound);
+}
+
+#[test]
+fn a_log_with_sequence_numbers_that_cannot_be_is_corrupt() {
+    check_record("as the engine writes it", true, 3, 2);
+    for (tag, puts) in [(0, 1), (SEQUENCE_MAX, 2), (SEQUENCE_MAX + 1, 1), (u64::MAX, 1), (u64::MAX, 2)] {
+        check_record("a tag", false, tag, puts);
+    }
+}
+
+/// Numbers that are used up are an error of the write, and what is there stays readable.
+#[test]
+fn the_last_sequence_number_is_the_last_write() {
+    let fs = make();
+    {
+        let (current, edits) = manifest::edits(&fs, Path::new(DIRECTORY)).unwrap();
+        let path = Path::new(DIRECTORY).join(format!("MANIFEST-{:06}", current.manifest));
+        fs.remove_file(&path).unwrap();
+        let mut file = RecordFile::create(&fs, &path, current.manifest).unwrap();
+        let mut last = VersionEdit::default();
+        last.last_sequence = Some(SEQUENCE_MAX - 1);
+        for edit in edits.iter().chain([&last]) {
+            file.append(0, &edit.encode()).unwrap();
+        }
+        file.sync().unwrap();
+    }
+    let db = open(&fs).unwrap();
+    db.put("the last", "3").unwrap();
+    let error = db.put("too many", "4").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert_eq!(db.get("the last").unwrap().unwrap(), "3");
+    assert!(db.get("too many").unwrap().is_none());
+}
