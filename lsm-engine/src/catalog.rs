@@ -58,6 +58,7 @@ impl Inner {
         // Durable before the first record that names it.
         side.log_edit(&mut manifest, edit)?;
         let (tree, writer) = new_tree(side.new_number(), id, name, options, Version::default(), 0);
+        tree.report_to(&side.progress);
         let mut committer = side.committer.lock();
         tree.configure((*tree.options()).clone());
         committer.add_writer(writer);

@@ -12,6 +12,7 @@ use lsm_wal::{CleanClose, Durability, Log, Position};
 
 use crate::batch::{self, Operation, Operations, WriteBatch};
 use crate::inner::{Inner, Numbers, WriteSide};
+use crate::jobs::caught;
 use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes};
 use crate::tree::{Memtable, State, Tree};
 use crate::version::Version;
@@ -211,6 +212,9 @@ impl Committer {
         }
         self.seal(operation.keyspace, operation.sequence - 1);
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
+        if let Some(error) = writer.tree.failure() {
+            return Err(error);
+        }
         if writer.insert(operation, log_start) {
             return Ok(());
         }
@@ -271,11 +275,20 @@ impl Committer {
     pub(crate) fn seal(&mut self, keyspace: u32, last_sequence: SequenceNumber) {
         let number = self.numbers.next();
         let Some(writer) = self.writer(keyspace).filter(|writer| !writer.empty) else { return };
-        let fresh = writer.replaced(number);
-        let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
+        let tree = Arc::clone(&writer.tree);
+        // Nothing that may come from outside is called once the memtable has left its place.
+        let begun = caught("the start of a memtable", || {
+            let sealed_bytes = writer.memtable.memory_bytes();
+            Ok((sealed_bytes, writer.replaced(number)))
+        });
+        let (sealed_bytes, fresh) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return tree.fail(error),
+        };
+        let memtable = fresh.memtable();
         let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
         old.memtable.seal(last_sequence);
-        self.memory.add_sealed_bytes(old.memtable.memory_bytes());
+        self.memory.add_sealed_bytes(sealed_bytes);
         self.set_active_bytes((self.active_bytes + fresh_bytes).saturating_sub(old.bytes));
         tree.update(|state| State {
             memtable,
@@ -363,12 +376,15 @@ impl Inner {
             committer.log_end = position.0;
             let operation =
                 Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
-            committer
-                .insert(&operation, log_start, sequence - 1)
-                .inspect_err(|error| side.stop(error.clone()))?;
-            self.visible.store(sequence, Ordering::Release);
-            committer.settle(tree.id);
-            self.bound_log(committer, side);
+            // It is in the log: a memtable that does not take it leaves memory and log apart.
+            caught("a write", || {
+                committer.insert(&operation, log_start, sequence - 1)?;
+                self.visible.store(sequence, Ordering::Release);
+                committer.settle(tree.id);
+                self.bound_log(committer, side);
+                Ok(())
+            })
+            .inspect_err(|error| side.stop(error.clone()))?;
             position
         };
         make_durable(side, position, durability)
@@ -397,17 +413,19 @@ impl Inner {
             let log_start = committer.log_end;
             let (sequence, position) = committer.append(payload, count)?;
             committer.log_end = position.0;
-            for operation in Operations::new(payload, sequence) {
-                let operation = operation.map_err(Error::invalid)?;
-                committer
-                    .insert(&operation, log_start, sequence - 1)
-                    .inspect_err(|error| side.stop(error.clone()))?;
-            }
-            self.visible.store(sequence + count - 1, Ordering::Release);
-            for keyspace in keyspaces {
-                committer.settle(keyspace);
-            }
-            self.bound_log(committer, side);
+            // As above; and a batch that is partly inserted must never become visible.
+            caught("a write", || {
+                for operation in Operations::new(payload, sequence) {
+                    committer.insert(&operation.map_err(Error::invalid)?, log_start, sequence - 1)?;
+                }
+                self.visible.store(sequence + count - 1, Ordering::Release);
+                for keyspace in keyspaces {
+                    committer.settle(keyspace);
+                }
+                self.bound_log(committer, side);
+                Ok(())
+            })
+            .inspect_err(|error| side.stop(error.clone()))?;
             position
         };
         make_durable(side, position, durability)

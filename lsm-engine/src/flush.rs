@@ -1,20 +1,19 @@
 //! Flushing: sealed memtables become tables of level 0, oldest first.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
 use lsm_core::env::{Job, Step};
 
+use crate::Result;
 use crate::compaction::{Build, NewTable, Output, OutputOptions, Progress, Source};
 use crate::inner::{Inner, WriteSide};
-use crate::jobs::{JobToken, panic_message};
+use crate::jobs::{JobToken, caught};
 use crate::tree::{Memtable, State, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
-use crate::{Error, Result};
 
 /// How long to wait before trying again when the disk is full.
 const RETRY_MICROS: u64 = 500_000;
@@ -172,22 +171,54 @@ fn oldest_sealed(inner: &Inner) -> Option<(Arc<Tree>, Arc<Memtable>)> {
 /// The job that flushes, one memtable after the other, as long as the database is open.
 pub(crate) struct FlushJob {
     inner: Arc<Inner>,
+    /// The keyspace whose memtable is being flushed.
+    tree: Option<Arc<Tree>>,
     flush: Option<Flush>,
     _token: JobToken,
 }
 
 impl FlushJob {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { _token: JobToken::new(&inner), inner, flush: None }
+        Self { _token: JobToken::new(&inner), inner, tree: None, flush: None }
     }
 
-    fn step_flush(&mut self) -> Result<bool> {
-        let Some(side) = &self.inner.writer else { return Ok(true) };
-        let Some(flush) = &mut self.flush else { return Ok(true) };
-        let inner = &self.inner;
-        catch_unwind(AssertUnwindSafe(|| flush.step(inner, side)))
-            .unwrap_or_else(|panic| Err(Error::Callback(panic_message("flush", &*panic))))
+    /// Works for a while; what there is to say about it.
+    fn step_flush(&mut self, side: &WriteSide) -> Result<Progressed> {
+        if self.flush.is_none() {
+            let Some((tree, memtable)) = oldest_sealed(&self.inner) else { return Ok(Progressed::Idle) };
+            self.tree = Some(Arc::clone(&tree));
+            self.flush = Some(Flush::new(&self.inner, tree, memtable));
+        }
+        if let Some(flush) = &mut self.flush
+            && !flush.step(&self.inner, side)?
+        {
+            return Ok(Progressed::Some);
+        }
+        if let Some(flush) = self.flush.take() {
+            flush.end(&self.inner);
+        }
+        Ok(Progressed::Flushed)
     }
+
+    /// Drops a flush that failed, with the cursor of a memtable that may come from outside.
+    fn give_up(&mut self) {
+        let flush = self.flush.take();
+        let dropped = caught("the end of a flush", || {
+            drop(flush);
+            Ok(())
+        });
+        if let Err(error) = dropped {
+            tracing::warn!(%error, "a flush was given up");
+        }
+    }
+}
+
+/// How far a step of the flush job got.
+enum Progressed {
+    /// There is no memtable to flush.
+    Idle,
+    Some,
+    Flushed,
 }
 
 impl Job for FlushJob {
@@ -198,40 +229,32 @@ impl Job for FlushJob {
         let pending =
             |deadline_micros| Step::Pending { event: side.flush_wanted.clone(), seen, deadline_micros };
         if side.is_stopping() {
+            self.give_up();
             return Step::Done;
         }
-        if self.flush.is_none() {
-            let Some((tree, memtable)) = oldest_sealed(&inner) else { return pending(None) };
-            self.flush = Some(Flush::new(&inner, tree, memtable));
-        }
-        match self.step_flush() {
-            Ok(false) => Step::Again,
-            Ok(true) => {
-                if let Some(flush) = self.flush.take() {
-                    flush.end(&inner);
-                }
+        match caught("a flush", || self.step_flush(side)) {
+            Ok(Progressed::Idle) => pending(None),
+            Ok(Progressed::Some) => Step::Again,
+            Ok(Progressed::Flushed) => {
                 side.flush_trouble.clear();
                 inner.schedule_compactions();
                 side.progress.notify();
                 Step::Again
             }
             Err(error) => {
-                let deadline = inner.env.monotonic_micros() + RETRY_MICROS;
-                let failed = self.flush.take();
-                if error.is_out_of_space() {
+                self.give_up();
+                let retried = error.is_out_of_space();
+                if retried {
                     // Once, not twice a second.
                     if side.flush_trouble.current().is_none() {
                         tracing::warn!(%error, "a flush finds no room on the disk and is tried again until it does; when memory is used up, writers wait for it");
                     }
                     side.flush_trouble.note(error);
-                    side.progress.notify();
-                    return pending(Some(deadline));
-                }
-                if let Some(flush) = failed {
-                    flush.tree.fail(error);
+                } else if let Some(tree) = &self.tree {
+                    tree.fail(error);
                 }
                 side.progress.notify();
-                Step::Again
+                if retried { pending(Some(inner.env.monotonic_micros() + RETRY_MICROS)) } else { Step::Again }
             }
         }
     }

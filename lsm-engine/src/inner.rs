@@ -245,6 +245,9 @@ impl Inner {
         visible: SequenceNumber,
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
+        if let Some(side) = &writer {
+            trees.values().for_each(|tree| tree.report_to(&side.progress));
+        }
         Self {
             id: env.random(),
             directory: directory.to_owned(),

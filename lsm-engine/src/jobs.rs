@@ -1,6 +1,7 @@
 //! The small background jobs, and what all jobs share.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +9,7 @@ use lsm_core::env::{Job, Priority, Step};
 
 use crate::flush::FlushJob;
 use crate::inner::Inner;
+use crate::{Error, Result};
 
 /// How often to look for compactions that time alone makes due.
 const LOOK_MICROS: u64 = 1_000_000;
@@ -41,6 +43,12 @@ pub(crate) fn panic_message(during: &str, panic: &(dyn Any + Send)) -> Arc<str> 
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
     format!("a panic during {during}: {said}").into()
+}
+
+/// Calls what may call parts from outside: one that panics is an error that says during what.
+pub(crate) fn caught<T>(during: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| Err(Error::Callback(panic_message(during, &*panic))))
 }
 
 /// Starts the jobs that run as long as a database is open for writing.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::inner::Inner;
+use crate::jobs::caught;
 use crate::version::{Placement, TableFile};
 
 /// Room that stays free when tables get index and filter back into memory, as a part of their share: what comes now
@@ -102,7 +103,10 @@ impl Inner {
             let (options, mut tables) = (tree.options(), HashMap::new());
             for Candidate { table, .. } in candidates.iter().filter(|candidate| candidate.keyspace == tree.id)
             {
-                match table.reopened(&*self.vfs, &self.memory, &options, pinned_bytes_max) {
+                let reopened = caught("the opening of a table", || {
+                    Ok(table.reopened(&*self.vfs, &self.memory, &options, pinned_bytes_max)?)
+                });
+                match reopened {
                     Ok(new) => {
                         tables.insert(table.number(), Arc::new(new));
                     }

@@ -1,10 +1,11 @@
 //! The inside of a keyspace: its memtables, its version, and how the two change.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
+use lsm_core::env::Event;
 use lsm_core::hash::key_hash;
 use lsm_core::range_tombstone::RangeTombstoneSet;
 use lsm_core::{SequenceNumber, Slice};
@@ -164,6 +165,8 @@ pub(crate) struct Tree {
     /// Why background work of this keyspace stopped.
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
+    /// Notified when background work stops: somebody may be waiting for it.
+    progress: OnceLock<Event>,
 }
 
 impl Tree {
@@ -180,7 +183,13 @@ impl Tree {
             dropped: AtomicBool::new(false),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
+            progress: OnceLock::new(),
         }
+    }
+
+    /// Whoever waits for background work waits for `progress`.
+    pub(crate) fn report_to(&self, progress: &Event) {
+        self.progress.get_or_init(|| progress.clone());
     }
 
     pub(crate) fn options(&self) -> Arc<KeyspaceOptions> {
@@ -258,6 +267,9 @@ impl Tree {
         tracing::error!(keyspace = &*self.name, %error, "background work stopped");
         self.failure.lock().get_or_insert(error);
         self.failed.store(true, Ordering::Release);
+        if let Some(progress) = self.progress.get() {
+            progress.notify();
+        }
     }
 
     #[inline]

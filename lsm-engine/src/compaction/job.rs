@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use super::scheduler::{holds_all, install};
 use super::{Build, NewTable, Output, OutputOptions, Progress, Source};
 use crate::inner::{Inner, WriteSide};
-use crate::jobs::{JobToken, panic_message};
+use crate::jobs::{JobToken, caught};
 use crate::options::KeyspaceOptions;
 use crate::tree::Tree;
 use crate::version::edit::{AddedTable, VersionEdit};
@@ -63,7 +62,9 @@ impl Running {
     fn finish(self: &Arc<Self>, inner: &Arc<Inner>, side: &WriteSide) {
         let outputs = std::mem::take(&mut *self.outputs.lock());
         let failure = self.failure.lock().take();
-        let result = failure.map_or(Ok(()), Err).and_then(|()| self.install(inner, side, &outputs));
+        let result = failure
+            .map_or(Ok(()), Err)
+            .and_then(|()| caught("the end of a compaction", || self.install(inner, side, &outputs)));
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
             // One that was given up, because its keyspace or the database goes, did not fail.
@@ -161,9 +162,7 @@ impl CompactionJob {
             self.running.fail(Error::Closed);
             return true;
         }
-        let stepped = catch_unwind(AssertUnwindSafe(|| build.step(side)))
-            .unwrap_or_else(|panic| Err(Error::Callback(panic_message("a compaction", &*panic))));
-        match stepped {
+        match caught("a compaction", || build.step(side)) {
             Ok(Progress::More) => return false,
             Ok(Progress::Done(tables)) => self.running.outputs.lock().extend(tables),
             Err(error) => self.running.fail(error),
@@ -179,7 +178,14 @@ impl Job for CompactionJob {
         if !self.step_part(side) {
             return Step::Again;
         }
-        self.build = None;
+        // Cursors and filters from outside are dropped here.
+        let build = self.build.take();
+        if let Err(error) = caught("the end of a compaction", || {
+            drop(build);
+            Ok(())
+        }) {
+            self.running.fail(error);
+        }
         if self.running.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.running.finish(&inner, side);
         }

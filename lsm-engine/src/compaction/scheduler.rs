@@ -9,11 +9,11 @@ use lsm_core::env::Priority;
 
 use super::job::{self, Running};
 use crate::inner::{Inner, WriteSide};
-use crate::jobs::panic_message;
+use crate::jobs::{caught, panic_message};
 use crate::tree::{State, Tree};
 use crate::version::edit::{AddedTable, LEVEL_COUNT_MAX, VersionEdit};
 use crate::version::{Placement, Version};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// How long a keyspace waits after a compaction failed: the disk may be full, or failing.
 const RETRY_MICROS: u64 = 1_000_000;
@@ -214,6 +214,9 @@ impl Inner {
                 Ok(()) => return true,
                 Err(error) => {
                     tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start");
+                    if error.kind() == ErrorKind::Callback {
+                        tree.fail(error.clone());
+                    }
                     side.compaction_trouble.note(error);
                     scheduler.pause(tree.id, now_micros);
                 }
@@ -248,10 +251,14 @@ impl Inner {
             Action::Drop => self.relocate(side, tree, compaction, &inputs, None),
             Action::Merge => {
                 let Some(running_shape) = compaction.running(shape) else { return Ok(()) };
-                tree.busy.lock().extend(inputs.iter().map(|input| input.table.number()));
+                let numbers: Vec<u64> = inputs.iter().map(|input| input.table.number()).collect();
                 let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
                 let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
-                let (running, jobs) = job::prepare(self, tree, shape, compaction, inputs, run, running_shape);
+                tree.busy.lock().extend(numbers.iter().copied());
+                let (running, jobs) = caught("the start of a compaction", || {
+                    Ok(job::prepare(self, tree, shape, compaction, inputs, run, running_shape))
+                })
+                .inspect_err(|_| tree.busy.lock().retain(|number| !numbers.contains(number)))?;
                 scheduler.running.push(running);
                 for job in jobs {
                     self.env.spawn(priority, job);
