@@ -156,6 +156,9 @@ pub struct DbCursor {
     _pinned: Arc<State>,
 }
 
+/// After so many shadowed versions of a key a seek costs less than further steps.
+const RESEEK_COUNT: u32 = 8;
+
 /// Where the merge stands relative to what the user sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -303,9 +306,16 @@ impl DbCursor {
 
     /// From an entry on, finds the first key that the user sees. With `skip`, versions of `self.key` are passed.
     fn find_forward(&mut self, mut skip: bool) -> Result<()> {
+        let mut passed_count = 0;
         while let Some(entry) = self.merge.entry() {
             if skip && entry.key == self.key {
-                self.merge.next();
+                passed_count += 1;
+                // Past the oldest versions; one of sequence number 0 would be passed by steps.
+                if passed_count == RESEEK_COUNT {
+                    self.merge.seek(&self.key, 0);
+                } else {
+                    self.merge.next();
+                }
                 continue;
             }
             if self.bounds.above_upper(entry.key) {
@@ -320,6 +330,18 @@ impl DbCursor {
                 self.key.clear();
                 self.key.extend_from_slice(entry.key);
                 skip = true;
+                passed_count = 0;
+            } else if entry.key == self.key {
+                passed_count += 1;
+                if passed_count == RESEEK_COUNT {
+                    self.merge.seek(&self.key, self.sequence);
+                    continue;
+                }
+            } else {
+                self.key.clear();
+                self.key.extend_from_slice(entry.key);
+                passed_count = 0;
+                skip = false;
             }
             self.merge.next();
         }
@@ -330,12 +352,22 @@ impl DbCursor {
     fn find_backward(&mut self) -> Result<()> {
         // The newest visible version so far of the key being passed, and whether it has a value.
         let mut live = None;
+        let mut passed_count = 0;
         while let Some(entry) = self.merge.entry() {
-            if live.is_some() && entry.key != self.key {
-                if live == Some(true) {
-                    break;
+            if live.is_some() {
+                if entry.key != self.key {
+                    if live == Some(true) {
+                        break;
+                    }
+                    live = None;
+                    passed_count = 0;
+                } else if passed_count == RESEEK_COUNT {
+                    live = self.seek_newest_version();
+                    passed_count = 0;
+                    continue;
+                } else {
+                    passed_count += 1;
                 }
-                live = None;
             }
             if self.bounds.below_lower(entry.key) {
                 break;
@@ -359,6 +391,20 @@ impl DbCursor {
             return Ok(());
         }
         self.stand_nowhere()
+    }
+
+    /// Copies the newest visible version of `self.key` and stops before all versions of it. Says whether it has a
+    /// value; a failed seek leaves the merge without an entry.
+    fn seek_newest_version(&mut self) -> Option<bool> {
+        self.merge.seek(&self.key, self.sequence);
+        let entry = self.merge.entry()?;
+        let value = !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence);
+        if value {
+            self.value.clear();
+            self.value.extend_from_slice(entry.value);
+        }
+        self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
+        Some(value)
     }
 
     fn stand_nowhere(&mut self) -> Result<()> {
