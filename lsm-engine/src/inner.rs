@@ -246,7 +246,9 @@ impl Inner {
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
         if let Some(side) = &writer {
-            trees.values().for_each(|tree| tree.report_to(&side.progress));
+            for tree in trees.values() {
+                tree.report_to(&side.progress);
+            }
         }
         Self {
             id: env.random(),
