@@ -245,7 +245,7 @@ impl Db {
     }
 
     /// Flushes, waits for background work, syncs, and marks the database as cleanly closed. Other handles fail
-    /// from then on; iterators stay readable. Closing a closed database does nothing.
+    /// from then on; iterators stay readable. Whoever closes again waits for the first call and gets its result.
     pub fn close(self) -> Result<()> {
         self.inner.close()
     }

@@ -121,9 +121,10 @@ impl Error {
         Self::InvalidArgument(detail.into())
     }
 
-    /// Whether work may succeed once there is room on the disk.
-    pub(crate) fn is_out_of_space(&self) -> bool {
-        self.kind() == ErrorKind::NoSpace
+    /// Whether the operating system failed, so that the same work may succeed later: the disk may have room again, or
+    /// the process file descriptors.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Storage(lsm_core::Error::Io { .. }))
     }
 }
 

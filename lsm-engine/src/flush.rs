@@ -15,7 +15,7 @@ use crate::tree::{Memtable, State, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
 
-/// How long to wait before trying again when the disk is full.
+/// How long to wait before trying again when the operating system failed: the disk is full, say.
 const RETRY_MICROS: u64 = 500_000;
 
 /// One memtable on its way to level 0.
@@ -243,11 +243,11 @@ impl Job for FlushJob {
             }
             Err(error) => {
                 self.give_up();
-                let retried = error.is_out_of_space();
+                let retried = error.may_pass();
                 if retried {
                     // Once, not twice a second.
                     if side.flush_trouble.current().is_none() {
-                        tracing::warn!(%error, "a flush finds no room on the disk and is tried again until it does; when memory is used up, writers wait for it");
+                        tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writers wait for it");
                     }
                     side.flush_trouble.note(error);
                 } else if let Some(tree) = &self.tree {

@@ -43,6 +43,9 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) janitor: Arc<Janitor>,
     closed: AtomicBool,
+    /// What the first call of `close` came to, for others that close too.
+    pub(crate) close_result: OnceLock<Result<()>>,
+    pub(crate) close_ended: Event,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -263,6 +266,8 @@ impl Inner {
             counters: Counters::default(),
             janitor,
             closed: AtomicBool::new(false),
+            close_result: OnceLock::new(),
+            close_ended: Event::new(),
             lock: Mutex::new(lock),
         }
     }

@@ -11,7 +11,7 @@ use crate::compaction::Manual;
 use crate::inner::{Inner, WriteSide};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 use crate::tree::Tree;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Closes the database when the last handle goes.
 #[derive(Debug)]
@@ -35,11 +35,20 @@ impl Drop for Closer {
 }
 
 impl Inner {
-    /// Closes for good: flushes, waits, syncs and leaves the marker of a clean close.
+    /// Closes for good: flushes, waits, syncs and leaves the marker of a clean close. Whoever closes a second time gets
+    /// what the first call came to, once it ended.
     pub(crate) fn close(&self) -> Result<()> {
         if !self.mark_closed() {
-            return Ok(());
+            self.wait_until(&self.close_ended, || Ok(self.close_result.get().is_some()))?;
+            return self.close_result.get().cloned().unwrap_or(Ok(()));
         }
+        let result = self.close_first();
+        self.close_result.get_or_init(|| result.clone());
+        self.close_ended.notify();
+        result
+    }
+
+    fn close_first(&self) -> Result<()> {
         let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_sealing(side));
         // Whatever happened: jobs end and the lock is released.
         let shut_down = self.shut_down(flushed.is_ok());
@@ -87,7 +96,7 @@ impl Inner {
     /// Seals all memtables and waits until they are in tables.
     fn flush_sealing(&self, side: &WriteSide) -> Result<()> {
         side.check_going()?;
-        // A flush that waits for room on the disk tries again now.
+        // A flush that failed and waits tries again now.
         let trouble = side.flush_trouble.count();
         side.flush_wanted.notify();
         let trees = self.all_trees();
@@ -228,7 +237,11 @@ impl Inner {
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_durable());
         metrics.write_rate_limit = side.pace.rate();
         metrics.writers_waiting = side.waiting.len() as u64;
-        metrics.waiting_for_space = side.flush_trouble.current().map(|error| error.to_string());
+        let background_error = side.flush_trouble.current();
+        metrics.background_error = background_error.as_ref().map(Error::to_string);
+        metrics.waiting_for_space = background_error
+            .filter(|error| error.kind() == ErrorKind::NoSpace)
+            .map(|error| error.to_string());
         metrics
     }
 }

@@ -92,6 +92,9 @@ pub struct Metrics {
     pub stall_micros: u64,
     /// Writers that stand still for want of memory, until a flush frees some.
     pub writers_waiting: u64,
+    /// The last flush failed with this error of the operating system. It is tried again twice a second; until it
+    /// succeeds, writers wait once memory is used up.
+    pub background_error: Option<String>,
     /// The last flush failed with this error, for want of room on the disk. It is tried again twice a second; until it
     /// succeeds, writers wait once memory is used up.
     pub waiting_for_space: Option<String>,

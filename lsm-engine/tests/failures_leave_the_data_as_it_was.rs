@@ -476,6 +476,40 @@ fn a_recovery_that_fails_can_be_repeated() {
     }
 }
 
+/// A flush that failed once was not tried again: the keyspace refused all writes until it was reopened.
+#[test]
+fn one_passing_error_in_a_flush_costs_nothing_but_time() {
+    use OperationKind::{Create, Open, Sync, Write};
+    let errors = [Io::Other, Io::OutOfMemory, Io::TimedOut, Io::Interrupted, Io::PermissionDenied];
+    for (kind, error) in
+        [Create, Write, Sync, Open].into_iter().flat_map(|kind| errors.map(|error| (kind, error)))
+    {
+        let (fs, env, what) = (file_system(), Arc::new(SimEnv::new(5)), format!("{kind:?}, {error:?}"));
+        let db = options(&fs, &env).open(DIRECTORY).unwrap();
+        db.put("before", "1").unwrap();
+        fs.inject(Fault::on(kind, error).named(".sst"));
+        let refused = db.flush().unwrap_err();
+        assert!(refused.to_string().contains(".sst"), "{what}: {refused}");
+        let shown = db.metrics().background_error.unwrap_or_else(|| panic!("{what}: no metric shows it"));
+        assert_eq!(shown, refused.to_string(), "{what}");
+        db.put("meanwhile", "2").unwrap();
+        env.advance(1_000_000);
+        env.run_until_idle();
+        let metrics = db.metrics();
+        assert_eq!(metrics.background_error, None, "{what}");
+        assert!(metrics.flushes > 0, "{what}");
+        db.flush().unwrap();
+        db.close().unwrap();
+        env.drop_jobs();
+        let env = Arc::new(SimEnv::new(6));
+        let db = options(&fs, &env).open(DIRECTORY).unwrap();
+        assert_eq!(db.get("before").unwrap().unwrap(), "1", "{what}");
+        assert_eq!(db.get("meanwhile").unwrap().unwrap(), "2", "{what}");
+        drop(db);
+        env.drop_jobs();
+    }
+}
+
 /// What became of the database after a batch failed.
 #[derive(Clone, Copy, Debug)]
 enum Afterwards {
