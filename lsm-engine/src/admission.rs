@@ -10,7 +10,7 @@ use crate::commit::Committer;
 use crate::inner::{Inner, WriteSide};
 use crate::memory::room_for;
 use crate::tree::Tree;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Writers that wait for memory, first come, first served: a large write would wait forever while small ones pass it.
 #[derive(Debug, Default)]
@@ -149,8 +149,13 @@ impl Inner {
 
     /// Sees to it that memory is being freed; fails if there is nothing that could be.
     fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
-        // A full disk is no reason to give up: flushes try again until there is room. Those of a keyspace that failed
-        // do not.
+        // A full disk is no reason to give up: flushes try again until there is room. After other errors they try again
+        // too, but nothing says that this ends: the writer hears of it.
+        let background_error = self.writer.as_ref().and_then(|side| side.flush_trouble.current());
+        if let Some(error) = background_error.filter(|error| error.kind() != ErrorKind::NoSpace) {
+            return Err(error);
+        }
+        // Those of a keyspace that failed do not try again.
         let trees = self.all_trees();
         let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
         if healthy.iter().any(|tree| !tree.load().sealed.is_empty()) || committer.seal_largest() {

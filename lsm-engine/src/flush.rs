@@ -247,7 +247,7 @@ impl Job for FlushJob {
                 if retried {
                     // Once, not twice a second.
                     if side.flush_trouble.current().is_none() {
-                        tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writers wait for it");
+                        tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
                     }
                     side.flush_trouble.note(error);
                 } else if let Some(tree) = &self.tree {

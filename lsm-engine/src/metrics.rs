@@ -93,7 +93,7 @@ pub struct Metrics {
     /// Writers that stand still for want of memory, until a flush frees some.
     pub writers_waiting: u64,
     /// The last flush failed with this error of the operating system. It is tried again twice a second; until it
-    /// succeeds, writers wait once memory is used up.
+    /// succeeds, writes that find memory used up wait on a full disk, and fail with any other error.
     pub background_error: Option<String>,
     /// The last flush failed with this error, for want of room on the disk. It is tried again twice a second; until it
     /// succeeds, writers wait once memory is used up.

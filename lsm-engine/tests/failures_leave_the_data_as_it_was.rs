@@ -510,6 +510,26 @@ fn one_passing_error_in_a_flush_costs_nothing_but_time() {
     }
 }
 
+/// Unlike a full disk nothing says that it will end, so nobody waits for it.
+#[test]
+fn a_flush_that_goes_on_failing_fails_the_writes_that_need_its_memory_until_it_succeeds() {
+    let (fs, env) = (file_system(), Arc::new(SimEnv::new(5)));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    fs.inject(Fault::on(OperationKind::Create, Io::Other).named(".sst").sticky());
+    let value = vec![b'v'; 4000];
+    let put = |number: usize| db.put(format!("key{number:06}"), &value);
+    let (written, error) = (0..2000).find_map(|number| Some((number, put(number).err()?))).unwrap();
+    assert!(written > 10, "memory takes more than {written} values");
+    assert!(error.to_string().contains(".sst"), "{error}");
+    fs.clear_faults();
+    env.advance(1_000_000);
+    env.run_until_idle();
+    put(written).unwrap();
+    assert_eq!(db.iter().count(), written + 1);
+    db.close().unwrap();
+    env.drop_jobs();
+}
+
 /// What became of the database after a batch failed.
 #[derive(Clone, Copy, Debug)]
 enum Afterwards {

@@ -49,11 +49,13 @@ impl World {
                 fault = fault.sticky();
             }
             if kind == Write && random.one_in(2) {
-                fault = fault.after_writing(random.below(3000) as u64);
+                // A call may fail after doing all of its work.
+                let all = random.one_in(2);
+                fault = fault.after_writing(if all { u64::MAX } else { random.below(3000) as u64 });
             }
             match random.below(4) {
                 0 => fault = fault.named(".sst"),
-                1 => fault = fault.named(".log"),
+                1 => fault = fault.named(".wal"),
                 2 => fault = fault.named(&manifest),
                 _ => {}
             }
