@@ -76,7 +76,9 @@ impl Inner {
     pub(crate) fn admit_bytes(&self, bytes: usize) -> Result<&WriteSide> {
         let side = self.write_side()?;
         if side.pace.is_limited() {
-            side.pace.wait_turn(&*self.env, bytes);
+            let given_up = || side.is_stopping() || self.check_open().is_err();
+            self.counters.stall_micros.add(side.pace.wait_turn(&*self.env, bytes, given_up));
+            self.write_side()?;
         }
         Ok(side)
     }

@@ -49,6 +49,9 @@ impl Inner {
     }
 
     fn close_first(&self) -> Result<()> {
+        if let Some(side) = &self.writer {
+            side.pace.wake();
+        }
         let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_sealing(side));
         // Whatever happened: jobs end and the lock is released.
         let shut_down = self.shut_down(flushed.is_ok());

@@ -88,7 +88,7 @@ pub struct Metrics {
     pub compactions_running: u64,
     /// Bytes that compactions have yet to rewrite.
     pub compaction_debt_bytes: u64,
-    /// Time that writers stood still for want of memory, in microseconds; of those that still do, none.
+    /// Time that writers waited for memory or were slowed down, in microseconds; of those that still wait, none.
     pub stall_micros: u64,
     /// Writers that stand still for want of memory, until a flush frees some.
     pub writers_waiting: u64,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ThreadId;
 
 use lsm_engine::compaction_policies::{
-    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TreeShape,
+    Action, Compaction, CompactionPolicy, Fifo, InputLevel, OutputRun, Reason, TreeShape,
 };
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
@@ -489,4 +489,26 @@ fn waiting_for_compactions_beside_one_by_hand_ends() {
         db.wait_for_compactions().unwrap();
     });
     db.close().unwrap();
+}
+
+/// FIFO merges nothing: however many runs it keeps, no background work is behind.
+#[test]
+fn the_runs_of_a_fifo_keyspace_slow_no_writer_down() {
+    let env = Arc::new(SimEnv::new(1));
+    let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new()) as Arc<dyn Vfs>);
+    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+    let fifo = KeyspaceOptions::new().compaction(Arc::new(Fifo::default()) as Arc<dyn CompactionPolicy>);
+    let log = db.keyspace("log", fifo).unwrap();
+    for number in 0..40_u8 {
+        log.put([number], vec![number; 100]).unwrap();
+        db.flush().unwrap();
+        env.run_until_idle();
+        let metrics = db.metrics();
+        assert_eq!(metrics.write_rate_limit, None, "after {number} flushes");
+        assert_eq!(metrics.stall_micros, 0, "after {number} flushes");
+    }
+    let runs = db.metrics().keyspaces.iter().filter_map(|keyspace| Some(keyspace.levels.first()?.runs)).max();
+    assert!(runs.is_some_and(|runs| runs > 16), "{runs:?} runs would slow nobody down anyway");
+    drop((log, db));
+    env.drop_jobs();
 }

@@ -182,17 +182,26 @@ impl Inner {
 
     /// Debt of all keyspaces in bytes.
     pub(crate) fn compaction_debt(&self, scheduler: &Scheduler) -> u64 {
-        let debt = |tree: &Arc<Tree>| {
-            let shape = scheduler.shape(self, tree, &tree.load().version);
-            catch_unwind(AssertUnwindSafe(|| tree.options().compaction.debt_bytes(&shape))).unwrap_or(0)
-        };
-        self.all_trees().iter().map(debt).sum()
+        self.all_trees().iter().map(|tree| self.debt_of(tree, scheduler)).sum()
+    }
+
+    fn debt_of(&self, tree: &Tree, scheduler: &Scheduler) -> u64 {
+        let shape = scheduler.shape(self, tree, &tree.load().version);
+        catch_unwind(AssertUnwindSafe(|| tree.options().compaction.debt_bytes(&shape))).unwrap_or(0)
     }
 
     fn adjust_pace(&self, side: &WriteSide, scheduler: &Scheduler) {
-        let level_0_runs = |tree: &Arc<Tree>| tree.load().version.levels().first().map_or(0, Vec::len);
-        let runs = self.all_trees().iter().map(level_0_runs).max().unwrap_or(0);
-        side.pace.adjust(runs, self.compaction_debt(scheduler), self.memory.budget.memtable_bytes);
+        let (mut runs, mut debt) = (0, 0);
+        for tree in self.all_trees() {
+            let own = self.debt_of(&tree, scheduler);
+            debt += own;
+            // Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down: no
+            // background work would ever end it.
+            if own > 0 {
+                runs = runs.max(tree.load().version.levels().first().map_or(0, Vec::len));
+            }
+        }
+        side.pace.adjust(&*self.env, runs, debt, self.memory.budget.memtable_bytes);
     }
 
     /// Starts one compaction of the first keyspace, in turn, that has one to start.
