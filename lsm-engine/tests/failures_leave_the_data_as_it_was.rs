@@ -510,6 +510,37 @@ fn one_passing_error_in_a_flush_costs_nothing_but_time() {
     }
 }
 
+/// Two files a second took the space that was freed.
+#[test]
+fn a_manifest_that_cannot_be_replaced_leaves_no_files() {
+    let (fs, env) = (file_system(), Arc::new(SimEnv::new(5)));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    db.put("key", "value").unwrap();
+    let manifests = |fs: &SimFs| -> Vec<String> {
+        let names = fs.paths().into_iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        names.filter(|name| name.starts_with("MANIFEST-")).collect()
+    };
+    let [manifest] = manifests(&fs).try_into().unwrap();
+    fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(&manifest));
+    fs.inject(Fault::on(OperationKind::Create, Io::StorageFull).named("CURRENT.next").sticky());
+    db.flush().unwrap_err();
+    for _ in 0..20 {
+        env.advance(600_000);
+        env.run_until_idle();
+    }
+    assert!(db.metrics().waiting_for_space.is_some_and(|error| error.contains("CURRENT.next")));
+    assert_eq!(manifests(&fs), [manifest]);
+    fs.clear_faults();
+    db.flush().unwrap();
+    db.close().unwrap();
+    env.drop_jobs();
+    let env = Arc::new(SimEnv::new(6));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(db.get("key").unwrap().unwrap(), "value");
+    drop(db);
+    env.drop_jobs();
+}
+
 /// Unlike a full disk nothing says that it will end, so nobody waits for it.
 #[test]
 fn a_flush_that_goes_on_failing_fails_the_writes_that_need_its_memory_until_it_succeeds() {

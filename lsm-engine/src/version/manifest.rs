@@ -193,9 +193,17 @@ impl Manifest {
         if self.sealed || self.file.end().0 >= ROLL_BYTES.max(4 * self.snapshot_bytes) {
             let mut next = self.state.clone();
             next.apply(edit).map_err(|detail| self.contradiction(detail))?;
-            let rolled = Self::write(Arc::clone(&self.vfs), &self.directory, new_number(), next)
-                .map_err(AppendError::Refused)?;
-            rolled.current().prepare(&*self.vfs, &self.directory).map_err(AppendError::Refused)?;
+            let number = new_number();
+            let rolled = Self::write(Arc::clone(&self.vfs), &self.directory, number, next)
+                .and_then(|rolled| {
+                    rolled.current().prepare(&*self.vfs, &self.directory)?;
+                    Ok(rolled)
+                })
+                .map_err(|error| {
+                    // `CURRENT` does not name it. On a full disk each attempt would leave one more.
+                    let _ = self.vfs.remove_file(&files::manifest(&self.directory, number));
+                    AppendError::Refused(error)
+                })?;
             Current::publish(&*self.vfs, &self.directory).map_err(AppendError::InDoubt)?;
             let old = self.path();
             *self = rolled;
