@@ -65,6 +65,10 @@ impl Pace {
         let started = env.monotonic_micros();
         let (ticket, period) = {
             let mut bucket = self.bucket.lock();
+            // The limit may have ended since the caller looked: the next one must not be charged for this.
+            if !self.is_limited() {
+                return 0;
+            }
             bucket.admitted_bytes += bytes as f64;
             (bucket.admitted_bytes, bucket.period)
         };
@@ -185,6 +189,14 @@ mod tests {
         assert!((300_000..301_000).contains(&pace.wait_turn(&*env, 12 << 20, || false)));
         pace.adjust(&*env, 40, 0, 1);
         assert_eq!(pace.wait_turn(&*env, 500, || false), 0, "the old write is charged again");
+    }
+
+    #[test]
+    fn a_write_that_finds_the_limit_gone_is_not_charged_to_the_next() {
+        let (env, pace) = (SimEnv::new(1), Pace::default());
+        assert_eq!(pace.wait_turn(&env, 12 << 20, || false), 0);
+        pace.adjust(&env, 40, 0, 1);
+        assert_eq!(pace.wait_turn(&env, 500, || false), 0);
     }
 
     #[test]
