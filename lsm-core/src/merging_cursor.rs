@@ -115,6 +115,12 @@ impl<C: Cursor> MergingCursor<C> {
         self.sources.get(self.winner)
     }
 
+    /// Moves the source of the entry here by `step`, in the direction in which the merge runs, at least to its next entry
+    /// and as far as its entries are not wanted. Whatever the other sources hold up to there is not passed.
+    pub fn advance_with(&mut self, step: impl FnOnce(&mut C)) {
+        if self.backward { self.step_with::<true>(step) } else { self.step_with::<false>(step) }
+    }
+
     /// Positions every source, then holds the whole tournament.
     fn position(&mut self, backward: bool, place: impl FnMut(&mut C)) {
         self.backward = backward;

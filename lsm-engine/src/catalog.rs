@@ -22,7 +22,7 @@ impl Inner {
     }
 
     /// The keyspace of this name, created if need be.
-    pub(crate) fn open_keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
+    pub(crate) fn open_keyspace(self: &Arc<Self>, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
         self.check_open()?;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -59,6 +59,7 @@ impl Inner {
         side.log_edit(&mut manifest, edit)?;
         let (tree, writer) = new_tree(side.new_number(), id, name, options, Version::default(), 0);
         tree.report_to(&side.progress);
+        tree.empty_spans.belongs_to(self, id);
         let mut committer = side.committer.lock();
         tree.configure((*tree.options()).clone());
         committer.add_writer(writer);
@@ -134,6 +135,7 @@ impl Inner {
                 version: Arc::new(Version::default()),
                 cleared: state.cleared,
                 before_clear: None,
+                empty_spans: Arc::clone(&state.empty_spans),
             }
         });
         drop(manifest);
@@ -190,6 +192,7 @@ pub(crate) fn new_tree(
         version: Arc::new(version),
         cleared,
         before_clear: None,
+        empty_spans: Arc::default(),
     };
     let tree = Arc::new(Tree::new(id, name, options, state));
     let writer = Writer::new(Arc::clone(&tree), memtable, inserter);

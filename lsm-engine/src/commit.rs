@@ -81,11 +81,18 @@ impl Writer {
             if key < value {
                 let tombstone =
                     RangeTombstone { start: Slice::copy_from(key), end: Slice::copy_from(value), sequence };
-                return self.memtable.range_tombstones.insert(tombstone).is_ok();
+                if self.memtable.range_tombstones.insert(tombstone).is_err() {
+                    return false;
+                }
+                self.tree.empty_spans.deleted(key, value, sequence);
             }
             return true;
         }
-        self.inserter.insert(key, sequence, kind, value).is_ok()
+        let taken = self.inserter.insert(key, sequence, kind, value).is_ok();
+        if taken && self.tree.empty_spans.any() && !kind.is_tombstone() {
+            self.tree.empty_spans.written(key);
+        }
+        taken
     }
 }
 
@@ -296,6 +303,7 @@ impl Committer {
             version: Arc::clone(&state.version),
             cleared: state.cleared,
             before_clear: state.before_clear.clone(),
+            empty_spans: Arc::clone(&state.empty_spans),
         });
         self.flush_wanted.notify();
     }
@@ -326,6 +334,7 @@ impl Committer {
                 version: Arc::new(Version::default()),
                 cleared: sequence,
                 before_clear: Some(Arc::clone(state)),
+                empty_spans: Arc::clone(&state.empty_spans),
             }
         });
         Ok(())
@@ -498,7 +507,7 @@ mod tests {
     use lsm_core::{SequenceNumber, ValueKind};
     use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
 
-    use crate::cursor::Bounds;
+    use crate::bounds::Bounds;
     use crate::{Db, DbCursor, Options, WriteBatch};
 
     /// Memtables that are full after four entries.

@@ -3,125 +3,16 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use lsm_core::range_tombstone::{Cover, FragmentedRangeTombstones};
-use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, SequenceNumber, Slice};
+use lsm_core::{Cursor, MergingCursor, SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::CursorAccess;
 
 use crate::Result;
-use crate::tree::{Memtable, State};
+use crate::bounds::Bounds;
+use crate::empty_spans::{Watch, successor};
+use crate::range_deletes::RangeDeletes;
+use crate::source::Source;
+use crate::tree::State;
 use crate::version::{Run, RunCursor, common_prefix};
-
-/// One sorted source of a merge.
-#[expect(clippy::large_enum_variant, reason = "most sources are runs, and boxing them costs every step")]
-pub(crate) enum Source {
-    Memtable(Box<dyn Cursor + Send>),
-    Run(RunCursor),
-}
-
-macro_rules! each {
-    ($source:expr, $cursor:ident => $call:expr) => {
-        match $source {
-            Source::Memtable($cursor) => $call,
-            Source::Run($cursor) => $call,
-        }
-    };
-}
-
-impl Cursor for Source {
-    fn first(&mut self) {
-        each!(self, cursor => cursor.first());
-    }
-
-    fn last(&mut self) {
-        each!(self, cursor => cursor.last());
-    }
-
-    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
-        each!(self, cursor => cursor.seek(key, sequence));
-    }
-
-    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
-        each!(self, cursor => cursor.seek_for_prev(key, sequence));
-    }
-
-    #[inline]
-    fn next(&mut self) {
-        each!(self, cursor => cursor.next());
-    }
-
-    #[inline]
-    fn prev(&mut self) {
-        each!(self, cursor => cursor.prev());
-    }
-
-    #[inline]
-    fn entry(&self) -> Option<Entry<'_>> {
-        each!(self, cursor => cursor.entry())
-    }
-
-    fn error(&self) -> Option<&lsm_core::Error> {
-        each!(self, cursor => cursor.error())
-    }
-}
-
-/// Between which keys a cursor moves.
-#[derive(Clone, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) lower: Bound<Slice>,
-    pub(crate) upper: Bound<Slice>,
-}
-
-impl Bounds {
-    pub(crate) const ALL: Self = Self { lower: Bound::Unbounded, upper: Bound::Unbounded };
-
-    /// All keys that start with `prefix`.
-    pub(crate) fn prefix(prefix: &[u8]) -> Self {
-        Self { lower: Bound::Included(Slice::copy_from(prefix)), upper: prefix_end(prefix) }
-    }
-
-    fn below_lower(&self, key: &[u8]) -> bool {
-        match &self.lower {
-            Bound::Included(lower) => key < &**lower,
-            Bound::Excluded(lower) => key <= &**lower,
-            Bound::Unbounded => false,
-        }
-    }
-
-    #[inline]
-    fn above_upper(&self, key: &[u8]) -> bool {
-        match &self.upper {
-            Bound::Included(upper) => key > &**upper,
-            Bound::Excluded(upper) => key >= &**upper,
-            Bound::Unbounded => false,
-        }
-    }
-
-    fn may_hold(&self, run: &Run) -> bool {
-        let (Some(first), Some(last)) = (run.tables().first(), run.tables().last()) else { return false };
-        !self.above_upper(first.smallest()) && !self.below_lower(last.largest())
-    }
-
-    /// Whether every table that could matter says that it holds no key with the prefix.
-    fn prefix_is_absent(&self, run: &Run, prefix: &[u8]) -> bool {
-        run.tables()
-            .iter()
-            .filter(|table| !self.above_upper(table.smallest()) && !self.below_lower(table.largest()))
-            .all(|table| !table.has_range_tombstones() && !table.table().may_contain_prefix(prefix))
-    }
-}
-
-/// The first key after all keys that start with `prefix`.
-fn prefix_end(prefix: &[u8]) -> Bound<Slice> {
-    let kept = prefix.iter().rposition(|&byte| byte != 0xff).map_or(0, |last| last + 1);
-    let mut end = prefix[..kept].to_vec();
-    match end.last_mut() {
-        Some(last) => {
-            *last += 1;
-            Bound::Excluded(end.into())
-        }
-        None => Bound::Unbounded,
-    }
-}
 
 /// A position among the keys and values of a keyspace, as they were when the cursor was made.
 ///
@@ -147,17 +38,30 @@ pub struct DbCursor {
     merge: MergingCursor<Source>,
     sequence: SequenceNumber,
     bounds: Bounds,
+    prefix: Option<Slice>,
     tombstones: RangeDeletes,
     place: Place,
     /// The key here when moving backward; the key last left when moving forward.
     key: Vec<u8>,
     /// The value here when moving backward.
     value: Vec<u8>,
-    _pinned: Arc<State>,
+    /// Where the dead keys begin that are being passed: the first of them when moving forward, else the first key behind
+    /// them.
+    edge: Vec<u8>,
+    /// After how many dead entries in a row to remember the span that they leave empty.
+    learn_count: u32,
+    /// The newest write that the state contains, as far as empty spans are concerned.
+    newest: SequenceNumber,
+    pinned: Arc<State>,
 }
 
 /// After so many shadowed versions of a key a seek costs less than further steps.
 const RESEEK_COUNT: u32 = 8;
+/// After so many dead entries in a row the span that they leave empty is worth remembering: that costs a new merge and
+/// a second walk over them. It doubles each time, so that a scan over many such spans pays a fraction of its steps.
+const LEARN_COUNT: u32 = 64;
+/// Known empty spans are looked for at the first and then every so many dead entries.
+const LOOK_COUNT: u32 = 8;
 
 /// Where the merge stands relative to what the user sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -169,6 +73,35 @@ enum Place {
     Backward,
 }
 
+/// Where a search for the next live key begins.
+#[derive(Clone, Copy)]
+enum From<'k> {
+    /// Behind the key that the cursor stood on.
+    Here,
+    /// At this key; going backward, before it.
+    Key(&'k [u8]),
+    /// At the first key of all, or behind the last.
+    End,
+}
+
+/// The dead entries that a search has passed since it began, or since one that is newer than its reader.
+struct Dead<'k> {
+    from: From<'k>,
+    /// `edge` of the cursor says where they begin.
+    has_edge: bool,
+    /// Going backward: they begin behind the last key of all.
+    is_last: bool,
+    count: u32,
+    /// The search has announced where it goes.
+    watch: Option<Watch>,
+}
+
+impl<'k> Dead<'k> {
+    fn new(from: From<'k>) -> Self {
+        Self { from, has_edge: false, is_last: false, count: 0, watch: None }
+    }
+}
+
 impl DbCursor {
     pub(crate) fn new(
         state: Arc<State>,
@@ -178,55 +111,60 @@ impl DbCursor {
     ) -> Self {
         let pinned = state;
         let state = pinned.at(sequence);
-        let mut sources = Vec::new();
-        for memtable in state.memtables() {
-            if memtable.reader.entry_count() > 0 {
-                sources.push(Source::Memtable(Arc::clone(&memtable.reader).cursor()));
-            }
-        }
-        let is_wanted = |run: &&Arc<Run>| {
-            bounds.may_hold(run) && !prefix.is_some_and(|prefix| bounds.prefix_is_absent(run, prefix))
-        };
-        let runs: Vec<&Arc<Run>> = state.version.runs().filter(is_wanted).collect();
-        let prefix = common_prefix(runs.iter().map(|run| &***run));
-        sources.extend(
-            runs.into_iter().map(|run| Source::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached))),
-        );
+        // Of a memtable that was sealed before the number was read, the state may lack what came after.
+        let sealed_up_to = Some(pinned.memtable.last_sequence()).filter(|&sealed| sealed != 0);
         Self {
-            merge: MergingCursor::with_prefix(sources, &prefix),
+            merge: merge(state, &bounds, prefix),
             sequence,
-            bounds,
             tombstones: RangeDeletes::new(state),
+            bounds,
+            prefix: prefix.map(Slice::copy_from),
             place: Place::Nowhere,
             key: Vec::new(),
             value: Vec::new(),
-            _pinned: pinned,
+            edge: Vec::new(),
+            learn_count: LEARN_COUNT,
+            newest: sealed_up_to.map_or(sequence, |sealed| sealed.min(sequence)),
+            pinned,
         }
     }
 
     /// Moves to the first key.
     pub fn first(&mut self) -> Result<()> {
-        match &self.bounds.lower {
-            Bound::Unbounded => self.merge.first(),
-            Bound::Included(lower) => self.merge.seek(lower, SEQUENCE_MAX),
+        match self.bounds.lower.clone() {
+            Bound::Unbounded if self.pinned.empty_spans.any() => self.seek_from(b""),
+            Bound::Unbounded => {
+                self.merge.first();
+                self.find_forward(false, From::End)
+            }
+            Bound::Included(lower) => self.seek_from(&lower),
             Bound::Excluded(lower) => {
-                self.merge.seek(lower, 0);
-                while self.merge.entry().is_some_and(|entry| entry.key == &**lower) {
+                self.merge.seek(&lower, 0);
+                while self.merge.entry().is_some_and(|entry| entry.key == &*lower) {
                     self.merge.next();
                 }
+                self.find_forward(false, From::Here)
             }
         }
-        self.find_forward(false)
     }
 
     /// Moves to the last key.
     pub fn last(&mut self) -> Result<()> {
-        match &self.bounds.upper {
-            Bound::Unbounded => self.merge.last(),
-            Bound::Included(upper) => self.merge.seek_for_prev(upper, 0),
-            Bound::Excluded(upper) => self.merge.seek_for_prev(upper, SEQUENCE_MAX),
+        match self.bounds.upper.clone() {
+            Bound::Unbounded => {
+                let spans = &self.pinned.empty_spans;
+                if let Some(start) = spans.any().then(|| spans.start_of_last(self.newest)).flatten() {
+                    return self.seek_before(&start);
+                }
+                self.merge.last();
+                self.find_backward(From::End)
+            }
+            Bound::Included(upper) => {
+                self.merge.seek_for_prev(&upper, 0);
+                self.find_backward(From::Here)
+            }
+            Bound::Excluded(upper) => self.seek_before(&upper),
         }
-        self.find_backward()
     }
 
     /// Moves to the first key at or after `key`.
@@ -235,8 +173,25 @@ impl DbCursor {
         if self.bounds.below_lower(key) {
             return self.first();
         }
-        self.merge.seek(key, SEQUENCE_MAX);
-        self.find_forward(false)
+        self.seek_from(key)
+    }
+
+    fn seek_from(&mut self, key: &[u8]) -> Result<()> {
+        let spans = &self.pinned.empty_spans;
+        match spans.any().then(|| spans.end_around(key, self.newest)).flatten() {
+            Some(Bound::Included(end) | Bound::Excluded(end)) => {
+                self.merge.seek(&end, SEQUENCE_MAX);
+                self.find_forward(false, From::Key(&end))
+            }
+            Some(Bound::Unbounded) => {
+                self.place = Place::Nowhere;
+                Ok(())
+            }
+            None => {
+                self.merge.seek(key, SEQUENCE_MAX);
+                self.find_forward(false, From::Key(key))
+            }
+        }
     }
 
     /// Moves to the last key at or before `key`.
@@ -246,7 +201,13 @@ impl DbCursor {
             return self.last();
         }
         self.merge.seek_for_prev(key, 0);
-        self.find_backward()
+        self.find_backward(From::Here)
+    }
+
+    /// Moves to the last key before `key`.
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.merge.seek_for_prev(key, SEQUENCE_MAX);
+        self.find_backward(From::Key(key))
     }
 
     /// Moves to the next key; does nothing past either end.
@@ -262,7 +223,7 @@ impl DbCursor {
             }
             Place::Backward => self.merge.seek(&self.key, 0),
         }
-        self.find_forward(true)
+        self.find_forward(true, From::Here)
     }
 
     /// Moves to the previous key; does nothing past either end.
@@ -277,7 +238,7 @@ impl DbCursor {
             }
             Place::Backward => {}
         }
-        self.find_backward()
+        self.find_backward(From::Here)
     }
 
     /// The key here.
@@ -305,8 +266,10 @@ impl DbCursor {
     }
 
     /// From an entry on, finds the first key that the user sees. With `skip`, versions of `self.key` are passed.
-    fn find_forward(&mut self, mut skip: bool) -> Result<()> {
+    fn find_forward(&mut self, mut skip: bool, from: From<'_>) -> Result<()> {
         let mut passed_count = 0;
+        let mut dead = Dead::new(from);
+        self.place = Place::Nowhere;
         while let Some(entry) = self.merge.entry() {
             if skip && entry.key == self.key {
                 passed_count += 1;
@@ -319,19 +282,25 @@ impl DbCursor {
                 continue;
             }
             if self.bounds.above_upper(entry.key) {
-                self.place = Place::Nowhere;
-                return Ok(());
+                break;
             }
             if entry.sequence <= self.sequence {
                 if !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence) {
                     self.place = Place::Forward;
-                    return Ok(());
+                    break;
                 }
                 self.key.clear();
                 self.key.extend_from_slice(entry.key);
                 skip = true;
                 passed_count = 0;
-            } else if entry.key == self.key {
+                if self.pass_forward(&mut dead) {
+                    break;
+                }
+                continue;
+            }
+            // For whoever comes later, what is newer may be live.
+            self.learn_forward(std::mem::replace(&mut dead, Dead::new(From::Here)));
+            if entry.key == self.key {
                 passed_count += 1;
                 if passed_count == RESEEK_COUNT {
                     self.merge.seek(&self.key, self.sequence);
@@ -345,14 +314,100 @@ impl DbCursor {
             }
             self.merge.next();
         }
-        self.stand_nowhere()
+        self.check()?;
+        self.learn_forward(dead);
+        Ok(())
+    }
+
+    /// Passes the dead entry here, whose key is `self.key`, and what is known to be dead behind it. `true` if that is all
+    /// that there is.
+    fn pass_forward(&mut self, dead: &mut Dead<'_>) -> bool {
+        if !std::mem::replace(&mut dead.has_edge, true) {
+            self.edge.clear();
+            self.edge.extend_from_slice(match dead.from {
+                From::Here => &self.key,
+                From::Key(key) => key,
+                From::End => b"",
+            });
+        }
+        if self.begins_to_learn(dead, true) {
+            self.merge.seek(&self.edge, SEQUENCE_MAX);
+            return false;
+        }
+        let spans = &self.pinned.empty_spans;
+        if dead.count % LOOK_COUNT == 1 && spans.any() {
+            match spans.end_around(&self.key, self.newest) {
+                None => {}
+                Some(Bound::Unbounded) => return true,
+                Some(Bound::Included(end) | Bound::Excluded(end)) => {
+                    self.merge.seek(&end, SEQUENCE_MAX);
+                    if dead.watch.is_none() {
+                        // What follows will be joined to it.
+                        dead.count = 0;
+                        self.edge.clear();
+                        self.edge.extend_from_slice(&end);
+                    }
+                    return false;
+                }
+            }
+        }
+        let covered = self.merge.entry().is_some_and(|entry| self.tombstones.cover(entry, self.sequence));
+        match self.tombstones.covered() {
+            (_, Some(end), sequence) if covered => {
+                self.merge.advance_with(|source| source.pass_up_to(end, sequence));
+            }
+            _ => self.merge.next(),
+        }
+        false
+    }
+
+    /// Counts a dead entry. After many it announces the walk, and says that it must begin anew at the edge: of what was
+    /// passed nobody knows whether something newer was put there meanwhile.
+    fn begins_to_learn(&mut self, dead: &mut Dead<'_>, forward: bool) -> bool {
+        dead.count += 1;
+        if dead.count < self.learn_count || dead.watch.is_some() {
+            return false;
+        }
+        self.learn_count = self.learn_count.saturating_mul(2);
+        if self.sequence < self.pinned.cleared {
+            // It reads what was there before the keyspace was cleared: nothing newer is on its way.
+            return false;
+        }
+        let (start, end) =
+            if forward { (&*self.edge, None) } else { (&b""[..], (!dead.is_last).then_some(&*self.edge)) };
+        dead.watch = self.pinned.empty_spans.watch(&self.pinned, start, end, forward);
+        if dead.watch.is_none() {
+            return false;
+        }
+        // Cursors of memtables need not find what was put after they were made.
+        self.merge = merge(&self.pinned, &self.bounds, self.prefix.as_deref());
+        true
+    }
+
+    /// Remembers what a search found empty, up to the entry here.
+    #[inline]
+    fn learn_forward(&self, dead: Dead<'_>) {
+        if let Some(watch) = dead.watch {
+            let here = self.merge.entry().map(|entry| entry.key);
+            let end = here.into_iter().chain(self.bounds.end()).min();
+            watch.found_empty(&self.edge, end, self.sequence);
+        }
+    }
+
+    /// Remembers what a search found empty, down to `start`.
+    fn learn_backward(&self, dead: Dead<'_>, start: &[u8]) {
+        if let Some(watch) = dead.watch {
+            watch.found_empty(start, (!dead.is_last).then_some(&*self.edge), self.sequence);
+        }
     }
 
     /// From an entry backward, finds the last key that the user sees, and stops before its versions.
-    fn find_backward(&mut self) -> Result<()> {
-        // The newest visible version so far of the key being passed, and whether it has a value.
+    fn find_backward(&mut self, from: From<'_>) -> Result<()> {
+        // Whether the newest visible version so far of `self.key`, which is being passed, has a value.
         let mut live = None;
         let mut passed_count = 0;
+        let mut dead = Dead::new(from);
+        self.place = Place::Nowhere;
         while let Some(entry) = self.merge.entry() {
             if live.is_some() {
                 if entry.key != self.key {
@@ -362,6 +417,8 @@ impl DbCursor {
                     live = None;
                     passed_count = 0;
                 } else if passed_count == RESEEK_COUNT {
+                    // What is newer is passed unseen.
+                    dead = Dead::new(From::Here);
                     live = self.seek_newest_version();
                     passed_count = 0;
                     continue;
@@ -378,19 +435,92 @@ impl DbCursor {
                     self.key.clear();
                     self.key.extend_from_slice(entry.key);
                 }
+                live = Some(value);
                 if value {
                     self.value.clear();
                     self.value.extend_from_slice(entry.value);
+                } else {
+                    if self.pass_backward(&mut dead) {
+                        live = None;
+                        passed_count = 0;
+                    }
+                    continue;
                 }
-                live = Some(value);
+            } else {
+                // For whoever comes later, what is newer may be live.
+                let passed = std::mem::replace(&mut dead, Dead::new(From::Here));
+                if passed.watch.is_some() {
+                    self.learn_backward(passed, &successor(entry.key));
+                }
+                if live.is_none() && entry.key == self.key {
+                    passed_count += 1;
+                    // The versions of a key come oldest first: the reader sees none of these.
+                    if passed_count == RESEEK_COUNT {
+                        self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
+                        passed_count = 0;
+                        continue;
+                    }
+                } else if live.is_none() {
+                    self.key.clear();
+                    self.key.extend_from_slice(entry.key);
+                    passed_count = 0;
+                }
             }
             self.merge.prev();
         }
-        if self.merge.error().is_none() && live == Some(true) {
-            self.place = Place::Backward;
-            return Ok(());
+        self.check()?;
+        if dead.watch.is_some() {
+            let start = if live == Some(true) { successor(&self.key) } else { self.bounds.start() };
+            self.learn_backward(dead, &start);
         }
-        self.stand_nowhere()
+        if live == Some(true) {
+            self.place = Place::Backward;
+        }
+        Ok(())
+    }
+
+    /// Passes the dead entry here, whose key is `self.key`, and what is known to be dead before it. `true` if the versions
+    /// of the key that follow count for nothing.
+    fn pass_backward(&mut self, dead: &mut Dead<'_>) -> bool {
+        if !std::mem::replace(&mut dead.has_edge, true) {
+            self.edge.clear();
+            match dead.from {
+                From::Here => self.edge.extend_from_slice(&successor(&self.key)),
+                From::Key(key) => self.edge.extend_from_slice(key),
+                From::End => dead.is_last = true,
+            }
+        }
+        if self.begins_to_learn(dead, false) {
+            if dead.is_last {
+                self.merge.last();
+            } else {
+                self.merge.seek_for_prev(&self.edge, SEQUENCE_MAX);
+            }
+            return true;
+        }
+        let spans = &self.pinned.empty_spans;
+        if dead.count % LOOK_COUNT == 1
+            && spans.any()
+            && let Some(start) = spans.start_around(&self.key, self.newest)
+        {
+            self.merge.seek_for_prev(&start, SEQUENCE_MAX);
+            if dead.watch.is_none() {
+                // What comes before will be joined to it.
+                dead.count = 0;
+                dead.is_last = false;
+                self.edge.clear();
+                self.edge.extend_from_slice(&start);
+            }
+            return true;
+        }
+        let covered = self.merge.entry().is_some_and(|entry| self.tombstones.cover(entry, self.sequence));
+        match self.tombstones.covered() {
+            (start, _, sequence) if covered => {
+                self.merge.advance_with(|source| source.pass_down_to(start, sequence));
+            }
+            _ => self.merge.prev(),
+        }
+        false
     }
 
     /// Copies the newest visible version of `self.key` and stops before all versions of it. Says whether it has a
@@ -407,99 +537,35 @@ impl DbCursor {
         Some(value)
     }
 
-    fn stand_nowhere(&mut self) -> Result<()> {
-        self.place = Place::Nowhere;
+    fn check(&self) -> Result<()> {
         self.merge.error().map_or(Ok(()), |error| Err(error.clone().into()))
     }
+}
+
+/// One cursor over what a state holds between bounds.
+fn merge(state: &State, bounds: &Bounds, prefix: Option<&[u8]>) -> MergingCursor<Source> {
+    let mut sources = Vec::new();
+    for memtable in state.memtables() {
+        if memtable.reader.entry_count() > 0 {
+            // One that is not sealed may yet take anything.
+            let newest = Some(memtable.last_sequence()).filter(|&sealed| sealed != 0);
+            let cursor = Arc::clone(&memtable.reader).cursor();
+            sources.push(Source::Memtable(cursor, newest.unwrap_or(SEQUENCE_MAX)));
+        }
+    }
+    let is_wanted = |run: &&Arc<Run>| {
+        bounds.may_hold(run) && !prefix.is_some_and(|prefix| bounds.prefix_is_absent(run, prefix))
+    };
+    let runs: Vec<&Arc<Run>> = state.version.runs().filter(is_wanted).collect();
+    let prefix = common_prefix(runs.iter().map(|run| &***run));
+    sources.extend(
+        runs.into_iter().map(|run| Source::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached))),
+    );
+    MergingCursor::with_prefix(sources, &prefix)
 }
 
 impl std::fmt::Debug for DbCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DbCursor").field("sequence", &self.sequence).finish_non_exhaustive()
-    }
-}
-
-/// The range tombstones of all sources, with what they say about the stretch of keys last asked for.
-struct RangeDeletes {
-    /// Those that hold any. Asked key by key: one list of tombstones that overlap grows with their square.
-    memtables: Vec<Arc<Memtable>>,
-    tables: Option<Arc<FragmentedRangeTombstones>>,
-    /// `covering` holds for keys from `start` up to `end`, exclusive; no `end` means all that follow.
-    start: Vec<u8>,
-    end: Option<Vec<u8>>,
-    covering: SequenceNumber,
-    known: bool,
-}
-
-impl RangeDeletes {
-    fn new(state: &State) -> Self {
-        let memtables = state.memtables().filter(|memtable| !memtable.range_tombstones.is_empty());
-        Self {
-            memtables: memtables.cloned().collect(),
-            tables: state.version.range_tombstones().cloned(),
-            start: Vec::new(),
-            end: None,
-            covering: 0,
-            known: false,
-        }
-    }
-
-    /// Whether a range tombstone that a reader at `visible` sees deletes the entry.
-    #[inline]
-    fn cover(&mut self, entry: Entry<'_>, visible: SequenceNumber) -> bool {
-        if self.memtables.is_empty() && self.tables.is_none() {
-            return false;
-        }
-        let inside =
-            self.known && *self.start <= *entry.key && self.end.as_deref().is_none_or(|end| entry.key < end);
-        if !inside {
-            self.look_up(entry.key, visible);
-        }
-        entry.sequence < self.covering
-    }
-
-    fn look_up(&mut self, key: &[u8], visible: SequenceNumber) {
-        let covers = self.memtables.iter().map(|memtable| memtable.range_tombstones.cover(key, visible));
-        let covers = covers.chain(self.tables.iter().map(|tables| cover_in(tables, key, visible)));
-        let nowhere = Cover { start: None, end: None, sequence: 0 };
-        let common = covers.fold(nowhere, |common, cover| Cover {
-            // No start is below all others, no end above.
-            start: common.start.max(cover.start),
-            end: common.end.into_iter().chain(cover.end).min(),
-            sequence: common.sequence.max(cover.sequence),
-        });
-        self.start.clear();
-        self.start.extend_from_slice(common.start.unwrap_or_default());
-        self.end = common.end.map(<[u8]>::to_vec);
-        self.covering = common.sequence;
-        self.known = true;
-    }
-}
-
-/// The fragment or the gap around a key.
-fn cover_in<'t>(tables: &'t FragmentedRangeTombstones, key: &[u8], visible: SequenceNumber) -> Cover<'t> {
-    match tables.fragment_at_or_after(key) {
-        Some(fragment) if fragment.start <= key => {
-            let newest = fragment.sequences.iter().copied().find(|&sequence| sequence <= visible);
-            Cover { start: Some(fragment.start), end: Some(fragment.end), sequence: newest.unwrap_or(0) }
-        }
-        next => Cover {
-            start: tables.fragment_at_or_before(key).map(|before| before.end),
-            end: next.map(|next| next.start),
-            sequence: 0,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_prefix_is_the_next_key_that_does_not_have_it() {
-        assert_eq!(prefix_end(b"ab"), Bound::Excluded(Slice::from("ac")));
-        assert_eq!(prefix_end(b"a\xff"), Bound::Excluded(Slice::from("b")));
-        assert_eq!(prefix_end(b"\xff\xff"), Bound::Unbounded);
-        assert_eq!(prefix_end(b""), Bound::Unbounded);
     }
 }

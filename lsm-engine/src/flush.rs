@@ -94,6 +94,7 @@ impl Flush {
             version: Arc::new(state.version.changed(&HashSet::new(), placements)),
             cleared: state.cleared,
             before_clear: state.before_clear.clone(),
+            empty_spans: Arc::clone(&state.empty_spans),
         });
         self.replaced = true;
     }

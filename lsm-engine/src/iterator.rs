@@ -4,7 +4,8 @@ use std::sync::Arc;
 use lsm_core::{SequenceNumber, Slice};
 
 use crate::batch::inverted;
-use crate::cursor::{Bounds, DbCursor};
+use crate::bounds::Bounds;
+use crate::cursor::DbCursor;
 use crate::tree::State;
 use crate::{Error, Result};
 

@@ -5,7 +5,8 @@ use lsm_core::{Slice, ValueKind};
 use lsm_wal::Durability;
 
 use crate::batch::check_range;
-use crate::cursor::{Bounds, DbCursor};
+use crate::bounds::Bounds;
+use crate::cursor::DbCursor;
 use crate::db::borrow_range;
 use crate::inner::Inner;
 use crate::iterator::Iter;

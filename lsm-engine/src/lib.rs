@@ -29,12 +29,14 @@
 
 mod admission;
 mod batch;
+mod bounds;
 mod budget;
 mod catalog;
 mod commit;
 mod compaction;
 mod cursor;
 mod db;
+mod empty_spans;
 mod error;
 mod files;
 mod filter_bits;
@@ -50,9 +52,11 @@ mod metrics;
 mod options;
 mod pace;
 mod pinning;
+mod range_deletes;
 mod recovery;
 mod replay;
 mod snapshot;
+mod source;
 mod tree;
 mod version;
 

@@ -145,6 +145,9 @@ impl Opening<'_> {
         let side = WriteSide::new(committer, manifest, Scheduler::default(), numbers);
         let inner = Inner::new(directory, env, &options, memory, janitor, trees, Some(side), visible, lock);
         let inner = Arc::new(inner);
+        for tree in inner.all_trees() {
+            tree.empty_spans.belongs_to(&inner, tree.id);
+        }
         settle(&inner, unsettled).inspect_err(|_| inner.remove_obsolete_files())?;
         // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
         // or not, could prove.

@@ -7,7 +7,8 @@ use lsm_core::{SequenceNumber, Slice};
 use parking_lot::Mutex;
 
 use crate::Result;
-use crate::cursor::{Bounds, DbCursor};
+use crate::bounds::Bounds;
+use crate::cursor::DbCursor;
 use crate::inner::Inner;
 use crate::iterator::Iter;
 use crate::keyspace::Keyspace;

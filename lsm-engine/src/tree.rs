@@ -12,6 +12,7 @@ use lsm_core::{SequenceNumber, Slice};
 use lsm_memtable::{MemtableReader, MemtableWriter};
 use parking_lot::Mutex;
 
+use crate::empty_spans::EmptySpans;
 use crate::options::KeyspaceOptions;
 use crate::version::{Lookup, Version};
 use crate::{Error, Result};
@@ -92,6 +93,8 @@ pub(crate) struct State {
     pub(crate) cleared: SequenceNumber,
     /// What it was before, for snapshots that are older.
     pub(crate) before_clear: Option<Arc<State>>,
+    /// The same in all states of the keyspace.
+    pub(crate) empty_spans: Arc<EmptySpans>,
 }
 
 impl State {
@@ -165,6 +168,7 @@ pub(crate) struct Tree {
     /// Why background work of this keyspace stopped.
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
+    pub(crate) empty_spans: Arc<EmptySpans>,
     /// Notified when background work stops: somebody may be waiting for it.
     progress: OnceLock<Event>,
 }
@@ -177,6 +181,7 @@ impl Tree {
             policy: Mutex::new(options.compaction.name().into()),
             options: ArcSwap::from_pointee(options),
             configured: AtomicBool::new(false),
+            empty_spans: Arc::clone(&state.empty_spans),
             state: ArcSwap::from_pointee(state),
             change: Mutex::new(()),
             busy: Mutex::new(HashSet::new()),

@@ -374,5 +374,6 @@ pub(super) fn install(tree: &Tree, removed: &HashSet<u64>, added: Vec<Placement>
         version: Arc::new(state.version.changed(removed, added)),
         cleared: state.cleared,
         before_clear: state.before_clear.clone(),
+        empty_spans: Arc::clone(&state.empty_spans),
     });
 }

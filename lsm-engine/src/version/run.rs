@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SequenceNumber};
+use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SEQUENCE_MAX, SequenceNumber};
 use lsm_sstable::{CursorAccess, TableBlock, TableCursor};
 
 use super::TableFile;
@@ -88,6 +88,41 @@ impl RunCursor {
             self.index = index;
         }
         self.cursor.as_mut()
+    }
+
+    /// Moves to the next entry; where whole tables up to `end` are older than `sequence`, past what they hold before it.
+    pub(crate) fn pass_up_to(&mut self, end: &[u8], sequence: SequenceNumber) {
+        let passed = |table: &&Arc<TableFile>| table.is_older_than(sequence) && table.smallest() < end;
+        let count = self.run.tables.iter().skip(self.index).take_while(passed).count();
+        let next = self.index + count;
+        if self.cursor.is_none() || count == 0 {
+            self.next();
+        } else if self.run.tables[next - 1].largest() >= end {
+            self.seek(end, SEQUENCE_MAX);
+        } else if let Some(cursor) = self.open(next) {
+            cursor.first();
+            self.skip_forward();
+        } else {
+            self.cursor = None;
+        }
+    }
+
+    /// Moves to the previous entry; where whole tables down to `start` are older than `sequence`, past what they hold
+    /// from there on.
+    pub(crate) fn pass_down_to(&mut self, start: &[u8], sequence: SequenceNumber) {
+        let passed = |table: &&Arc<TableFile>| table.is_older_than(sequence) && table.largest() >= start;
+        let count = self.run.tables.iter().take(self.index + 1).rev().take_while(passed).count();
+        let next = self.index + 1 - count;
+        if self.cursor.is_none() || count == 0 {
+            self.prev();
+        } else if self.run.tables[next].smallest() < start {
+            self.seek_for_prev(start, SEQUENCE_MAX);
+        } else if let Some(cursor) = next.checked_sub(1).and_then(|index| self.open(index)) {
+            cursor.last();
+            self.skip_backward();
+        } else {
+            self.cursor = None;
+        }
     }
 
     fn stands_or_failed(&self) -> bool {

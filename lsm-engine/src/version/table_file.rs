@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsm_compaction::TableShape;
+use lsm_core::SequenceNumber;
 use lsm_core::env::Event;
 use lsm_core::vfs::Vfs;
 use lsm_sstable::{Table, TableMeta};
@@ -126,6 +127,11 @@ impl TableFile {
     #[inline]
     pub(crate) fn has_range_tombstones(&self) -> bool {
         self.shape.range_tombstones > 0
+    }
+
+    /// Whether all its entries have sequence numbers below this one.
+    pub(crate) fn is_older_than(&self, sequence: SequenceNumber) -> bool {
+        self.shape.largest_sequence < sequence
     }
 
     pub(crate) fn created_micros(&self) -> u64 {
