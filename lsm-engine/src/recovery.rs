@@ -161,7 +161,7 @@ impl Opening<'_> {
             side.start_log(Box::new(log));
         }
         // Nothing needs the old log any more.
-        let set_aside = lsm_wal::set_aside_dropped(&*vfs, report)?;
+        let set_aside = lsm_wal::set_aside_dropped(&*vfs, directory, report)?;
         remove_leftovers(&inner, first_segment)?;
         Ok((inner, set_aside))
     }

@@ -256,6 +256,44 @@ fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
     env.drop_jobs();
 }
 
+/// Each torn end that recovery left out stayed on the disk for good.
+#[test]
+fn of_the_logs_that_recovery_set_aside_only_the_newest_stay() {
+    let mut fs = file_system();
+    let mut set_aside: Vec<PathBuf> = Vec::new();
+    for round in 0..9 {
+        let env = Arc::new(SimEnv::new(round + 1));
+        let db = options(&fs, &env).open(DIRECTORY).unwrap();
+        let new = db.recovery().set_aside.clone();
+        assert_eq!(new.is_empty(), round == 0, "each crash leaves a torn end");
+        // Those of this opening, and four more.
+        let kept = set_aside.len().saturating_sub(4);
+        let (gone, kept) = set_aside.split_at(kept);
+        assert!(gone.iter().all(|path| fs.metadata(path).is_err()), "round {round}: {gone:?}");
+        assert!(kept.iter().chain(&new).all(|path| fs.metadata(path).is_ok()), "round {round}: {kept:?}");
+        set_aside.extend(new);
+        for number in 0..50 {
+            db.put(format!("key{number:02}"), vec![b'v'; 1000]).unwrap();
+        }
+        let left = fs.process_crash();
+        drop(db);
+        env.drop_jobs();
+        for path in left.paths().iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "wal"))
+        {
+            let mut bytes = left.read_all(path).unwrap();
+            if bytes[0] != 0 {
+                bytes[20 * 512..21 * 512].fill(0x55);
+                left.write_all(path, &bytes).unwrap();
+            }
+        }
+        // A name like theirs, but not quite, is somebody else's.
+        left.write_all(&Path::new(DIRECTORY).join("1.wal.dropped"), b"mine").unwrap();
+        fs = left;
+    }
+    assert!(set_aside.len() >= 8);
+    assert_eq!(fs.read_all(&Path::new(DIRECTORY).join("1.wal.dropped")).unwrap(), b"mine");
+}
+
 /// Without its log, an unclean database once opened as if nothing had been written since the last flush.
 #[test]
 fn a_log_that_is_gone_is_corruption() {

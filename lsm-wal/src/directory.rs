@@ -17,8 +17,11 @@ pub const WINDOW_SUFFIX: &str = ".window";
 /// What the name of a segment ends with that recovery has not finished.
 pub const UNFINISHED_SUFFIX: &str = ".wal.tmp";
 /// What is appended to the name of a segment that was set aside because it holds something that is not part of the
-/// log; see [`set_aside_dropped`]. Nothing reads or removes it.
+/// log; see [`set_aside_dropped`]. Nothing reads it.
 pub const DROPPED_SUFFIX: &str = ".dropped";
+
+/// How many segments are kept that earlier openings set aside.
+const DROPPED_KEPT_MAX: usize = 4;
 
 /// What a file of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +67,14 @@ impl LogFile {
 
 /// The files of the log in a directory, by number.
 pub(crate) fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<LogFile>> {
-    let names = vfs.read_dir(directory).map_err(|error| Error::io("list the directory", directory, error))?;
+    let names = list_names(vfs, directory)?;
     let mut files: Vec<LogFile> = names.iter().filter_map(|name| LogFile::parse(name)).collect();
     files.sort_by_key(|file| file.number());
     Ok(files)
+}
+
+fn list_names(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<String>> {
+    vfs.read_dir(directory).map_err(|error| Error::io("list the directory", directory, error))
 }
 
 pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
@@ -106,10 +113,13 @@ pub(crate) fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<Option<HeaderSta
     Ok(Some(SegmentHeader::decode(&bytes[..filled])))
 }
 
-/// Renames the segments that hold what a report says was dropped, so that nobody removes them, and returns their new
-/// paths. Zeros at their end, which were allocated for more records, are cut off. Durable when it returns. [`Wal::open`](crate::Wal::open) does it; an engine that reads a log and begins
-/// another calls it once it needs nothing more of the old one, and before [`remove_segments_below`].
-pub fn set_aside_dropped(vfs: &dyn Vfs, report: &RecoveryReport) -> Result<Vec<PathBuf>> {
+/// Renames the segments of a directory that hold what a report says was dropped, so that nobody takes them for a part
+/// of the log, and returns their new paths. Zeros at their end, which were allocated for more records, are cut off.
+/// Durable when it returns. Of those that were set aside before, only the newest four stay.
+///
+/// [`Wal::open`](crate::Wal::open) does it; an engine that reads a log and begins another calls it each time, once it
+/// needs nothing more of the old one, and before [`remove_segments_below`].
+pub fn set_aside_dropped(vfs: &dyn Vfs, directory: &Path, report: &RecoveryReport) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<&Path> = report.dropped.iter().map(|dropped| &*dropped.path).collect();
     paths.sort_unstable();
     paths.dedup();
@@ -125,10 +135,31 @@ pub fn set_aside_dropped(vfs: &dyn Vfs, report: &RecoveryReport) -> Result<Vec<P
         let _kept = trim_zeros(vfs, &aside);
         set_aside.push(aside);
     }
-    if let Some(directory) = set_aside.first().and_then(|aside| aside.parent()) {
+    if !set_aside.is_empty() {
         sync(vfs, directory)?;
     }
+    remove_old_dropped(vfs, directory, &set_aside)?;
     Ok(set_aside)
+}
+
+/// Removes what earlier openings set aside, but for the newest: each crash may leave one, and nobody may ever look.
+fn remove_old_dropped(vfs: &dyn Vfs, directory: &Path, new: &[PathBuf]) -> Result<()> {
+    let mut old: Vec<u64> = list_names(vfs, directory)?
+        .iter()
+        .filter_map(|name| match LogFile::parse(name.strip_suffix(DROPPED_SUFFIX)?)? {
+            LogFile::Segment(number) => {
+                Some(number).filter(|&number| !new.contains(&dropped(directory, number)))
+            }
+            LogFile::Window(_) | LogFile::Unfinished(_) => None,
+        })
+        .collect();
+    old.sort_unstable();
+    let surplus = old.len().saturating_sub(DROPPED_KEPT_MAX);
+    old.iter().take(surplus).try_for_each(|&number| remove(vfs, &dropped(directory, number)))
+}
+
+fn dropped(directory: &Path, number: u64) -> PathBuf {
+    directory.join(LogFile::Segment(number).name() + DROPPED_SUFFIX)
 }
 
 fn trim_zeros(vfs: &dyn Vfs, path: &Path) -> std::io::Result<()> {

@@ -102,7 +102,7 @@ fn clean_up(site: &Site, reader: &WalReader, writer: &Writer) -> Result<()> {
     let mut report = reader.report().clone();
     let live: Vec<_> = reader.chain().files.iter().filter(|file| is_live(**file)).collect();
     report.dropped.retain(|dropped| !live.iter().any(|file| file.path(directory) == dropped.path));
-    directory::set_aside_dropped(&**vfs, &report)?;
+    directory::set_aside_dropped(&**vfs, directory, &report)?;
     for &file in reader.chain().files.iter().filter(|file| !is_live(**file)) {
         // One that was set aside has this name no more.
         directory::remove(&**vfs, &file.path(directory))?;
