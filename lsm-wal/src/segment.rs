@@ -23,6 +23,8 @@
 //! zeros means a segment that was never used. Usually `seed` is `checksum`. After records were taken back it is
 //! random, so that what they left elsewhere can never continue the chain.
 
+use std::ops::Range;
+
 use lsm_core::checksum::crc64;
 
 use crate::flip;
@@ -34,9 +36,11 @@ pub(crate) const VERSION: u32 = 0;
 
 const MAGIC: [u8; 8] = *b"lsm-wal\0";
 const COVERED_BYTES: usize = HEADER_BYTES - 8;
+/// What does not follow from the segment's number.
+const VARIABLE: [Range<usize>; 2] = [24..80, COVERED_BYTES..HEADER_BYTES];
 
 /// What a segment says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) number: u64,
     pub(crate) start: u64,
@@ -84,6 +88,16 @@ impl SegmentHeader {
         let crc = crc64(0, &bytes[..COVERED_BYTES]);
         bytes[COVERED_BYTES..].copy_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    /// Whether the first bytes of segment `number` are a part of its header, as a power cut may leave one: each is zero,
+    /// or what the header has there.
+    pub(crate) fn is_part(bytes: &[u8], number: u64) -> bool {
+        let known = Self { number, ..Self::default() }.encode();
+        let fits = |(at, (&byte, known)): (usize, (&u8, u8))| {
+            byte == 0 || byte == known || VARIABLE.iter().any(|range| range.contains(&at))
+        };
+        bytes.iter().zip(known).enumerate().all(fits)
     }
 
     /// Reads the first bytes of a segment, as many as there are.

@@ -7,7 +7,7 @@
 //!   then is a beginning of what belongs there, and zeros, and nothing that is known to be synced may be missing.
 //! - **Behind its last record**: zeros; or records that were given up, sound and chained, the closing one among them;
 //!   or a torn end. A single bit set among zeros is damage.
-//! - **A segment without a header**: zeros, the spare; or records whose header a power cut took.
+//! - **A segment without a header**: zeros, the spare; or records whose header a power cut took, all of it or a part.
 //! - **The window before its area**: the header has a checksum, so have the slots, of which one may be in the middle
 //!   of a change: then its check is zero, and its base where a record begins or ends. The rest is zero.
 //! - **The window's area**: the log's records from the base on; behind them what the round before left, and so on:
@@ -224,7 +224,7 @@ impl Verifier<'_> {
         accepted: Option<&Accepted>,
         clean: bool,
     ) -> Result<()> {
-        let Some(header) = header else { return segments::check_headless(&**self.vfs, check) };
+        let Some(header) = header else { return segments::check_headless(&**self.vfs, check, number) };
         let Some(accepted) = accepted else {
             check.file.what = "segment".into();
             check.file.extent = Extent::Part;

@@ -6,6 +6,7 @@ use lsm_core::vfs::Vfs;
 use super::stream::{Accepted, overlap};
 use super::{Bits, Check};
 use crate::record::RecordType;
+use crate::segment::SegmentHeader;
 use crate::source::{Found, Source};
 use crate::{chain, damage, segment};
 
@@ -104,19 +105,24 @@ fn behind(
 }
 
 /// Checks a segment that was never used, or whose header is lost.
-pub(super) fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
+pub(super) fn check_headless(vfs: &dyn Vfs, check: &mut Check, number: u64) -> Result<()> {
     check.file.what = "spare segment".into();
     let Some(mut source) = chain::open_source(vfs, &check.file.path, 0)? else { return Ok(()) };
     let header = source.load(0, segment::HEADER_BYTES)?;
-    if let Some(byte) = header.iter().position(|&byte| byte != 0) {
+    if !SegmentHeader::is_part(header, number) {
+        let byte = header.iter().position(|&byte| byte != 0).unwrap_or(0);
         check.damaged(byte as u64, "this is no header of a segment");
         return Ok(());
     }
     let bits = bits(&mut source, 0)?;
     match bits.count {
         0 => {}
+        // A part of a header may be as little as this, but a flipped bit of a spare is likelier.
         1 => check.damaged(bits.last, "nothing was ever written here"),
-        _ => check.note(format!("its header was lost before it was synced; {} bytes follow", bits.last + 1)),
+        _ => {
+            let follow = (bits.last + 1).saturating_sub(segment::HEADER_BYTES as u64);
+            check.note(format!("its header was lost before it was synced; {follow} bytes follow"));
+        }
     }
     Ok(())
 }
