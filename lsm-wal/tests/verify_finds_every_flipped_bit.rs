@@ -308,6 +308,33 @@ fn a_header_that_was_written_in_part_is_damage_only_where_the_log_does_not_open(
     env.drop_jobs();
 }
 
+/// A power cut may keep the header of a segment and lose the end of the one before. The log then ends before that segment
+/// begins, and where the window was to begin in between was called damage.
+#[test]
+fn a_window_that_was_being_begun_behind_the_end_of_the_log_is_no_damage() {
+    let (fs, env) = (SimFs::new(), SimEnv::new(1));
+    let mut log = create(&fs, &env);
+    fs.sync_dir(Path::new("/")).unwrap();
+    append(&mut log, 0..4, &[600, 1200, 400, 400]);
+    append(&mut log, 5..9, &[900, 900]);
+    let mut images = 0;
+    for lost in 0..20 {
+        for version in 0..20 {
+            let left = fs.power_cut(&mut |piece: &Piece<'_>| match piece.kind {
+                _ if piece.inode == lost => Fate::Lost,
+                PieceKind::Sector { offset: 512 | 1024 } => Fate::Version(version),
+                _ => Fate::Kept,
+            });
+            let errors = check(&left, None).errors;
+            assert!(errors.is_empty(), "version {version} without file {lost}: {errors:?}");
+            images += 1;
+        }
+    }
+    assert_eq!(images, 400);
+    drop(log);
+    env.drop_jobs();
+}
+
 #[test]
 fn an_older_state_of_the_window_that_differs_in_one_bit_is_no_damage() {
     let (fs, env) = (SimFs::new(), SimEnv::new(1));

@@ -84,8 +84,8 @@ fn slots(check: &mut Check, window: &WindowFile, accepted: Option<&Accepted>) {
                 let Some(accepted) = accepted else { continue };
                 let seen = accepted.open_bases.iter().any(|&(open, seen)| open == base && seen)
                     || accepted.parts.iter().any(|part| part.header.start == base || part.end == base);
-                let within = (accepted.start()..=accepted.end()).contains(&base);
-                if within && !seen || base > accepted.end() && base.is_power_of_two() {
+                let within = (accepted.start()..=accepted.end).contains(&base);
+                if within && !seen || base > accepted.end && base.is_power_of_two() {
                     check.damaged(offset, "no record of the log begins where this says that the window does");
                 } else {
                     check.note("the process ended while it began the window anew".into());

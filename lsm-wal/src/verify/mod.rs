@@ -179,8 +179,7 @@ impl Verifier<'_> {
         };
         self.report.recovery = reader.report().clone();
         result?;
-        accepted.synced = self.report.recovery.synced.0;
-        accepted.finish();
+        accepted.finish(&self.report.recovery);
         Ok((!accepted.parts.is_empty()).then_some(accepted))
     }
 

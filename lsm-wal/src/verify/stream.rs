@@ -6,6 +6,7 @@ use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
 use super::{Rounds, Slot, WindowFile};
+use crate::RecoveryReport;
 use crate::reader::Located;
 use crate::segment::{self, SegmentHeader};
 use crate::source::Record;
@@ -17,6 +18,8 @@ pub(super) struct Accepted {
     pub(super) taken: Vec<Taken>,
     /// Everything before this was synced.
     pub(super) synced: u64,
+    /// Where the log ends. A power cut may have left segments that begin behind it.
+    pub(super) end: u64,
     pub(super) window: Option<WindowFile>,
     /// The rounds of the window if it was begun with the segment of its number.
     whole: Option<Rounds>,
@@ -68,6 +71,7 @@ impl Accepted {
         Self {
             taken: Vec::new(),
             synced: 0,
+            end: 0,
             open_bases: open_bases.collect(),
             whole: begun.map(|start| Rounds::new(area, start, None)),
             newest: bases.last().map(|&oldest| Rounds::new(area, oldest, bases.first().copied())),
@@ -102,8 +106,10 @@ impl Accepted {
         }
     }
 
-    /// To be called after the last record.
-    pub(super) fn finish(&mut self) {
+    /// To be called after the last record, with what the reader says of the end.
+    pub(super) fn finish(&mut self, report: &RecoveryReport) {
+        self.synced = report.synced.0;
+        self.end = report.end.0;
         // A window that was begun anew in an old directory starts in the middle of its segment.
         let bases = self.window.as_ref().map_or(Vec::new(), WindowFile::bases);
         if self.whole.as_ref().is_some_and(|whole| !bases.iter().all(|&base| whole.has_base(base))) {
@@ -114,11 +120,6 @@ impl Accepted {
     /// The rounds of the window, as far as they are known, and whether those are all there were.
     pub(super) fn rounds(&self) -> (Option<&Rounds>, bool) {
         (self.whole.as_ref().or(self.newest.as_ref()), self.whole.is_some())
-    }
-
-    /// Where the log ends.
-    pub(super) fn end(&self) -> u64 {
-        self.parts.last().map_or(0, |part| part.end)
     }
 
     /// Where reading began.
