@@ -70,7 +70,7 @@ pub(crate) fn open(
             check_not_half_there(&*vfs, directory)?;
             recovery.created = true;
             sync_parents(&*vfs, directory)?;
-            create(&vfs, directory, &options)?
+            create(&vfs, directory, &options, env.random() as u32)?
         }
     };
     recovery.was_clean = current.clean.is_some();
@@ -137,7 +137,8 @@ impl Opening<'_> {
         let numbers = replay.numbers();
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
-        let manifest = Manifest::create(Arc::clone(&vfs), directory, manifest_number, state)?;
+        let record_seed = env.random() as u32;
+        let manifest = Manifest::create(Arc::clone(&vfs), directory, manifest_number, record_seed, state)?;
         // At once: opening may fail further on, and be tried again and again on a full disk.
         remove_manifests_below(&*vfs, directory, manifest_number)?;
         let (trees, mut committer, unsettled) = replay.into_parts();
@@ -304,7 +305,7 @@ fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
 }
 
 /// Writes the manifest of an empty database, and `CURRENT`.
-fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options) -> Result<Current> {
+fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options, record_seed: u32) -> Result<Current> {
     let record = KeyspaceRecord {
         id: 0,
         name: DEFAULT_NAME.into(),
@@ -317,6 +318,6 @@ fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options) -> Result<Cur
         ..ManifestState::default()
     };
     let number = unused_number(&**vfs, directory)?;
-    let manifest = Manifest::create(Arc::clone(vfs), directory, number, state)?;
+    let manifest = Manifest::create(Arc::clone(vfs), directory, number, record_seed, state)?;
     Ok(manifest.current())
 }

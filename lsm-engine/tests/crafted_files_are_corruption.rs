@@ -61,7 +61,7 @@ fn check_edit(what: &str, is_sound: bool, change: impl FnOnce(&mut VersionEdit))
     change(&mut crafted);
     let path = Path::new(DIRECTORY).join(format!("MANIFEST-{:06}", current.manifest));
     fs.remove_file(&path).unwrap();
-    let mut file = RecordFile::create(&fs, &path, current.manifest).unwrap();
+    let mut file = RecordFile::create(&fs, &path, current.manifest, 77).unwrap();
     for edit in edits.iter().chain([&crafted]) {
         file.append(0, &edit.encode()).unwrap();
     }
@@ -120,7 +120,7 @@ fn the_last_sequence_number_is_the_last_write() {
         let (current, edits) = manifest::edits(&fs, Path::new(DIRECTORY)).unwrap();
         let path = Path::new(DIRECTORY).join(format!("MANIFEST-{:06}", current.manifest));
         fs.remove_file(&path).unwrap();
-        let mut file = RecordFile::create(&fs, &path, current.manifest).unwrap();
+        let mut file = RecordFile::create(&fs, &path, current.manifest, 77).unwrap();
         let mut last = VersionEdit::default();
         last.last_sequence = Some(SEQUENCE_MAX - 1);
         for edit in edits.iter().chain([&last]) {

@@ -9,6 +9,7 @@ use lsm_core::{Error, Result};
 use crate::directory::{self, LogFile};
 use crate::segment::{self, HeaderState, SegmentHeader};
 use crate::source::Source;
+use crate::window::WindowFile;
 use crate::{Position, RecoveryMode, record};
 
 /// A segment's file.
@@ -104,6 +105,20 @@ impl Chain {
         self.segments.binary_search_by_key(&number, |listed| listed.number).ok()
     }
 
+    /// The record seeds that headers of segments and windows name.
+    pub(crate) fn record_seeds(&self, vfs: &dyn Vfs, directory: &Path) -> Vec<u32> {
+        let windows = self.files.iter().filter_map(|&file| match file {
+            LogFile::Window(number) => WindowFile::open(vfs, directory, number).ok().flatten(),
+            LogFile::Segment(_) | LogFile::Unfinished(_) => None,
+        });
+        let segments = self.segments.iter().filter_map(|listed| listed.header.as_ref());
+        let seeds = segments.map(|header| header.record_seed);
+        let mut seeds: Vec<u32> = seeds.chain(windows.map(|window| window.record_seed)).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        seeds
+    }
+
     /// Whether what a segment says holds for the log that another segment belongs to. A log that was begun anew
     /// beside an older one, because an engine's recovery was cut short, knows nothing about that one.
     pub(crate) fn same_log(&self, index: usize, other: usize) -> bool {
@@ -128,7 +143,7 @@ impl Chain {
         let Some(Listed { path, header: Some(header), .. }) = self.segments.get(index) else {
             return Ok(None);
         };
-        let Some(mut source) = open_source(vfs, path, header.start)? else {
+        let Some(mut source) = open_source(vfs, path, Some(header))? else {
             return Err(Error::io("open", path, std::io::ErrorKind::NotFound.into()));
         };
         if let Some(next) = self.successor(index).and_then(|next| self.header(next))
@@ -140,11 +155,16 @@ impl Chain {
     }
 }
 
-/// Opens a segment's file; without a header `start` means nothing. `None` if it is gone.
-pub(crate) fn open_source(vfs: &dyn Vfs, path: &Path, start: u64) -> Result<Option<Source>> {
+/// Opens a segment's file; without a header positions mean nothing. `None` if it is gone.
+pub(crate) fn open_source(
+    vfs: &dyn Vfs,
+    path: &Path,
+    header: Option<&SegmentHeader>,
+) -> Result<Option<Source>> {
     let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
     let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-    Ok(Some(Source::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start)))
+    let (start, seed) = (header.map_or(0, |header| header.start), header.map(|header| header.record_seed));
+    Ok(Some(Source::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start, seed)))
 }
 
 fn check_header(path: &Path, number: u64, header: SegmentHeader) -> Result<SegmentHeader> {

@@ -28,6 +28,7 @@ pub(crate) struct Aftermath {
 /// say about the same file.
 pub(crate) fn aftermath(source: &mut Source, offset: u64, placed: bool) -> Result<Aftermath> {
     let mut seen = Aftermath::default();
+    let decode = source.decoder();
     let mut at = offset;
     while at < source.len() {
         // What was allocated and not written yet, by far the most.
@@ -55,7 +56,7 @@ pub(crate) fn aftermath(source: &mut Source, offset: u64, placed: bool) -> Resul
             let header = *header;
             let position = place & (record::POSITION_MAX - 1);
             let belongs = !placed || source.position_of(at) == Some(position);
-            if belongs && let Some(header) = RecordHeader::decode(&header) {
+            if belongs && let Some(header) = decode(&header) {
                 seen.sound_end = at + HEADER_BYTES as u64;
                 // Without a header of the file, a claim reaches back no further than the file does.
                 let reach = if placed {
@@ -84,7 +85,8 @@ pub(crate) fn flipped_byte(source: &mut Source, position: u64, chain: u64) -> Re
     };
     let left = source.len().saturating_sub(offset);
     let fits = |header: &RecordHeader| header.position == position && header.record_bytes() <= left;
-    if let Some(header) = RecordHeader::decode(&stored) {
+    let decode = source.decoder();
+    if let Some(header) = decode(&stored) {
         if !fits(&header) {
             return Ok(None);
         }
@@ -93,7 +95,7 @@ pub(crate) fn flipped_byte(source: &mut Source, position: u64, chain: u64) -> Re
     for bit in 0..HEADER_BYTES * 8 {
         let mut mended = stored;
         mended[bit / 8] ^= 1 << (bit % 8);
-        let Some(header) = RecordHeader::decode(&mended).filter(fits) else { continue };
+        let Some(header) = decode(&mended).filter(fits) else { continue };
         let Ok(bytes) = usize::try_from(header.record_bytes()) else { continue };
         let record = source.load(offset, bytes)?;
         let Some(rest) = record.get(HEADER_BYTES..) else { continue };
@@ -142,6 +144,7 @@ fn unless_torn(record: &[u8], offset: u64, byte: usize) -> Option<u64> {
 /// it. Gives up when it had to checksum more than a few times the file, as only a forged file demands.
 pub(crate) fn next_sound(source: &mut Source, mut offset: u64) -> Result<Option<(u64, FoundRecord)>> {
     let mut budget = source.len().saturating_mul(4);
+    let decode = source.decoder();
     while offset < source.len() {
         let before = offset.checked_sub(record::CHECKSUM_BYTES as u64);
         let window = match before {
@@ -152,7 +155,7 @@ pub(crate) fn next_sound(source: &mut Source, mut offset: u64) -> Result<Option<
         let chain = u64::from_le_bytes(*chain);
         let Some(header) = rest.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         if header[15] != 0
-            && let Some(header) = RecordHeader::decode(header)
+            && let Some(header) = decode(header)
             && source.position_of(offset) == Some(header.position)
         {
             match budget.checked_sub(header.record_bytes()) {

@@ -90,6 +90,7 @@ pub(crate) struct Joint {
     pub(crate) bytes: u64,
     pub(crate) checksum: u64,
     pub(crate) position: u64,
+    pub(crate) record_seed: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -333,11 +334,12 @@ impl WalReader {
     }
 
     fn open_windows(&mut self) -> Result<()> {
-        let number = self.chain.header(self.segment).map_or(0, |header| header.window);
+        let segment = self.chain.header(self.segment);
+        let number = segment.map_or(0, |header| header.window);
         if self.windows_of != Some(number) {
             let windows = match number {
                 0 => Ok(Vec::new()),
-                number => window::read(&*self.vfs, &self.directory, number),
+                number => window::read(&*self.vfs, &self.directory, number, segment),
             };
             self.windows = match windows {
                 Err(Error::Corruption { path, offset, detail }) if self.mode == RecoveryMode::Salvage => {
@@ -380,6 +382,7 @@ impl WalReader {
             bytes: source.offset_of(self.cursor.position)?,
             checksum: self.cursor.checksum,
             position: self.cursor.position,
+            record_seed: self.chain.header(self.segment)?.record_seed,
         })
     }
 
@@ -468,7 +471,7 @@ impl WalReader {
     fn examine_orphaned_windows(&self, verdict: &mut Verdict) -> Result<()> {
         for &file in &self.chain.files {
             let LogFile::Window(number) = file else { continue };
-            for mut source in window::read(&*self.vfs, &self.directory, number)? {
+            for mut source in window::read(&*self.vfs, &self.directory, number, None)? {
                 let offset = source.first_offset();
                 let seen = damage::aftermath(&mut source, offset, true)?;
                 let newest = source.position_of(seen.sound_end.saturating_sub(record::HEADER_BYTES as u64));
@@ -494,21 +497,13 @@ impl WalReader {
             let Some(listed) = self.chain.segments.get(index) else { break };
             let first_offset = segment::HEADER_BYTES as u64;
             let Some(header) = listed.header else {
-                let Some(mut source) = chain::open_source(&*self.vfs, &listed.path, 0)? else { continue };
-                let seen = damage::aftermath(&mut source, first_offset, false)?;
-                if let Some((synced, offset)) = seen.claim {
-                    let at = format!(
-                        "the record at offset {offset} says that up to position {synced} it was synced"
-                    );
-                    verdict.corrupt.get_or_insert(((listed.path.clone(), 0), at));
-                }
-                verdict.dropped(&source, 0, seen.nonzero_end, "its header was lost before it was synced");
+                self.examine_headless(&listed.path, verdict)?;
                 continue;
             };
             if !self.chain.same_log(index, self.segment) {
                 continue;
             }
-            let Some(mut source) = chain::open_source(&*self.vfs, &listed.path, header.start)? else {
+            let Some(mut source) = chain::open_source(&*self.vfs, &listed.path, Some(&header))? else {
                 continue;
             };
             verdict.claim(Some((header.synced, 0)));
@@ -516,6 +511,33 @@ impl WalReader {
             verdict.claim(seen.claim);
             verdict.dropped(&source, first_offset, seen.nonzero_end, "not connected to the log before it");
         }
+        Ok(())
+    }
+
+    /// Looks at a segment whose header is not there.
+    fn examine_headless(&self, path: &Path, verdict: &mut Verdict) -> Result<()> {
+        let Some(mut source) = chain::open_source(&*self.vfs, path, None)? else { return Ok(()) };
+        let first_offset = source.first_offset();
+        let named = self.chain.record_seeds(&*self.vfs, &self.directory);
+        let guess = source.guess_seed()?;
+        let mut seen = damage::aftermath(&mut source, first_offset, false)?;
+        let mut why = (named.is_empty() && seen.nonzero_end > first_offset).then(|| {
+            // A log's first header is durable before its first record.
+            "it is not empty, and no header of the log is left".to_owned()
+        });
+        for seed in named.into_iter().chain(guess) {
+            source.set_record_seed(Some(seed));
+            seen = damage::aftermath(&mut source, first_offset, false)?;
+            if let Some((synced, offset)) = seen.claim {
+                why = Some(format!(
+                    "the record at offset {offset} says that up to position {synced} it was synced"
+                ));
+            }
+        }
+        if let Some(why) = why {
+            verdict.corrupt.get_or_insert(((path.to_owned(), 0), why));
+        }
+        verdict.dropped(&source, 0, seen.nonzero_end, "its header was lost before it was synced");
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! record   := header payload zeros checksum         8-byte aligned, integers little-endian
-//! header   := crc u32         CRC-32 of the 28 bytes that follow
+//! header   := crc u32         CRC-32 of the 28 bytes that follow, continued from the log's record seed
 //!             length u32      bytes of payload
 //!             position u56    log position of the record's first byte
 //!             type u8         1 data, 2 the log was closed here
@@ -14,8 +14,11 @@
 //! ```
 //!
 //! The header stands on its own, so that a later record can be believed when it says what was synced, though
-//! the chain to it is broken. No record begins with zeros, since there is no type 0. Positions are never used
-//! twice for different bytes under one chain, so what an earlier generation left behind does not pass.
+//! the chain to it is broken. The record seed is random, stands in the header of each segment and window, and stays
+//! the same for all of a log, since records go from the window to whichever segment is current. Without it whoever
+//! knows a position could write a value that holds a sound header. No record begins with zeros, since there is no
+//! type 0. Positions are never used twice for different bytes under one chain, so what an earlier generation left
+//! behind does not pass.
 
 use std::ops::Range;
 
@@ -26,6 +29,8 @@ use lsm_core::{Error, Result};
 pub(crate) const HEADER_BYTES: usize = 32;
 /// Bytes of a record's checksum.
 pub(crate) const CHECKSUM_BYTES: usize = 8;
+/// The polynomial of CRC-32 without its leading term, reflected.
+const CRC32_POLYNOMIAL: u32 = 0xedb8_8320;
 /// First position that does not fit.
 pub(crate) const POSITION_MAX: u64 = 1 << 56;
 /// Longest payload.
@@ -58,22 +63,22 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The header, in words that stand little-endian in the file.
+    /// The header in a log of this record seed, in words that stand little-endian in the file.
     #[inline]
-    pub(crate) fn words(&self) -> [u64; HEADER_BYTES / 8] {
+    pub(crate) fn words(&self, seed: u32) -> [u64; HEADER_BYTES / 8] {
         let place = self.position | (self.kind as u64) << 56;
-        let crc = crc32_of_words(self.length, [place, self.tag, self.synced]);
+        let crc = crc32_of_words(seed, self.length, [place, self.tag, self.synced]);
         [u64::from(crc) | u64::from(self.length) << 32, place, self.tag, self.synced]
     }
 
     #[inline]
-    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
-        bytes_of(self.words())
+    pub(crate) fn encode(&self, seed: u32) -> [u8; HEADER_BYTES] {
+        bytes_of(self.words(seed))
     }
 
-    /// The header in `bytes`, if it is one.
+    /// The header in `bytes`, if it is one of a log of this record seed.
     #[inline]
-    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], seed: u32) -> Option<Self> {
         let (words, _) = bytes.as_chunks::<8>();
         let [first, place, tag, synced] = words else { return None };
         let [first, place, tag, synced] = [first, place, tag, synced].map(|word| u64::from_le_bytes(*word));
@@ -83,8 +88,23 @@ impl RecordHeader {
             _ => return None,
         };
         let position = place & (POSITION_MAX - 1);
-        let believable = synced <= position && crc32(0, &bytes[4..]) == first as u32;
+        let believable = synced <= position && crc32(seed, &bytes[4..]) == first as u32;
         believable.then_some(Self { length: (first >> 32) as u32, position, kind, tag, synced })
+    }
+
+    /// The record seed of the log that these bytes are a header of, should they be one: no more than a guess, for a file
+    /// whose own header is lost.
+    pub(crate) fn seed_of(bytes: &[u8; HEADER_BYTES]) -> Option<u32> {
+        let (crc, covered) = bytes.split_first_chunk::<4>()?;
+        let mut state = !u32::from_le_bytes(*crc);
+        for &byte in covered.iter().rev() {
+            for _ in 0..8 {
+                // The highest bit says whether the polynomial, which has it, was added.
+                state = if state >> 31 == 1 { (state ^ CRC32_POLYNOMIAL) << 1 | 1 } else { state << 1 };
+            }
+            state ^= u32::from(byte);
+        }
+        Self::decode(bytes, !state).map(|_| !state)
     }
 
     /// Bytes of the whole record.
@@ -131,12 +151,13 @@ pub(crate) fn payload_length(payload: &[u8], position: u64) -> Result<u32> {
     Ok(bytes as u32)
 }
 
-/// Appends a record to `out` and returns its checksum; `chain` is the one of the record before. The caller has
-/// checked that the payload is no longer than [`PAYLOAD_BYTES_MAX`] and `header.length` is its length.
+/// Appends a record to `out` and returns its checksum; `chain` is the one of the record before, `seed` the log's record
+/// seed. The caller has checked that the payload is no longer than [`PAYLOAD_BYTES_MAX`] and `header.length` is its
+/// length.
 #[inline]
-pub(crate) fn encode(out: &mut Vec<u8>, header: &RecordHeader, payload: &[u8], chain: u64) -> u64 {
+pub(crate) fn encode(out: &mut Vec<u8>, header: &RecordHeader, payload: &[u8], chain: u64, seed: u32) -> u64 {
     debug_assert_eq!(header.length as usize, payload.len());
-    let words = header.words();
+    let words = header.words(seed);
     let checksum = checksum(chain, words, payload);
     out.reserve(header.record_bytes() as usize);
     out.extend_from_slice(&bytes_of(words));
@@ -168,28 +189,33 @@ pub(crate) fn expected_checksum(record: &[u8], chain: u64) -> u64 {
 mod tests {
     use super::*;
 
+    const SEED: u32 = 0x9abc_def0;
     const HEADER: RecordHeader =
         RecordHeader { length: 5, position: 4096, kind: RecordType::Data, tag: 77, synced: 4000 };
 
     #[test]
-    fn a_header_survives_and_any_flipped_bit_spoils_it() {
-        let bytes = HEADER.encode();
-        assert_eq!(RecordHeader::decode(&bytes), Some(HEADER));
+    fn a_header_survives_in_its_log_and_any_flipped_bit_spoils_it() {
+        let bytes = HEADER.encode(SEED);
+        assert_eq!(RecordHeader::decode(&bytes, SEED), Some(HEADER));
+        assert_eq!(RecordHeader::seed_of(&bytes), Some(SEED));
+        assert_eq!(RecordHeader::decode(&bytes, SEED ^ 1), None);
         for bit in 0..HEADER_BYTES * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(RecordHeader::decode(&flipped), None, "bit {bit}");
+            assert_eq!(RecordHeader::decode(&flipped, SEED), None, "bit {bit}");
         }
     }
 
     #[test]
     fn zeros_are_no_header() {
-        assert_eq!(RecordHeader::decode(&[0; HEADER_BYTES]), None);
+        assert_eq!(RecordHeader::decode(&[0; HEADER_BYTES], SEED), None);
+        assert_eq!(RecordHeader::seed_of(&[0; HEADER_BYTES]), None);
     }
 
     #[test]
     fn a_claim_about_what_comes_after_itself_is_no_header() {
-        assert_eq!(RecordHeader::decode(&RecordHeader { synced: 4097, ..HEADER }.encode()), None);
+        let bytes = RecordHeader { synced: 4097, ..HEADER }.encode(SEED);
+        assert_eq!(RecordHeader::decode(&bytes, SEED), None);
     }
 
     #[test]
@@ -197,7 +223,7 @@ mod tests {
         for length in 0..20_u32 {
             let mut out = Vec::new();
             let checksum =
-                encode(&mut out, &RecordHeader { length, ..HEADER }, &[9; 20][..length as usize], 3);
+                encode(&mut out, &RecordHeader { length, ..HEADER }, &[9; 20][..length as usize], 3, SEED);
             assert_eq!(out.len() % 8, 0);
             assert_eq!(out.len() as u64, record_bytes(u64::from(length)));
             assert_eq!(stored_checksum(&out), Some(checksum));

@@ -23,7 +23,7 @@ use crate::{CleanClose, Position, Record, RecoveryMode, RecoveryReport};
 /// use lsm_wal::{RecordFile, RecordFileReader, RecoveryMode};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("MANIFEST-7");
-/// let mut file = RecordFile::create(&PosixFs, &path, 7)?;
+/// let mut file = RecordFile::create(&PosixFs, &path, 7, 0x1234_5678)?;
 /// let end = file.append(1, b"an edit")?;
 /// file.sync()?;
 ///
@@ -40,25 +40,18 @@ pub struct RecordFile {
     end: u64,
     synced: u64,
     chain: u64,
+    record_seed: u32,
     scratch: Vec<u8>,
     failure: Option<Arc<Error>>,
 }
 
 impl RecordFile {
-    /// Creates the file, which must not exist. `file_number` goes into its header.
-    pub fn create(vfs: &dyn Vfs, path: &Path, file_number: u64) -> Result<Self> {
+    /// Creates the file, which must not exist. `file_number` goes into its header, and so does `record_seed`: a number
+    /// that nobody can guess, so that no payload can hold what passes for a record.
+    pub fn create(vfs: &dyn Vfs, path: &Path, file_number: u64, record_seed: u32) -> Result<Self> {
         let file = vfs.create_new(path).map_err(|error| Error::io("create", path, error))?;
         let seed = crc64(0, &file_number.to_le_bytes());
-        let header = SegmentHeader {
-            number: file_number,
-            start: 0,
-            predecessor: 0,
-            predecessor_bytes: 0,
-            predecessor_checksum: 0,
-            seed,
-            synced: 0,
-            window: 0,
-        };
+        let header = SegmentHeader { number: file_number, seed, record_seed, ..SegmentHeader::default() };
         file.write_at(&header.encode(), 0).map_err(|error| Error::io("write", path, error))?;
         Ok(Self {
             file,
@@ -67,6 +60,7 @@ impl RecordFile {
             end: 0,
             synced: 0,
             chain: seed,
+            record_seed,
             scratch: Vec::new(),
             failure: None,
         })
@@ -79,7 +73,7 @@ impl RecordFile {
         let header =
             RecordHeader { length, position: self.end, kind: RecordType::Data, tag, synced: self.synced };
         self.scratch.clear();
-        let checksum = record::encode(&mut self.scratch, &header, payload, self.chain);
+        let checksum = record::encode(&mut self.scratch, &header, payload, self.chain, self.record_seed);
         let offset = segment::HEADER_BYTES as u64 + self.end;
         if let Err(error) = self.file.write_at(&self.scratch, offset) {
             return Err(self.fail("append to", error));
@@ -159,7 +153,7 @@ impl RecordFileReader {
         let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
         let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
         let first_offset = segment::HEADER_BYTES as u64;
-        let mut source = Source::new(file, path.to_owned(), len, first_offset, 0);
+        let mut source = Source::new(file, path.to_owned(), len, first_offset, 0, None);
         let header = match SegmentHeader::decode(source.load(0, segment::HEADER_BYTES)?) {
             HeaderState::Valid(header) => Some(header),
             HeaderState::Newer(found) => {
@@ -174,6 +168,11 @@ impl RecordFileReader {
             }
             HeaderState::Empty | HeaderState::Garbage => None,
         };
+        let seed = match header {
+            Some(header) => Some(header.record_seed),
+            None => source.guess_seed()?,
+        };
+        source.set_record_seed(seed);
         let mut reader = Self {
             source,
             number: header.map(|header| header.number),

@@ -46,7 +46,8 @@ impl Rewrite {
             tag,
             synced: self.origin.position,
         };
-        let checksum = record::encode(&mut self.chunk, &header, payload, self.end.checksum);
+        let checksum =
+            record::encode(&mut self.chunk, &header, payload, self.end.checksum, self.origin.record_seed);
         self.end = Mark { position: header.end(), checksum };
         if self.chunk.len() >= CHUNK_BYTES { self.write_chunk() } else { Ok(()) }
     }
@@ -67,7 +68,7 @@ impl Rewrite {
         self.write_chunk()?;
         let capacity = self.site.segment_bytes_after(0).max(self.chunk_offset + CLOSE_BYTES);
         self.file.allocate(capacity).map_err(|error| Error::io("allocate", &self.path, error))?;
-        let window = self.site.window(self.number, self.end.position)?;
+        let window = self.site.window(self.number, self.end.position, self.origin.record_seed)?;
         let header = self.origin.header(self.number, self.origin.position, window.as_ref());
         self.write(&header.encode(), 0)?;
         self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))?;
@@ -75,7 +76,8 @@ impl Rewrite {
         let path = LogFile::Segment(number).path(&site.directory);
         site.vfs.rename(&unfinished, &path).map_err(|error| Error::io("rename", &unfinished, error))?;
         directory::sync(&*site.vfs, &site.directory)?;
-        let segment = Segment { file, path, number, start: origin.position, capacity };
+        let Origin { position: start, record_seed, .. } = origin;
+        let segment = Segment { file, path, number, start, capacity, record_seed };
         Ok(Writer::resume(site, segment, window, end, live))
     }
 }

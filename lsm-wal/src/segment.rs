@@ -3,7 +3,7 @@
 //! ```text
 //! segment := header record*                    then zeros, as far as the file was allocated
 //! header  := magic "lsm-wal\0"
-//!            version u32          0
+//!            version u32          1
 //!            zero u32
 //!            number u64           of this segment; also its file name; never used twice in a directory
 //!            start u64            log position of the first record
@@ -15,13 +15,15 @@
 //!            window u64           number of the window that holds what was not yet written here, 0 if none
 //!            key u64              for a key id, 0
 //!            nonce 24 bytes       for encryption, 0
-//!            zero u64
+//!            record_seed u32      what the CRC-32 of each record's header continues from
+//!            zero u32
 //!            crc u64              CRC-64 of the 120 bytes before
 //! ```
 //!
 //! Segments are prepared with zeros for a header and get theirs when the first record goes in, so a header of
 //! zeros means a segment that was never used. Usually `seed` is `checksum`. After records were taken back it is
-//! random, so that what they left elsewhere can never continue the chain.
+//! random, so that what they left elsewhere can never continue the chain. The record seed is random where a log
+//! begins, and the same in all its segments. Version 0 had none: it reads as 0.
 
 use std::ops::Range;
 
@@ -32,12 +34,13 @@ use crate::flip;
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: usize = 128;
 /// Highest format version that this crate reads, and the one that it writes.
-pub(crate) const VERSION: u32 = 0;
+pub(crate) const VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"lsm-wal\0";
 const COVERED_BYTES: usize = HEADER_BYTES - 8;
 /// What does not follow from the segment's number.
-const VARIABLE: [Range<usize>; 2] = [24..80, COVERED_BYTES..HEADER_BYTES];
+const VARIABLE: [Range<usize>; 3] = [24..80, RECORD_SEED, COVERED_BYTES..HEADER_BYTES];
+const RECORD_SEED: Range<usize> = 112..116;
 
 /// What a segment says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) seed: u64,
     pub(crate) synced: u64,
     pub(crate) window: u64,
+    pub(crate) record_seed: u32,
 }
 
 /// What the first bytes of a segment are.
@@ -85,6 +89,7 @@ impl SegmentHeader {
         for (slot, field) in bytes[16..80].chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_le_bytes());
         }
+        bytes[RECORD_SEED].copy_from_slice(&self.record_seed.to_le_bytes());
         let crc = crc64(0, &bytes[..COVERED_BYTES]);
         bytes[COVERED_BYTES..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -134,6 +139,7 @@ impl SegmentHeader {
             seed: word(7),
             synced: word(8),
             window: word(9),
+            record_seed: word(14) as u32,
         })
     }
 }
@@ -151,6 +157,7 @@ mod tests {
         seed: 6,
         synced: 7,
         window: 8,
+        record_seed: 9,
     };
 
     #[test]
@@ -173,10 +180,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_named_whatever_its_layout() {
         let mut bytes = HEADER.encode();
-        bytes[8] = 3;
-        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer(3));
+        bytes[8] = 6;
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer(6));
         let crc = crc64(0, &bytes[..COVERED_BYTES]);
         bytes[COVERED_BYTES..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer(3));
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer(6));
     }
 }

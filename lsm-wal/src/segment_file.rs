@@ -22,6 +22,8 @@ pub(crate) struct Segment {
     pub(crate) start: u64,
     /// Bytes that are allocated.
     pub(crate) capacity: u64,
+    /// What the checksum of each record's header continues from.
+    pub(crate) record_seed: u32,
 }
 
 impl Segment {
@@ -91,6 +93,7 @@ impl Spare {
             return Err((self, error));
         }
         let Self { file, path, number, capacity } = self;
-        Ok(Segment { file, path, number, start: header.start, capacity })
+        let &SegmentHeader { start, record_seed, .. } = header;
+        Ok(Segment { file, path, number, start, capacity, record_seed })
     }
 }

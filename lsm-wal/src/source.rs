@@ -24,6 +24,8 @@ pub(crate) struct Source {
     first_offset: u64,
     /// Bytes of the file when it was opened.
     len: u64,
+    /// What the checksum of each record's header continues from; `None` if that is lost, and nothing is a record.
+    record_seed: Option<u32>,
     chunk: Vec<u8>,
     chunk_offset: u64,
     chunk_bytes: usize,
@@ -55,8 +57,28 @@ impl Source {
         len: u64,
         first_offset: u64,
         start: u64,
+        record_seed: Option<u32>,
     ) -> Self {
-        Self { file, path, start, first_offset, len, chunk: Vec::new(), chunk_offset: 0, chunk_bytes: 0 }
+        let chunk = Vec::new();
+        Self { file, path, start, first_offset, len, record_seed, chunk, chunk_offset: 0, chunk_bytes: 0 }
+    }
+
+    /// Takes the file for one of a log of this record seed.
+    pub(crate) fn set_record_seed(&mut self, seed: Option<u32>) {
+        self.record_seed = seed;
+    }
+
+    /// How record headers of this file are told from other bytes.
+    #[inline]
+    pub(crate) fn decoder(&self) -> impl Fn(&[u8; record::HEADER_BYTES]) -> Option<RecordHeader> + use<> {
+        let seed = self.record_seed;
+        move |bytes| RecordHeader::decode(bytes, seed?)
+    }
+
+    /// The record seed that what stands at the place of the first record would have, if it looks like one.
+    pub(crate) fn guess_seed(&mut self) -> Result<Option<u32>> {
+        let first = self.load(self.first_offset, record::HEADER_BYTES)?;
+        Ok(first.first_chunk().and_then(RecordHeader::seed_of))
     }
 
     /// Takes the file to end at `len`, if it is longer.
@@ -139,7 +161,8 @@ impl Source {
 
     /// The record header at `offset`, whatever position it speaks of, if the whole record fits the file.
     pub(crate) fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>> {
-        let header = self.load(offset, record::HEADER_BYTES)?.first_chunk().and_then(RecordHeader::decode);
+        let decode = self.decoder();
+        let header = self.load(offset, record::HEADER_BYTES)?.first_chunk().and_then(decode);
         let left = self.len.saturating_sub(offset);
         Ok(header.filter(|header| header.record_bytes() <= left && usize::try_from(left).is_ok()))
     }

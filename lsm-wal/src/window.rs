@@ -3,13 +3,14 @@
 //! ```text
 //! window := header zeros slot zeros slot zeros area
 //! header := magic "lsm-win\0"
-//!           version u32     0
+//!           version u32     1
 //!           zero u32
 //!           number u64      also the file name
 //!           area u64        bytes of the area
 //!           key u64         for a key id, 0
 //!           nonce 24 bytes  for encryption, 0
-//!           zero 56 bytes
+//!           record_seed u32 that of the segments that use it
+//!           zero 52 bytes
 //!           crc u64         CRC-64 of the 120 bytes before
 //! slot   := base u64        log position of the first byte of the area; at offsets 512 and 1024
 //!           check u64       CRC-64 of number and base
@@ -35,7 +36,7 @@ use crate::directory::{self, LogFile};
 use crate::flip;
 use crate::record::{self, RecordHeader};
 use crate::report::Dropped;
-use crate::segment::VERSION;
+use crate::segment::{SegmentHeader, VERSION};
 use crate::segment_file::Segment;
 use crate::source::Source;
 
@@ -54,6 +55,8 @@ pub(crate) struct WindowWriter {
     /// Log position of the first byte of the area.
     base: u64,
     area_bytes: u64,
+    /// What the checksum of each record's header continues from.
+    record_seed: u32,
     path: PathBuf,
 }
 
@@ -69,6 +72,7 @@ impl WindowWriter {
         number: u64,
         area_bytes: usize,
         base: u64,
+        record_seed: u32,
     ) -> Result<Option<Self>> {
         let path = LogFile::Window(number).path(directory);
         let window = match vfs.window(&path, (AREA_OFFSET + area_bytes) as u64) {
@@ -76,12 +80,14 @@ impl WindowWriter {
             Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
             Err(error) => return Err(Error::io("create the window", &path, error)),
         };
-        let mut writer = Self { window, number, slot: 0, base, area_bytes: area_bytes as u64, path };
+        let area_bytes = area_bytes as u64;
+        let mut writer = Self { window, number, slot: 0, base, area_bytes, record_seed, path };
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
         header[16..24].copy_from_slice(&number.to_le_bytes());
-        header[24..32].copy_from_slice(&(area_bytes as u64).to_le_bytes());
+        header[24..32].copy_from_slice(&area_bytes.to_le_bytes());
+        header[64..68].copy_from_slice(&record_seed.to_le_bytes());
         writer.window.write_at(0, &header[..COVERED_BYTES]);
         writer.window.publish(COVERED_BYTES, crc64(0, &header[..COVERED_BYTES]));
         writer.rebase(base);
@@ -122,7 +128,7 @@ impl WindowWriter {
     /// Copies a record to its place in the area, its checksum last. Returns the checksum.
     #[inline]
     pub(crate) fn put(&mut self, header: &RecordHeader, payload: &[u8], chain: u64) -> u64 {
-        let words = header.words();
+        let words = header.words(self.record_seed);
         let checksum = record::checksum(chain, words, payload);
         let offset = self.offset_of(header.position);
         let payload_end = offset + record::HEADER_BYTES + payload.len();
@@ -192,6 +198,8 @@ pub(crate) struct WindowFile {
     /// Bytes of the area, as the header says.
     pub(crate) area_bytes: u64,
     pub(crate) slots: [Slot; 2],
+    /// What the checksum of each record's header continues from.
+    pub(crate) record_seed: u32,
 }
 
 impl WindowFile {
@@ -210,13 +218,13 @@ impl WindowFile {
     pub(crate) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Option<(Self, u64)>> {
         let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
         let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-        let mut source = Source::new(Arc::clone(&file), path.to_owned(), len, 0, 0);
+        let mut source = Source::new(Arc::clone(&file), path.to_owned(), len, 0, 0, None);
         let Some(bytes) = source.load(0, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
         let (words, _) = bytes.as_chunks::<8>();
         let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
-        let (version, number, area_bytes) = (word(1) as u32, word(2), word(3));
+        let (version, number, area_bytes, record_seed) = (word(1) as u32, word(2), word(3), word(8) as u32);
         let syndrome = crc64(0, &bytes[..COVERED_BYTES]) ^ word(15);
         let known = bytes[..8] == MAGIC;
         if syndrome != 0 {
@@ -225,8 +233,9 @@ impl WindowFile {
                 return Err(Error::corruption(path, 0, "one bit of the window's header was flipped"));
             }
             // The checksum is written last. Each word before it is there or not, and most are zero.
-            let unfinished =
-                word(15) == 0 && (known || word(0) == 0) && words[4..].iter().all(|word| *word == [0; 8]);
+            let unfinished = word(15) == 0
+                && (known || word(0) == 0)
+                && (4..15).all(|at| word(at) == 0 || at == 8 && word(8) >> 32 == 0);
             if unfinished {
                 return Ok(None);
             }
@@ -247,12 +256,13 @@ impl WindowFile {
                 *slot = Slot::decode(number, *bytes);
             }
         }
-        Ok(Some((Self { file, path: path.to_owned(), len, area_bytes, slots }, number)))
+        Ok(Some((Self { file, path: path.to_owned(), len, area_bytes, slots, record_seed }, number)))
     }
 
     /// The area, its first byte being at log position `base`.
     pub(crate) fn area(&self, base: u64) -> Source {
-        Source::new(Arc::clone(&self.file), self.path.clone(), self.len, AREA_OFFSET as u64, base)
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        Source::new(file, path, self.len, AREA_OFFSET as u64, base, Some(self.record_seed))
     }
 
     /// Log positions at which the area may begin, the newest first.
@@ -287,10 +297,15 @@ pub(crate) fn find_loss(
 }
 
 /// What a window holds, one source for each slot that says where the area begins. Empty if there is no window of
-/// this number, or nothing that can be made out after a power cut.
-pub(crate) fn read(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Source>> {
+/// this number, or nothing that can be made out after a power cut. `segment` is one that uses it, if one is known.
+pub(crate) fn read(
+    vfs: &dyn Vfs,
+    folder: &Path,
+    number: u64,
+    segment: Option<&SegmentHeader>,
+) -> Result<Vec<Source>> {
     let Some(window) = WindowFile::open(vfs, folder, number)? else {
-        return read_without_header(vfs, folder, number);
+        return read_without_header(vfs, folder, number, segment);
     };
     for (slot, offset) in window.slots.into_iter().zip(SLOT_OFFSETS) {
         if slot == Slot::Flipped {
@@ -303,15 +318,26 @@ pub(crate) fn read(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Sour
 
 /// As [`read`], of a window whose header is zeros. A power cut may leave its slots all the same, and they have checks of
 /// their own; what is believed is that the records continue the chain.
-fn read_without_header(vfs: &dyn Vfs, folder: &Path, number: u64) -> Result<Vec<Source>> {
+fn read_without_header(
+    vfs: &dyn Vfs,
+    folder: &Path,
+    number: u64,
+    segment: Option<&SegmentHeader>,
+) -> Result<Vec<Source>> {
     let path = LogFile::Window(number).path(folder);
     let Some(file) = directory::open_if_there(vfs, &path)? else { return Ok(Vec::new()) };
     let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
-    let source = |start| Source::new(Arc::clone(&file), path.clone(), len, AREA_OFFSET as u64, start);
+    let first = AREA_OFFSET as u64;
+    let source = |start, seed| Source::new(Arc::clone(&file), path.clone(), len, first, start, seed);
+    let mut whole = source(0, None);
+    let seed = match segment {
+        Some(segment) => Some(segment.record_seed),
+        None => whole.guess_seed()?,
+    };
     let mut sources = Vec::new();
     for offset in SLOT_OFFSETS {
-        if let Some(bytes) = source(0).load(offset as u64, SLOT_BYTES)?.first_chunk() {
-            sources.extend(Slot::decode(number, *bytes).base().map(source));
+        if let Some(bytes) = whole.load(offset as u64, SLOT_BYTES)?.first_chunk() {
+            sources.extend(Slot::decode(number, *bytes).base().map(|base| source(base, seed)));
         }
     }
     Ok(sources)

@@ -25,6 +25,8 @@ pub(crate) struct Origin {
     pub(crate) predecessor: u64,
     pub(crate) predecessor_bytes: u64,
     pub(crate) predecessor_checksum: u64,
+    /// What the checksum of each record's header continues from.
+    pub(crate) record_seed: u32,
 }
 
 impl Origin {
@@ -36,6 +38,7 @@ impl Origin {
             predecessor: 0,
             predecessor_bytes: 0,
             predecessor_checksum: 0,
+            record_seed: random_record_seed(env),
         }
     }
 
@@ -48,6 +51,8 @@ impl Origin {
             predecessor: joint.segment,
             predecessor_bytes: joint.bytes,
             predecessor_checksum: joint.checksum,
+            // One for all of a log, so that whichever of its headers is lost, another has it.
+            record_seed: if joint.record_seed == 0 { random_record_seed(env) } else { joint.record_seed },
         }
     }
 
@@ -61,8 +66,14 @@ impl Origin {
             seed: self.seed,
             synced,
             window: window.map_or(0, WindowWriter::number),
+            record_seed: self.record_seed,
         }
     }
+}
+
+/// What nobody can know who has only the log's records. Not 0, which stands for none.
+fn random_record_seed(env: &dyn Env) -> u32 {
+    ((env.random() >> 32) as u32).max(1)
 }
 
 /// Bytes of a log's first segment, unless all are to be smaller.
@@ -83,12 +94,12 @@ impl Site {
         capacity.saturating_mul(2).max(FIRST_SEGMENT_BYTES).min(self.options.segment_bytes)
     }
 
-    pub(crate) fn window(&self, number: u64, base: u64) -> Result<Option<WindowWriter>> {
+    pub(crate) fn window(&self, number: u64, base: u64, record_seed: u32) -> Result<Option<WindowWriter>> {
         let bytes = (self.options.window_bytes as usize).next_multiple_of(8);
         if bytes == 0 {
             return Ok(None);
         }
-        let window = WindowWriter::create(&*self.vfs, &self.directory, number, bytes, base)?;
+        let window = WindowWriter::create(&*self.vfs, &self.directory, number, bytes, base, record_seed)?;
         if let Some(window) = &window
             && let Err(error) = directory::sync(&*self.vfs, &self.directory)
         {
@@ -158,7 +169,7 @@ impl Writer {
     /// Begins a log, or goes on with one, in a new segment of this number. Durable when it returns.
     pub(crate) fn begin(site: Site, number: u64, origin: Origin, live: VecDeque<Live>) -> Result<Self> {
         let spare = Spare::prepare(&*site.vfs, &site.directory, number, site.segment_bytes_after(0))?;
-        let window = match site.window(number, origin.position) {
+        let window = match site.window(number, origin.position, origin.record_seed) {
             Ok(window) => window,
             Err(error) => {
                 spare.discard(&*site.vfs);
@@ -270,7 +281,7 @@ impl Writer {
     /// Writes a record to the segment without the window.
     fn write_through(&mut self, header: &RecordHeader, payload: &[u8]) -> Result<()> {
         let offset = self.segment.offset_of(header.position);
-        let head = header.encode();
+        let head = header.encode(self.segment.record_seed);
         let zeros = &[0; 7][..payload.len().next_multiple_of(8) - payload.len()];
         let checksum = crc64(crc64(crc64(self.end.checksum, &head), payload), zeros);
         let written = if payload.len() <= 64 << 10 {
@@ -344,6 +355,7 @@ impl Writer {
             predecessor: self.segment.number,
             predecessor_bytes: self.segment.offset_of(self.written.position),
             predecessor_checksum: self.written.checksum,
+            record_seed: self.segment.record_seed,
         };
         let header = origin.header(spare.number, self.synced, self.window.as_ref());
         match spare.activate(&header) {
@@ -489,7 +501,7 @@ impl Writer {
         let Mark { position, checksum } = self.end;
         let header = RecordHeader { length: 0, position, kind: RecordType::Close, tag: 0, synced: position };
         let mut bytes = Vec::new();
-        record::encode(&mut bytes, &header, &[], checksum);
+        record::encode(&mut bytes, &header, &[], checksum, self.segment.record_seed);
         let length = self.segment.offset_of(position);
         self.segment.write(&bytes, length)?;
         let cut = self.segment.file.set_len(length + CLOSE_BYTES);

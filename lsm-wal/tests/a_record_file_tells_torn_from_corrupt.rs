@@ -22,7 +22,7 @@ struct Fixture {
 fn fixture(count: usize, unsynced: usize) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("MANIFEST-3");
-    let mut file = RecordFile::create(&PosixFs, &path, 3).unwrap();
+    let mut file = RecordFile::create(&PosixFs, &path, 3, 77).unwrap();
     let payloads: Vec<Vec<u8>> =
         (0..count).map(|index| (0..index * 7 % 90).map(|byte| (byte * 37 + index) as u8).collect()).collect();
     let mut ends = Vec::new();
@@ -126,10 +126,22 @@ fn damage_below_a_synced_position_is_corruption_and_above_it_a_torn_tail() {
 }
 
 #[test]
+fn a_file_whose_header_is_lost_is_corrupt_if_a_record_says_that_it_was_synced() {
+    for unsynced in [1, 12] {
+        let fixture = fixture(12, unsynced);
+        let mut bytes = fixture.bytes.clone();
+        bytes[50..70].fill(0xa5);
+        std::fs::write(&fixture.path, &bytes).unwrap();
+        let found = read(&fixture.path, 0, RecoveryMode::TolerateTornTail);
+        assert_eq!(found.is_err(), unsynced == 1, "{found:?}");
+    }
+}
+
+#[test]
 fn a_lost_sector_of_zeros_with_one_bit_counts_as_torn() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("MANIFEST-3");
-    let mut file = RecordFile::create(&PosixFs, &path, 3).unwrap();
+    let mut file = RecordFile::create(&PosixFs, &path, 3, 77).unwrap();
     let mut payload = vec![0; 4096];
     payload[2048] = 4;
     file.append(0, &payload).unwrap();
@@ -148,7 +160,7 @@ fn a_newer_version_is_refused_by_name() {
     bytes[8..12].copy_from_slice(&7_u32.to_le_bytes());
     std::fs::write(&fixture.path, &bytes).unwrap();
     match read(&fixture.path, 0, RecoveryMode::Salvage) {
-        Err(Error::UnsupportedVersion { found: 7, supported: 0, .. }) => {}
+        Err(Error::UnsupportedVersion { found: 7, supported: 1, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -156,7 +168,7 @@ fn a_newer_version_is_refused_by_name() {
 #[test]
 fn what_a_failed_append_wrote_is_taken_back() {
     let (fs, path) = (SimFs::new(), Path::new("MANIFEST-3"));
-    let mut file = RecordFile::create(&fs, path, 3).unwrap();
+    let mut file = RecordFile::create(&fs, path, 3, 77).unwrap();
     file.append(0, b"kept").unwrap();
     file.sync().unwrap();
     fs.sync_dir(Path::new("")).unwrap();

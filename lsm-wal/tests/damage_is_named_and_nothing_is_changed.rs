@@ -207,6 +207,26 @@ fn a_log_without_any_header_names_a_file_that_is_there() {
 }
 
 #[test]
+fn a_log_that_lost_every_header_is_corruption() {
+    let fs = SimFs::new();
+    let env = SimEnv::new(1);
+    let (mut log, _) = open(&fs, &env, &options(2048)).unwrap();
+    log.append(0, &payload(0, 900)).unwrap();
+    Box::new(log).close().unwrap();
+    env.drop_jobs();
+    let [path] = &files(&fs)[..] else { panic!("closing leaves one segment") };
+    let bytes = fs.read_all(path).unwrap();
+    // Without the first record there is nothing that says what the checksums of the others begin with.
+    for lost in [60..68, 0..128, 0..512, 0..700] {
+        let mut damaged = bytes.clone();
+        damaged[lost.clone()].fill(0);
+        fs.write_all(path, &damaged).unwrap();
+        assert!(read_only(&fs, RecoveryMode::TolerateTornTail).is_err(), "{lost:?}");
+        check(&fs, &[], path, &format!("{lost:?}"));
+    }
+}
+
+#[test]
 fn noise_in_place_of_a_file_is_bounded_in_time_and_memory() {
     let (fs, _) = fixture();
     for path in files(&fs) {

@@ -101,9 +101,9 @@ pub(super) fn crc32(seed: u32, bytes: &[u8]) -> Option<u32> {
     unsafe_code,
     reason = "calls code for a processor feature; a record's header is checksummed three times faster"
 )]
-pub(super) fn crc32_of_words(first: u32, rest: [u64; 3]) -> Option<u32> {
+pub(super) fn crc32_of_words(seed: u32, first: u32, rest: [u64; 3]) -> Option<u32> {
     // Zeros in front change nothing, so the state belongs onto the bytes after them.
-    let (first, [second, third, fourth]) = (u64::from(!first) << 32, rest);
+    let (first, [second, third, fourth]) = (u64::from(first ^ !seed) << 32, rest);
     // SAFETY: the one requirement of `of_frame` is the feature that was just detected.
     can_multiply().then(|| !unsafe { of_frame::<CRC32>(first, second, third, fourth, &[]) } as u32)
 }

@@ -30,15 +30,15 @@ pub fn crc32(seed: u32, bytes: &[u8]) -> u32 {
 /// use lsm_core::checksum::{crc32, crc32_of_words};
 /// let bytes = [&[1; 4][..], &[2; 8], &[3; 8], &[4; 8]].concat();
 /// let rest = [[2; 8], [3; 8], [4; 8]].map(u64::from_le_bytes);
-/// assert_eq!(crc32_of_words(u32::from_le_bytes([1; 4]), rest), crc32(0, &bytes));
+/// assert_eq!(crc32_of_words(7, u32::from_le_bytes([1; 4]), rest), crc32(7, &bytes));
 /// ```
 #[inline]
-pub fn crc32_of_words(first: u32, rest: [u64; 3]) -> u32 {
+pub fn crc32_of_words(seed: u32, first: u32, rest: [u64; 3]) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if let Some(crc) = clmul::crc32_of_words(first, rest) {
+    if let Some(crc) = clmul::crc32_of_words(seed, first, rest) {
         return crc;
     }
-    crc32(crc32(0, &first.to_le_bytes()), rest.map(u64::to_le_bytes).as_flattened())
+    crc32(crc32(seed, &first.to_le_bytes()), rest.map(u64::to_le_bytes).as_flattened())
 }
 
 /// CRC-64/NVME of `bytes`, started from `seed`, which may be the CRC-64 of what stands before them; 0 at the

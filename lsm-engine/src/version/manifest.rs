@@ -117,6 +117,8 @@ pub(crate) struct Manifest {
     number: u64,
     file: RecordFile,
     snapshot_bytes: u64,
+    /// Of this manifest and those that follow it; see [`RecordFile::create`].
+    record_seed: u32,
     /// An append failed: the file is never appended to again, the next edit goes into a fresh one.
     sealed: bool,
     state: ManifestState,
@@ -149,27 +151,37 @@ impl Manifest {
         Ok(state)
     }
 
-    /// Writes a manifest that says `state`, and makes `CURRENT` name it. Both are durable afterwards.
+    /// Writes a manifest that says `state`, and makes `CURRENT` name it. Both are durable afterwards. `record_seed` is
+    /// random.
     pub(crate) fn create(
         vfs: Arc<dyn Vfs>,
         directory: &Path,
         number: u64,
+        record_seed: u32,
         state: ManifestState,
     ) -> Result<Self> {
-        let manifest = Self::write(vfs, directory, number, state)?;
+        let manifest = Self::write(vfs, directory, number, record_seed, state)?;
         manifest.current().store(&*manifest.vfs, directory)?;
         Ok(manifest)
     }
 
     /// Writes a manifest, durably, that `CURRENT` does not name yet.
-    fn write(vfs: Arc<dyn Vfs>, directory: &Path, number: u64, mut state: ManifestState) -> Result<Self> {
+    fn write(
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        number: u64,
+        record_seed: u32,
+        mut state: ManifestState,
+    ) -> Result<Self> {
         state.next_number = state.next_number.max(number + 1);
-        let mut file = RecordFile::create(&*vfs, &files::manifest(directory, number), number)?;
+        let path = files::manifest(directory, number);
+        let mut file = RecordFile::create(&*vfs, &path, number, record_seed)?;
         file.append(0, &state.to_edit().encode())?;
         file.sync()?;
         vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
         let snapshot_bytes = file.end().0;
-        Ok(Self { vfs, directory: directory.to_owned(), number, file, snapshot_bytes, sealed: false, state })
+        let directory = directory.to_owned();
+        Ok(Self { vfs, directory, number, file, snapshot_bytes, record_seed, sealed: false, state })
     }
 
     /// What `CURRENT` says while this manifest is in use.
@@ -194,7 +206,7 @@ impl Manifest {
             let mut next = self.state.clone();
             next.apply(edit).map_err(|detail| self.contradiction(detail))?;
             let number = new_number();
-            let rolled = Self::write(Arc::clone(&self.vfs), &self.directory, number, next)
+            let rolled = Self::write(Arc::clone(&self.vfs), &self.directory, number, self.record_seed, next)
                 .and_then(|rolled| {
                     rolled.current().prepare(&*self.vfs, &self.directory)?;
                     Ok(rolled)

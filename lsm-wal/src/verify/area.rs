@@ -48,7 +48,7 @@ fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
     let Some(file) = directory::open_if_there(vfs, &check.file.path)? else { return Ok(()) };
     let path = check.file.path.clone();
     let len = file.len().map_err(|error| lsm_core::Error::io("read the length of", &path, error))?;
-    let mut source = Source::new(file, path, len, AREA, 0);
+    let mut source = Source::new(file, path, len, AREA, 0, None);
     let header = source.load(0, HEADER_BYTES)?;
     // Its checksum was written last.
     if header.iter().skip(COVERED_BYTES).all(|&byte| byte == 0) {

@@ -22,7 +22,7 @@ pub(super) fn check(
 ) -> Result<()> {
     let Some(part) = accepted.parts.get(index) else { return Ok(()) };
     check.file.what = format!("segment, {} records from position {} on", part.records, part.header.start);
-    let Some(mut source) = chain::open_source(vfs, &part.path, part.header.start)? else { return Ok(()) };
+    let Some(mut source) = chain::open_source(vfs, &part.path, Some(&part.header))? else { return Ok(()) };
     copies(check, accepted, index, &mut source)?;
     let last = index + 1 == accepted.parts.len();
     behind(check, &mut source, part.end, part.checksum, last, last && clean)
@@ -107,7 +107,7 @@ fn behind(
 /// Checks a segment that was never used, or whose header is lost.
 pub(super) fn check_headless(vfs: &dyn Vfs, check: &mut Check, number: u64) -> Result<()> {
     check.file.what = "spare segment".into();
-    let Some(mut source) = chain::open_source(vfs, &check.file.path, 0)? else { return Ok(()) };
+    let Some(mut source) = chain::open_source(vfs, &check.file.path, None)? else { return Ok(()) };
     let header = source.load(0, segment::HEADER_BYTES)?;
     if !SegmentHeader::is_part(header, number) {
         let byte = header.iter().position(|&byte| byte != 0).unwrap_or(0);

@@ -1,0 +1,224 @@
+//! Values that hold whole records, sound in all that a user can know and at their own positions, are values all the same.
+//! They once made a torn record look like a corrupt one, and salvaging would have returned what they hold.
+
+mod simulation;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsm_core::checksum::{crc32, crc64};
+use lsm_core::env::SimEnv;
+use lsm_core::vfs::{AllLost, Fate, Piece, PieceKind, SimFs, Vfs};
+use lsm_core::{Error, Result};
+use lsm_wal::{Log, LogExpectation, Position, RecordFile, RecordFileReader, RecoveryMode, WalReader, verify};
+use simulation::{DIRECTORY, open, options};
+
+const RECORD_HEADER_BYTES: u64 = 32;
+const FORGED_TAG: u64 = 0xf0f0;
+
+/// A payload of a record that begins at `start`: one forged record after the other, each after the checksum that it
+/// continues, and each saying that all before it was synced.
+fn forged(start: Position, records: u64) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for record in 0..records {
+        let chain = 0x1234_5678_9abc_def0 + record;
+        payload.extend_from_slice(&chain.to_le_bytes());
+        let position = start.0 + RECORD_HEADER_BYTES + payload.len() as u64;
+        let mut header = 0_u32.to_le_bytes().to_vec();
+        for word in [position | (1 << 56), FORGED_TAG, position] {
+            header.extend_from_slice(&word.to_le_bytes());
+        }
+        header.splice(0..0, crc32(0, &header).to_le_bytes());
+        payload.extend_from_slice(&header);
+        payload.extend_from_slice(&crc64(chain, &header).to_le_bytes());
+    }
+    payload
+}
+
+/// Records as they are appended: how many forged ones each holds, and whether all is synced then.
+const STEPS: &[(u64, bool)] = &[
+    (1, false),
+    (9, true),
+    (30, false),
+    (2, false),
+    (20, false),
+    (60, false),
+    (15, true),
+    (12, false),
+    (5, false),
+];
+
+fn run(fs: &SimFs, windows: u64) -> Result<()> {
+    let env = SimEnv::new(1);
+    let result = (|| {
+        let (mut log, _) = open(fs, &env, &options(windows))?;
+        for (tag, &(records, sync)) in (0..).zip(STEPS) {
+            let end = log.append(tag, &forged(log.end(), records))?;
+            if sync {
+                log.sync_handle().wait_durable(end)?;
+            }
+            if tag == 4 {
+                env.run_until_idle();
+            }
+        }
+        Ok(())
+    })();
+    env.drop_jobs();
+    result
+}
+
+/// Tags of the records that are found, whose payloads must be as they were.
+fn tags(fs: &SimFs, mode: RecoveryMode) -> Result<Vec<u64>> {
+    let mut tags = Vec::new();
+    if fs.metadata(Path::new(DIRECTORY)).is_err() {
+        return Ok(tags);
+    }
+    let (vfs, zero) = (Arc::new(fs.clone()), Position::ZERO);
+    let mut reader = WalReader::open(vfs, Path::new(DIRECTORY), zero, zero, mode, None)?;
+    while let Some(record) = reader.next()? {
+        assert_ne!(record.tag, FORGED_TAG, "a part of a value was returned");
+        assert_eq!(
+            record.payload,
+            forged(record.start, STEPS[record.tag as usize].0),
+            "record {}",
+            record.tag
+        );
+        tags.push(record.tag);
+    }
+    Ok(tags)
+}
+
+fn check(fs: &SimFs, what: &dyn Fn() -> String) {
+    let found =
+        tags(fs, RecoveryMode::TolerateTornTail).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>(), "{}", what());
+    // Salvaging goes on behind a torn record, with those that were appended.
+    let salvaged = tags(fs, RecoveryMode::Salvage).unwrap();
+    assert!(salvaged.starts_with(&found) && salvaged.is_sorted(), "{}: {salvaged:?}", what());
+    if fs.metadata(Path::new(DIRECTORY)).is_ok() {
+        let vfs: Arc<dyn Vfs> = Arc::new(fs.clone());
+        let report = verify(&vfs, Path::new(DIRECTORY), &LogExpectation::default(), &mut |_| ());
+        assert!(report.errors.is_empty(), "{}: {:?}", what(), report.errors);
+    }
+    let env = SimEnv::new(2);
+    let opened = open(fs, &env, &options(2048)).map(|(_, report)| report.records);
+    env.drop_jobs();
+    assert_eq!(opened.unwrap_or_else(|error| panic!("{}: {error}", what())), found.len() as u64);
+}
+
+#[test]
+fn a_log_of_forged_records_opens_after_every_crash() {
+    for windows in [0, 2048] {
+        let fs = SimFs::new();
+        run(&fs, windows).unwrap();
+        for operation in 0..fs.operations() {
+            let fs = SimFs::new();
+            fs.crash_at(operation);
+            let _ = run(&fs, windows);
+            let at = |image: &str| format!("window {windows}, operation {operation}, {image}");
+            check(&fs.process_crash(), &|| at("process crash"));
+            for image in fs.crash_images().at_most(64).with_seed(operation) {
+                check(&image.fs, &|| at(&image.description));
+            }
+        }
+    }
+}
+
+#[test]
+fn salvage_returns_nothing_that_a_value_holds() {
+    let fs = SimFs::new();
+    run(&fs, 2048).unwrap();
+    let fs = fs.process_crash();
+    let all = tags(&fs, RecoveryMode::Strict).unwrap();
+    assert_eq!(all.len(), STEPS.len());
+    for path in fs.paths().into_iter().filter(|path| path.extension().is_some_and(|is| is == "wal")) {
+        let whole = fs.read_all(&path).unwrap();
+        for start in (128..whole.len()).step_by(256) {
+            let mut bytes = whole.clone();
+            bytes[start..start + 24].fill(0xa5);
+            fs.write_all(&path, &bytes).unwrap();
+            let found = tags(&fs, RecoveryMode::Salvage).unwrap();
+            assert!(found.is_sorted() && found.iter().all(|tag| all.contains(tag)), "{found:?}");
+        }
+        fs.write_all(&path, &whole).unwrap();
+    }
+}
+
+/// A segment of version 0, in which record headers had a checksum without a seed.
+fn old_segment(records: u64) -> Vec<u8> {
+    let (seed, mut chain) = (77_u64, 77_u64);
+    let mut header = b"lsm-wal\0".to_vec();
+    for word in [0, 1, 0, 0, 0, 0, seed, 0, 0, 0, 0, 0, 0, 0] {
+        header.extend_from_slice(&word.to_le_bytes());
+    }
+    let crc = crc64(0, &header);
+    let mut segment = [header, crc.to_le_bytes().to_vec()].concat();
+    for record in 0..records {
+        let mut head = 8_u32.to_le_bytes().to_vec();
+        for word in [(48 * record) | (1 << 56), record, 0] {
+            head.extend_from_slice(&word.to_le_bytes());
+        }
+        let crc = crc32(0, &head);
+        let whole = [&crc.to_le_bytes()[..], &head, &record.to_le_bytes()].concat();
+        chain = crc64(chain, &whole);
+        segment.extend_from_slice(&whole);
+        segment.extend_from_slice(&chain.to_le_bytes());
+    }
+    segment
+}
+
+#[test]
+fn a_log_of_the_version_before_is_read_and_goes_on_in_the_new_one() {
+    let (fs, env) = (SimFs::new(), SimEnv::new(1));
+    fs.create_dir(Path::new(DIRECTORY)).unwrap();
+    fs.write_all(Path::new("/log/000001.wal"), &old_segment(3)).unwrap();
+    let (mut log, report) = open(&fs, &env, &options(2048)).unwrap();
+    assert_eq!((report.records, report.end), (3, Position(3 * 48)));
+    let end = log.append(3, &3_u64.to_le_bytes()).unwrap();
+    log.sync_handle().wait_durable(end).unwrap();
+    drop(log);
+    env.drop_jobs();
+    let mut reader = {
+        let (vfs, zero) = (Arc::new(fs.clone()), Position::ZERO);
+        WalReader::open(vfs, Path::new(DIRECTORY), zero, zero, RecoveryMode::Strict, None).unwrap()
+    };
+    for tag in 0..4_u64 {
+        let record = reader.next().unwrap().unwrap();
+        assert_eq!((record.tag, record.payload), (tag, &tag.to_le_bytes()[..]));
+    }
+    assert!(reader.next().unwrap().is_none());
+    // All that was not known to be synced was written anew.
+    let newest = fs.read_all(Path::new("/log/000002.wal")).unwrap();
+    assert_eq!(newest[8], 1, "its version");
+    assert_ne!(newest[112..116], [0; 4], "its record seed");
+}
+
+#[test]
+fn a_file_of_forged_records_ends_where_a_power_cut_tore_it() {
+    let (fs, path) = (SimFs::new(), Path::new("MANIFEST-3"));
+    let mut file = RecordFile::create(&fs, path, 3, 77).unwrap();
+    file.append(0, &forged(file.end(), 10)).unwrap();
+    file.sync().unwrap();
+    fs.sync_dir(Path::new("")).unwrap();
+    file.append(1, &forged(file.end(), 60)).unwrap();
+    file.append(2, &forged(file.end(), 60)).unwrap();
+    let sectors = fs.read_all(path).unwrap().len() as u64 / 512;
+    for lost in 1..sectors {
+        let cut = fs.power_cut(&mut |piece: &Piece<'_>| match piece.kind {
+            PieceKind::Sector { offset } if offset == lost * 512 => Fate::Lost,
+            _ => Fate::Kept,
+        });
+        for mode in [RecoveryMode::TolerateTornTail, RecoveryMode::Salvage] {
+            let mut found = Vec::new();
+            let mut reader = RecordFileReader::open(&cut, path, 0, mode).unwrap();
+            while let Some(record) =
+                reader.next().unwrap_or_else(|error: Error| panic!("sector {lost}: {error}"))
+            {
+                found.push(record.tag);
+            }
+            assert!(!found.contains(&FORGED_TAG) && found.first() == Some(&0), "sector {lost}: {found:?}");
+        }
+    }
+    let cut = fs.power_cut(&mut AllLost);
+    assert!(RecordFileReader::open(&cut, path, 0, RecoveryMode::Strict).unwrap().next().unwrap().is_some());
+}
