@@ -216,6 +216,7 @@ impl Inner {
             flush_bytes_out: self.counters.flush_bytes_out.get(),
             compactions: self.counters.compactions.get(),
             moves: self.counters.moves.get(),
+            covered_tables_dropped: self.counters.covered_tables_dropped.get(),
             compaction_bytes_in: self.counters.compaction_bytes_in.get(),
             compaction_bytes_out: self.counters.compaction_bytes_out.get(),
             compaction_bytes_copied: self.counters.compaction_bytes_copied.get(),

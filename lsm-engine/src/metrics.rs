@@ -22,6 +22,7 @@ pub(crate) struct Counters {
     pub(crate) flush_bytes_out: Counter,
     pub(crate) compactions: Counter,
     pub(crate) moves: Counter,
+    pub(crate) covered_tables_dropped: Counter,
     pub(crate) compaction_bytes_in: Counter,
     pub(crate) compaction_bytes_out: Counter,
     pub(crate) compaction_bytes_copied: Counter,
@@ -78,6 +79,8 @@ pub struct Metrics {
     pub compactions: u64,
     /// Compactions that moved tables without rewriting them.
     pub moves: u64,
+    /// Tables that were dropped without a merge, since range deletes covered all that they held.
+    pub covered_tables_dropped: u64,
     /// Bytes that merges read.
     pub compaction_bytes_in: u64,
     /// Bytes that merges wrote.

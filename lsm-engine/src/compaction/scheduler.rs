@@ -5,13 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use lsm_compaction::{Action, Compaction, ManualOptions, OutputRun, TreeShape, manual, tidy, validate};
-use lsm_core::env::Priority;
+use lsm_core::env::{Env, Priority};
 
 use super::job::{self, Running};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{caught, panic_message};
 use crate::tree::{State, Tree};
 use crate::version::edit::{AddedTable, LEVEL_COUNT_MAX, VersionEdit};
+use crate::version::manifest::Manifest;
 use crate::version::{Placement, Version};
 use crate::{Error, ErrorKind, Result};
 
@@ -47,6 +48,10 @@ impl Scheduler {
 
     pub(crate) fn pause(&mut self, keyspace: u32, now_micros: u64) {
         self.paused.insert(keyspace, now_micros + RETRY_MICROS);
+    }
+
+    fn is_paused(&self, tree: &Tree, env: &dyn Env) -> bool {
+        self.paused.get(&tree.id).is_some_and(|until_micros| env.monotonic_micros() < *until_micros)
     }
 
     pub(crate) fn running_count(&self) -> usize {
@@ -123,6 +128,7 @@ impl Inner {
     pub(crate) fn schedule_compactions(self: &Arc<Self>) {
         let Some(side) = &self.writer else { return };
         let mut scheduler = side.scheduler.lock();
+        self.drop_covered_tables(side, &mut scheduler);
         let parallel_max = self.env.worker_count().saturating_sub(1).max(1);
         while !side.is_stopping() && scheduler.running.len() < parallel_max {
             if !self.start_next(side, &mut scheduler) {
@@ -138,8 +144,9 @@ impl Inner {
         let scheduler = side.scheduler.lock();
         scheduler.running.is_empty()
             && self.all_trees().iter().filter(|tree| tree.failure().is_none()).all(|tree| {
-                let shape = scheduler.shape(self, tree, &tree.load().version);
-                pick(self, tree, &shape).is_none()
+                let version = Arc::clone(&tree.load().version);
+                let shape = scheduler.shape(self, tree, &version);
+                self.unseen_tables(tree, &version).is_empty() && pick(self, tree, &shape).is_none()
             })
     }
 
@@ -278,6 +285,54 @@ impl Inner {
         .inspect(|()| tracing::debug!(keyspace = &*tree.name, reason = %compaction.reason, "compaction"))
     }
 
+    /// Takes tables out of the trees that newer range tombstones cover from end to end, and that nobody sees.
+    fn drop_covered_tables(&self, side: &WriteSide, scheduler: &mut Scheduler) {
+        for tree in self.all_trees() {
+            if side.is_stopping() || tree.failure().is_some() || scheduler.is_paused(&tree, &*self.env) {
+                continue;
+            }
+            if let Err(error) = self.drop_covered_tables_of(side, &tree) {
+                tracing::warn!(keyspace = &*tree.name, %error, "deleted tables could not be dropped");
+                side.compaction_trouble.note(error);
+                scheduler.pause(tree.id, self.env.monotonic_micros());
+            }
+        }
+    }
+
+    fn drop_covered_tables_of(&self, side: &WriteSide, tree: &Tree) -> Result<()> {
+        loop {
+            let version = Arc::clone(&tree.load().version);
+            let unseen = self.unseen_tables(tree, &version);
+            if unseen.is_empty() {
+                return Ok(());
+            }
+            let mut manifest = side.manifest.lock();
+            if tree.is_dropped() {
+                return Ok(());
+            }
+            if Arc::ptr_eq(&version, &tree.load().version) {
+                replace_tables(side, &mut manifest, tree, &unseen, Vec::new())?;
+                self.counters.covered_tables_dropped.add(unseen.len() as u64);
+            }
+        }
+    }
+
+    /// The tables that newer range tombstones cover from end to end, that nobody sees, and that no compaction works on.
+    fn unseen_tables(&self, tree: &Tree, version: &Version) -> Vec<Placement> {
+        let covered = version.covered_tables();
+        if covered.is_empty() {
+            return Vec::new();
+        }
+        // After the version: whoever reads one without these tables reads at one of these numbers or above the last.
+        let stripes = self.snapshots.stripes(&self.visible);
+        let busy = tree.busy.lock();
+        let unseen = covered.iter().filter(|covered| {
+            !busy.contains(&covered.placement.table.number()) && covered.is_unseen(&stripes)
+        });
+        let by_number = unseen.map(|covered| (covered.placement.table.number(), &covered.placement));
+        by_number.collect::<BTreeMap<_, _>>().into_values().cloned().collect()
+    }
+
     /// Moves tables to the output level without rewriting them, or drops them if there is no `run` for them.
     fn relocate(
         &self,
@@ -298,22 +353,33 @@ impl Inner {
             // The keyspace was cleared or dropped meanwhile.
             return Ok(());
         }
-        let edit = VersionEdit {
-            removed: inputs.iter().map(|input| (tree.id, input.table.number())).collect(),
-            added: moved.iter().map(|placement| AddedTable::new(tree.id, placement)).collect(),
-            ..VersionEdit::default()
-        };
-        side.log_edit(&mut manifest, edit)?;
-        let removed = inputs.iter().map(|input| input.table.number()).collect();
-        if run.is_none() {
-            for input in inputs {
-                input.table.mark_obsolete();
-            }
-        }
-        install(tree, &removed, moved);
+        replace_tables(side, &mut manifest, tree, inputs, moved)?;
         self.counters.moves.add(1);
         Ok(())
     }
+}
+
+/// Logs that tables leave their places for others, or for good if there are none, and makes it visible.
+fn replace_tables(
+    side: &WriteSide,
+    manifest: &mut Manifest,
+    tree: &Tree,
+    removed: &[Placement],
+    added: Vec<Placement>,
+) -> Result<()> {
+    let edit = VersionEdit {
+        removed: removed.iter().map(|placement| (tree.id, placement.table.number())).collect(),
+        added: added.iter().map(|placement| AddedTable::new(tree.id, placement)).collect(),
+        ..VersionEdit::default()
+    };
+    side.log_edit(manifest, edit)?;
+    if added.is_empty() {
+        for placement in removed {
+            placement.table.mark_obsolete();
+        }
+    }
+    install(tree, &removed.iter().map(|placement| placement.table.number()).collect(), added);
+    Ok(())
 }
 
 /// What a policy says; one that panics stops its keyspace.

@@ -1,5 +1,6 @@
 //! Versions: which tables a keyspace consists of, level by level, run by run, newest first.
 
+mod covered;
 pub(crate) mod current;
 pub(crate) mod edit;
 mod fences;
@@ -21,6 +22,7 @@ use lsm_sstable::{Table, TableExpectation, TableOpen, TableValue};
 use crate::Result;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
+pub(crate) use covered::CoveredTable;
 pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{Janitor, TableFile};
 
@@ -32,6 +34,8 @@ pub(crate) struct Version {
     has_range_tombstones: bool,
     /// Gathered for scans, at the first, and what that takes.
     range_tombstones: OnceLock<(Arc<FragmentedRangeTombstones>, Option<Charge>)>,
+    /// Found at the first look.
+    covered: OnceLock<Vec<CoveredTable>>,
 }
 
 /// A table that joins a version.
@@ -115,7 +119,7 @@ impl Version {
             }
         }
         let has_range_tombstones = placements.iter().any(|placement| placement.table.has_range_tombstones());
-        Self { levels, has_range_tombstones, range_tombstones: OnceLock::new() }
+        Self { levels, has_range_tombstones, range_tombstones: OnceLock::new(), covered: OnceLock::new() }
     }
 
     /// The same tables, opened anew with the filters and prefix extractor of `options`.
@@ -163,6 +167,15 @@ impl Version {
             (gathered, charge)
         };
         self.has_range_tombstones.then(|| &self.range_tombstones.get_or_init(gather).0)
+    }
+
+    /// The tables that newer range tombstones cover from end to end, some more than once.
+    pub(crate) fn covered_tables(&self) -> &[CoveredTable] {
+        if self.has_range_tombstones {
+            self.covered.get_or_init(|| covered::covered_tables(self))
+        } else {
+            &[]
+        }
     }
 
     /// What a policy sees.

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use lsm_core::range_tombstone::Fragment;
 use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SEQUENCE_MAX, SequenceNumber};
 use lsm_sstable::{CursorAccess, TableBlock, TableCursor};
 
@@ -16,6 +17,8 @@ pub(crate) struct Run {
     /// Where each table begins.
     fences: Fences,
     tables: Vec<Arc<TableFile>>,
+    /// Those of them that have range tombstones.
+    with_range_tombstones: Vec<Arc<TableFile>>,
 }
 
 impl Run {
@@ -25,7 +28,9 @@ impl Run {
             "a run is disjoint"
         );
         let fences = Fences::new(tables.iter().map(|table| table.smallest()));
-        Self { number, fences, tables }
+        let with_range_tombstones =
+            tables.iter().filter(|table| table.has_range_tombstones()).cloned().collect();
+        Self { number, fences, tables, with_range_tombstones }
     }
 
     /// Age within the level: higher is newer.
@@ -40,6 +45,20 @@ impl Run {
     /// Point entries of all tables.
     pub(crate) fn entries(&self) -> u64 {
         self.tables.iter().map(|table| table.meta().entries).sum()
+    }
+
+    pub(crate) fn has_range_tombstones(&self) -> bool {
+        !self.with_range_tombstones.is_empty()
+    }
+
+    /// The stretch with range tombstones that holds `key`, or else the next after it. Where it ends at the end of a
+    /// table, the first one of the next table may go on there.
+    pub(crate) fn fragment_at_or_after(&self, key: &[u8]) -> Option<Fragment<'_>> {
+        let ends_by = |table: &Arc<TableFile>| {
+            table.table().range_tombstones().bounds().is_none_or(|(_, end)| end <= key)
+        };
+        let table = self.with_range_tombstones.get(self.with_range_tombstones.partition_point(ends_by))?;
+        table.table().range_tombstones().fragment_at_or_after(key)
     }
 
     /// The table whose range holds the key.

@@ -1,0 +1,161 @@
+//! What was deleted leaves the disk without compaction by hand, and what a snapshot sees stays until it goes.
+
+use std::sync::Arc;
+
+use lsm_engine::compaction_policies::{CompactionPolicy, Leveled, LeveledOptions};
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::SimFs;
+use lsm_engine::{Db, Options};
+
+const TABLE_BYTES: u64 = 128 << 10;
+const KEYS: u32 = 100_000;
+const VALUE_BYTES: usize = 40;
+
+fn leveled() -> Arc<dyn CompactionPolicy> {
+    Arc::new(Leveled::new(LeveledOptions {
+        base_bytes: 8 * TABLE_BYTES,
+        target_table_bytes: TABLE_BYTES,
+        ..LeveledOptions::default()
+    }))
+}
+
+struct Machine {
+    fs: SimFs,
+    env: Arc<SimEnv>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)) }
+    }
+
+    fn open(&self, policy: Arc<dyn CompactionPolicy>) -> Db {
+        Options::new()
+            .memory(1 << 20)
+            .vfs(Arc::new(self.fs.clone()))
+            .env(Arc::clone(&self.env) as Arc<dyn Env>)
+            .compaction(policy)
+            .open("/db")
+            .unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.env.drop_jobs();
+    }
+}
+
+fn key(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
+}
+
+/// A value that hardly shrinks.
+fn value(number: u32, round: u32) -> Vec<u8> {
+    let mut state = u64::from(number) << 32 | u64::from(round) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..VALUE_BYTES.div_ceil(8)).flat_map(|_| next()).take(VALUE_BYTES).collect()
+}
+
+/// All keys, in an order that has every memtable span them all.
+fn load(db: &Db) {
+    for step in 0..KEYS {
+        let number = step * 7919 % KEYS;
+        db.put(key(number), value(number, 0)).unwrap();
+    }
+    settle(db);
+}
+
+fn settle(db: &Db) {
+    db.flush().unwrap();
+    db.wait_for_compactions().unwrap();
+}
+
+fn table_bytes(db: &Db) -> u64 {
+    db.metrics().keyspaces.iter().flat_map(|keyspace| &keyspace.levels).map(|level| level.bytes).sum()
+}
+
+fn numbers(entries: lsm_engine::Iter) -> Vec<u32> {
+    entries.map(|entry| u32::from_be_bytes(entry.unwrap().0.as_ref().try_into().unwrap())).collect()
+}
+
+#[test]
+fn tables_that_a_range_delete_covers_are_dropped_unread() {
+    let machine = Machine::new();
+    let db = machine.open(leveled());
+    load(&db);
+    let before = table_bytes(&db);
+    let read_before = db.metrics().compaction_bytes_in;
+    db.delete_range(key(2500)..key(97_500)).unwrap();
+    settle(&db);
+    let metrics = db.metrics();
+    assert!(metrics.covered_tables_dropped > 10, "{metrics:#?}");
+    // Nothing but what reaches across the ends of the range was read.
+    assert!(metrics.compaction_bytes_in - read_before < before / 5, "{metrics:#?}");
+    let after = table_bytes(&db);
+    assert!(after <= before / 10, "{before} bytes became {after}");
+    let left: Vec<u32> = (0..2500).chain(97_500..KEYS).collect();
+    assert_eq!(numbers(db.iter()), left);
+    for number in (0..KEYS).step_by(13) {
+        let kept = !(2500..97_500).contains(&number);
+        assert_eq!(db.get(key(number)).unwrap().is_some(), kept, "{number}");
+    }
+    db.close().unwrap();
+    let db = machine.open(leveled());
+    assert_eq!(numbers(db.iter()), left);
+    db.close().unwrap();
+}
+
+#[test]
+fn covered_tables_stay_as_long_as_a_snapshot_sees_them() {
+    let machine = Machine::new();
+    let db = machine.open(leveled());
+    load(&db);
+    let before = table_bytes(&db);
+    let snapshot = db.snapshot().unwrap();
+    db.delete_range(key(0)..key(KEYS)).unwrap();
+    let later = db.snapshot().unwrap();
+    settle(&db);
+    assert_eq!(db.metrics().covered_tables_dropped, 0);
+    assert_eq!(numbers(db.iter()), []);
+    assert_eq!(numbers(snapshot.iter()).len() as u32, KEYS);
+    let mut held = snapshot.iter();
+    assert!(held.next().is_some());
+    drop(snapshot);
+    // A snapshot that sees the delete holds nothing back.
+    db.wait_for_compactions().unwrap();
+    let after = table_bytes(&db);
+    assert!(after <= before / 100, "{before} bytes became {after}");
+    assert_eq!(numbers(later.iter()), []);
+    // An iterator has the files that it reads.
+    assert_eq!(held.count() as u32, KEYS - 1);
+    drop(later);
+    db.close().unwrap();
+}
+
+#[test]
+fn what_was_written_after_a_range_delete_stays() {
+    let machine = Machine::new();
+    let db = machine.open(leveled());
+    load(&db);
+    db.delete_range(key(10_000)..key(90_000)).unwrap();
+    for number in 40_000..50_000 {
+        db.put(key(number), value(number, 1)).unwrap();
+    }
+    settle(&db);
+    assert!(db.metrics().covered_tables_dropped > 10);
+    let left: Vec<u32> = (0..10_000).chain(40_000..50_000).chain(90_000..KEYS).collect();
+    assert_eq!(numbers(db.iter()), left);
+    assert_eq!(db.get(key(45_000)).unwrap().unwrap(), value(45_000, 1));
+    // What hid the older half goes with the newer one, since the newest delete hides both.
+    db.delete_range(key(30_000)..key(95_000)).unwrap();
+    db.delete_range(key(0)..key(40_000)).unwrap();
+    settle(&db);
+    assert_eq!(numbers(db.iter()), (95_000..KEYS).collect::<Vec<_>>());
+    db.close().unwrap();
+}
