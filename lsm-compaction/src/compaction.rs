@@ -72,6 +72,8 @@ pub enum Reason {
     SpaceAmplification,
     /// Most of a table is tombstones.
     TombstoneDensity,
+    /// Tombstones hide a large part of what is older.
+    HiddenBytes,
     /// A tombstone is older than the bound for reaching the bottom.
     TombstoneAge,
     /// Data is older than its time to live.
@@ -94,6 +96,7 @@ impl fmt::Display for Reason {
             Self::SizeRatio => "size ratio",
             Self::SpaceAmplification => "space amplification",
             Self::TombstoneDensity => "tombstone density",
+            Self::HiddenBytes => "hidden bytes",
             Self::TombstoneAge => "tombstone age",
             Self::TimeToLive => "time to live",
             Self::TotalBytes => "total bytes",

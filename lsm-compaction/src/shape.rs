@@ -26,6 +26,13 @@ pub struct TableShape {
     /// When the oldest tombstone in the table (point or range) was written to its first table; a merge passes on
     /// the smallest value of its inputs. `None`: not known, [`created_micros`](Self::created_micros) stands in.
     pub oldest_tombstone_micros: Option<u64>,
+    /// About how many bytes of older tables its tombstones hid when it was written: what a merge with all of them
+    /// would free. See [`estimate_hidden`](Self::estimate_hidden). In a table that had nothing older below, what they
+    /// hide in the table itself.
+    pub hidden_bytes: u64,
+    /// Bytes of the tables that [`hidden_bytes`](Self::hidden_bytes) is a part of: what such a merge would read
+    /// beside the table.
+    pub older_bytes: u64,
     /// Smallest sequence number of any entry or range tombstone.
     pub smallest_sequence: SequenceNumber,
     /// Largest sequence number of any entry or range tombstone.
@@ -43,6 +50,25 @@ impl TableShape {
     /// Whether the table deletes anything.
     pub fn has_tombstones(&self) -> bool {
         self.tombstones > 0 || self.range_tombstones > 0
+    }
+
+    /// Sets [`hidden_bytes`](Self::hidden_bytes) and [`older_bytes`](Self::older_bytes), given all `older` tables that
+    /// overlap this one, and the bytes of them that its range tombstones cover. A point tombstone is taken to hide an
+    /// entry of middling size.
+    pub fn estimate_hidden<'s>(
+        &mut self,
+        older: impl IntoIterator<Item = &'s Arc<TableShape>>,
+        range_deleted_bytes: u64,
+    ) {
+        let (mut bytes, mut puts) = (0_u64, 0_u64);
+        for table in older {
+            bytes = bytes.saturating_add(table.bytes);
+            puts = puts.saturating_add(table.entries.saturating_sub(table.tombstones));
+        }
+        let deleted = u128::from(bytes) * u128::from(self.tombstones) / u128::from(puts.max(1));
+        let hidden = deleted.saturating_add(u128::from(range_deleted_bytes)).min(u128::from(bytes));
+        self.hidden_bytes = u64::try_from(hidden).unwrap_or(bytes);
+        self.older_bytes = bytes;
     }
 
     /// Age of the oldest tombstone in microseconds; `None` without tombstones.
@@ -134,6 +160,9 @@ pub struct TreeShape {
     pub now_micros: u64,
     /// The compactions under way.
     pub running: Vec<RunningShape>,
+    /// The sequence numbers that readers may look at, ascending, as in
+    /// [`GarbageRules::snapshots`](crate::GarbageRules::snapshots). Empty: nobody looks at less than everything.
+    pub snapshots: Vec<SequenceNumber>,
 }
 
 impl TreeShape {
@@ -153,6 +182,12 @@ impl TreeShape {
             .iter()
             .enumerate()
             .flat_map(|(level, shape)| shape.tables().map(move |table| (level, table)))
+    }
+
+    /// Whether a reader may look at less than all tombstones of `table`. A merge keeps those that it does not see, with
+    /// what they hide, so that sending them down frees nothing yet.
+    pub fn is_held(&self, table: &TableShape) -> bool {
+        self.snapshots.first().is_some_and(|oldest| *oldest < table.largest_sequence)
     }
 
     /// Number of runs of the whole tree: the sources of a scan.

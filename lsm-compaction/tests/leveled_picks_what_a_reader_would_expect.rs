@@ -19,6 +19,7 @@ fn policy() -> Leveled {
         compaction_bytes_max: 250,
         tombstone_age_micros_max: HOUR,
         tombstone_percent_max: 50,
+        hidden_percent_max: 30,
     })
 }
 
@@ -222,4 +223,48 @@ fn tombstones_that_meet_nothing_are_left_out_instead_of_moved() {
     let compaction = pick(&shape).unwrap();
     assert_eq!(compaction.action, Action::Merge);
     assert!(compaction.is_bottommost(&shape));
+}
+
+#[test]
+fn tombstones_that_hide_much_go_down_unless_a_snapshot_holds_them() {
+    let hiding = |hidden_bytes| TableShape {
+        tombstones: 1,
+        hidden_bytes,
+        older_bytes: 100,
+        largest_sequence: 9,
+        ..table(100, "k0003a", "k0003z")
+    };
+    let shape = |hidden_bytes, level: usize| {
+        let mut levels = vec![vec![], vec![], vec![], vec![], vec![many(1, 40, "k")]];
+        levels[level] = vec![RunShape { tables: vec![Arc::new(hiding(hidden_bytes))] }];
+        tree(levels)
+    };
+    for level in [0, 3] {
+        assert_eq!(pick(&shape(29, level)), None);
+        let mut shape = shape(30, level);
+        let compaction = pick(&shape).unwrap();
+        assert_eq!((compaction.reason, ids(&compaction, level)), (Reason::HiddenBytes, vec![100]));
+        shape.snapshots = vec![8, 20];
+        assert_eq!(pick(&shape), None, "a snapshot sees what they hide");
+        shape.snapshots = vec![9, 20];
+        assert_eq!(pick(&shape), Some(compaction));
+    }
+}
+
+#[test]
+fn tombstones_that_a_snapshot_kept_at_the_bottom_go_when_it_goes() {
+    let kept = TableShape {
+        tombstones: 1,
+        hidden_bytes: 50,
+        older_bytes: 100,
+        largest_sequence: 9,
+        ..table(100, "k0003a", "k0003z")
+    };
+    let mut shape =
+        tree(vec![vec![], vec![], vec![], vec![], vec![RunShape { tables: vec![Arc::new(kept)] }]]);
+    for (snapshots, is_due) in [(vec![8, 20], false), (vec![20], true), (vec![9, 20], true)] {
+        shape.snapshots = snapshots;
+        let pick = pick(&shape);
+        assert_eq!(pick.as_ref().map(|compaction| ids(compaction, 4)), is_due.then(|| vec![100]));
+    }
 }

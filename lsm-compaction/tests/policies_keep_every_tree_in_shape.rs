@@ -35,6 +35,7 @@ fn policies() -> Vec<Box<dyn CompactionPolicy>> {
             target_table_bytes: TABLE_BYTES,
             compaction_bytes_max: 40,
             tombstone_age_micros_max: 5_000_000,
+            hidden_percent_max: 20,
         })),
         Box::new(SizeTiered::new(SizeTieredOptions {
             runs_max: 4,
@@ -54,6 +55,8 @@ enum Step {
     Finish(usize),
     Wait(u64),
     Settle,
+    Snapshot,
+    DropSnapshots,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -66,6 +69,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4_usize).prop_map(Step::Finish),
         1 => (0..4_000_000_u64).prop_map(Step::Wait),
         1 => Just(Step::Settle),
+        1 => Just(Step::Snapshot),
+        1 => Just(Step::DropSnapshots),
     ]
 }
 
@@ -97,12 +102,15 @@ fn play(tree: &mut Tree, policy: &dyn CompactionPolicy, steps: &[Step]) {
                 tree.flush(&writes, 8);
             }
             Step::Start => {
+                tree.show_snapshots();
                 if let Some(compaction) = tree.pick(policy) {
                     tree.start(compaction);
                 }
             }
             Step::Finish(job) if tree.jobs() > 0 => tree.finish(job % tree.jobs()),
             Step::Finish(_) => {}
+            Step::Snapshot => tree.snapshot(),
+            Step::DropSnapshots => tree.drop_snapshots(),
             Step::Wait(micros) => tree.shape.now_micros += micros,
             Step::Settle => {
                 while tree.jobs() > 0 {
@@ -145,6 +153,7 @@ proptest! {
         for policy in policies().into_iter().filter(|policy| !policy.drops_data()) {
             let mut tree = Tree::new(policy.level_count(), Garbage::Collect, touching);
             play(&mut tree, &*policy, &steps);
+            tree.drop_snapshots();
             let options = ManualOptions {
                 target_table_bytes: TABLE_BYTES,
                 compaction_bytes_max: 30,

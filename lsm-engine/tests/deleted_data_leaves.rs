@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lsm_engine::compaction_policies::{CompactionPolicy, Leveled, LeveledOptions};
+use lsm_engine::compaction_policies::{
+    CompactionPolicy, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered, SizeTieredOptions,
+};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{Db, Options};
@@ -17,6 +19,19 @@ fn leveled() -> Arc<dyn CompactionPolicy> {
         target_table_bytes: TABLE_BYTES,
         ..LeveledOptions::default()
     }))
+}
+
+fn policies() -> [Arc<dyn CompactionPolicy>; 3] {
+    let lazy = LazyLeveled::new(LazyLeveledOptions {
+        base_bytes: 8 * TABLE_BYTES,
+        target_table_bytes: TABLE_BYTES,
+        ..LazyLeveledOptions::default()
+    });
+    let tiered = SizeTiered::new(SizeTieredOptions {
+        target_table_bytes: TABLE_BYTES,
+        ..SizeTieredOptions::default()
+    });
+    [leveled(), Arc::new(lazy), Arc::new(tiered)]
 }
 
 struct Machine {
@@ -158,4 +173,74 @@ fn what_was_written_after_a_range_delete_stays() {
     settle(&db);
     assert_eq!(numbers(db.iter()), (95_000..KEYS).collect::<Vec<_>>());
     db.close().unwrap();
+}
+
+/// Loads, deletes with `delete` what `kept` says no to, and expects nine tenths of that to be gone after a flush and a
+/// wait, with every policy; then the same beside a snapshot, which must see everything until it is dropped.
+fn expect_space(kept: impl Fn(u32) -> bool, delete: impl Fn(&Db)) {
+    let left: Vec<u32> = (0..KEYS).filter(|number| kept(*number)).collect();
+    for policy in policies() {
+        for with_snapshot in [false, true] {
+            let name = format!("{} {with_snapshot}", policy.name());
+            let machine = Machine::new();
+            let db = machine.open(Arc::clone(&policy));
+            load(&db);
+            let before = table_bytes(&db);
+            let dead = before - before * left.len() as u64 / u64::from(KEYS);
+            let snapshot = with_snapshot.then(|| db.snapshot().unwrap());
+            delete(&db);
+            settle(&db);
+            assert_eq!(numbers(db.iter()), left, "{name}");
+            if let Some(snapshot) = snapshot {
+                let settled = db.metrics().compactions;
+                machine.env.advance(10_000_000);
+                db.wait_for_compactions().unwrap();
+                assert_eq!(db.metrics().compactions, settled, "{name}: merges for nothing");
+                assert_eq!(numbers(snapshot.iter()).len() as u32, KEYS, "{name}");
+                assert_eq!(snapshot.get(key(777)).unwrap().unwrap(), value(777, 0), "{name}");
+                drop(snapshot);
+                db.wait_for_compactions().unwrap();
+            }
+            let after = table_bytes(&db);
+            assert!(
+                before.saturating_sub(after) >= dead / 10 * 9,
+                "{name}: {before} bytes became {after}, {dead} are dead"
+            );
+            assert_eq!(numbers(db.iter()), left, "{name}");
+            db.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn space_of_a_range_delete_is_free_once_compactions_have_settled() {
+    expect_space(
+        |number| !(2000..97_000).contains(&number),
+        |db| db.delete_range(key(2000)..key(97_000)).unwrap(),
+    );
+}
+
+#[test]
+fn space_of_many_range_deletes_is_free_once_compactions_have_settled() {
+    expect_space(
+        |number| number % 50 >= 40,
+        |db| {
+            for start in (0..KEYS).step_by(50) {
+                db.delete_range(key(start)..key(start + 40)).unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn space_of_single_deletes_is_free_once_compactions_have_settled() {
+    expect_space(|_| false, |db| (0..KEYS).for_each(|number| db.delete(key(number)).unwrap()));
+}
+
+#[test]
+fn space_of_scattered_deletes_is_free_once_compactions_have_settled() {
+    expect_space(
+        |number| number % 3 == 0,
+        |db| (0..KEYS).filter(|number| number % 3 != 0).for_each(|number| db.delete(key(number)).unwrap()),
+    );
 }

@@ -41,6 +41,10 @@ pub struct LazyLeveledOptions {
     /// Age at which a tombstone is sent to the next level, again and again down to the last, in microseconds.
     /// Default 7 days.
     pub tombstone_age_micros_max: u64,
+    /// Share of the older data under a table that its tombstones hide, about, from which on the table is sent to the
+    /// bottom, in percent: what is hidden leaves early, at the price of so many rewrites of the rest. More than 100 for
+    /// never. Default 10.
+    pub hidden_percent_max: u64,
 }
 
 impl Default for LazyLeveledOptions {
@@ -54,6 +58,7 @@ impl Default for LazyLeveledOptions {
             target_table_bytes: 64 << 20,
             compaction_bytes_max: 1600 << 20,
             tombstone_age_micros_max: 7 * 24 * 3600 * 1_000_000,
+            hidden_percent_max: 10,
         }
     }
 }
@@ -289,29 +294,58 @@ impl LazyLeveled {
         }
     }
 
+    /// Tables whose tombstones are too old or hide too much, from the top down.
     fn pick_tombstones(&self, shape: &TreeShape, tiers: &Tiers) -> Option<Compaction> {
-        let bounds =
-            TombstoneBounds { age_micros_max: self.options.tombstone_age_micros_max, percent_max: u64::MAX };
+        let bounds = TombstoneBounds {
+            age_micros: self.options.tombstone_age_micros_max,
+            dense_percent: u64::MAX,
+            hidden_percent: self.options.hidden_percent_max,
+        };
         for level in 0..tiers.last {
-            for (first_run, run) in shape.levels[level].runs.iter().enumerate() {
-                let aged = |table: &&Arc<TableShape>| bounds.aged(table, shape.now_micros);
-                let Some(table) = run.tables.iter().find(aged) else { continue };
-                let pick = match level {
-                    0 => self.pick_level_zero(shape, tiers, Reason::TombstoneAge),
-                    _ if level + 1 < tiers.last => {
-                        self.pick_runs(shape, level, level + 1, Reason::TombstoneAge)
-                    }
-                    _ => {
-                        let sink = self.sink(level, first_run, tiers.last, Reason::TombstoneAge);
-                        accepted(shape, sink.merge(shape, &table.smallest, &table.largest))
-                    }
-                };
-                if pick.is_some() {
-                    return pick;
-                }
+            let pick = if level + 1 < tiers.last || level == 0 {
+                self.pick_tombstones_of_tier(shape, tiers, level, bounds)
+            } else {
+                self.pick_tombstones_of_lowest_tier(shape, level, bounds)
+            };
+            if pick.is_some() {
+                return pick;
             }
         }
         rewrite_oldest_run(shape, tiers.last, bounds, self.options.target_table_bytes)
+    }
+
+    fn pick_tombstones_of_tier(
+        &self,
+        shape: &TreeShape,
+        tiers: &Tiers,
+        level: usize,
+        bounds: TombstoneBounds,
+    ) -> Option<Compaction> {
+        let reason = if shape.levels[level].tables().any(|table| bounds.aged(table, shape.now_micros)) {
+            Reason::TombstoneAge
+        } else if bounds.hide_much(shape, &shape.levels[level].runs) {
+            Reason::HiddenBytes
+        } else {
+            return None;
+        };
+        match level {
+            0 => self.pick_level_zero(shape, tiers, reason),
+            _ => self.pick_runs(shape, level, level + 1, reason),
+        }
+    }
+
+    fn pick_tombstones_of_lowest_tier(
+        &self,
+        shape: &TreeShape,
+        level: usize,
+        bounds: TombstoneBounds,
+    ) -> Option<Compaction> {
+        shape.levels[level].runs.iter().enumerate().find_map(|(first_run, run)| {
+            run.tables.iter().find_map(|table| {
+                let sink = self.sink(level, first_run, level + 1, bounds.reason(shape, table)?);
+                accepted(shape, sink.merge(shape, &table.smallest, &table.largest))
+            })
+        })
     }
 }
 

@@ -85,22 +85,52 @@ pub trait CompactionPolicy: Send + Sync + fmt::Debug {
 /// When the tombstones of a table are reason enough to send it down.
 #[derive(Clone, Copy, Debug)]
 struct TombstoneBounds {
-    age_micros_max: u64,
-    percent_max: u64,
+    age_micros: u64,
+    dense_percent: u64,
+    hidden_percent: u64,
 }
 
 impl TombstoneBounds {
     fn aged(self, table: &TableShape, now_micros: u64) -> bool {
-        table.tombstone_age_micros(now_micros).is_some_and(|age| age >= self.age_micros_max)
+        table.tombstone_age_micros(now_micros).is_some_and(|age| age >= self.age_micros)
     }
 
-    fn reason(self, table: &TableShape, now_micros: u64) -> Option<Reason> {
-        if self.aged(table, now_micros) {
+    fn dense(self, table: &TableShape) -> bool {
+        table.tombstones > 0
+            && u128::from(table.tombstones) * 100
+                >= u128::from(table.entries.max(1)).saturating_mul(u128::from(self.dense_percent))
+    }
+
+    /// Whether a merge of some runs with all that is older would free a large part of that.
+    fn hide_much<'s>(self, shape: &TreeShape, runs: impl IntoIterator<Item = &'s RunShape>) -> bool {
+        let (mut hidden, mut older) = (0, 0);
+        for run in runs {
+            let hides = |table: &&Arc<TableShape>| table.hidden_bytes > 0 && !shape.is_held(table);
+            hidden +=
+                run.tables.iter().filter(hides).map(|table| u128::from(table.hidden_bytes)).sum::<u128>();
+            // Those of several runs are mostly the same.
+            older = older.max(run.tables.iter().map(|table| u128::from(table.older_bytes)).sum());
+        }
+        self.is_much(hidden, older)
+    }
+
+    fn hides_much(self, shape: &TreeShape, table: &TableShape) -> bool {
+        !shape.is_held(table) && self.is_much(table.hidden_bytes.into(), table.older_bytes.into())
+    }
+
+    fn is_much(self, hidden_bytes: u128, older_bytes: u128) -> bool {
+        hidden_bytes > 0
+            && hidden_bytes.saturating_mul(100) >= older_bytes.saturating_mul(u128::from(self.hidden_percent))
+    }
+
+    fn reason(self, shape: &TreeShape, table: &TableShape) -> Option<Reason> {
+        if self.aged(table, shape.now_micros) {
             return Some(Reason::TombstoneAge);
         }
-        let dense = u128::from(table.tombstones) * 100
-            >= u128::from(table.entries.max(1)).saturating_mul(u128::from(self.percent_max));
-        (dense && table.tombstones > 0).then_some(Reason::TombstoneDensity)
+        if self.dense(table) {
+            return Some(Reason::TombstoneDensity);
+        }
+        self.hides_much(shape, table).then_some(Reason::HiddenBytes)
     }
 }
 
@@ -277,17 +307,19 @@ fn move_to_the_bottom(shape: &TreeShape, reason: Reason) -> Option<Compaction> {
 }
 
 /// Rewrites one table of the oldest run of the tree, which ends `level`, to be rid of its tombstones: only a
-/// snapshot can have kept them there, so that a table that was just written is left alone for a while.
+/// snapshot can have kept them there, so that a table waits until that is gone. Where the shape does not tell, it is
+/// left alone for a while.
 fn rewrite_oldest_run(
     shape: &TreeShape,
     level: usize,
     bounds: TombstoneBounds,
     target_table_bytes: u64,
 ) -> Option<Compaction> {
-    let retry_micros = retry_micros(bounds.age_micros_max);
+    let retry_micros = retry_micros(bounds.age_micros);
     shape.levels[level].runs.last()?.tables.iter().find_map(|table| {
-        let reason = bounds.reason(table, shape.now_micros)?;
-        if table.busy || shape.now_micros.saturating_sub(table.created_micros) < retry_micros {
+        let reason = bounds.reason(shape, table)?;
+        let is_new = shape.now_micros.saturating_sub(table.created_micros) < retry_micros;
+        if table.busy || shape.is_held(table) || (is_new && !bounds.hides_much(shape, table)) {
             return None;
         }
         accepted(

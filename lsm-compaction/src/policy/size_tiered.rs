@@ -29,6 +29,10 @@ pub struct SizeTieredOptions {
     /// Age at which a tombstone is sent to the bottom by a merge of its run with all older ones, in
     /// microseconds. Default 7 days.
     pub tombstone_age_micros_max: u64,
+    /// Share of the older data under a run that its tombstones hide, about, from which on the run is merged with all older
+    /// ones, in percent: what is hidden leaves early, at the price of so many rewrites of the rest. More than 100 for
+    /// never. Default 25.
+    pub hidden_percent_max: u64,
 }
 
 impl Default for SizeTieredOptions {
@@ -39,6 +43,7 @@ impl Default for SizeTieredOptions {
             space_amplification_percent_max: 200,
             target_table_bytes: 64 << 20,
             tombstone_age_micros_max: 7 * 24 * 3600 * 1_000_000,
+            hidden_percent_max: 25,
         }
     }
 }
@@ -108,14 +113,26 @@ impl SizeTiered {
     }
 
     fn pick_tombstones(&self, shape: &TreeShape, runs: &[Run<'_>]) -> Option<Compaction> {
-        let bounds =
-            TombstoneBounds { age_micros_max: self.options.tombstone_age_micros_max, percent_max: u64::MAX };
+        let bounds = TombstoneBounds {
+            age_micros: self.options.tombstone_age_micros_max,
+            dense_percent: u64::MAX,
+            hidden_percent: self.options.hidden_percent_max,
+        };
+        let (oldest, newer) = runs.split_last()?;
         let aged = |run: &Run<'_>| run.shape.tables.iter().any(|table| bounds.aged(table, shape.now_micros));
-        let first = runs.iter().position(aged)?;
-        if first + 1 == runs.len() && runs[first].level > 0 {
-            return rewrite_oldest_run(shape, runs[first].level, bounds, self.options.target_table_bytes);
+        if let Some(first) = newer.iter().position(aged) {
+            return self.merge(shape, runs, first..runs.len(), Reason::TombstoneAge);
         }
-        self.merge(shape, runs, first..runs.len(), Reason::TombstoneAge)
+        // The newest from which on they hide much together, since what is newer need not be rewritten.
+        let hide_much = |first: &usize| bounds.hide_much(shape, newer[*first..].iter().map(|run| run.shape));
+        if let Some(first) = (0..newer.len()).rev().find(hide_much) {
+            return self.merge(shape, runs, first..runs.len(), Reason::HiddenBytes);
+        }
+        if oldest.level == 0 {
+            return aged(oldest)
+                .then(|| self.merge(shape, runs, newer.len()..runs.len(), Reason::TombstoneAge))?;
+        }
+        rewrite_oldest_run(shape, oldest.level, bounds, self.options.target_table_bytes)
     }
 }
 

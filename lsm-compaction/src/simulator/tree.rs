@@ -114,7 +114,8 @@ impl Tree {
             vec![vec![self.write_anywhere(writes)]]
         };
         let segments = merge_runs(&parts, &self.population, false);
-        let flushed = self.add_tables(vec![segments], None);
+        let older = self.shape.tables().map(|(_, table)| table.clone()).collect::<Vec<_>>();
+        let flushed = self.add_tables(vec![segments], None, &older);
         let flushed_bytes = bytes_of_tables(&flushed);
         self.totals.bytes_flushed += flushed_bytes;
         if let Some(level) = self.totals.levels.first_mut() {
@@ -251,10 +252,11 @@ impl Tree {
         };
         let oldest = inputs.iter().filter(|(_, table)| table.tombstones > 0);
         let oldest_tombstone = oldest.filter_map(|(_, table)| table.oldest_tombstone_micros).min();
+        let older: Vec<_> = compaction.tables_older_than_output(&self.shape).into_iter().cloned().collect();
         let runs = self.take_runs(compaction, inputs);
         let segments = merge_runs(&runs, &self.population, bottommost);
         let tables = cut(segments, &below, target as f64, coarse, &self.population, &self.workload);
-        self.add_tables(tables, oldest_tombstone)
+        self.add_tables(tables, oldest_tombstone, &older)
     }
 
     /// The contents of the inputs, run by run, newest first.
@@ -283,10 +285,16 @@ impl Tree {
         &mut self,
         tables: Vec<Vec<Contents>>,
         oldest_tombstone: Option<u64>,
+        older: &[Arc<TableShape>],
     ) -> Vec<Arc<TableShape>> {
         let mut shapes = Vec::new();
         for contents in tables {
-            if let Some(shape) = self.table_shape(&contents, oldest_tombstone) {
+            if let Some(mut shape) = self.table_shape(&contents, oldest_tombstone) {
+                if shape.tombstones > 0 {
+                    let (smallest, largest) = (shape.smallest.clone(), shape.largest.clone());
+                    let met = older.iter().filter(|table| table.overlaps(&smallest, &largest));
+                    shape.estimate_hidden(met, 0);
+                }
                 self.contents.insert(shape.id, contents);
                 self.bytes += shape.bytes as f64;
                 shapes.push(Arc::new(shape));
@@ -353,6 +361,8 @@ impl Tree {
             joined.bytes += table.bytes;
             joined.entries += table.entries;
             joined.tombstones += table.tombstones;
+            joined.hidden_bytes += table.hidden_bytes;
+            joined.older_bytes += table.older_bytes;
             joined.created_micros = joined.created_micros.max(table.created_micros);
             joined.oldest_tombstone_micros =
                 joined.oldest_tombstone_micros.min(table.oldest_tombstone_micros);

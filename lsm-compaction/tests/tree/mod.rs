@@ -21,7 +21,7 @@ pub(crate) struct Version {
 pub(crate) enum Garbage {
     /// Every version, so that their whole order can be checked.
     Keep,
-    /// Only the newest version of a key, and no tombstone at the bottom.
+    /// Only the newest version of a key that each snapshot sees, and no tombstone at the bottom that all see.
     Collect,
 }
 
@@ -34,6 +34,8 @@ pub(crate) struct Tree {
     truth: BTreeMap<u16, Vec<Version>>,
     jobs: Vec<(Compaction, RunningShape, bool)>,
     garbage: Garbage,
+    /// The numbers that snapshots read at, ascending.
+    snapshots: Vec<u64>,
     /// Whether tables end where the next one of the run begins, as if a range tombstone had been cut there.
     touching: bool,
     next_id: u64,
@@ -54,6 +56,7 @@ impl Tree {
             truth: BTreeMap::new(),
             jobs: Vec::new(),
             garbage,
+            snapshots: Vec::new(),
             touching,
             next_id: 1,
             next_sequence: 1,
@@ -70,13 +73,53 @@ impl Tree {
             versions.push(version);
         }
         versions.sort_by_key(|version| (version.key, u64::MAX - version.sequence));
-        if self.garbage == Garbage::Collect {
-            versions.dedup_by_key(|version| version.key);
-        }
+        self.collect(&mut versions, false);
         self.flushed_bytes += versions.len() as u64;
-        let tables = self.write(&versions, table_bytes, &[], None);
+        let older: Vec<_> = self.shape.tables().map(|(_, table)| table.clone()).collect();
+        let mut tables = self.write(&versions, table_bytes, &[], None);
+        estimate_hidden(&mut tables, &older, false);
         if !tables.is_empty() {
             self.shape.levels[0].runs.insert(0, RunShape { tables });
+        }
+    }
+
+    /// Takes a snapshot.
+    pub(crate) fn snapshot(&mut self) {
+        self.snapshots.push(self.next_sequence - 1);
+    }
+
+    pub(crate) fn drop_snapshots(&mut self) {
+        self.snapshots.clear();
+    }
+
+    /// Tells the policy which numbers are read at.
+    pub(crate) fn show_snapshots(&mut self) {
+        if self.garbage == Garbage::Keep {
+            // All that ever was is looked at.
+            self.shape.snapshots = vec![0];
+            return;
+        }
+        self.shape.snapshots.clone_from(&self.snapshots);
+        self.shape.snapshots.push(self.next_sequence - 1);
+        self.shape.snapshots.dedup();
+    }
+
+    /// Leaves out what nobody sees of sorted versions.
+    fn collect(&self, versions: &mut Vec<Version>, bottommost: bool) {
+        if self.garbage == Garbage::Keep {
+            return;
+        }
+        let stripe =
+            |version: &Version| self.snapshots.partition_point(|snapshot| *snapshot < version.sequence);
+        versions.dedup_by_key(|version| (version.key, stripe(version)));
+        if bottommost {
+            let all = versions.clone();
+            let mut index = 0;
+            versions.retain(|version| {
+                index += 1;
+                let is_last = all.get(index).is_none_or(|next| next.key != version.key);
+                !(version.delete && is_last && stripe(version) == 0)
+            });
         }
     }
 
@@ -159,6 +202,7 @@ impl Tree {
         let inputs = named(&compaction);
         let bounds: Vec<Slice> =
             compaction.tables_below(&self.shape).iter().map(|table| table.smallest.clone()).collect();
+        let older: Vec<_> = compaction.tables_older_than_output(&self.shape).into_iter().cloned().collect();
         let is_input = |level: usize, table: &TableShape| inputs.contains(&(level, table.id));
         let output_level = compaction.output_level;
         let place = match compaction.action {
@@ -195,7 +239,11 @@ impl Tree {
                 }
                 removed
             }
-            Action::Merge => self.merge(&removed, bottommost, compaction.target_table_bytes, &bounds),
+            Action::Merge => {
+                let mut tables = self.merge(&removed, bottommost, compaction.target_table_bytes, &bounds);
+                estimate_hidden(&mut tables, &older, true);
+                tables
+            }
         };
         let runs = self.shape.levels.get_mut(output_level).map(|level| &mut level.runs);
         if let Some(runs) = runs.filter(|_| !outputs.is_empty()) {
@@ -229,17 +277,13 @@ impl Tree {
         let mut versions: Vec<Version> =
             inputs.iter().flat_map(|table| self.contents.remove(&table.id).unwrap()).collect();
         versions.sort_by_key(|version| (version.key, u64::MAX - version.sequence));
-        if self.garbage == Garbage::Collect {
-            versions.dedup_by_key(|version| version.key);
-            if bottommost {
-                versions.retain(|version| !version.delete);
-            }
-        }
+        self.collect(&mut versions, bottommost);
         self.write(&versions, bytes, bounds, oldest)
     }
 
     /// Picks and carries out until the policy has nothing more to do; returns how many compactions that took.
     pub(crate) fn settle(&mut self, policy: &dyn CompactionPolicy, steps_max: usize) -> usize {
+        self.show_snapshots();
         for step in 0..steps_max {
             let Some(compaction) = self.pick(policy) else { return step };
             self.start(compaction);
@@ -286,10 +330,13 @@ impl Tree {
             match self.garbage {
                 Garbage::Keep => assert_eq!(&found, truth, "versions of key {key}"),
                 Garbage::Collect => {
-                    let live = |versions: &[Version]| {
-                        versions.first().filter(|version| !version.delete).map(|version| version.sequence)
-                    };
-                    assert_eq!(live(&found), live(truth), "newest version of key {key}");
+                    for &snapshot in self.snapshots.iter().chain([&u64::MAX]) {
+                        let live = |versions: &[Version]| {
+                            let newest = versions.iter().find(|version| version.sequence <= snapshot);
+                            newest.filter(|version| !version.delete).map(|version| version.sequence)
+                        };
+                        assert_eq!(live(&found), live(truth), "version of key {key} at {snapshot}");
+                    }
                 }
             }
         }
@@ -299,6 +346,21 @@ impl Tree {
     /// Keys that have a value.
     pub(crate) fn live_keys(&self) -> usize {
         self.truth.values().filter(|versions| versions.first().is_some_and(|newest| !newest.delete)).count()
+    }
+}
+
+/// What the tombstones of new tables hide in `older` ones, or in themselves if a merge found nothing older.
+fn estimate_hidden(tables: &mut [Arc<TableShape>], older: &[Arc<TableShape>], merged: bool) {
+    for table in tables.iter_mut().filter(|table| table.has_tombstones()) {
+        let itself = table.clone();
+        let met: Vec<_> =
+            older.iter().filter(|older| older.overlaps(&itself.smallest, &itself.largest)).collect();
+        let table = Arc::make_mut(table);
+        if met.is_empty() && merged {
+            table.estimate_hidden([&itself], 0);
+        } else {
+            table.estimate_hidden(met, 0);
+        }
     }
 }
 

@@ -307,7 +307,12 @@ fn input_runs(inputs: &[Placement]) -> Vec<Run> {
 fn older_tables(shape: &TreeShape, compaction: &Compaction) -> OlderTables {
     let inputs: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
     let stays = |table: &&Arc<TableShape>| !inputs.contains(&table.id);
+    // Tables of one run share no key, even where they touch.
+    let is_source = |run: &&RunShape| {
+        run.tables.iter().filter(|table| !stays(table)).count() == inputs.len() && !inputs.is_empty()
+    };
     let runs = shape.levels.iter().skip(compaction.output_level).flat_map(|level| &level.runs);
+    let runs = runs.filter(|run| !is_source(run));
     OlderTables::new(runs.map(|run| RunShape { tables: run.tables.iter().filter(stays).cloned().collect() }))
 }
 

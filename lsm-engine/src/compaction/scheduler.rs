@@ -62,7 +62,9 @@ impl Scheduler {
         let options = tree.options();
         let level_count =
             ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
-        let mut shape = version.shape(&tree.busy.lock(), level_count, inner.env.unix_micros());
+        // After the version: nobody will look at a number below the last that is not among them.
+        let stripes = inner.snapshots.stripes(&inner.visible);
+        let mut shape = version.shape(&tree.busy.lock(), level_count, inner.env.unix_micros(), stripes);
         shape.running = self
             .running
             .iter()

@@ -4,6 +4,7 @@ mod covered;
 pub(crate) mod current;
 pub(crate) mod edit;
 mod fences;
+mod hidden;
 pub(crate) mod manifest;
 mod run;
 mod table_file;
@@ -178,26 +179,29 @@ impl Version {
         }
     }
 
-    /// What a policy sees.
-    pub(crate) fn shape(&self, busy: &HashSet<u64>, level_count: usize, now_micros: u64) -> TreeShape {
-        let mut levels: Vec<LevelShape> = self
-            .levels
-            .iter()
-            .map(|runs| LevelShape {
-                runs: runs
-                    .iter()
-                    .map(|run| RunShape {
-                        tables: run
-                            .tables()
-                            .iter()
-                            .map(|table| table.shape(busy.contains(&table.number())))
-                            .collect(),
-                    })
-                    .collect(),
-            })
-            .collect();
+    /// What a policy sees; `stripes` are the numbers that anyone reads at.
+    pub(crate) fn shape(
+        &self,
+        busy: &HashSet<u64>,
+        level_count: usize,
+        now_micros: u64,
+        stripes: Vec<SequenceNumber>,
+    ) -> TreeShape {
+        let mut age = 0;
+        let mut level_shape = |runs: &Vec<Arc<Run>>| {
+            let mut run_shape = |run: &Arc<Run>| {
+                age += 1;
+                let is_busy = |table: &TableFile| busy.contains(&table.number());
+                let shape = |table: &Arc<TableFile>| {
+                    table.shape(is_busy(table), |shape| hidden::estimate(self, age, table, shape))
+                };
+                RunShape { tables: run.tables().iter().map(shape).collect() }
+            };
+            LevelShape { runs: runs.iter().map(&mut run_shape).collect() }
+        };
+        let mut levels: Vec<LevelShape> = self.levels.iter().map(&mut level_shape).collect();
         levels.resize_with(levels.len().max(level_count), || LevelShape { runs: Vec::new() });
-        TreeShape { levels, now_micros, running: Vec::new() }
+        TreeShape { levels, now_micros, running: Vec::new(), snapshots: stripes }
     }
 }
 

@@ -47,6 +47,13 @@ impl Run {
         self.tables.iter().map(|table| table.meta().entries).sum()
     }
 
+    /// The tables that may hold a key of `[smallest, largest]`, both ends inclusive.
+    pub(crate) fn overlapping(&self, smallest: &[u8], largest: &[u8]) -> impl Iterator<Item = &TableFile> {
+        let first = self.tables.partition_point(|table| table.largest() < smallest);
+        let end = self.tables.partition_point(|table| table.smallest() <= largest);
+        self.tables.get(first..end).unwrap_or_default().iter().map(|table| &**table)
+    }
+
     pub(crate) fn has_range_tombstones(&self) -> bool {
         !self.with_range_tombstones.is_empty()
     }

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lsm_compaction::TableShape;
 use lsm_core::SequenceNumber;
@@ -19,6 +19,8 @@ use crate::options::KeyspaceOptions;
 pub(crate) struct TableFile {
     table: Arc<Table>,
     shape: Shape,
+    /// The shape with what the tombstones of the table hide, once that was estimated.
+    estimated: OnceLock<Shape>,
     file: Arc<FileOnDisk>,
     charge: Mutex<Charge>,
 }
@@ -57,7 +59,7 @@ impl TableFile {
             oldest_tombstone_micros,
             smallest_sequence: meta.smallest_sequence,
             largest_sequence: meta.largest_sequence,
-            busy: false,
+            ..TableShape::default()
         });
         let path = table.path().to_owned();
         let (obsolete, stays_as_it_is) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -75,16 +77,18 @@ impl TableFile {
     ) -> lsm_core::Result<Self> {
         let expected = Some(self.meta().into());
         let table = open_table(vfs, memory, self.path(), options, expected, pinned_bytes_max)?;
-        Ok(Self::with_parts(table, Arc::clone(&self.shape), Arc::clone(&self.file), memory))
+        let reopened = Self::with_parts(table, Arc::clone(&self.shape), Arc::clone(&self.file), memory);
+        Ok(Self { estimated: self.estimated.clone(), ..reopened })
     }
 
     fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
         // The manifest has its own copy of what it says about a table.
         let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
-        let own = size_of::<Self>() + size_of::<FileOnDisk>() + size_of::<TableShape>();
+        let shapes = if shape.has_tombstones() { 2 } else { 1 };
+        let own = size_of::<Self>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
         let bytes = table.pinned_bytes() + own + recorded;
         let charge = Mutex::new(Charge::new(memory, Part::Tables, bytes));
-        Self { table, shape, file, charge }
+        Self { table, shape, estimated: OnceLock::new(), file, charge }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -142,8 +146,23 @@ impl TableFile {
         self.shape.oldest_tombstone_micros
     }
 
-    pub(crate) fn shape(&self, busy: bool) -> Shape {
-        if busy { Arc::new(TableShape { busy, ..(*self.shape).clone() }) } else { Arc::clone(&self.shape) }
+    /// What a policy sees of it; `estimate` is asked, once, what its tombstones hide.
+    pub(crate) fn shape(&self, busy: bool, estimate: impl FnOnce(&mut TableShape)) -> Shape {
+        let shape = if self.shape.has_tombstones() {
+            self.estimated.get_or_init(|| {
+                let mut shape = (*self.shape).clone();
+                estimate(&mut shape);
+                Arc::new(shape)
+            })
+        } else {
+            &self.shape
+        };
+        if busy { Arc::new(TableShape { busy, ..(**shape).clone() }) } else { Arc::clone(shape) }
+    }
+
+    /// What is known of it for certain.
+    pub(crate) fn metadata(&self) -> &Shape {
+        &self.shape
     }
 
     /// The manifest no longer names the table: its file goes when the last reader does.

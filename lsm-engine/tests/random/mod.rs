@@ -86,10 +86,12 @@ impl Random {
 
     fn policy(&mut self) -> Arc<dyn CompactionPolicy> {
         let target_table_bytes = 500 + self.below(2500) as u64;
+        let hidden_percent_max = [1, 20, 101][self.below(3)];
         match self.below(4) {
             0 => Arc::new(SizeTiered::new(SizeTieredOptions {
                 runs_max: 2 + self.below(4),
                 target_table_bytes,
+                hidden_percent_max,
                 ..SizeTieredOptions::default()
             })),
             1 => Arc::new(LazyLeveled::new(LazyLeveledOptions {
@@ -99,6 +101,7 @@ impl Random {
                 runs_max: 2 + self.below(3),
                 target_table_bytes,
                 compaction_bytes_max: 20_000,
+                hidden_percent_max,
                 ..LazyLeveledOptions::default()
             })),
             2 if self.one_in(3) => Arc::new(Fifo::default()),
@@ -110,6 +113,7 @@ impl Random {
                 target_table_bytes,
                 compaction_bytes_max: 20_000,
                 tombstone_age_micros_max: if self.one_in(2) { 3_000 } else { u64::MAX },
+                hidden_percent_max,
                 ..LeveledOptions::default()
             })),
         }

@@ -41,6 +41,10 @@ pub struct LeveledOptions {
     /// Share of deletes among the entries of a table that sends it down, in percent; more than 100 for never.
     /// Default 50.
     pub tombstone_percent_max: u64,
+    /// Share of the older data under a table that its tombstones hide, about, from which on the table is sent to the
+    /// bottom, in percent: what is hidden leaves early, at the price of so many rewrites of the rest. More than 100 for
+    /// never. Default 10.
+    pub hidden_percent_max: u64,
 }
 
 impl Default for LeveledOptions {
@@ -54,6 +58,7 @@ impl Default for LeveledOptions {
             compaction_bytes_max: 1600 << 20,
             tombstone_age_micros_max: 7 * 24 * 3600 * 1_000_000,
             tombstone_percent_max: 50,
+            hidden_percent_max: 10,
         }
     }
 }
@@ -86,8 +91,9 @@ impl Leveled {
 
     fn bounds(&self) -> TombstoneBounds {
         TombstoneBounds {
-            age_micros_max: self.options.tombstone_age_micros_max,
-            percent_max: self.options.tombstone_percent_max,
+            age_micros: self.options.tombstone_age_micros_max,
+            dense_percent: self.options.tombstone_percent_max,
+            hidden_percent: self.options.hidden_percent_max,
         }
     }
 
@@ -134,18 +140,24 @@ impl Leveled {
         )
     }
 
-    /// Tables that are too old or too dense in tombstones, from the top down.
+    /// Tables whose tombstones are too old, too dense or hide too much, from the top down.
     fn pick_tombstones(&self, shape: &TreeShape, targets: &Targets) -> Option<Compaction> {
         let bounds = self.bounds();
         let now = shape.now_micros;
         let aged = shape.levels[0].tables().any(|table| bounds.aged(table, now));
-        if aged && let Some(compaction) = self.pick_level_zero(shape, targets, Reason::TombstoneAge) {
-            return Some(compaction);
+        let reason = if aged {
+            Some(Reason::TombstoneAge)
+        } else {
+            bounds.hide_much(shape, &shape.levels[0].runs).then_some(Reason::HiddenBytes)
+        };
+        let pick = reason.and_then(|reason| self.pick_level_zero(shape, targets, reason));
+        if pick.is_some() {
+            return pick;
         }
         for level in 1..targets.last {
             let Some(run) = shape.levels[level].runs.first() else { continue };
             for (index, table) in run.tables.iter().enumerate().filter(|(_, table)| !table.busy) {
-                let Some(reason) = bounds.reason(table, now) else { continue };
+                let Some(reason) = bounds.reason(shape, table) else { continue };
                 let pick = self.push_down(shape, level, index, table.bytes, reason);
                 if pick.is_some() {
                     return pick;

@@ -1,0 +1,62 @@
+//! How much of the data the tombstones of a table hide: an estimate, for policies.
+
+use lsm_compaction::TableShape;
+use lsm_core::range_tombstone::Fragment;
+
+use super::{Run, TableFile, Version};
+
+/// No more range tombstones of a table than this are looked at; they stand for the others.
+const SAMPLES_MAX: usize = 1000;
+
+/// Tells the shape of `table` what its tombstones hide in the runs of `version` beyond the first `age`, the newest: those
+/// that are older than the table.
+pub(super) fn estimate(version: &Version, age: usize, table: &TableFile, shape: &mut TableShape) {
+    let older: Vec<&Run> = version.runs().skip(age).map(|run| &**run).collect();
+    let met = || older.iter().flat_map(|run| run.overlapping(table.smallest(), table.largest()));
+    if met().next().is_some() {
+        let range_deleted_bytes = sampled(table, |fragment| {
+            older.iter().map(|run| bytes_in(run.overlapping(fragment.start, fragment.end), fragment)).sum()
+        });
+        shape.estimate_hidden(met().map(TableFile::metadata), range_deleted_bytes);
+        return;
+    }
+    if version.levels().first().is_some_and(|runs| age <= runs.len()) {
+        // A flush writes nothing that it hides itself, unless for a snapshot.
+        return;
+    }
+    // Nothing is older, so that only a snapshot can have kept what they hide: beside them.
+    let own = table.metadata();
+    let range_deleted_bytes = if own.entries == 0 {
+        own.bytes
+    } else {
+        sampled(table, |fragment| bytes_in(std::iter::once(table), fragment))
+    };
+    shape.estimate_hidden([own], range_deleted_bytes);
+}
+
+/// The sum of `bytes` over the range tombstones of a table, of which not too many are asked.
+fn sampled(table: &TableFile, bytes: impl Fn(&Fragment<'_>) -> u64) -> u64 {
+    if !table.has_range_tombstones() {
+        return 0;
+    }
+    let every = (table.meta().range_tombstones as usize).div_ceil(SAMPLES_MAX).max(1);
+    let tombstones = table.table().range_tombstones();
+    let sum: u64 = tombstones.iter().step_by(every).map(|fragment| bytes(&fragment)).sum();
+    sum.saturating_mul(every as u64)
+}
+
+/// About how many bytes of some tables lie in a range tombstone.
+fn bytes_in<'t>(tables: impl Iterator<Item = &'t TableFile>, fragment: &Fragment<'_>) -> u64 {
+    let bytes = |table: &TableFile| {
+        let file_bytes = table.meta().file_bytes;
+        if fragment.start <= table.smallest() && fragment.end > table.largest() {
+            return file_bytes;
+        }
+        let (start, end) = (
+            table.table().approximate_offset(fragment.start),
+            table.table().approximate_offset(fragment.end),
+        );
+        end.saturating_sub(start).min(file_bytes)
+    };
+    tables.map(bytes).sum()
+}
