@@ -244,3 +244,35 @@ fn space_of_scattered_deletes_is_free_once_compactions_have_settled() {
         |db| (0..KEYS).filter(|number| number % 3 != 0).for_each(|number| db.delete(key(number)).unwrap()),
     );
 }
+
+/// A range tombstone that begins where the table before it ends was kept for that table's sake at each rewrite, and its
+/// own table rewritten again and again, as long as a snapshot held the other back.
+#[test]
+fn a_table_beside_one_that_a_snapshot_holds_is_rewritten_once() {
+    let machine = Machine::new();
+    let db = machine.open(leveled());
+    load(&db);
+    let before = table_bytes(&db);
+    let oldest = db.snapshot().unwrap();
+    db.delete_range(key(0)..key(KEYS)).unwrap();
+    let newer = db.snapshot().unwrap();
+    db.delete(key(0)).unwrap();
+    // All snapshots see something else at the bottom now, in the first table.
+    db.compact_range::<&[u8]>(..).unwrap();
+    assert!(table_bytes(&db) >= before);
+    let compactions = db.metrics().compactions;
+    drop(oldest);
+    machine.env.advance(1_000_000);
+    for _ in 0..10_000 {
+        machine.env.step();
+    }
+    let tables = before / TABLE_BYTES;
+    assert!(db.metrics().compactions - compactions <= 2 * tables, "{:#?}", db.metrics());
+    db.wait_for_compactions().unwrap();
+    assert!(table_bytes(&db) <= before / 5);
+    assert_eq!(numbers(newer.iter()), []);
+    drop(newer);
+    db.wait_for_compactions().unwrap();
+    assert!(table_bytes(&db) <= before / 100);
+    db.close().unwrap();
+}
