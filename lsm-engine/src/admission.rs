@@ -99,6 +99,7 @@ impl Inner {
             self.memory.clear_pool_for(wanted);
             return Ok((committer, found));
         }
+        committer.check_ever_fits(found.as_ref(), bytes)?;
         drop(committer);
         self.lock_committer_in_turn(side, bytes, keyspaces)
     }
@@ -129,6 +130,8 @@ impl Inner {
                 locked = Some((committer, found));
                 return Ok(true);
             }
+            // There may be more keyspaces now.
+            committer.check_ever_fits(found.as_ref(), bytes)?;
             let made = self.make_room(&mut committer, wanted);
             drop(committer);
             // Where tables hold too much, merges may leave fewer. Those that fail are not asked for again and again.

@@ -13,7 +13,7 @@ use lsm_wal::{CleanClose, Durability, Log, Position};
 use crate::batch::{self, Operation, Operations, WriteBatch};
 use crate::inner::{Inner, Numbers, WriteSide};
 use crate::jobs::caught;
-use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes};
+use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes, room_for, too_large};
 use crate::tree::{Memtable, State, Tree};
 use crate::version::Version;
 use crate::{Error, Result};
@@ -49,14 +49,16 @@ pub(crate) struct Writer {
     tree: Arc<Tree>,
     memtable: Arc<Memtable>,
     inserter: Box<dyn MemtableWriter>,
-    /// Memory of the memtable when last looked at.
+    /// Memory of the memtable when last looked at, and what it was at first.
     bytes: usize,
+    empty_bytes: usize,
     empty: bool,
 }
 
 impl Writer {
     pub(crate) fn new(tree: Arc<Tree>, memtable: Arc<Memtable>, inserter: Box<dyn MemtableWriter>) -> Self {
-        Self { tree, bytes: memtable.memory_bytes(), memtable, inserter, empty: true }
+        let bytes = memtable.memory_bytes();
+        Self { tree, memtable, inserter, bytes, empty_bytes: bytes, empty: true }
     }
 
     pub(crate) fn memtable(&self) -> Arc<Memtable> {
@@ -193,8 +195,11 @@ impl Committer {
     }
 
     pub(crate) fn tree(&self, keyspace: u32) -> Option<&Arc<Tree>> {
-        let writer = if keyspace == 0 { Some(&self.default) } else { self.writers.get(&keyspace) };
-        writer.map(|writer| &writer.tree)
+        self.peek(keyspace).map(|writer| &writer.tree)
+    }
+
+    fn peek(&self, keyspace: u32) -> Option<&Writer> {
+        if keyspace == 0 { Some(&self.default) } else { self.writers.get(&keyspace) }
     }
 
     fn writer(&mut self, keyspace: u32) -> Option<&mut Writer> {
@@ -251,14 +256,28 @@ impl Committer {
     /// By how much memtables of keyspaces may grow beside what is written to them.
     pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
         let growth = |id: &u32| {
-            let writer = if *id == 0 { Some(&self.default) } else { self.writers.get(id) };
             // One that is sealed on the way leaves an empty one. Range deletes grow by as much as they take.
             EMPTY_MEMTABLE_BYTES
-                + writer.map_or(0, |writer| {
+                + self.peek(*id).map_or(0, |writer| {
                     self.memory.growth_bytes(writer.bytes) + writer.memtable.range_tombstones.memory_bytes()
                 })
         };
         keyspaces.iter().map(growth).sum()
+    }
+
+    /// Fails if a write of `bytes` to keyspaces found no room with all memtables flushed and no merge under way: it
+    /// would wait for nothing, and others behind it.
+    #[cold]
+    pub(crate) fn check_ever_fits(&self, keyspaces: &[u32], bytes: usize) -> Result<()> {
+        let growth = |id: &u32| {
+            EMPTY_MEMTABLE_BYTES
+                + self.peek(*id).map_or(0, |writer| self.memory.growth_bytes(writer.empty_bytes))
+        };
+        let wanted = room_for(bytes) + keyspaces.iter().map(growth).sum::<usize>();
+        let all = std::iter::once(&self.default).chain(self.writers.values());
+        let empty_bytes: usize = all.map(|writer| writer.empty_bytes).sum();
+        let bytes_max = self.memory.budget.memtables_bytes_max.saturating_sub(empty_bytes);
+        if wanted <= bytes_max { Ok(()) } else { Err(too_large(wanted, bytes_max)) }
     }
 
     /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces.

@@ -214,8 +214,7 @@ impl Memory {
                 self.budget.cache_bytes
             ));
         }
-        let bytes_max = self.room_bytes() as u64;
-        Error::TooLarge { what: "write, with what memtables grow by,", bytes: wanted as u64, bytes_max }
+        too_large(wanted, self.room_bytes())
     }
 
     /// Lets the pool of flushed memory have what memtables leave, except for `wanted` bytes that they are about to take:
@@ -266,6 +265,12 @@ pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64, range_deletes: 
 #[inline]
 pub(crate) fn room_for(batch_bytes: usize) -> usize {
     batch_bytes.saturating_add(batch_bytes / CHUNK_END_PART)
+}
+
+/// A write that memtables have no room for.
+pub(crate) fn too_large(wanted: usize, bytes_max: usize) -> Error {
+    let what = "write, with what memtables grow by,";
+    Error::TooLarge { what, bytes: wanted as u64, bytes_max: bytes_max as u64 }
 }
 
 /// Which part of the budget something belongs to.

@@ -1,0 +1,124 @@
+//! A write that memtables could not take even with all of them flushed is refused at once. It used to wait for the merge
+//! that was running, and every other writer waited in the line behind it.
+
+use std::io::ErrorKind as Io;
+use std::sync::{Arc, Mutex};
+
+use lsm_engine::env::{Env, Job, Priority, SimEnv, Step};
+use lsm_engine::vfs::{Fault, OperationKind, SimFs};
+use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Options, WriteBatch};
+
+const MEMORY: usize = 16 << 20;
+
+/// A database in the middle of a merge, with `count` keyspaces beside the default one.
+fn merging(count: usize) -> (Arc<SimEnv>, Db, Vec<Keyspace>) {
+    let env = Arc::new(SimEnv::new(1));
+    let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    let spaces: Vec<_> = (0..count)
+        .map(|number| db.keyspace(&format!("space{number}"), KeyspaceOptions::new()).unwrap())
+        .collect();
+    for round in 0..4 {
+        for number in 0..2_000 {
+            db.put(format!("key{number:06}"), format!("{round}").repeat(300)).unwrap();
+        }
+        db.flush().unwrap();
+    }
+    while !is_merging(&db) {
+        assert!(env.step(), "no merge was due");
+    }
+    (env, db, spaces)
+}
+
+fn is_merging(db: &Db) -> bool {
+    let metrics = db.metrics();
+    metrics.compactions_running > 0 && metrics.buffer_bytes > 0
+}
+
+/// A batch of `bytes` that writes to all of `spaces`.
+fn batch(spaces: &[Keyspace], bytes: usize) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for space in spaces {
+        batch.put_in(space, "key", vec![b'v'; bytes / spaces.len()]);
+    }
+    batch
+}
+
+#[test]
+fn it_is_refused_without_waiting_for_a_merge() {
+    let (env, db, spaces) = merging(40);
+    let steps = env.steps();
+    let refused = db.write(batch(&spaces, 7 * MEMORY / 32)).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
+    assert_eq!(env.steps(), steps, "background work was waited for");
+    assert_eq!(db.metrics().stall_micros, 0);
+    db.put("key", "value").unwrap();
+    assert_eq!(env.steps(), steps);
+    assert!(is_merging(&db));
+    drop((spaces, db));
+    env.drop_jobs();
+}
+
+/// Creates keyspaces as soon as anybody waits.
+struct Creates(Db, Arc<Mutex<Vec<Keyspace>>>);
+
+impl Job for Creates {
+    fn step(&mut self) -> Step {
+        for number in 0..40 {
+            let created = self.0.keyspace(&format!("new{number}"), KeyspaceOptions::new()).unwrap();
+            self.1.lock().unwrap().push(created);
+        }
+        Step::Done
+    }
+}
+
+#[test]
+fn it_is_refused_once_new_keyspaces_took_its_room() {
+    let (env, db, spaces) = merging(20);
+    // It would fit, but not before a flush.
+    for number in 0..1_500 {
+        db.put(format!("key{number:06}"), [b'v'; 1000]).unwrap();
+    }
+    let created = Arc::new(Mutex::new(Vec::new()));
+    env.spawn(Priority::High, Box::new(Creates(db.clone(), Arc::clone(&created))));
+    let refused = db.write(batch(&spaces, MEMORY / 128 * 31)).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
+    assert_eq!(created.lock().unwrap().len(), 40);
+    assert!(is_merging(&db), "the merge was waited for");
+    db.put("key", "value").unwrap();
+    created.lock().unwrap().clear();
+    drop((spaces, db));
+    env.drop_jobs();
+}
+
+#[test]
+fn it_does_not_join_the_line() {
+    let fs = SimFs::new();
+    let db = Options::new().vfs(Arc::new(fs.clone())).memory(MEMORY).open("/db").unwrap();
+    let spaces: Vec<_> =
+        (0..40).map(|number| db.keyspace(&format!("{number}"), KeyspaceOptions::new()).unwrap()).collect();
+    fs.inject(Fault::on(OperationKind::Create, Io::StorageFull).named(".sst").sticky());
+    std::thread::scope(|scope| {
+        let full = scope.spawn(|| {
+            for number in 0..20 {
+                db.put(format!("key{number}"), vec![b'v'; MEMORY / 32]).unwrap();
+            }
+        });
+        while db.metrics().writers_waiting == 0 {
+            assert!(!full.is_finished());
+            std::thread::yield_now();
+        }
+        let refused = scope.spawn(|| db.write(batch(&spaces, 7 * MEMORY / 32)).unwrap_err());
+        let mut in_line = 1;
+        while !refused.is_finished() && in_line == 1 {
+            in_line = db.metrics().writers_waiting;
+            std::thread::yield_now();
+        }
+        fs.clear_faults();
+        let refused = refused.join().unwrap();
+        assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
+        assert_eq!(in_line, 1, "it joined the line");
+    });
+    drop(spaces);
+    db.close().unwrap();
+}
