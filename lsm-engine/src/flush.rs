@@ -133,7 +133,6 @@ impl Flush {
             log: Some(log),
             flushed: vec![(self.tree.id, last_sequence)],
             added: placements.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
-            clock_micros: Some(inner.env.unix_micros()),
             ..VersionEdit::default()
         };
         side.log_edit(&mut manifest, edit)?;

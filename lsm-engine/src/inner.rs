@@ -12,6 +12,7 @@ use lsm_wal::{Log, LogSync, Position};
 use parking_lot::{Mutex, RwLock};
 
 use crate::admission::WaitingLine;
+use crate::clock::Clock;
 use crate::commit::Committer;
 use crate::compaction::{NewTable, Scheduler};
 use crate::memory::Memory;
@@ -57,6 +58,7 @@ pub(crate) struct WriteSide {
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) scheduler: Mutex<Scheduler>,
     pub(crate) pace: Pace,
+    clock: Clock,
     numbers: Arc<Numbers>,
     /// Writers that wait for memory.
     pub(crate) waiting: WaitingLine,
@@ -134,6 +136,7 @@ impl WriteSide {
         manifest: Manifest,
         scheduler: Scheduler,
         numbers: Arc<Numbers>,
+        clock: Clock,
     ) -> Self {
         Self {
             flush_wanted: committer.flush_wanted().clone(),
@@ -142,6 +145,7 @@ impl WriteSide {
             manifest: Mutex::new(manifest),
             scheduler: Mutex::new(scheduler),
             pace: Pace::default(),
+            clock,
             numbers,
             waiting: WaitingLine::default(),
             progress: Event::new(),
@@ -219,12 +223,13 @@ impl WriteSide {
         self.stopping.load(Ordering::Acquire) || self.stopped.load(Ordering::Acquire)
     }
 
-    /// Logs an edit, durably, with the numbers that every edit carries. A manifest in doubt stops all writing.
+    /// Logs an edit, durably, with the numbers and clocks that every edit carries. A manifest in doubt stops all writing.
     pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
         // A flush or merge may have been waiting for the manifest while whoever held it failed: memory and disk are
         // apart now, and the log must not be shortened by what memory says.
         self.check_going()?;
         edit.next_number = Some(self.numbers.unused());
+        self.clock.mark(&mut edit);
         manifest.append(&edit, || self.new_number()).map_err(|error| match error {
             AppendError::Refused(error) => error,
             AppendError::InDoubt(error) => {
@@ -285,6 +290,11 @@ impl Inner {
     pub(crate) fn visible_in(&self, state: &State) -> SequenceNumber {
         let visible = self.visible();
         visible.min(state.memtable.whole_up_to())
+    }
+
+    /// The clock by which tables are dated; 0 in a database opened read-only.
+    pub(crate) fn clock_micros(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |side| side.clock.now_micros())
     }
 
     #[inline]

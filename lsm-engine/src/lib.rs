@@ -32,6 +32,7 @@ mod batch;
 mod bounds;
 mod budget;
 mod catalog;
+mod clock;
 mod commit;
 mod compaction;
 mod cursor;

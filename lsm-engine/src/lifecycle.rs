@@ -11,6 +11,7 @@ use crate::compaction::Manual;
 use crate::inner::{Inner, WriteSide};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 use crate::tree::Tree;
+use crate::version::edit::VersionEdit;
 use crate::{Error, ErrorKind, Result};
 
 /// Closes the database when the last handle goes.
@@ -70,6 +71,12 @@ impl Inner {
         self.janitor.event().notify();
         self.wait_until(&side.progress, || Ok(side.jobs.load(Ordering::Acquire) == 0))?;
         self.remove_obsolete_files();
+        if clean {
+            // So that the time since the last change counts. It may fail: then that does not count.
+            if let Err(error) = side.log_edit(&mut side.manifest.lock(), VersionEdit::default()) {
+                tracing::warn!(%error, "the time was not noted");
+            }
+        }
         let going = side.check_going();
         let closed = side.committer.lock().close_log();
         let result = match (going, closed) {

@@ -13,6 +13,7 @@ use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_wal::{Position, RecoveryReport, Wal, WalOptions};
 
 use crate::catalog::{DEFAULT_NAME, policy_mismatch};
+use crate::clock::Clock;
 use crate::compaction::Scheduler;
 use crate::files::{self, FileKind};
 use crate::inner::{Inner, WriteSide};
@@ -134,6 +135,7 @@ impl Opening<'_> {
         }
         let visible = replay.last_sequence();
         state.last_sequence = state.last_sequence.max(visible);
+        let clock = Clock::from_marks(Arc::clone(&env), &state);
         let numbers = replay.numbers();
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
@@ -143,7 +145,7 @@ impl Opening<'_> {
         remove_manifests_below(&*vfs, directory, manifest_number)?;
         let (trees, mut committer, unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
-        let side = WriteSide::new(committer, manifest, Scheduler::default(), numbers);
+        let side = WriteSide::new(committer, manifest, Scheduler::default(), numbers, clock);
         let inner = Inner::new(directory, env, &options, memory, janitor, trees, Some(side), visible, lock);
         let inner = Arc::new(inner);
         for tree in inner.all_trees() {

@@ -371,12 +371,11 @@ impl Unsettled {
     }
 
     /// What the manifest has to know.
-    fn edit(&self, inner: &Inner, log: LogStart) -> VersionEdit {
+    fn edit(&self, log: LogStart) -> VersionEdit {
         let mut edit = VersionEdit {
             removed: self.cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
             flushed: self.cleared.iter().map(|&(keyspace, _, sequence)| (keyspace, sequence)).collect(),
             log: Some(log),
-            clock_micros: Some(inner.env.unix_micros()),
             ..VersionEdit::default()
         };
         for Built { tree, last_sequence, placements } in &self.built {
@@ -401,7 +400,7 @@ pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()>
             let mut manifest = side.manifest.lock();
             // What was read from the old log need not be durable, and does not matter any more.
             let log = LogStart { position, segment, synced: manifest.state().log.synced };
-            side.log_edit(&mut manifest, unsettled.edit(inner, log))
+            side.log_edit(&mut manifest, unsettled.edit(log))
         });
         // A manifest in doubt may name them after all: then they stay for the next open to decide.
         if settled.is_err() && side.check_going().is_ok() {

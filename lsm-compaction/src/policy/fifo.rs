@@ -17,7 +17,8 @@ pub struct FifoOptions {
     /// Size of the tree above which the oldest runs are dropped. Default 1 GiB.
     pub bytes_max: u64,
     /// Age at which a run is dropped, counted from when its newest table was written, in microseconds. Default
-    /// `u64::MAX`: never.
+    /// `u64::MAX`: never. In `lsm-engine` ages follow no jump of the wall clock: they count the time for which the
+    /// database is open, and of each time for which it is closed up to an hour.
     pub time_to_live_micros: u64,
 }
 

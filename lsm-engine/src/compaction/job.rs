@@ -129,7 +129,6 @@ impl Running {
         let edit = VersionEdit {
             removed: self.inputs.iter().map(|input| (self.tree.id, input.table.number())).collect(),
             added: added.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
-            clock_micros: Some(inner.env.unix_micros()),
             ..VersionEdit::default()
         };
         side.log_edit(&mut manifest, edit)?;

@@ -258,7 +258,7 @@ impl NewTable {
             None,
             inner.memory.pinnable_bytes(),
         )?;
-        let created = inner.env.unix_micros();
+        let created = inner.clock_micros();
         let tombstones = table.meta().tombstones + table.meta().range_tombstones;
         let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));
         let janitor = Arc::clone(&inner.janitor);

@@ -64,7 +64,7 @@ impl Scheduler {
             ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
         // After the version: nobody will look at a number below the last that is not among them.
         let stripes = inner.snapshots.stripes(&inner.visible);
-        let mut shape = version.shape(&tree.busy.lock(), level_count, inner.env.unix_micros(), stripes);
+        let mut shape = version.shape(&tree.busy.lock(), level_count, inner.clock_micros(), stripes);
         shape.running = self
             .running
             .iter()

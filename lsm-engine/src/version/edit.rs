@@ -15,6 +15,7 @@
 //!   9 next_keyspace   varint                       no keyspace has this id or a higher one
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
 //!  11 log_begun       varint                       the log has a segment of this number or a higher one
+//!  12 age_clock       varint                       the clock of `created` and `tombstones_since` was here, microseconds
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
 //!          raw_value_bytes:varint
@@ -40,6 +41,7 @@ const REMOVE: u8 = 8;
 const NEXT_KEYSPACE: u8 = 9;
 const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
+const AGE_CLOCK: u8 = 12;
 
 /// Levels of a keyspace at most. A manifest that names a higher one is damaged: versions keep a list for each level.
 pub(crate) const LEVEL_COUNT_MAX: usize = 256;
@@ -70,6 +72,8 @@ pub struct VersionEdit {
     pub next_keyspace: Option<u32>,
     /// The highest wall clock seen, in microseconds since 1970.
     pub clock_micros: Option<u64>,
+    /// Where the clock was by which tables are dated, in microseconds. It leaves out jumps of the wall clock.
+    pub age_clock_micros: Option<u64>,
 }
 
 /// Where replay of the log starts.
@@ -105,7 +109,7 @@ pub struct AddedTable {
     pub run: u64,
     /// Number of its file.
     pub number: u64,
-    /// When it was written, in microseconds since 1970.
+    /// When it was written, in microseconds of the age clock.
     pub created_micros: u64,
     /// When the oldest tombstone in it was first written to a table; `None` if it has none.
     pub tombstones_since_micros: Option<u64>,
@@ -151,6 +155,9 @@ impl VersionEdit {
         }
         if let Some(micros) = self.clock_micros {
             field(CLOCK, &[micros]);
+        }
+        if let Some(micros) = self.age_clock_micros {
+            field(AGE_CLOCK, &[micros]);
         }
         if let Some(segment) = self.log_begun {
             field(LOG_BEGUN, &[segment]);
@@ -212,6 +219,7 @@ impl VersionEdit {
             }
             NEXT_KEYSPACE => self.next_keyspace = Some(id(decoder)?),
             CLOCK => self.clock_micros = Some(decoder.varint()?),
+            AGE_CLOCK => self.age_clock_micros = Some(decoder.varint()?),
             LOG_BEGUN => self.log_begun = Some(decoder.varint()?),
             DROP => self.dropped.push(id(decoder)?),
             FLUSHED => self.flushed.push((id(decoder)?, sequence(decoder)?)),

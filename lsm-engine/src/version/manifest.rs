@@ -25,7 +25,9 @@ pub(crate) struct ManifestState {
     pub(crate) log: LogStart,
     /// The log has a segment of this number or a higher one; 0 before there was a log.
     pub(crate) log_begun: u64,
+    /// The highest wall clock seen, and where the clock of ages was; 0 for none.
     pub(crate) clock_micros: u64,
+    pub(crate) age_clock_micros: u64,
     pub(crate) keyspaces: BTreeMap<u32, KeyspaceState>,
 }
 
@@ -77,6 +79,7 @@ impl ManifestState {
         self.next_keyspace = self.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
         self.last_sequence = self.last_sequence.max(edit.last_sequence.unwrap_or(0));
         self.clock_micros = self.clock_micros.max(edit.clock_micros.unwrap_or(0));
+        self.age_clock_micros = self.age_clock_micros.max(edit.age_clock_micros.unwrap_or(0));
         self.log_begun = self.log_begun.max(edit.log_begun.unwrap_or(0));
         if let Some(log) = edit.log {
             self.log = log;
@@ -95,6 +98,7 @@ impl ManifestState {
             added: self.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect(),
             next_keyspace: Some(self.next_keyspace),
             clock_micros: Some(self.clock_micros),
+            age_clock_micros: Some(self.age_clock_micros),
             log_begun: Some(self.log_begun),
             ..VersionEdit::default()
         }

@@ -32,6 +32,7 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
         ("last_sequence", edit.last_sequence),
         ("next_keyspace", edit.next_keyspace.map(u64::from)),
         ("clock_micros", edit.clock_micros),
+        ("age_clock_micros", edit.age_clock_micros),
         ("log_begun", edit.log_begun),
     ];
     for (what, number) in numbers {
