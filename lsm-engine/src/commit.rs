@@ -194,6 +194,13 @@ impl Committer {
         Ok((sequence, position))
     }
 
+    /// A number for a change that is in no record. The next process may give it to a write.
+    pub(crate) fn use_up_number(&mut self) -> SequenceNumber {
+        let sequence = self.next_sequence.min(SEQUENCE_MAX);
+        self.next_sequence = sequence + 1;
+        sequence
+    }
+
     pub(crate) fn tree(&self, keyspace: u32) -> Option<&Arc<Tree>> {
         self.peek(keyspace).map(|writer| &writer.tree)
     }

@@ -335,7 +335,7 @@ impl Inner {
         LogStart { position, segment, synced: writer.log_durable() }
     }
 
-    /// Lets go of what was cleared and no snapshot sees.
+    /// Lets go of what was cleared or dropped and no snapshot sees.
     pub(crate) fn forget_cleared(&self) {
         for tree in self.all_trees() {
             if tree.load().before_clear.is_none() {

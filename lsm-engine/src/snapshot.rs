@@ -60,7 +60,8 @@ impl SnapshotList {
 
 /// The database as it was at one moment, in all keyspaces at once.
 ///
-/// It costs nothing to make. While it lives, compactions keep the versions that it sees, so drop it when done.
+/// It costs nothing to make. While it lives, compactions keep the versions that it sees, and the tables that a policy
+/// such as FIFO drops stay on the disk for it, so drop it when done.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;

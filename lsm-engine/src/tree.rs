@@ -89,7 +89,7 @@ pub(crate) struct State {
     /// Waiting to be flushed, newest first.
     pub(crate) sealed: Vec<Arc<Memtable>>,
     pub(crate) version: Arc<Version>,
-    /// The keyspace was cleared by this write; everything here is newer.
+    /// The keyspace was cleared by this write, or its policy dropped tables: older readers must not read this.
     pub(crate) cleared: SequenceNumber,
     /// What it was before, for snapshots that are older.
     pub(crate) before_clear: Option<Arc<State>>,

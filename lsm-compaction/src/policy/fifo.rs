@@ -5,7 +5,7 @@ use crate::{Action, Compaction, InputLevel, OutputRun, Reason, TreeShape};
 /// past an age. For logs and caches.
 ///
 /// Runs go oldest first and whole, so that no older version of a key ever reappears; the newest run stays
-/// whatever its size.
+/// whatever its size. `lsm-engine` keeps the files of dropped runs for snapshots and iterators that see them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fifo {
     options: FifoOptions,

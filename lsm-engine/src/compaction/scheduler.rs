@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lsm_compaction::{Action, Compaction, ManualOptions, OutputRun, TreeShape, manual, tidy, validate};
 use lsm_core::env::{Env, Priority};
@@ -355,9 +356,30 @@ impl Inner {
             // The keyspace was cleared or dropped meanwhile.
             return Ok(());
         }
-        replace_tables(side, &mut manifest, tree, inputs, moved)?;
+        if run.is_some() {
+            replace_tables(side, &mut manifest, tree, inputs, moved)?;
+        } else {
+            log_replacement(side, &mut manifest, tree, inputs, &[])?;
+            self.drop_tables(side, tree, &inputs.iter().map(|input| input.table.number()).collect());
+        }
         self.counters.moves.add(1);
         Ok(())
+    }
+
+    /// Takes tables out of a keyspace, data and all. That has a sequence number, as clearing has: snapshots before it
+    /// go on with the state that has the tables.
+    fn drop_tables(&self, side: &WriteSide, tree: &Tree, removed: &HashSet<u64>) {
+        let mut committer = side.committer.lock();
+        let sequence = committer.use_up_number();
+        tree.update(|state| State {
+            version: Arc::new(state.version.changed(removed, Vec::new())),
+            cleared: sequence,
+            before_clear: Some(Arc::clone(state)),
+            ..(**state).clone()
+        });
+        self.visible.store(sequence, Ordering::Release);
+        drop(committer);
+        self.forget_cleared();
     }
 }
 
@@ -368,6 +390,18 @@ fn replace_tables(
     tree: &Tree,
     removed: &[Placement],
     added: Vec<Placement>,
+) -> Result<()> {
+    log_replacement(side, manifest, tree, removed, &added)?;
+    install(tree, &removed.iter().map(|placement| placement.table.number()).collect(), added);
+    Ok(())
+}
+
+fn log_replacement(
+    side: &WriteSide,
+    manifest: &mut Manifest,
+    tree: &Tree,
+    removed: &[Placement],
+    added: &[Placement],
 ) -> Result<()> {
     let edit = VersionEdit {
         removed: removed.iter().map(|placement| (tree.id, placement.table.number())).collect(),
@@ -380,7 +414,6 @@ fn replace_tables(
             placement.table.mark_obsolete();
         }
     }
-    install(tree, &removed.iter().map(|placement| placement.table.number()).collect(), added);
     Ok(())
 }
 

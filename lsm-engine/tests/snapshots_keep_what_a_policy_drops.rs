@@ -1,0 +1,160 @@
+//! A policy such as FIFO drops tables, data and all. Snapshots, iterators and cursors that are older go on as they were: a
+//! snapshot used to give a value, and then none.
+
+use std::sync::Arc;
+
+use lsm_engine::compaction_policies::{Fifo, FifoOptions};
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::SimFs;
+use lsm_engine::{Db, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch};
+
+const DAY: u64 = 24 * 3_600_000_000;
+
+struct World {
+    fs: SimFs,
+    env: Arc<SimEnv>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)) }
+    }
+
+    fn open(&self) -> (Db, Keyspace) {
+        let options =
+            Options::new().vfs(Arc::new(self.fs.clone())).env(Arc::clone(&self.env) as Arc<dyn Env>);
+        let db = options.memory(8 << 20).open("/db").unwrap();
+        let fifo = FifoOptions { time_to_live_micros: DAY, ..FifoOptions::default() };
+        let log = db.keyspace("log", KeyspaceOptions::new().compaction(Arc::new(Fifo::new(fifo)))).unwrap();
+        (db, log)
+    }
+
+    /// Lets all tables of today be dropped.
+    fn pass_a_day(&self, db: &Db) {
+        self.env.advance(DAY);
+        db.wait_for_compactions().unwrap();
+        self.env.run_until_idle();
+    }
+
+    fn tables(&self) -> usize {
+        let is_table = |path: &std::path::PathBuf| path.extension() == Some("sst".as_ref());
+        self.fs.paths().iter().filter(|path| is_table(path)).count()
+    }
+}
+
+/// The keys of a snapshot, asked for in every way.
+fn keys(snapshot: &Snapshot, log: &Keyspace) -> Vec<String> {
+    let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
+    let forward: Vec<_> = snapshot.range_in::<&[u8]>(log, ..).map(|entry| text(&entry.unwrap().0)).collect();
+    let mut backward: Vec<_> =
+        snapshot.prefix_in(log, "key").rev().map(|entry| text(&entry.unwrap().0)).collect();
+    backward.reverse();
+    assert_eq!(forward, backward);
+    let mut cursor = snapshot.cursor_in(log).unwrap();
+    cursor.first().unwrap();
+    for key in &forward {
+        assert_eq!(cursor.key().map(text).as_ref(), Some(key));
+        assert!(snapshot.get_in(log, key).unwrap().is_some());
+        cursor.next().unwrap();
+    }
+    assert!(cursor.key().is_none());
+    forward
+}
+
+#[test]
+fn a_snapshot_sees_what_it_saw_until_it_is_dropped() {
+    let world = World::new();
+    let (db, log) = world.open();
+    log.put("key1", "in a table").unwrap();
+    db.flush().unwrap();
+    log.put("key2", "in the memtable").unwrap();
+    let old = db.snapshot().unwrap();
+    let (mut iterator, mut cursor) = (log.iter(), log.cursor().unwrap());
+    cursor.first().unwrap();
+    assert_eq!(log.get("key1").unwrap().unwrap(), "in a table");
+
+    world.pass_a_day(&db);
+    assert!(log.get("key1").unwrap().is_none(), "it is dropped");
+    log.put("key2", "newer").unwrap();
+    log.put("key3", "newer").unwrap();
+    db.flush().unwrap();
+    assert_eq!(keys(&old, &log), ["key1", "key2"]);
+    assert_eq!(old.get_in(&log, "key2").unwrap().unwrap(), "in the memtable");
+    assert_eq!(keys(&db.snapshot().unwrap(), &log), ["key2", "key3"]);
+    assert_eq!(iterator.next().unwrap().unwrap().1, "in a table");
+    assert_eq!(iterator.next().unwrap().unwrap().1, "in the memtable");
+    assert!(iterator.next().is_none());
+    assert_eq!(cursor.value().unwrap(), b"in a table");
+
+    // Its file goes with the last that reads it.
+    drop((iterator, cursor));
+    world.env.run_until_idle();
+    assert_eq!(world.tables(), 2);
+    drop(old);
+    world.env.run_until_idle();
+    assert_eq!(world.tables(), 1);
+    let metrics = db.metrics();
+    assert_eq!((metrics.held_memtable_bytes, metrics.held_table_bytes), (0, 0));
+    drop(log);
+    db.close().unwrap();
+    world.env.drop_jobs();
+}
+
+/// However often tables are dropped, only what snapshots see is kept.
+#[test]
+fn a_snapshot_keeps_no_later_tables() {
+    let world = World::new();
+    let (db, log) = world.open();
+    let put = |day: u64| {
+        log.put(format!("key{day}"), "value").unwrap();
+        db.flush().unwrap();
+    };
+    put(0);
+    let first = db.snapshot().unwrap();
+    let mut second = None;
+    for day in 1..10 {
+        world.pass_a_day(&db);
+        put(day);
+        if day == 5 {
+            second = Some(db.snapshot().unwrap());
+        }
+    }
+    world.env.run_until_idle();
+    assert_eq!(world.tables(), 3);
+    assert_eq!(keys(&first, &log), ["key0"]);
+    assert_eq!(keys(second.as_ref().unwrap(), &log), ["key5"]);
+    drop(first);
+    world.env.run_until_idle();
+    assert_eq!(world.tables(), 2);
+    drop((second, log));
+    db.close().unwrap();
+    world.env.drop_jobs();
+}
+
+/// Dropping uses a sequence number up, which no record has.
+#[test]
+fn what_is_written_after_a_drop_is_there_after_a_crash() {
+    let world = World::new();
+    let (db, log) = world.open();
+    for round in 0..4 {
+        log.put("key", format!("{round}")).unwrap();
+        db.flush().unwrap();
+        world.pass_a_day(&db);
+        let mut batch = WriteBatch::new();
+        batch.put("other", format!("{round}"));
+        batch.put_in(&log, "after", format!("{round}"));
+        db.write(batch).unwrap();
+        let crashed = World { fs: world.fs.process_crash(), env: Arc::new(SimEnv::new(2)) };
+        let (db, log) = crashed.open();
+        assert_eq!(log.get("after").unwrap().unwrap(), format!("{round}"));
+        assert_eq!(db.get("other").unwrap().unwrap(), format!("{round}"));
+        assert!(log.get("key").unwrap().is_none());
+        db.put("other", "last").unwrap();
+        assert_eq!(db.get("other").unwrap().unwrap(), "last");
+        drop(log);
+        db.close().unwrap();
+        crashed.env.drop_jobs();
+    }
+    drop((log, db));
+    world.env.drop_jobs();
+}
