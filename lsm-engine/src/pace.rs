@@ -26,6 +26,28 @@ pub(crate) struct Pace {
     changed: Event,
 }
 
+/// How far a tree is beyond what it should be: writers are slowed from 1 on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pressure(f64);
+
+#[expect(clippy::cast_sign_loss, reason = "rates are positive")]
+impl Pressure {
+    pub(crate) fn of(level_0_runs: usize, debt_bytes: u64, memtable_bytes: usize) -> Self {
+        let runs = level_0_runs as f64 / LEVEL_0_RUNS_SOFT;
+        let debt = debt_bytes as f64 / (memtable_bytes as f64 * DEBT_MEMTABLES_SOFT);
+        Self(runs.max(debt))
+    }
+
+    pub(crate) fn slows(self) -> bool {
+        self.0 > 1.0
+    }
+
+    /// Bytes a second, 0 for no limit, where background work takes in `throughput`.
+    fn rate(self, throughput: f64) -> u64 {
+        if self.slows() { (throughput.max(RATE_MIN) / (self.0 * self.0)).max(RATE_MIN) as u64 } else { 0 }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Bucket {
     /// Bytes let in since there is a limit, and how many of them the rate has paid for at `paid_at_micros`.
@@ -104,16 +126,9 @@ impl Pace {
     }
 
     /// Sets the rate that suits the state of the tree.
-    pub(crate) fn adjust(&self, env: &dyn Env, level_0_runs: usize, debt_bytes: u64, memtable_bytes: usize) {
-        let runs = level_0_runs as f64 / LEVEL_0_RUNS_SOFT;
-        let debt = debt_bytes as f64 / (memtable_bytes as f64 * DEBT_MEMTABLES_SOFT);
-        let pressure = runs.max(debt);
+    pub(crate) fn adjust(&self, env: &dyn Env, pressure: Pressure) {
         let mut bucket = self.bucket.lock();
-        let rate = if pressure <= 1.0 {
-            0
-        } else {
-            (bucket.throughput.max(RATE_MIN) / (pressure * pressure)).max(RATE_MIN) as u64
-        };
+        let rate = pressure.rate(bucket.throughput);
         let before = self.rate.load(Ordering::Relaxed);
         if rate == before {
             return;
@@ -164,7 +179,7 @@ mod tests {
 
     fn limited() -> (Arc<SimEnv>, Arc<Pace>) {
         let (env, pace) = (Arc::new(SimEnv::new(1)), Arc::new(Pace::default()));
-        pace.adjust(&*env, 40, 0, 1);
+        pace.adjust(&*env, Pressure::of(40, 0, 1));
         assert_eq!(pace.rate(), Some(1_000_000));
         (env, pace)
     }
@@ -185,9 +200,9 @@ mod tests {
     fn the_wait_ends_with_the_limit_and_leaves_no_debt() {
         let (env, pace) = limited();
         let (ending, at) = (Arc::clone(&pace), Arc::clone(&env));
-        later(&env, move || ending.adjust(&*at, 0, 0, 1));
+        later(&env, move || ending.adjust(&*at, Pressure::of(0, 0, 1)));
         assert!((300_000..301_000).contains(&pace.wait_turn(&*env, 12 << 20, || false)));
-        pace.adjust(&*env, 40, 0, 1);
+        pace.adjust(&*env, Pressure::of(40, 0, 1));
         assert_eq!(pace.wait_turn(&*env, 500, || false), 0, "the old write is charged again");
     }
 
@@ -195,7 +210,7 @@ mod tests {
     fn a_write_that_finds_the_limit_gone_is_not_charged_to_the_next() {
         let (env, pace) = (SimEnv::new(1), Pace::default());
         assert_eq!(pace.wait_turn(&env, 12 << 20, || false), 0);
-        pace.adjust(&env, 40, 0, 1);
+        pace.adjust(&env, Pressure::of(40, 0, 1));
         assert_eq!(pace.wait_turn(&env, 500, || false), 0);
     }
 
@@ -205,7 +220,7 @@ mod tests {
         pace.observe(100_000_000, 1_000_000);
         let (rising, at) = (Arc::clone(&pace), Arc::clone(&env));
         // 17 of 16 runs: nearly the throughput.
-        later(&env, move || rising.adjust(&*at, 17, 0, 1));
+        later(&env, move || rising.adjust(&*at, Pressure::of(17, 0, 1)));
         let waited = pace.wait_turn(&*env, 12_000_000, || false);
         assert!((300_000..600_000).contains(&waited), "{waited}");
     }

@@ -5,12 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lsm_compaction::{Action, Compaction, ManualOptions, OutputRun, TreeShape, manual, tidy, validate};
+use lsm_compaction::{
+    Action, Compaction, CompactionPolicy, ManualOptions, OutputRun, TreeShape, manual, tidy, validate,
+};
 use lsm_core::env::{Env, Priority};
 
 use super::job::{self, Running};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{caught, panic_message};
+use crate::pace::Pressure;
 use crate::tree::{State, Tree};
 use crate::version::edit::{AddedTable, LEVEL_COUNT_MAX, VersionEdit};
 use crate::version::manifest::Manifest;
@@ -73,6 +76,15 @@ impl Scheduler {
             .map(|running| running.shape().clone())
             .collect();
         shape
+    }
+
+    /// Whether anything is done or due that will change the shape of a keyspace. Nothing may be: all that there is to do
+    /// needs a table that cannot be read, for instance.
+    fn works_on(&self, inner: &Inner, tree: &Tree) -> bool {
+        self.is_running(tree)
+            || self.held.contains_key(&tree.id)
+            || self.paused.contains_key(&tree.id)
+            || pick_by_policy(tree, &self.shape(inner, tree, &tree.load().version)).is_some()
     }
 
     fn is_running(&self, tree: &Tree) -> bool {
@@ -195,23 +207,31 @@ impl Inner {
         self.all_trees().iter().map(|tree| self.debt_of(tree, scheduler)).sum()
     }
 
+    /// What the policy of a keyspace has yet to rewrite: nothing where it is not asked for compactions any more.
     fn debt_of(&self, tree: &Tree, scheduler: &Scheduler) -> u64 {
         let shape = scheduler.shape(self, tree, &tree.load().version);
-        catch_unwind(AssertUnwindSafe(|| tree.options().compaction.debt_bytes(&shape))).unwrap_or(0)
+        let policy = &tree.options().compaction;
+        let debt = || if is_its_own(tree, &**policy) { policy.debt_bytes(&shape) } else { 0 };
+        if tree.failure().is_some() { 0 } else { catch_unwind(AssertUnwindSafe(debt)).unwrap_or(0) }
     }
 
     fn adjust_pace(&self, side: &WriteSide, scheduler: &Scheduler) {
+        let memtable_bytes = self.memory.budget.memtable_bytes;
         let (mut runs, mut debt) = (0, 0);
         for tree in self.all_trees() {
             let own = self.debt_of(&tree, scheduler);
-            debt += own;
-            // Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down: no
-            // background work would ever end it.
-            if own > 0 {
-                runs = runs.max(tree.load().version.levels().first().map_or(0, Vec::len));
+            let own_runs = tree.load().version.levels().first().map_or(0, Vec::len);
+            // Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down, and
+            // neither is debt that nothing pays off: no background work would ever end it.
+            if own == 0
+                || Pressure::of(own_runs, own, memtable_bytes).slows() && !scheduler.works_on(self, &tree)
+            {
+                continue;
             }
+            debt += own;
+            runs = runs.max(own_runs);
         }
-        side.pace.adjust(&*self.env, runs, debt, self.memory.budget.memtable_bytes);
+        side.pace.adjust(&*self.env, Pressure::of(runs, debt, memtable_bytes));
     }
 
     /// Starts one compaction of the first keyspace, in turn, that has one to start.
@@ -434,13 +454,16 @@ fn pick(inner: &Inner, tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     pick_by_policy(tree, shape).or_else(|| if tree.failure().is_none() { tidy(shape, fits) } else { None })
 }
 
+/// Whether the policy of the options is the one that the keyspace was created with: nobody may have opened it yet.
+fn is_its_own(tree: &Tree, policy: &dyn CompactionPolicy) -> bool {
+    *tree.policy() == *policy.name()
+}
+
 /// Asks the policy, and checks its answer.
 fn pick_by_policy(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let options = tree.options();
     let policy = &options.compaction;
-    // Nobody may have opened the keyspace yet with the policy that it was created with.
-    let is_its_own = || *tree.policy() == *policy.name();
-    let question = || if is_its_own() { policy.pick(shape) } else { None };
+    let question = || if is_its_own(tree, &**policy) { policy.pick(shape) } else { None };
     let compaction = ask(tree, "pick", question)??;
     if compaction.action == Action::Drop && !ask(tree, "drops_data", || policy.drops_data())? {
         tracing::warn!(policy = policy.name(), "a policy that does not drop data wants to; ignored");
