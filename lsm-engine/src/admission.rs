@@ -1,14 +1,17 @@
 //! Which writes may go on: the pace of compactions, then memory, in line.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lsm_core::ValueKind;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::batch::{Operation, Operations};
 use crate::commit::Committer;
 use crate::inner::{Inner, WriteSide};
-use crate::memory::room_for;
+use crate::memory::{batch_bytes, room_for};
+use crate::metrics::Counters;
 use crate::tree::Tree;
 use crate::{Error, ErrorKind, Result};
 
@@ -56,6 +59,25 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A writer that waits for memory, and whether for room on the disk when it last looked.
+struct Stall<'i> {
+    inner: &'i Inner,
+    looked_micros: u64,
+    for_space: bool,
+}
+
+impl Stall<'_> {
+    /// Counts the time since the last look.
+    fn look(&mut self, side: &WriteSide) {
+        let now_micros = self.inner.env.monotonic_micros();
+        let Counters { stall_memory_micros, stall_space_micros, .. } = &self.inner.counters;
+        let counter = if self.for_space { stall_space_micros } else { stall_memory_micros };
+        counter.add(now_micros - std::mem::replace(&mut self.looked_micros, now_micros));
+        let background_error = side.flush_trouble.current();
+        self.for_space = background_error.is_some_and(|error| error.kind() == ErrorKind::NoSpace);
+    }
+}
+
 impl Inner {
     pub(crate) fn check_batch_bytes(&self, bytes: usize) -> Result<()> {
         let bytes_max = self.memory.budget.batch_bytes_max;
@@ -65,22 +87,58 @@ impl Inner {
         Ok(())
     }
 
+    /// Waits, holding no lock, until the pace of compactions allows a write of `bytes` to a keyspace.
+    #[inline]
     pub(crate) fn admit(&self, tree: &Tree, bytes: usize) -> Result<&WriteSide> {
-        if let Some(error) = tree.failure() {
-            return Err(Error::WritingStopped(Arc::new(error)));
-        }
-        self.admit_bytes(bytes)
-    }
-
-    /// Waits, holding no lock, until the pace of compactions allows a write of `bytes`.
-    pub(crate) fn admit_bytes(&self, bytes: usize) -> Result<&WriteSide> {
+        tree.check_writable()?;
         let side = self.write_side()?;
         if side.pace.is_limited() {
-            let given_up = || side.is_stopping() || self.check_open().is_err();
-            self.counters.stall_micros.add(side.pace.wait_turn(&*self.env, bytes, given_up));
-            self.write_side()?;
+            self.wait_for_rates(side, &[(tree, bytes)])?;
         }
         Ok(side)
+    }
+
+    /// As above, for a batch.
+    #[inline]
+    pub(crate) fn admit_batch(&self, payload: &[u8]) -> Result<&WriteSide> {
+        let side = self.write_side()?;
+        if side.pace.is_limited() {
+            self.wait_for_rates_of_batch(side, payload)?;
+        }
+        Ok(side)
+    }
+
+    #[cold]
+    fn wait_for_rates_of_batch(&self, side: &WriteSide, payload: &[u8]) -> Result<()> {
+        let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
+        for operation in Operations::new(payload, 0) {
+            let Operation { keyspace, kind, key, value, .. } = operation.map_err(Error::invalid)?;
+            let range_deletes = u64::from(kind == ValueKind::RangeDelete);
+            *bytes.entry(keyspace).or_default() += batch_bytes(key.len() + value.len(), 1, range_deletes);
+        }
+        let found: Vec<(Arc<Tree>, usize)> = {
+            let trees = self.trees.read();
+            // One that is gone is reported under the commit lock.
+            bytes.iter().filter_map(|(id, &bytes)| Some((Arc::clone(trees.get(id)?), bytes))).collect()
+        };
+        let parts: Vec<_> = found.iter().map(|(tree, bytes)| (&**tree, *bytes)).collect();
+        self.wait_for_rates(side, &parts)
+    }
+
+    /// Waits for the limits of some keyspaces, and for that of all.
+    #[cold]
+    fn wait_for_rates(&self, side: &WriteSide, parts: &[(&Tree, usize)]) -> Result<()> {
+        let check = || {
+            self.write_side()?;
+            parts.iter().try_for_each(|(tree, _)| tree.check_usable().and_then(|()| tree.check_writable()))
+        };
+        let given_up = || side.is_stopping() || check().is_err();
+        let all = (side.pace.of_all(), parts.iter().map(|(_, bytes)| bytes).sum());
+        for (limit, bytes) in parts.iter().map(|&(tree, bytes)| (&tree.limit, bytes)).chain([all]) {
+            let waited = limit.wait_turn(&*self.env, &side.progress, bytes, given_up);
+            self.counters.stall_rate_micros.add(waited);
+        }
+        check()
     }
 
     /// The commit lock, once there is memory for a write of `bytes` to the keyspaces that `keyspaces` finds: memtables
@@ -111,12 +169,13 @@ impl Inner {
         bytes: usize,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
     ) -> Result<(MutexGuard<'a, Committer>, K)> {
-        let started = self.env.monotonic_micros();
+        let mut stall = Stall { inner: self, looked_micros: self.env.monotonic_micros(), for_space: false };
         let turn = side.waiting.join();
         // A flush that waits for room on the disk tries again now.
         side.flush_wanted.notify();
         let (mut locked, mut asked) = (None, false);
         let waited = self.wait_until(&side.progress, || {
+            stall.look(side);
             side.check_going()?;
             self.check_open()?;
             if !turn.is_first() {
@@ -147,7 +206,6 @@ impl Inner {
         });
         drop(turn);
         side.progress.notify();
-        self.counters.stall_micros.add(self.env.monotonic_micros() - started);
         waited?;
         locked.ok_or(Error::Closed)
     }

@@ -437,7 +437,7 @@ impl Inner {
         let (count, bytes) = (batch.len() as u64, batch.memory_bytes());
         let payload = batch.finish()?;
         self.check_batch_bytes(bytes)?;
-        let side = self.admit_bytes(bytes)?;
+        let side = self.admit_batch(payload)?;
         if count == 0 {
             return Ok(());
         }

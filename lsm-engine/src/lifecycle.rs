@@ -10,6 +10,7 @@ use crate::batch::inverted;
 use crate::compaction::Manual;
 use crate::inner::{Inner, WriteSide};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
+use crate::pace::Limit;
 use crate::tree::Tree;
 use crate::version::edit::VersionEdit;
 use crate::{Error, ErrorKind, Result};
@@ -51,7 +52,7 @@ impl Inner {
 
     fn close_first(&self) -> Result<()> {
         if let Some(side) = &self.writer {
-            side.pace.wake();
+            side.progress.notify();
         }
         let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_sealing(side));
         // Whatever happened: jobs end and the lock is released.
@@ -227,9 +228,13 @@ impl Inner {
             compaction_bytes_in: self.counters.compaction_bytes_in.get(),
             compaction_bytes_out: self.counters.compaction_bytes_out.get(),
             compaction_bytes_copied: self.counters.compaction_bytes_copied.get(),
-            stall_micros: self.counters.stall_micros.get(),
+            stall_rate_micros: self.counters.stall_rate_micros.get(),
+            stall_memory_micros: self.counters.stall_memory_micros.get(),
+            stall_space_micros: self.counters.stall_space_micros.get(),
             ..Metrics::default()
         };
+        metrics.stall_micros =
+            metrics.stall_rate_micros + metrics.stall_memory_micros + metrics.stall_space_micros;
         let Some(side) = &self.writer else {
             self.note_memory(&trees, &mut metrics);
             return metrics;
@@ -246,7 +251,8 @@ impl Inner {
         self.note_memory(&trees, &mut metrics);
         metrics.log_bytes = committer.log_end() - start.position;
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_durable());
-        metrics.write_rate_limit = side.pace.rate();
+        let limits = trees.iter().map(|tree| &tree.limit).chain([side.pace.of_all()]);
+        metrics.write_rate_limit = limits.filter_map(Limit::rate).min();
         metrics.writers_waiting = side.waiting.len() as u64;
         let background_error = side.flush_trouble.current();
         metrics.background_error = background_error.as_ref().map(Error::to_string);
@@ -298,6 +304,7 @@ fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
         name: tree.name.to_string(),
         policy: tree.options().compaction.name().to_owned(),
         levels: version.levels().iter().map(level).collect(),
+        write_rate_limit: tree.limit.rate(),
         failure: tree.failure().map(|error| error.to_string()),
     }
 }

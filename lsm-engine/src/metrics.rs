@@ -26,7 +26,9 @@ pub(crate) struct Counters {
     pub(crate) compaction_bytes_in: Counter,
     pub(crate) compaction_bytes_out: Counter,
     pub(crate) compaction_bytes_copied: Counter,
-    pub(crate) stall_micros: Counter,
+    pub(crate) stall_rate_micros: Counter,
+    pub(crate) stall_memory_micros: Counter,
+    pub(crate) stall_space_micros: Counter,
 }
 
 /// The state of a database, in figures. All sizes are in bytes.
@@ -91,8 +93,15 @@ pub struct Metrics {
     pub compactions_running: u64,
     /// Bytes that compactions have yet to rewrite.
     pub compaction_debt_bytes: u64,
-    /// Time that writers waited for memory or were slowed down, in microseconds; of those that still wait, none.
+    /// Time that writers waited or were slowed down, in microseconds; of those that still wait, up to when they last
+    /// looked. The sum of the three that follow.
     pub stall_micros: u64,
+    /// Of it, that they were held to a rate; see [`write_rate_limit`](Self::write_rate_limit).
+    pub stall_rate_micros: u64,
+    /// Of it, that they waited for memory.
+    pub stall_memory_micros: u64,
+    /// Of it, that they waited for memory while a flush found no room on the disk.
+    pub stall_space_micros: u64,
     /// Writers that stand still for want of memory, until a flush frees some.
     pub writers_waiting: u64,
     /// The last flush failed with this error of the operating system. It is tried again twice a second; until it
@@ -101,7 +110,8 @@ pub struct Metrics {
     /// The last flush failed with this error, for want of room on the disk. It is tried again twice a second; until it
     /// succeeds, writers wait once memory is used up.
     pub waiting_for_space: Option<String>,
-    /// Bytes a second that writers are held to while compactions catch up.
+    /// Bytes a second that writers are held to while compactions catch up: the lowest of any keyspace. Those of a keyspace
+    /// that is behind are slowed, and the others only when several are.
     pub write_rate_limit: Option<u64>,
 }
 
@@ -134,6 +144,8 @@ pub struct KeyspaceMetrics {
     pub name: String,
     /// Its compaction policy.
     pub policy: String,
+    /// Bytes a second that its writers are held to while its compactions catch up.
+    pub write_rate_limit: Option<u64>,
     /// From level 0 down.
     pub levels: Vec<LevelMetrics>,
     /// Why background work stopped, if it did.

@@ -1,6 +1,9 @@
 //! How fast writers may go: a smooth byte rate that follows the debt of compactions.
+//!
+//! Each keyspace that is behind has a limit of its own, so that its writers are slowed first. When several are behind,
+//! there is one more for all writers together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lsm_core::env::{Env, Event};
 use parking_lot::Mutex;
@@ -9,6 +12,8 @@ use parking_lot::Mutex;
 const LEVEL_0_RUNS_SOFT: f64 = 16.0;
 /// Debt in memtables beyond which writers are slowed down.
 const DEBT_MEMTABLES_SOFT: f64 = 64.0;
+/// This many keyspaces with as much debt as one may have slow writers of all keyspaces down.
+const KEYSPACES_SOFT: f64 = 4.0;
 /// Writers are never slowed below this, in bytes a second.
 const RATE_MIN: f64 = 1e6;
 /// Waits shorter than this are saved up.
@@ -17,35 +22,101 @@ const WAIT_MICROS_MIN: f64 = 1_000.0;
 /// Slows writers down before they would have to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Bytes a second; 0 for no limit.
-    rate: AtomicU64,
-    bucket: Mutex<Bucket>,
+    /// There is a limit somewhere.
+    limited: AtomicBool,
+    /// Of all writers together.
+    all: Limit,
+    /// Bytes a second that background work takes in, smoothed.
+    throughput: Mutex<f64>,
     /// Where the log began when last looked at.
     log_start: AtomicU64,
-    /// The rate changed, or the database closes: whoever waits looks again.
-    changed: Event,
 }
 
 /// How far a tree is beyond what it should be: writers are slowed from 1 on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pressure(f64);
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pressure {
+    level_0_runs: f64,
+    debt: f64,
+}
 
 #[expect(clippy::cast_sign_loss, reason = "rates are positive")]
 impl Pressure {
     pub(crate) fn of(level_0_runs: usize, debt_bytes: u64, memtable_bytes: usize) -> Self {
-        let runs = level_0_runs as f64 / LEVEL_0_RUNS_SOFT;
         let debt = debt_bytes as f64 / (memtable_bytes as f64 * DEBT_MEMTABLES_SOFT);
-        Self(runs.max(debt))
+        Self { level_0_runs: level_0_runs as f64 / LEVEL_0_RUNS_SOFT, debt }
+    }
+
+    /// On writers of all keyspaces: the debt of many, not that of one, which has a limit of its own.
+    fn of_all(keyspaces: impl Iterator<Item = Self>) -> Self {
+        let debt: f64 = keyspaces.map(|pressure| pressure.debt.min(1.0)).sum();
+        Self { level_0_runs: 0.0, debt: debt / KEYSPACES_SOFT }
+    }
+
+    fn factor(self) -> f64 {
+        self.level_0_runs.max(self.debt)
     }
 
     pub(crate) fn slows(self) -> bool {
-        self.0 > 1.0
+        self.factor() > 1.0
     }
 
     /// Bytes a second, 0 for no limit, where background work takes in `throughput`.
     fn rate(self, throughput: f64) -> u64 {
-        if self.slows() { (throughput.max(RATE_MIN) / (self.0 * self.0)).max(RATE_MIN) as u64 } else { 0 }
+        if self.slows() {
+            (throughput.max(RATE_MIN) / (self.factor() * self.factor())).max(RATE_MIN) as u64
+        } else {
+            0
+        }
     }
+}
+
+impl Pace {
+    #[inline]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited.load(Ordering::Relaxed)
+    }
+
+    /// The limit that all writers share.
+    pub(crate) fn of_all(&self) -> &Limit {
+        &self.all
+    }
+
+    /// Background work took in `bytes` in `micros`.
+    pub(crate) fn observe(&self, bytes: u64, micros: u64) {
+        let mut throughput = self.throughput.lock();
+        let now = bytes as f64 * 1e6 / micros.max(1) as f64;
+        *throughput = if *throughput == 0.0 { now } else { *throughput * 0.8 + now * 0.2 };
+    }
+
+    /// Sets the limits that suit the state of the keyspaces; `true` if one changed, and whoever waits must look again.
+    pub(crate) fn adjust(&self, env: &dyn Env, keyspaces: &[(&Limit, Pressure)]) -> bool {
+        let throughput = *self.throughput.lock();
+        let all = Pressure::of_all(keyspaces.iter().map(|&(_, pressure)| pressure));
+        let (mut changed, mut limited) = (false, false);
+        for (limit, pressure) in keyspaces.iter().copied().chain([(&self.all, all)]) {
+            changed |= limit.set(env, pressure.rate(throughput));
+            limited |= pressure.slows();
+        }
+        self.limited.store(limited, Ordering::Relaxed);
+        changed
+    }
+
+    #[inline]
+    pub(crate) fn log_start(&self) -> u64 {
+        self.log_start.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_log_start(&self, position: u64) {
+        self.log_start.store(position, Ordering::Relaxed);
+    }
+}
+
+/// A byte rate that writers are held to, while there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Limit {
+    /// Bytes a second; 0 for no limit.
+    rate: AtomicU64,
+    bucket: Mutex<Bucket>,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +127,6 @@ struct Bucket {
     paid_at_micros: u64,
     /// How often a limit ended: what was let in before is forgotten.
     period: u64,
-    /// Bytes a second that background work takes in, smoothed.
-    throughput: f64,
 }
 
 impl Bucket {
@@ -69,33 +138,35 @@ impl Bucket {
     }
 }
 
-#[expect(clippy::cast_sign_loss, reason = "times and rates are positive")]
-impl Pace {
-    #[inline]
-    pub(crate) fn is_limited(&self) -> bool {
-        self.rate.load(Ordering::Relaxed) != 0
-    }
-
+#[expect(clippy::cast_sign_loss, reason = "times are positive")]
+impl Limit {
     /// Bytes a second that writers are held to, if they are.
     pub(crate) fn rate(&self) -> Option<u64> {
         Some(self.rate.load(Ordering::Relaxed)).filter(|&rate| rate != 0)
     }
 
-    /// Waits until `bytes` may be written, the limit ends or `given_up` says so. Returns the time it took.
+    /// Waits until `bytes` may be written, the limit ends or `given_up` says so; looks again whenever `changed` is
+    /// notified. Returns the time it took.
     #[cold]
-    pub(crate) fn wait_turn(&self, env: &dyn Env, bytes: usize, given_up: impl Fn() -> bool) -> u64 {
+    pub(crate) fn wait_turn(
+        &self,
+        env: &dyn Env,
+        changed: &Event,
+        bytes: usize,
+        given_up: impl Fn() -> bool,
+    ) -> u64 {
         let started = env.monotonic_micros();
         let (ticket, period) = {
             let mut bucket = self.bucket.lock();
             // The limit may have ended since the caller looked: the next one must not be charged for this.
-            if !self.is_limited() {
+            if self.rate().is_none() {
                 return 0;
             }
             bucket.admitted_bytes += bytes as f64;
             (bucket.admitted_bytes, bucket.period)
         };
         loop {
-            let seen = self.changed.epoch();
+            let seen = changed.epoch();
             let now = env.monotonic_micros();
             let wait_micros = {
                 let mut bucket = self.bucket.lock();
@@ -109,29 +180,16 @@ impl Pace {
             if wait_micros < WAIT_MICROS_MIN {
                 return now - started;
             }
-            env.wait(&self.changed, seen, Some(now + wait_micros as u64));
+            env.wait(changed, seen, Some(now + wait_micros as u64));
         }
     }
 
-    /// Whoever waits looks whether to give up.
-    pub(crate) fn wake(&self) {
-        self.changed.notify();
-    }
-
-    /// Background work took in `bytes` in `micros`.
-    pub(crate) fn observe(&self, bytes: u64, micros: u64) {
+    /// Sets the rate, 0 for none; `true` if it changed.
+    fn set(&self, env: &dyn Env, rate: u64) -> bool {
         let mut bucket = self.bucket.lock();
-        let now = bytes as f64 * 1e6 / micros.max(1) as f64;
-        bucket.throughput = if bucket.throughput == 0.0 { now } else { bucket.throughput * 0.8 + now * 0.2 };
-    }
-
-    /// Sets the rate that suits the state of the tree.
-    pub(crate) fn adjust(&self, env: &dyn Env, pressure: Pressure) {
-        let mut bucket = self.bucket.lock();
-        let rate = pressure.rate(bucket.throughput);
         let before = self.rate.load(Ordering::Relaxed);
         if rate == before {
-            return;
+            return false;
         }
         bucket.pay(before as f64, env.monotonic_micros());
         if rate == 0 {
@@ -140,17 +198,7 @@ impl Pace {
             bucket.period += 1;
         }
         self.rate.store(rate, Ordering::Relaxed);
-        drop(bucket);
-        self.changed.notify();
-    }
-
-    #[inline]
-    pub(crate) fn log_start(&self) -> u64 {
-        self.log_start.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_log_start(&self, position: u64) {
-        self.log_start.store(position, Ordering::Relaxed);
+        true
     }
 }
 
@@ -177,64 +225,109 @@ mod tests {
         }
     }
 
-    fn limited() -> (Arc<SimEnv>, Arc<Pace>) {
-        let (env, pace) = (Arc::new(SimEnv::new(1)), Arc::new(Pace::default()));
-        pace.adjust(&*env, Pressure::of(40, 0, 1));
-        assert_eq!(pace.rate(), Some(1_000_000));
-        (env, pace)
+    /// A keyspace, and what its writers wait for.
+    struct World {
+        env: Arc<SimEnv>,
+        pace: Pace,
+        limit: Limit,
+        changed: Event,
     }
 
-    fn later(env: &Arc<SimEnv>, change: impl FnOnce() + Send + 'static) {
-        env.spawn(Priority::Normal, Box::new(Later(Arc::clone(env), Some(change))));
+    impl World {
+        fn new() -> Arc<Self> {
+            let env = Arc::new(SimEnv::new(1));
+            Arc::new(Self { env, pace: Pace::default(), limit: Limit::default(), changed: Event::new() })
+        }
+
+        fn limited() -> Arc<Self> {
+            let world = Self::new();
+            world.adjust(40);
+            assert_eq!(world.limit.rate(), Some(1_000_000));
+            world
+        }
+
+        fn adjust(&self, level_0_runs: usize) {
+            if self.pace.adjust(&*self.env, &[(&self.limit, Pressure::of(level_0_runs, 0, 1))]) {
+                self.changed.notify();
+            }
+        }
+
+        fn later(self: &Arc<Self>, change: impl FnOnce(&Self) + Send + 'static) {
+            let world = Arc::clone(self);
+            let job = Later(Arc::clone(&self.env), Some(move || change(&world)));
+            self.env.spawn(Priority::Normal, Box::new(job));
+        }
+
+        fn wait_turn(&self, bytes: usize) -> u64 {
+            self.limit.wait_turn(&*self.env, &self.changed, bytes, || false)
+        }
     }
 
     #[test]
     fn a_write_waits_until_the_rate_has_paid_for_it() {
-        let (env, pace) = limited();
-        assert_eq!(pace.wait_turn(&*env, 2_000_000, || false), 2_000_000);
-        assert_eq!(pace.wait_turn(&*env, 500, || false), 0, "short waits are saved up");
-        assert_eq!(pace.wait_turn(&*env, 600, || false), 1100);
+        let world = World::limited();
+        assert_eq!(world.wait_turn(2_000_000), 2_000_000);
+        assert_eq!(world.wait_turn(500), 0, "short waits are saved up");
+        assert_eq!(world.wait_turn(600), 1100);
     }
 
     #[test]
     fn the_wait_ends_with_the_limit_and_leaves_no_debt() {
-        let (env, pace) = limited();
-        let (ending, at) = (Arc::clone(&pace), Arc::clone(&env));
-        later(&env, move || ending.adjust(&*at, Pressure::of(0, 0, 1)));
-        assert!((300_000..301_000).contains(&pace.wait_turn(&*env, 12 << 20, || false)));
-        pace.adjust(&*env, Pressure::of(40, 0, 1));
-        assert_eq!(pace.wait_turn(&*env, 500, || false), 0, "the old write is charged again");
+        let world = World::limited();
+        world.later(|world| world.adjust(0));
+        assert!((300_000..301_000).contains(&world.wait_turn(12 << 20)));
+        assert!(!world.pace.is_limited());
+        world.adjust(40);
+        assert_eq!(world.wait_turn(500), 0, "the old write is charged again");
     }
 
     #[test]
     fn a_write_that_finds_the_limit_gone_is_not_charged_to_the_next() {
-        let (env, pace) = (SimEnv::new(1), Pace::default());
-        assert_eq!(pace.wait_turn(&env, 12 << 20, || false), 0);
-        pace.adjust(&env, Pressure::of(40, 0, 1));
-        assert_eq!(pace.wait_turn(&env, 500, || false), 0);
+        let world = World::new();
+        assert_eq!(world.wait_turn(12 << 20), 0);
+        world.adjust(40);
+        assert_eq!(world.wait_turn(500), 0);
     }
 
     #[test]
     fn the_wait_becomes_shorter_when_the_rate_rises() {
-        let (env, pace) = limited();
-        pace.observe(100_000_000, 1_000_000);
-        let (rising, at) = (Arc::clone(&pace), Arc::clone(&env));
+        let world = World::limited();
+        world.pace.observe(100_000_000, 1_000_000);
         // 17 of 16 runs: nearly the throughput.
-        later(&env, move || rising.adjust(&*at, Pressure::of(17, 0, 1)));
-        let waited = pace.wait_turn(&*env, 12_000_000, || false);
+        world.later(|world| world.adjust(17));
+        let waited = world.wait_turn(12_000_000);
         assert!((300_000..600_000).contains(&waited), "{waited}");
     }
 
     #[test]
-    fn the_wait_ends_when_the_database_closes() {
-        let (env, pace) = limited();
-        let closing = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (woken, closed) = (Arc::clone(&pace), Arc::clone(&closing));
-        later(&env, move || {
+    fn the_wait_ends_when_it_is_given_up() {
+        let world = World::limited();
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&closing);
+        world.later(move |world| {
             closed.store(true, Ordering::Relaxed);
-            woken.wake();
+            world.changed.notify();
         });
-        let waited = pace.wait_turn(&*env, 12 << 20, || closing.load(Ordering::Relaxed));
+        let given_up = || closing.load(Ordering::Relaxed);
+        let waited = world.limit.wait_turn(&*world.env, &world.changed, 12 << 20, given_up);
         assert!((300_000..301_000).contains(&waited), "{waited}");
+    }
+
+    /// One keyspace, however far behind, has no part in the limit of all.
+    #[test]
+    fn the_debt_of_several_keyspaces_slows_all_writers() {
+        let (env, pace) = (SimEnv::new(1), Pace::default());
+        let limits: [Limit; 5] = Default::default();
+        let far_behind = Pressure::of(100, 1 << 40, 1);
+        for (behind, slowed) in [(0, false), (1, false), (4, false), (5, true)] {
+            let pressure = |index| if index < behind { far_behind } else { Pressure::default() };
+            let limits: Vec<_> = (0..5).map(|index| (&limits[index], pressure(index))).collect();
+            assert_eq!(pace.adjust(&env, &limits), behind > 0);
+            assert_eq!(pace.is_limited(), behind > 0);
+            for (index, (limit, _)) in limits.iter().enumerate() {
+                assert_eq!(limit.rate().is_some(), index < behind);
+            }
+            assert_eq!(pace.of_all().rate().is_some(), slowed, "{behind}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::empty_spans::EmptySpans;
 use crate::options::KeyspaceOptions;
+use crate::pace::Limit;
 use crate::version::{Lookup, Version};
 use crate::{Error, Result};
 
@@ -169,6 +170,8 @@ pub(crate) struct Tree {
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
     pub(crate) empty_spans: Arc<EmptySpans>,
+    /// How fast its writers may go.
+    pub(crate) limit: Limit,
     /// Notified when background work stops: somebody may be waiting for it.
     progress: OnceLock<Event>,
 }
@@ -188,6 +191,7 @@ impl Tree {
             dropped: AtomicBool::new(false),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
+            limit: Limit::default(),
             progress: OnceLock::new(),
         }
     }
@@ -265,6 +269,12 @@ impl Tree {
 
     pub(crate) fn check_usable(&self) -> Result<()> {
         if self.is_dropped() { Err(Error::KeyspaceDropped(Arc::clone(&self.name))) } else { Ok(()) }
+    }
+
+    /// Fails once background work stopped.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.failure().map_or(Ok(()), |error| Err(Error::WritingStopped(Arc::new(error))))
     }
 
     /// Stops background work and writes of this keyspace.

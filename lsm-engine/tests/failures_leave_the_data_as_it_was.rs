@@ -322,7 +322,7 @@ fn on_a_full_disk_reads_go_on_and_writers_wait_until_there_is_room() {
     db.flush().unwrap();
     let metrics = db.metrics();
     assert_eq!((metrics.waiting_for_space, metrics.writers_waiting), (None, 0));
-    assert!(metrics.stall_micros >= 3_000_000, "{}", metrics.stall_micros);
+    assert!(metrics.stall_space_micros >= 3_000_000, "{}", metrics.stall_space_micros);
     let crashed = fs.process_crash();
     drop(db);
     env.drop_jobs();

@@ -216,22 +216,22 @@ impl Inner {
     }
 
     fn adjust_pace(&self, side: &WriteSide, scheduler: &Scheduler) {
-        let memtable_bytes = self.memory.budget.memtable_bytes;
-        let (mut runs, mut debt) = (0, 0);
-        for tree in self.all_trees() {
-            let own = self.debt_of(&tree, scheduler);
-            let own_runs = tree.load().version.levels().first().map_or(0, Vec::len);
-            // Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down, and
-            // neither is debt that nothing pays off: no background work would ever end it.
-            if own == 0
-                || Pressure::of(own_runs, own, memtable_bytes).slows() && !scheduler.works_on(self, &tree)
-            {
-                continue;
-            }
-            debt += own;
-            runs = runs.max(own_runs);
+        let trees = self.all_trees();
+        let limits: Vec<_> =
+            trees.iter().map(|tree| (&tree.limit, self.pressure_on(tree, scheduler))).collect();
+        if side.pace.adjust(&*self.env, &limits) {
+            side.progress.notify();
         }
-        side.pace.adjust(&*self.env, Pressure::of(runs, debt, memtable_bytes));
+    }
+
+    /// Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down, and neither
+    /// is debt that nothing works off: no background work would ever end it.
+    fn pressure_on(&self, tree: &Tree, scheduler: &Scheduler) -> Pressure {
+        let debt_bytes = self.debt_of(tree, scheduler);
+        let runs = tree.load().version.levels().first().map_or(0, Vec::len);
+        let pressure = Pressure::of(runs, debt_bytes, self.memory.budget.memtable_bytes);
+        let real = debt_bytes > 0 && (!pressure.slows() || scheduler.works_on(self, tree));
+        if real { pressure } else { Pressure::default() }
     }
 
     /// Starts one compaction of the first keyspace, in turn, that has one to start.
