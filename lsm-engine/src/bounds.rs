@@ -63,9 +63,7 @@ impl Bounds {
 
     /// Whether every table that could matter says that it holds no key with the prefix.
     pub(crate) fn prefix_is_absent(&self, run: &Run, prefix: &[u8]) -> bool {
-        run.tables()
-            .iter()
-            .filter(|table| !self.above_upper(table.smallest()) && !self.below_lower(table.largest()))
+        run.tables_within(|key| self.below_lower(key), |key| self.above_upper(key))
             .all(|table| !table.has_range_tombstones() && !table.table().may_contain_prefix(prefix))
     }
 }

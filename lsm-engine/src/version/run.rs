@@ -75,6 +75,16 @@ impl Run {
         (key <= table.largest()).then_some(table)
     }
 
+    /// The tables that neither end below a range of keys nor start above it.
+    pub(crate) fn tables_within(
+        &self,
+        is_below: impl Fn(&[u8]) -> bool,
+        is_above: impl Fn(&[u8]) -> bool,
+    ) -> impl Iterator<Item = &Arc<TableFile>> {
+        let first = self.tables.partition_point(|table| is_below(table.largest()));
+        self.tables[first..].iter().take_while(move |table| !is_above(table.smallest()))
+    }
+
     /// Index of the last table that starts at or before the key.
     #[inline]
     fn candidate(&self, key: &[u8]) -> Option<usize> {
@@ -247,5 +257,66 @@ impl Cursor for RunCursor {
 
     fn error(&self) -> Option<&Error> {
         self.cursor.as_ref()?.error()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use lsm_core::ValueKind;
+    use lsm_core::vfs::SimFs;
+    use lsm_sstable::{TableId, TableOptions, TableWriter};
+
+    use super::*;
+    use crate::Options;
+    use crate::memory::Memory;
+    use crate::version::{Janitor, open_table};
+
+    /// A run of `count` tables, each with the keys `a` and `c` behind four digits.
+    fn run(count: u64) -> Run {
+        let (fs, options) = (SimFs::new(), Options::new());
+        let memory = Arc::new(Memory::new(&options));
+        let table = |number: u64| {
+            let path = format!("{number:04}");
+            let path = Path::new(&path);
+            let table_options = TableOptions::default();
+            let mut writer = TableWriter::create(&fs, path, TableId(number.into()), &table_options).unwrap();
+            for letter in ["a", "c"] {
+                let key = format!("{number:04}{letter}");
+                let (key, value) = (key.as_bytes(), &b""[..]);
+                writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value }).unwrap();
+            }
+            writer.finish().unwrap();
+            let table = open_table(&fs, &memory, path, &options.keyspace, None, 0).unwrap();
+            Arc::new(TableFile::new(number, table, 0, None, Arc::new(Janitor::default()), &memory))
+        };
+        Run::new(1, (0..count).map(table).collect())
+    }
+
+    #[test]
+    fn the_tables_of_a_range_are_found_without_a_look_at_each_table_before() {
+        let run = run(1000);
+        let looks = Cell::new(0);
+        let within = |lower: &str, upper: &str| -> Vec<u64> {
+            looks.set(0);
+            let count = || looks.set(looks.get() + 1);
+            let is_below = |key: &[u8]| (count(), key < lower.as_bytes()).1;
+            let is_above = |key: &[u8]| (count(), key > upper.as_bytes()).1;
+            run.tables_within(is_below, is_above).map(|table| table.number()).collect()
+        };
+        for (lower, upper, expected) in [
+            ("0900b", "0900b", 900..901),
+            ("0900c", "0902a", 900..903),
+            ("0900d", "0900z", 900..900),
+            ("0999a", "9", 999..1000),
+            ("9", "9", 0..0),
+            ("", "", 0..0),
+        ] {
+            let found = within(lower, upper);
+            assert_eq!(found, expected.collect::<Vec<_>>(), "{lower} to {upper}");
+            assert!(looks.get() <= found.len() + 12, "{lower} to {upper}: {} looks", looks.get());
+        }
     }
 }
