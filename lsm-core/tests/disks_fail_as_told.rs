@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use lsm_core::vfs::{Fault, OperationKind, SimFs, Vfs};
+use lsm_core::vfs::{Fault, LockMode, OperationKind, PosixFs, SimFs, Vfs, is_too_many_open_files};
 
 fn kind<T>(result: std::io::Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
@@ -130,4 +130,40 @@ fn short_reads_return_less_but_never_nothing() {
     let mut bytes = [0; 1000];
     file.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(bytes, [7; 1000]);
+}
+
+#[test]
+fn no_more_files_open_at_once_than_the_limit_allows() {
+    let fs = SimFs::new();
+    fs.write_all(Path::new("old"), b"abc").unwrap();
+    fs.set_open_files_max(Some(2));
+    assert_eq!(fs.raise_open_files_limit(), Some(2));
+    let lock = fs.lock(Path::new("lock"), LockMode::Exclusive).unwrap();
+    let new = fs.create_new(Path::new("new")).unwrap();
+    assert_eq!(fs.open_files(), 2);
+    for error in [
+        fs.open_read(Path::new("old")).err().unwrap(),
+        fs.open_write(Path::new("old")).err().unwrap(),
+        fs.create_new(Path::new("newer")).err().unwrap(),
+        fs.window(Path::new("window"), 4096).err().unwrap(),
+        fs.lock(Path::new("other lock"), LockMode::Exclusive).err().unwrap(),
+    ] {
+        assert!(is_too_many_open_files(&error), "{error}");
+    }
+    assert_eq!(fs.paths(), [PathBuf::from("lock"), PathBuf::from("new"), PathBuf::from("old")]);
+    drop(new);
+    let window = fs.window(Path::new("window"), 4096).unwrap();
+    let old = fs.open_read(Path::new("old")).unwrap();
+    assert_eq!(fs.open_files(), 2, "a window is memory");
+    drop((lock, window, old));
+    assert_eq!(fs.open_files(), 0);
+    assert!(!is_too_many_open_files(&fs.open_read(Path::new("missing")).err().unwrap()));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_limit_on_open_files_is_raised_once_and_stays() {
+    let limit = PosixFs.raise_open_files_limit();
+    assert_eq!(PosixFs.raise_open_files_limit(), limit);
+    assert!(limit.is_none_or(|limit| limit > 0));
 }

@@ -76,6 +76,18 @@ pub trait Vfs: Send + Sync {
 
     /// Bytes that can still be written below `path`; `Unsupported` where the system does not tell.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+
+    /// Raises the limit on files that this process may have open at once as far as it is allowed to, and returns it.
+    /// `None` where there is no limit, or the system does not tell.
+    fn raise_open_files_limit(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Whether a call failed because too many files are open, in this process or in all: when some are closed, it may
+/// succeed.
+pub fn is_too_many_open_files(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| platform::TOO_MANY_OPEN_FILES.contains(&code))
 }
 
 /// What [`Vfs::metadata`] tells.

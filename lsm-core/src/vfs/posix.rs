@@ -134,6 +134,11 @@ impl Vfs for PosixFs {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         platform::free_bytes(path)
     }
+
+    /// The soft limit is raised to the hard one, for the whole process.
+    fn raise_open_files_limit(&self) -> Option<u64> {
+        platform::raise_open_files_limit()
+    }
 }
 
 fn create_new(path: &Path) -> io::Result<File> {

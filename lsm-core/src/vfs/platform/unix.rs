@@ -7,6 +7,10 @@ use std::path::Path;
 
 use crate::vfs::Access;
 
+/// `EMFILE` first.
+pub(in crate::vfs) const TOO_MANY_OPEN_FILES: &[i32] =
+    &[rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+
 pub(in crate::vfs) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     FileExt::read_at(file, buffer, offset)
 }
@@ -75,4 +79,23 @@ pub(in crate::vfs) fn sync_dir(path: &Path) -> io::Result<()> {
 pub(in crate::vfs) fn free_bytes(path: &Path) -> io::Result<u64> {
     let statistics = rustix::fs::statvfs(path)?;
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+}
+
+/// The soft limit on open files after raising it to the hard one; `None` if there is none.
+pub(in crate::vfs) fn raise_open_files_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    /// macOS allows no more than `OPEN_MAX`, whatever the hard limit says.
+    const OPEN_MAX: u64 = 10_240;
+
+    let limit = getrlimit(Resource::Nofile);
+    let soft = limit.current?;
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    for wanted in [hard, hard.min(OPEN_MAX)] {
+        let raised = Rlimit { current: (wanted != u64::MAX).then_some(wanted), maximum: limit.maximum };
+        if wanted > soft && setrlimit(Resource::Nofile, raised).is_ok() {
+            return getrlimit(Resource::Nofile).current;
+        }
+    }
+    Some(soft)
 }

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use crate::vfs::Access;
 
+/// `ERROR_TOO_MANY_OPEN_FILES`.
+pub(in crate::vfs) const TOO_MANY_OPEN_FILES: &[i32] = &[4];
+
 pub(in crate::vfs) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     file.seek_read(buffer, offset)
 }
@@ -33,4 +36,8 @@ pub(in crate::vfs) fn sync_dir(path: &Path) -> io::Result<()> {
 
 pub(in crate::vfs) fn free_bytes(_path: &Path) -> io::Result<u64> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(in crate::vfs) fn raise_open_files_limit() -> Option<u64> {
+    None
 }

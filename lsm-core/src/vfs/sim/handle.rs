@@ -33,21 +33,40 @@ impl SimFs {
         Ok(state)
     }
 
+    /// Counts a call that opens a file, and fails if too many are open.
+    fn enter_opening(
+        &self,
+        kind: OperationKind,
+        path: &Path,
+        bytes: u64,
+    ) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.enter_range(kind, path, 0, bytes)?;
+        state.check_open_files()?;
+        Ok(state)
+    }
+
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn VfsFile>> {
-        let mut state = self.enter(OperationKind::Open, path)?;
+        let mut state = self.enter_opening(OperationKind::Open, path, 0)?;
         let id = state.tree.lookup(path)?;
         Ok(Arc::new(SimFile { handle: self.handle(&mut state, id, path)?, writable }))
     }
 
     fn handle(&self, state: &mut State, id: InodeId, path: &Path) -> io::Result<Handle> {
         state.tree.file_mut(id)?.handles += 1;
-        Ok(Handle { fs: self.clone(), id, path: path.to_owned() })
+        state.open_files += 1;
+        Ok(Handle { fs: self.clone(), id, path: path.to_owned(), is_open_file: true })
+    }
+
+    /// Mapped memory, for which no file stays open.
+    fn mapping(&self, state: &mut State, id: InodeId, path: &Path) -> io::Result<Handle> {
+        state.tree.file_mut(id)?.handles += 1;
+        Ok(Handle { fs: self.clone(), id, path: path.to_owned(), is_open_file: false })
     }
 }
 
 impl Vfs for SimFs {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let mut state = self.enter(OperationKind::Create, path)?;
+        let mut state = self.enter_opening(OperationKind::Create, path, 0)?;
         let id = state.tree.add(path, Node::File(FileNode::default()))?;
         Ok(Arc::new(SimFile { handle: self.handle(&mut state, id, path)?, writable: true }))
     }
@@ -61,7 +80,7 @@ impl Vfs for SimFs {
     }
 
     fn window(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn Window>> {
-        let mut state = self.enter_range(OperationKind::CreateWindow, path, 0, bytes)?;
+        let mut state = self.enter_opening(OperationKind::CreateWindow, path, bytes)?;
         if !state.windows {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -74,7 +93,7 @@ impl Vfs for SimFs {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let id = state.tree.add(path, Node::File(file))?;
-        Ok(Box::new(SimWindow { handle: self.handle(&mut state, id, path)?, len }))
+        Ok(Box::new(SimWindow { handle: self.mapping(&mut state, id, path)?, len }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -134,7 +153,7 @@ impl Vfs for SimFs {
     }
 
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<Box<dyn LockGuard>> {
-        let mut state = self.enter(OperationKind::Lock, path)?;
+        let mut state = self.enter_opening(OperationKind::Lock, path, 0)?;
         let exclusive = mode == LockMode::Exclusive;
         let id = match state.tree.lookup(path) {
             Err(error) if exclusive && error.kind() == io::ErrorKind::NotFound => {
@@ -159,6 +178,11 @@ impl Vfs for SimFs {
         state.tree.lookup(path)?;
         Ok(state.free_pages() * PAGE_BYTES as u64)
     }
+
+    /// What [`SimFs::set_open_files_max`] set: there is nothing to raise it to.
+    fn raise_open_files_limit(&self) -> Option<u64> {
+        self.state.lock().open_files_max
+    }
 }
 
 /// An open file of any kind: keeps it alive when it has no name left.
@@ -166,6 +190,8 @@ struct Handle {
     fs: SimFs,
     id: InodeId,
     path: PathBuf,
+    /// Whether it counts as one.
+    is_open_file: bool,
 }
 
 impl Handle {
@@ -176,7 +202,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Ok(file) = self.fs.state.lock().tree.file_mut(self.id) {
+        let mut state = self.fs.state.lock();
+        state.open_files -= u64::from(self.is_open_file);
+        if let Ok(file) = state.tree.file_mut(self.id) {
             file.handles -= 1;
         }
     }

@@ -27,6 +27,8 @@ use faults::Faults;
 use file::FileNode;
 use tree::{Node, Tree};
 
+use super::platform::TOO_MANY_OPEN_FILES;
+
 /// Free space of a disk that was given no capacity: an exbibyte.
 const BOUNDLESS_BYTES: u64 = 1 << 60;
 
@@ -93,6 +95,9 @@ struct State {
     capacity_bytes: Option<u64>,
     windows: bool,
     short_reads: Option<Seeded>,
+    /// Files and locks that are open. A window is memory, and takes no descriptor.
+    open_files: u64,
+    open_files_max: Option<u64>,
 }
 
 impl State {
@@ -105,7 +110,20 @@ impl State {
             capacity_bytes: self.capacity_bytes,
             windows: self.windows,
             short_reads: None,
+            open_files: 0,
+            open_files_max: self.open_files_max,
         })
+    }
+
+    /// Fails if no further file can be opened.
+    fn check_open_files(&self) -> io::Result<()> {
+        match (self.open_files_max, TOO_MANY_OPEN_FILES.first()) {
+            (Some(max), code) if self.open_files >= max => Err(code.map_or_else(
+                || io::Error::other("too many open files"),
+                |&code| io::Error::from_raw_os_error(code),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn free_pages(&self) -> u64 {
@@ -124,6 +142,8 @@ impl SimFs {
             capacity_bytes: None,
             windows: true,
             short_reads: None,
+            open_files: 0,
+            open_files_max: None,
         })
     }
 
@@ -195,6 +215,17 @@ impl SimFs {
     /// `StorageFull`. Names need no space.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity_bytes = bytes;
+    }
+
+    /// Limits how many files may be open at once, locks included; `None` for no limit. Calls that would open one more
+    /// fail as on a system that has run out of file descriptors. A file stays open until its last handle is dropped.
+    pub fn set_open_files_max(&self, count: Option<u64>) {
+        self.state.lock().open_files_max = count;
+    }
+
+    /// How many files are open, locks included.
+    pub fn open_files(&self) -> u64 {
+        self.state.lock().open_files
     }
 
     /// Whether [`Vfs::window`](crate::vfs::Vfs::window) works; it does at first.
