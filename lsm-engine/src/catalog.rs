@@ -88,7 +88,7 @@ impl Inner {
 
     /// Opens the tables of a keyspace anew: filters and prefix extractors come with the options.
     fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
-        let reopened = tree.load().version.reopened(&*self.vfs, &self.memory, &options)?;
+        let reopened = tree.load().version.reopened(&self.memory, &options)?;
         if tree.configure(options) {
             tree.update(|state| {
                 state.version.tables().for_each(|table| table.let_go());

@@ -189,7 +189,9 @@ impl Committer {
             ));
         }
         self.next_sequence += count;
-        let position = log.append(sequence, payload)?;
+        let position = log
+            .append(sequence, payload)
+            .inspect_err(|error| self.memory.open_files.give_way_after(error))?;
         self.last_sequence = sequence + count - 1;
         Ok((sequence, position))
     }

@@ -245,7 +245,8 @@ impl Db {
     }
 
     /// Flushes, waits for background work, syncs, and marks the database as cleanly closed. Other handles fail
-    /// from then on; iterators stay readable. Whoever closes again waits for the first call and gets its result.
+    /// from then on; iterators stay readable until the database is opened again, which may remove what they read. Whoever
+    /// closes again waits for the first call and gets its result.
     pub fn close(self) -> Result<()> {
         self.inner.close()
     }

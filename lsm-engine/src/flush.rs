@@ -243,6 +243,7 @@ impl Job for FlushJob {
             }
             Err(error) => {
                 self.give_up();
+                inner.make_way_after(&error);
                 let retried = error.may_pass();
                 if retried {
                     // Once, not twice a second.

@@ -315,6 +315,13 @@ impl Inner {
         Ok(writer)
     }
 
+    /// What background work failed for may be what others hold.
+    pub(crate) fn make_way_after(&self, error: &Error) {
+        if let Error::Storage(error) = error {
+            self.memory.open_files.give_way_after(error);
+        }
+    }
+
     pub(crate) fn all_trees(&self) -> Vec<Arc<Tree>> {
         self.trees.read().values().cloned().collect()
     }

@@ -50,6 +50,7 @@ mod keyspace;
 mod lifecycle;
 mod memory;
 mod metrics;
+mod open_files;
 mod options;
 mod pace;
 mod pinning;

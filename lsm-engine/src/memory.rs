@@ -19,6 +19,7 @@ use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
 use crate::budget::Budget;
+use crate::open_files::OpenFiles;
 use crate::options::{KeyspaceOptions, Options};
 use crate::{Error, Result};
 
@@ -42,6 +43,8 @@ const RANGE_DELETE_OVERHEAD_BYTES: usize = 2400;
 pub(crate) struct Memory {
     pub(crate) budget: Budget,
     pub(crate) cache: Arc<BlockCache>,
+    /// The files of tables that are open.
+    pub(crate) open_files: Arc<OpenFiles>,
     /// The memtables of the default keyspace, and of others that name none: they share what is kept of flushed ones.
     pub(crate) memtable: Arc<dyn MemtableFactory>,
     /// Of memtables that are being filled, as the committer last said.
@@ -70,6 +73,7 @@ impl Memory {
         memtable.set_pool_bytes(budget.pool_bytes_max);
         Self {
             cache: BlockCache::new(budget.cache_bytes),
+            open_files: OpenFiles::new(Arc::clone(&options.vfs), options.open_files_max),
             memtable,
             budget,
             active_bytes: AtomicUsize::new(0),

@@ -63,6 +63,12 @@ pub struct Metrics {
     /// Tables that are open: indexes and filters in memory, directories of those that are not, and what else a table
     /// takes.
     pub pinned_bytes: u64,
+    /// Files of tables that are open.
+    pub open_files: u64,
+    /// How many may be: [`Options::open_files_max`](crate::Options::open_files_max), or less after descriptors ran out.
+    pub open_files_max: u64,
+    /// How often the file of a table was opened, for the first time or again.
+    pub file_opens: u64,
     /// Live snapshots.
     pub snapshots: u64,
     /// The last write that readers see.

@@ -27,6 +27,7 @@ pub struct Options {
     pub(crate) memory: usize,
     pub(crate) memtable_bytes: Option<usize>,
     pub(crate) cache_bytes: Option<usize>,
+    pub(crate) open_files_max: Option<usize>,
     pub(crate) background_threads: usize,
     pub(crate) create_if_missing: bool,
     pub(crate) error_if_exists: bool,
@@ -60,6 +61,7 @@ impl Options {
             memory: MEMORY_BYTES_DEFAULT,
             memtable_bytes: None,
             cache_bytes: None,
+            open_files_max: None,
             background_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             create_if_missing: true,
             error_if_exists: false,
@@ -97,6 +99,18 @@ impl Options {
     /// Bytes for cached blocks, indexes and filters. By default half of the memory, or less if memtables need more.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// How many files of tables may be open at once, at least one. Others are closed, and opened again when they are
+    /// read: a few microseconds for a read that finds its block neither in the cache nor the file open.
+    ///
+    /// By default half of what the process may have open, after raising that limit (`RLIMIT_NOFILE`) as far as it is
+    /// allowed to: the other half is for the log, for tables that are being written, and for the rest of the process.
+    /// Whoever sets it looks after the limit too. A database that runs out of descriptors all the same keeps fewer
+    /// open.
+    pub fn open_files_max(mut self, count: usize) -> Self {
+        self.open_files_max = Some(count);
         self
     }
 
@@ -197,6 +211,11 @@ impl Options {
         }
         if self.memtable_bytes == Some(0) {
             return Err(Error::invalid("Options::memtable_bytes is 0; give the bytes at which to flush"));
+        }
+        if self.open_files_max == Some(0) {
+            return Err(Error::invalid(
+                "Options::open_files_max is 0; tables cannot be read without an open file",
+            ));
         }
         let budget = self.budget();
         if budget.memtables_bytes_max < budget.memtable_bytes.saturating_mul(2) {

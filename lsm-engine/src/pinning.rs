@@ -104,7 +104,7 @@ impl Inner {
             for Candidate { table, .. } in candidates.iter().filter(|candidate| candidate.keyspace == tree.id)
             {
                 let reopened = caught("the opening of a table", || {
-                    Ok(table.reopened(&*self.vfs, &self.memory, &options, pinned_bytes_max)?)
+                    Ok(table.reopened(&self.memory, &options, pinned_bytes_max)?)
                 });
                 match reopened {
                     Ok(new) => {

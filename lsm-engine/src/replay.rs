@@ -122,8 +122,7 @@ impl Replay {
         let numbers = Arc::new(Numbers::from(state.next_number.max(unused)));
         let (mut trees, mut writers, mut flushed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
-            let open =
-                |added| open_added(&*options.vfs, directory, &options.keyspace, added, memory, janitor);
+            let open = |added| open_added(directory, &options.keyspace, added, memory, janitor);
             // Those that most reads ask come first: they are the ones to have index and filter in memory.
             let mut added: Vec<_> = keyspace.tables.values().collect();
             added.sort_by_key(|added| added.level);
@@ -416,7 +415,6 @@ pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()>
 
 /// Opens a table of the manifest.
 fn open_added(
-    vfs: &dyn Vfs,
     directory: &Path,
     options: &KeyspaceOptions,
     added: &AddedTable,
@@ -427,7 +425,7 @@ fn open_added(
     let expected = TableExpectation::from(&added.meta);
     let pinnable = memory.pinnable_bytes();
     let table =
-        open_table(vfs, memory, &path, options, Some(expected), pinnable).map_err(|error| match &error {
+        open_table(memory, &path, options, Some(expected), pinnable).map_err(|error| match &error {
             lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
                 Error::corruption(&path, 0, "the file is missing, yet the manifest names it")
             }

@@ -67,6 +67,7 @@ impl Running {
             .and_then(|()| caught("the end of a compaction", || self.install(inner, side, &outputs)));
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
+            inner.make_way_after(error);
             // One that was given up, because its keyspace or the database goes, did not fail.
             if !matches!(error, Error::Closed) {
                 tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");

@@ -250,14 +250,7 @@ impl NewTable {
         (level, run): (usize, u64),
         tombstones_since: Option<u64>,
     ) -> Result<Placement> {
-        let table = open_table(
-            &*inner.vfs,
-            &inner.memory,
-            &self.path,
-            keyspace,
-            None,
-            inner.memory.pinnable_bytes(),
-        )?;
+        let table = open_table(&inner.memory, &self.path, keyspace, None, inner.memory.pinnable_bytes())?;
         let created = inner.clock_micros();
         let tombstones = table.meta().tombstones + table.meta().range_tombstones;
         let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));

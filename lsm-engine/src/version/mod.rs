@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock};
 use lsm_compaction::{LevelShape, RunShape, TableShape, TreeShape};
 use lsm_core::key::common_prefix_bytes;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::vfs::Vfs;
 use lsm_core::{SequenceNumber, Slice};
 use lsm_sstable::{Table, TableExpectation, TableOpen, TableValue};
 
@@ -124,14 +123,9 @@ impl Version {
     }
 
     /// The same tables, opened anew with the filters and prefix extractor of `options`.
-    pub(crate) fn reopened(
-        &self,
-        vfs: &dyn Vfs,
-        memory: &Arc<Memory>,
-        options: &KeyspaceOptions,
-    ) -> Result<Self> {
+    pub(crate) fn reopened(&self, memory: &Arc<Memory>, options: &KeyspaceOptions) -> Result<Self> {
         let reopen = |placement: Placement| {
-            let table = placement.table.reopened(vfs, memory, options, memory.pinnable_bytes())?;
+            let table = placement.table.reopened(memory, options, memory.pinnable_bytes())?;
             Ok(Placement { table: Arc::new(table), ..placement })
         };
         Ok(Self::new(self.placements().map(reopen).collect::<Result<_>>()?))
@@ -208,7 +202,6 @@ impl Version {
 /// Opens a table with the filters and prefix extractor of `options`; index and filter stay in memory if together they
 /// take no more than `pinned_bytes_max`.
 pub(crate) fn open_table(
-    vfs: &dyn Vfs,
     memory: &Memory,
     path: &Path,
     options: &KeyspaceOptions,
@@ -216,7 +209,10 @@ pub(crate) fn open_table(
     pinned_bytes_max: usize,
 ) -> lsm_core::Result<Arc<Table>> {
     let open = TableOpen { expected, pinned_bytes_max, ..options.table_open() };
-    Table::open(vfs, path, Some(Arc::clone(&memory.cache)), &open)
+    let shared_path = Arc::new(path.to_owned());
+    let file =
+        memory.open_files.open(&shared_path).map_err(|error| lsm_core::Error::io("open", path, error))?;
+    Table::from_file(file, shared_path, Some(Arc::clone(&memory.cache)), &open)
 }
 
 /// What all keys of some runs begin with.

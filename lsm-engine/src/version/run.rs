@@ -276,7 +276,8 @@ mod tests {
 
     /// A run of `count` tables, each with the keys `a` and `c` behind four digits.
     fn run(count: u64) -> Run {
-        let (fs, options) = (SimFs::new(), Options::new());
+        let fs = SimFs::new();
+        let options = Options::new().vfs(Arc::new(fs.clone()));
         let memory = Arc::new(Memory::new(&options));
         let table = |number: u64| {
             let path = format!("{number:04}");
@@ -289,7 +290,7 @@ mod tests {
                 writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value }).unwrap();
             }
             writer.finish().unwrap();
-            let table = open_table(&fs, &memory, path, &options.keyspace, None, 0).unwrap();
+            let table = open_table(&memory, path, &options.keyspace, None, 0).unwrap();
             Arc::new(TableFile::new(number, table, 0, None, Arc::new(Janitor::default()), &memory))
         };
         Run::new(1, (0..count).map(table).collect())

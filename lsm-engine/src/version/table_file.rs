@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 use lsm_compaction::TableShape;
 use lsm_core::SequenceNumber;
 use lsm_core::env::Event;
-use lsm_core::vfs::Vfs;
-use lsm_sstable::{Table, TableMeta};
+use lsm_sstable::{Table, TableMeta, TableOpen};
 use parking_lot::Mutex;
 
+use super::Shape;
 use super::edit::AddedTable;
-use super::{Shape, open_table};
 use crate::memory::{Charge, Memory, Part};
+use crate::open_files;
 use crate::options::KeyspaceOptions;
 
 /// An open table of a version.
@@ -67,16 +67,16 @@ impl TableFile {
         Self::with_parts(table, shape, Arc::new(file), memory)
     }
 
-    /// The same file, opened anew; see [`open_table`].
+    /// The same file, opened anew with other options.
     pub(crate) fn reopened(
         &self,
-        vfs: &dyn Vfs,
         memory: &Arc<Memory>,
         options: &KeyspaceOptions,
         pinned_bytes_max: usize,
     ) -> lsm_core::Result<Self> {
         let expected = Some(self.meta().into());
-        let table = open_table(vfs, memory, self.path(), options, expected, pinned_bytes_max)?;
+        let open = TableOpen { expected, pinned_bytes_max, ..options.table_open() };
+        let table = self.table.reopened(Some(Arc::clone(&memory.cache)), &open)?;
         let reopened = Self::with_parts(table, Arc::clone(&self.shape), Arc::clone(&self.file), memory);
         Ok(Self { estimated: self.estimated.clone(), ..reopened })
     }
@@ -85,7 +85,10 @@ impl TableFile {
         // The manifest has its own copy of what it says about a table.
         let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
         let shapes = if shape.has_tombstones() { 2 } else { 1 };
-        let own = size_of::<Self>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
+        let own = size_of::<Self>()
+            + size_of::<FileOnDisk>()
+            + shapes * size_of::<TableShape>()
+            + open_files::HANDLE_BYTES;
         let bytes = table.pinned_bytes() + own + recorded;
         let charge = Mutex::new(Charge::new(memory, Part::Tables, bytes));
         Self { table, shape, estimated: OnceLock::new(), file, charge }

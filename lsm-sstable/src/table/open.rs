@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
@@ -32,10 +32,26 @@ impl Table {
         options: &TableOpen,
     ) -> Result<Arc<Table>> {
         let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
+        Self::from_file(file, Arc::new(path.to_owned()), cache, options)
+    }
+
+    /// The same file, opened anew with other options.
+    pub fn reopened(&self, cache: Option<Arc<BlockCache>>, options: &TableOpen) -> Result<Arc<Table>> {
+        Self::from_file(Arc::clone(&self.file), Arc::clone(&self.path), cache, options)
+    }
+
+    /// Opens a table in a file that is open for reading, or that opens itself when it is read. `path` is what errors
+    /// name.
+    pub fn from_file(
+        file: Arc<dyn VfsFile>,
+        path: Arc<PathBuf>,
+        cache: Option<Arc<BlockCache>>,
+        options: &TableOpen,
+    ) -> Result<Arc<Table>> {
         file.advise(Access::Random);
-        let footer = read_ends(&*file, path, options.expected.as_ref())?;
+        let footer = read_ends(&*file, &path, options.expected.as_ref())?;
         let checksum = BlockChecksum::new(footer.id);
-        let sections = Sections { file: &*file, path, checksum };
+        let sections = Sections { file: &*file, path: &path, checksum };
 
         // One section after the other, each buffer given back before the next, to need little memory at once.
         let (properties, mut meta) =
@@ -67,7 +83,7 @@ impl Table {
             })
             .map(Arc::clone);
         Ok(Arc::new(Table {
-            path: Arc::new(path.to_owned()),
+            path,
             file,
             meta,
             properties,
