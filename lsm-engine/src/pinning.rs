@@ -44,6 +44,7 @@ impl Inner {
     pub(crate) fn fit_tables(&self) -> bool {
         let most = self.memory.tables_bytes_max();
         let mut candidates = self.candidates();
+        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table.charge_anew());
         candidates.sort_by_key(|candidate| (candidate.level, !candidate.is_pinned()));
         // Not by all that is held: inputs of merges that have just ended will be gone in a moment.
         let mut left = most.saturating_sub(candidates.iter().map(Candidate::other_bytes).sum());

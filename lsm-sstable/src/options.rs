@@ -71,7 +71,7 @@ pub struct TableOpen {
     pub sequential_read_bytes: u64,
     /// Index and filter stay in memory if together, and with the slots of the cache, they take no more than this, by
     /// a bound that is known before they are read. If not, only a directory of their pages does, whatever that takes
-    /// (about 0.01 % of the file), and each lookup reads a page of each from the file, past the cache, as it does the
+    /// (about 0.01 % of the file), read when the table is first asked, and each lookup reads a page of each from the file, past the cache, as it does the
     /// data. Range tombstones are in memory either way and do not count. Default: no limit.
     pub pinned_bytes_max: usize,
 }

@@ -245,6 +245,8 @@ fn a_scan_reads_each_page_of_an_index_once() {
         }
         fs.reads(&path()) - before
     };
+    // What the first question alone costs.
+    assert_eq!(tables.each_ref().map(|table| table.split_keys(2).len()), [1, 1]);
     for access in [CursorAccess::Cached, CursorAccess::Sequential] {
         for forward in [true, false] {
             let [pinned, unpinned] = tables.each_ref().map(|table| reads(table, access, forward));

@@ -399,3 +399,51 @@ fn a_file_in_the_way_is_left_alone() {
     assert!(matches!(error, Error::Io { operation: "create", .. }), "{error}");
     assert_eq!(fs.bytes(&path()), b"precious");
 }
+
+/// Opening a large database would read gigabytes otherwise.
+#[test]
+fn an_index_and_a_filter_that_stay_in_their_file_are_not_read_before_they_are_asked() {
+    let fs = MemoryFs::default();
+    let options = TableOptions { block_bytes: 256, ..TableOptions::default() };
+    let meta = write(&fs, &numbered(20_000), &options).unwrap();
+    let how = TableOpen { pinned_bytes_max: 0, ..TableOpen::expecting(&meta) };
+    let open = || Table::open(&fs, &path(), None, &how).unwrap();
+    let before = fs.reads(&path());
+    let table = open();
+    assert!(fs.reads(&path()) - before <= 3, "header, footer and properties");
+    let about = table.pinned_bytes();
+    let get = |table: &Table, key: &[u8]| table.get(key, key_hash(key), SEQUENCE_MAX);
+    assert_eq!(get(&table, b"key00000700").unwrap().unwrap().sequence, 701);
+    let reads = fs.reads(&path());
+    assert!(get(&table, b"key00000900").unwrap().is_some());
+    assert_eq!(fs.reads(&path()) - reads, 3, "a page of the filter, one of the index, and a block");
+    let exact = table.pinned_bytes();
+    assert!(about.abs_diff(exact) < exact / 5, "{about} and {exact}");
+
+    // With room for them they are read, and nothing else is.
+    let before = fs.reads(&path());
+    let pinned = table.reopened(None, &TableOpen::default()).unwrap();
+    assert!(pinned.is_pinned() && fs.reads(&path()) - before == 2);
+    assert!(get(&pinned, b"key00000900").unwrap().is_some());
+    let before = fs.reads(&path());
+    assert!(!pinned.reopened(None, &how).unwrap().is_pinned());
+    assert_eq!(fs.reads(&path()), before);
+
+    // Damage is found by whoever asks first, and by whoever asks again.
+    let mut bytes = fs.bytes(&path());
+    let footer = bytes.len() - 128;
+    let index_bytes = u64::from_le_bytes(bytes[footer + 24..][..8].try_into().unwrap()) as usize;
+    let properties_bytes = u64::from_le_bytes(bytes[footer + 32..][..8].try_into().unwrap()) as usize;
+    let index = footer - properties_bytes - index_bytes;
+    bytes[index + index_bytes / 2] ^= 1;
+    fs.set_bytes(&path(), &bytes);
+    let table = open();
+    for _ in 0..2 {
+        let Err(Error::Corruption { offset, .. }) = get(&table, b"key00000700") else {
+            panic!("not noticed")
+        };
+        assert!((index..footer).contains(&(offset as usize)), "{offset}");
+    }
+    assert!(table.verify().is_err());
+    assert!(table.reopened(None, &TableOpen::default()).is_err());
+}

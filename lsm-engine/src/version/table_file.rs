@@ -82,16 +82,13 @@ impl TableFile {
     }
 
     fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
-        // The manifest has its own copy of what it says about a table.
-        let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
-        let shapes = if shape.has_tombstones() { 2 } else { 1 };
-        let own = size_of::<Self>()
-            + size_of::<FileOnDisk>()
-            + shapes * size_of::<TableShape>()
-            + open_files::HANDLE_BYTES;
-        let bytes = table.pinned_bytes() + own + recorded;
-        let charge = Mutex::new(Charge::new(memory, Part::Tables, bytes));
+        let charge = Mutex::new(Charge::new(memory, Part::Tables, held_bytes(&table, &shape)));
         Self { table, shape, estimated: OnceLock::new(), file, charge }
+    }
+
+    /// Accounts for what the table has read since it was opened: where the pages of its index and filter are.
+    pub(crate) fn charge_anew(&self) {
+        self.charge.lock().set(held_bytes(&self.table, &self.shape));
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -187,6 +184,14 @@ impl TableFile {
     pub(crate) fn stays_as_it_is(&self) -> bool {
         self.file.stays_as_it_is.load(Ordering::Relaxed)
     }
+}
+
+fn held_bytes(table: &Table, shape: &TableShape) -> usize {
+    // The manifest has its own copy of what it says about a table.
+    let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
+    let shapes = if shape.has_tombstones() { 2 } else { 1 };
+    let own = size_of::<TableFile>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
+    table.pinned_bytes() + own + open_files::HANDLE_BYTES + recorded
 }
 
 impl Drop for FileOnDisk {

@@ -68,6 +68,12 @@ impl FilterDirectory {
         Ok(&pages[(part.start - start) as usize..(part.end - start) as usize])
     }
 
+    /// About what the directory of a filter of so many bytes takes.
+    pub(crate) fn memory_bytes_about(filter_bytes: u64) -> u64 {
+        let checksums = (filter_bytes / PAGE_BYTES as u64 + 1).saturating_mul(size_of::<u32>() as u64);
+        checksums.saturating_add(size_of::<Self>() as u64)
+    }
+
     /// Bytes of memory held.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.checksums)

@@ -126,10 +126,6 @@ impl IndexDirectory {
         })
     }
 
-    pub(crate) fn block_count(&self) -> usize {
-        self.block_count
-    }
-
     /// A key as pages are searched for it.
     pub(crate) fn target<'k>(&self, key: &'k [u8], sequence: SequenceNumber) -> Target<'k> {
         Target::new(&self.prefix, key, sequence)
@@ -159,6 +155,13 @@ impl IndexDirectory {
     pub(crate) fn page_at(&self, offset: u64) -> Option<PagePlace> {
         let above = self.pages.partition_point(|page| page.block_offset <= offset);
         self.page(above.saturating_sub(1))
+    }
+
+    /// About what the directory of an index of so many bytes takes.
+    pub(crate) fn memory_bytes_about(index_bytes: u64) -> u64 {
+        // Suffixes are mostly short.
+        let page_bytes = size_of::<PageStart>() as u64 + SUFFIX_SHARE;
+        (index_bytes / PAGE_BYTES_MIN + 1).saturating_mul(page_bytes).saturating_add(size_of::<Self>() as u64)
     }
 
     /// Bytes of memory held.

@@ -32,8 +32,9 @@ impl BlockFinder {
         key: &[u8],
         sequence: SequenceNumber,
     ) -> Result<usize> {
-        let target = paged.index.target(key, sequence);
-        let Some(place) = paged.index.page_for(target) else { return Ok(0) };
+        let index = &paged.directories(table)?.index;
+        let target = index.target(key, sequence);
+        let Some(place) = index.page_for(target) else { return Ok(0) };
         let offset = place.range.start;
         self.hold(table, place)?.find(target).map_err(|detail| table.corruption(offset, detail))
     }
@@ -68,7 +69,7 @@ impl BlockFinder {
             Lookup::Paged(paged) => {
                 let page = self.page_with(table, paged, block)?;
                 let (suffix, sequence) = page.separator(block).ok_or_else(|| missing(table, block))?;
-                Ok(([paged.index.prefix(), suffix].concat(), sequence))
+                Ok(([paged.directories(table)?.index.prefix(), suffix].concat(), sequence))
             }
         }
     }
@@ -77,7 +78,7 @@ impl BlockFinder {
     pub(super) fn block_at(&mut self, table: &Table, offset: u64) -> Result<usize> {
         match &table.lookup {
             Lookup::Pinned(pinned) => Ok(pinned.index.block_at(offset)),
-            Lookup::Paged(paged) => match paged.index.page_at(offset) {
+            Lookup::Paged(paged) => match paged.directories(table)?.index.page_at(offset) {
                 Some(place) => Ok(self.hold(table, place)?.block_at(offset)),
                 None => Ok(0),
             },
@@ -90,7 +91,8 @@ impl BlockFinder {
     }
 
     fn page_with(&mut self, table: &Table, paged: &Paged, block: usize) -> Result<&IndexPage> {
-        let place = paged.index.page_with(block).ok_or_else(|| missing(table, block))?;
+        let index = &paged.directories(table)?.index;
+        let place = index.page_with(block).ok_or_else(|| missing(table, block))?;
         self.hold(table, place)
     }
 

@@ -129,7 +129,7 @@ impl TableCursor {
     /// Holds a block of the table; `false` if there is no such block or it cannot be read.
     fn hold(&mut self, block: usize, towards: Towards) -> bool {
         self.is_positioned = false;
-        if block >= self.table.lookup.block_count() {
+        if block >= self.table.block_count() {
             return false;
         }
         if block == self.block && !matches!(self.held, Held::Nothing) {
@@ -321,7 +321,7 @@ impl Cursor for TableCursor {
 
     fn last(&mut self) {
         self.error = None;
-        self.enter_back(self.table.lookup.block_count(), Towards::Seek);
+        self.enter_back(self.table.block_count(), Towards::Seek);
     }
 
     fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {

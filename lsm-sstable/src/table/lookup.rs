@@ -7,6 +7,7 @@ use super::Table;
 use super::paged::Paged;
 use crate::FilterPolicy;
 use crate::cache::CachedTable;
+use crate::footer::Footer;
 use crate::index::Index;
 use crate::section::SECTION_HEADER_BYTES;
 
@@ -34,19 +35,11 @@ pub(super) struct LoadedFilter {
 }
 
 impl Lookup {
-    #[inline]
-    pub(super) fn block_count(&self) -> usize {
-        match self {
-            Self::Pinned(pinned) => pinned.index.block_count(),
-            Self::Paged(paged) => paged.index.block_count(),
-        }
-    }
-
     /// Whether the table has a filter that can be asked.
     pub(super) fn has_filter(&self) -> bool {
         match self {
             Self::Pinned(pinned) => pinned.filter.is_some(),
-            Self::Paged(paged) => paged.filter.is_some(),
+            Self::Paged(paged) => paged.policy.is_some(),
         }
     }
 
@@ -59,14 +52,14 @@ impl Lookup {
     }
 
     /// Bytes of memory held, the struct itself excepted.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self, footer: &Footer) -> usize {
         match self {
             Self::Pinned(pinned) => {
                 pinned.index.memory_bytes()
                     + pinned.filter.as_ref().map_or(0, |filter| filter.buffer.len())
                     + pinned.cached.as_ref().map_or(0, CachedTable::slot_bytes)
             }
-            Self::Paged(paged) => paged.memory_bytes(),
+            Self::Paged(paged) => paged.memory_bytes(footer),
         }
     }
 }

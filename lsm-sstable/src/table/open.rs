@@ -8,20 +8,23 @@ use lsm_core::{Error, Result};
 
 use super::Table;
 use super::lookup::{LoadedFilter, Lookup, Pinned};
-use super::paged::{Paged, PagedFilter};
+use super::paged::Paged;
 use crate::cache::CachedTable;
 use crate::checksum::BlockChecksum;
 use crate::file_header::{self, FILE_HEADER_BYTES};
 use crate::filter::FilterDirectory;
 use crate::footer::{FOOTER_BYTES, Footer};
-use crate::index::{Index, IndexDirectory};
+use crate::index::Index;
 use crate::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag, read_exact};
 use crate::{
-    BlockCache, FilterPolicy, Properties, TableExpectation, TableOpen, properties, range_tombstones,
+    BlockCache, FilterPolicy, Properties, TableExpectation, TableMeta, TableOpen, properties,
+    range_tombstones,
 };
 
 impl Table {
-    /// Opens a table: reads and checks everything but the data blocks, which are checked as they are read.
+    /// Opens a table: reads and checks everything but the data blocks, which are checked as they are read, and but an
+    /// index and filter that [do not fit memory](TableOpen::pinned_bytes_max), which are checked when they are first
+    /// asked.
     ///
     /// Fails with `Corruption` if the file is not the table that `options` expects, or not intact, and with
     /// `UnsupportedVersion` if a newer build wrote it. Nothing is ever changed on disk.
@@ -35,11 +38,6 @@ impl Table {
         Self::from_file(file, Arc::new(path.to_owned()), cache, options)
     }
 
-    /// The same file, opened anew with other options.
-    pub fn reopened(&self, cache: Option<Arc<BlockCache>>, options: &TableOpen) -> Result<Arc<Table>> {
-        Self::from_file(Arc::clone(&self.file), Arc::clone(&self.path), cache, options)
-    }
-
     /// Opens a table in a file that is open for reading, or that opens itself when it is read. `path` is what errors
     /// name.
     pub fn from_file(
@@ -49,21 +47,31 @@ impl Table {
         options: &TableOpen,
     ) -> Result<Arc<Table>> {
         file.advise(Access::Random);
-        let footer = read_ends(&*file, &path, options.expected.as_ref())?;
+        Self::with_lookup(Basics::read(file, path, options.expected.as_ref())?, cache, options)
+    }
+
+    /// The same table with other options: index and filter are read, or dropped. What was found when it was opened is
+    /// not read again.
+    pub fn reopened(&self, cache: Option<Arc<BlockCache>>, options: &TableOpen) -> Result<Arc<Table>> {
+        let basics = Basics {
+            path: Arc::clone(&self.path),
+            file: Arc::clone(&self.file),
+            footer: self.footer.clone(),
+            meta: self.meta.clone(),
+            properties: self.properties.clone(),
+            range_tombstones: Arc::clone(&self.range_tombstones),
+        };
+        Self::with_lookup(basics, cache, options)
+    }
+
+    fn with_lookup(
+        basics: Basics,
+        cache: Option<Arc<BlockCache>>,
+        options: &TableOpen,
+    ) -> Result<Arc<Table>> {
+        let Basics { path, file, footer, meta, properties, range_tombstones } = basics;
         let checksum = BlockChecksum::new(footer.id);
         let sections = Sections { file: &*file, path: &path, checksum };
-
-        // One section after the other, each buffer given back before the next, to need little memory at once.
-        let (properties, mut meta) =
-            sections.decode(footer.properties(), SectionTag::Properties, properties::decode)?;
-        meta.id = footer.id;
-        meta.file_bytes = footer.file_bytes;
-        meta.checksum = footer.body_checksum;
-        let mut range_tombstones = FragmentedRangeTombstones::empty();
-        if footer.range_tombstone_bytes > 0 {
-            let at = footer.range_tombstones();
-            range_tombstones = sections.decode(at, SectionTag::RangeTombstones, range_tombstones::decode)?;
-        }
         let policy = options.filters.iter().find(|policy| policy.name() == properties.filter).cloned();
         let slot_bytes =
             cache.as_ref().map_or(0, |_| CachedTable::SLOT_BYTES.saturating_mul(properties.data_blocks));
@@ -73,7 +81,9 @@ impl Table {
         let lookup = if pinnable_bytes <= options.pinned_bytes_max as u64 {
             Lookup::Pinned(sections.pinned(&footer, &properties, policy, cache)?)
         } else {
-            Lookup::Paged(sections.paged(&footer, &properties, policy)?)
+            let filter_bytes = footer.filter_bytes.saturating_sub(SECTION_HEADER_BYTES as u64);
+            let has_parts = |policy: &Arc<dyn FilterPolicy>| policy.part(filter_bytes, 0).is_some();
+            Lookup::Paged(Paged::new(policy.filter(|policy| footer.filter_bytes > 0 && has_parts(policy))))
         };
         let prefix_extractor = options
             .prefix_extractor
@@ -92,17 +102,46 @@ impl Table {
             lookup,
             pinnable_bytes,
             prefix_extractor,
-            range_tombstones: Arc::new(range_tombstones),
+            range_tombstones,
             sequential_read_bytes: options.sequential_read_bytes,
         }))
     }
 }
 
-/// The sections of a table that is being opened.
-struct Sections<'a> {
-    file: &'a dyn VfsFile,
-    path: &'a Path,
-    checksum: BlockChecksum,
+/// What is read of every table.
+struct Basics {
+    path: Arc<PathBuf>,
+    file: Arc<dyn VfsFile>,
+    footer: Footer,
+    meta: TableMeta,
+    properties: Properties,
+    range_tombstones: Arc<FragmentedRangeTombstones>,
+}
+
+impl Basics {
+    fn read(file: Arc<dyn VfsFile>, path: Arc<PathBuf>, expected: Option<&TableExpectation>) -> Result<Self> {
+        let footer = read_ends(&*file, &path, expected)?;
+        let sections = Sections { file: &*file, path: &path, checksum: BlockChecksum::new(footer.id) };
+        // One section after the other, each buffer given back before the next, to need little memory at once.
+        let (properties, mut meta) =
+            sections.decode(footer.properties(), SectionTag::Properties, properties::decode)?;
+        meta.id = footer.id;
+        meta.file_bytes = footer.file_bytes;
+        meta.checksum = footer.body_checksum;
+        let mut range_tombstones = FragmentedRangeTombstones::empty();
+        if footer.range_tombstone_bytes > 0 {
+            let at = footer.range_tombstones();
+            range_tombstones = sections.decode(at, SectionTag::RangeTombstones, range_tombstones::decode)?;
+        }
+        Ok(Self { path, file, footer, meta, properties, range_tombstones: Arc::new(range_tombstones) })
+    }
+}
+
+/// The sections of a table.
+pub(super) struct Sections<'a> {
+    pub(super) file: &'a dyn VfsFile,
+    pub(super) path: &'a Path,
+    pub(super) checksum: BlockChecksum,
 }
 
 impl Sections<'_> {
@@ -133,31 +172,12 @@ impl Sections<'_> {
         Ok(Pinned { index, filter, cached })
     }
 
-    /// The directories of index and filter.
-    fn paged(
-        &self,
-        footer: &Footer,
-        properties: &Properties,
-        policy: Option<Arc<dyn FilterPolicy>>,
-    ) -> Result<Paged> {
-        let mut index = self.stream(footer.index(), SectionTag::Index)?;
-        let index = IndexDirectory::read(&mut index, properties.data_blocks, footer.data_end)?;
-        let mut filter = None;
-        if footer.filter_bytes > 0 {
-            let directory = self.filter_directory(footer)?;
-            filter = policy
-                .filter(|policy| policy.part(directory.filter_bytes(), 0).is_some())
-                .map(|policy| PagedFilter { policy, directory });
-        }
-        Ok(Paged { index, filter })
-    }
-
     /// Proves the filter, whether there is someone to ask it or not.
-    fn filter_directory(&self, footer: &Footer) -> Result<FilterDirectory> {
+    pub(super) fn filter_directory(&self, footer: &Footer) -> Result<FilterDirectory> {
         FilterDirectory::read(&mut self.stream(footer.filter(), SectionTag::Filter)?)
     }
 
-    fn stream(&self, section: Range<u64>, tag: SectionTag) -> Result<SectionStream<'_>> {
+    pub(super) fn stream(&self, section: Range<u64>, tag: SectionTag) -> Result<SectionStream<'_>> {
         SectionStream::new(self.file, self.path, section, tag, self.checksum)
     }
 

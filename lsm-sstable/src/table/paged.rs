@@ -4,20 +4,36 @@
 //! index and 45 in a filter: two gigabytes, where the directories take 12 MB. The slots of the cache alone, of 8 bytes
 //! a block, would take 200 MB, so such a table has none: its blocks, like the pages, are left to the page cache of the
 //! system.
+//!
+//! The directories are read, and the whole of index and filter proved with them, when the table is first asked: opening
+//! a large database would read gigabytes otherwise.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber};
+use parking_lot::Mutex;
 
+use super::open::Sections;
 use super::read::{self, BorrowedBlock};
 use super::reader::value_in;
 use super::{Table, TableValue};
 use crate::FilterPolicy;
 use crate::filter::FilterDirectory;
+use crate::footer::Footer;
 use crate::index::{IndexDirectory, PagePlace};
+use crate::section::SectionTag;
+
+/// A table whose index and filter stay in the file.
+pub(super) struct Paged {
+    /// Who can ask the filter by its pages, if there is one.
+    pub(super) policy: Option<Arc<dyn FilterPolicy>>,
+    directories: OnceLock<Directories>,
+    /// Held by who reads them.
+    reading: Mutex<()>,
+}
 
 /// Where the pages of index and filter are.
-pub(super) struct Paged {
+pub(super) struct Directories {
     pub(super) index: IndexDirectory,
     pub(super) filter: Option<PagedFilter>,
 }
@@ -28,6 +44,23 @@ pub(super) struct PagedFilter {
 }
 
 impl Paged {
+    pub(super) fn new(policy: Option<Arc<dyn FilterPolicy>>) -> Self {
+        Self { policy, directories: OnceLock::new(), reading: Mutex::new(()) }
+    }
+
+    /// The directories, read at the first call. A failure is the next caller's as well, who reads them again.
+    pub(super) fn directories(&self, table: &Table) -> Result<&Directories> {
+        if let Some(directories) = self.directories.get() {
+            return Ok(directories);
+        }
+        let _one_at_a_time = self.reading.lock();
+        if let Some(directories) = self.directories.get() {
+            return Ok(directories);
+        }
+        let directories = Directories::read(table, self.policy.as_ref())?;
+        Ok(self.directories.get_or_init(|| directories))
+    }
+
     #[cold]
     pub(super) fn get(
         &self,
@@ -40,8 +73,9 @@ impl Paged {
             if !self.may_contain(table, hash, &mut scratch.stored)? {
                 return Ok(None);
             }
-            let target = self.index.target(key, sequence);
-            let Some(place) = self.index.page_for(target) else { return Ok(None) };
+            let index = &self.directories(table)?.index;
+            let target = index.target(key, sequence);
+            let Some(place) = index.page_for(target) else { return Ok(None) };
             let page = read_page(table, &place, &mut scratch.stored)?;
             let found = place.find(page, target);
             let (_, range) = found.map_err(|detail| table.corruption(place.range.start, detail))?;
@@ -52,7 +86,9 @@ impl Paged {
 
     /// Asks the filter, by the pages that have the part which decides; `true` if there is no filter.
     pub(super) fn may_contain(&self, table: &Table, hash: u64, buffer: &mut Vec<u8>) -> Result<bool> {
-        let Some(PagedFilter { policy, directory }) = &self.filter else { return Ok(true) };
+        let Some(PagedFilter { policy, directory }) = &self.directories(table)?.filter else {
+            return Ok(true);
+        };
         let Some((part, pages)) = policy
             .part(directory.filter_bytes(), hash)
             .and_then(|part| directory.pages(&part).map(|pages| (part, pages)))
@@ -66,18 +102,48 @@ impl Paged {
         Ok(policy.may_contain(part, hash))
     }
 
-    /// Where the block starts that a key belongs to; only where its page does, if that cannot be read.
+    /// Where the block starts that a key belongs to; only where its page does, if that cannot be read, and 0 if the
+    /// index cannot.
     pub(super) fn approximate_offset(&self, table: &Table, key: &[u8]) -> u64 {
-        let target = self.index.target(key, SEQUENCE_MAX);
-        let Some(place) = self.index.page_for(target) else { return 0 };
+        let Ok(Directories { index, .. }) = self.directories(table) else { return 0 };
+        let target = index.target(key, SEQUENCE_MAX);
+        let Some(place) = index.page_for(target) else { return 0 };
         let mut page = Vec::new();
         let found = read_page(table, &place, &mut page).ok().and_then(|page| place.find(page, target).ok());
         found.map_or(place.block_offset, |(_, range)| range.start)
     }
 
-    /// Bytes of memory held, the struct itself excepted.
-    pub(super) fn memory_bytes(&self) -> usize {
+    /// Bytes of memory held, the struct itself excepted; about what will be, before the directories are read.
+    pub(super) fn memory_bytes(&self, footer: &Footer) -> usize {
+        self.directories
+            .get()
+            .map_or_else(|| Directories::memory_bytes_about(footer), Directories::memory_bytes)
+    }
+}
+
+impl Directories {
+    fn read(table: &Table, policy: Option<&Arc<dyn FilterPolicy>>) -> Result<Self> {
+        let (footer, properties) = (&table.footer, &table.properties);
+        let sections = Sections { file: &*table.file, path: &table.path, checksum: table.checksum };
+        let mut index = sections.stream(footer.index(), SectionTag::Index)?;
+        let index = IndexDirectory::read(&mut index, properties.data_blocks, footer.data_end)?;
+        let mut filter = None;
+        if footer.filter_bytes > 0 {
+            let directory = sections.filter_directory(footer)?;
+            filter = policy.cloned().map(|policy| PagedFilter { policy, directory });
+        }
+        Ok(Self { index, filter })
+    }
+
+    fn memory_bytes(&self) -> usize {
         self.index.memory_bytes() + self.filter.as_ref().map_or(0, |filter| filter.directory.memory_bytes())
+    }
+
+    /// About what they take.
+    fn memory_bytes_about(footer: &Footer) -> usize {
+        let bytes = IndexDirectory::memory_bytes_about(footer.index_bytes)
+            .saturating_add(FilterDirectory::memory_bytes_about(footer.filter_bytes));
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 

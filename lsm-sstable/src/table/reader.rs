@@ -124,13 +124,13 @@ impl Table {
     }
 
     /// Bytes of memory that the table holds while it is open: index, filter and cache slots, or the directories of
-    /// their pages; range tombstones, bounds, path and the rest. Cached blocks are counted by the cache.
+    /// their pages, those about before they are read; range tombstones, bounds, path and the rest. Cached blocks are counted by the cache.
     pub fn pinned_bytes(&self) -> usize {
         let shared_bytes = |bytes: &[u8]| bytes.len() + 2 * size_of::<usize>();
         let Properties { compression, filter, prefix_extractor, .. } = &self.properties;
         size_of::<Self>()
             + SHARED_BYTES
-            + self.lookup.heap_bytes()
+            + self.lookup.heap_bytes(&self.footer)
             + self.range_tombstones.memory_bytes()
             + shared_bytes(&self.meta.smallest)
             + shared_bytes(&self.meta.largest)
@@ -142,7 +142,7 @@ impl Table {
     /// Up to `count - 1` user keys, ascending, that cut the table into about `count` parts of equal size: each part
     /// starts with its key, whatever its sequence number. Where the index cannot be read, keys are left out.
     pub fn split_keys(&self, count: usize) -> Vec<Slice> {
-        let blocks = self.lookup.block_count();
+        let blocks = self.block_count();
         let mut finder = BlockFinder::default();
         let mut keys: Vec<Slice> = Vec::new();
         for part in 1..count {
@@ -172,6 +172,15 @@ impl Table {
             }
             Lookup::Pinned(_) => 0,
             Lookup::Paged(paged) => paged.approximate_offset(self, key),
+        }
+    }
+
+    /// Data blocks, as the properties say. The index, when it is read, must say the same.
+    #[inline]
+    pub(super) fn block_count(&self) -> usize {
+        match &self.lookup {
+            Lookup::Pinned(pinned) => pinned.index.block_count(),
+            Lookup::Paged(_) => usize::try_from(self.properties.data_blocks).unwrap_or(usize::MAX),
         }
     }
 

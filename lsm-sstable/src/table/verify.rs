@@ -107,7 +107,7 @@ impl<'t> Pass<'t> {
     fn blocks(&mut self) -> Result<()> {
         let table = self.table;
         let mut first = 0;
-        while first < table.lookup.block_count() {
+        while first < table.block_count() {
             let mut window = self.finder.block_range(table, first)?;
             let mut end = first + 1;
             let at_hand = self.finder.at_hand(table, first)?;
