@@ -46,6 +46,23 @@ fn calls_of_a_kind_fail_on_files_of_a_name() {
 }
 
 #[test]
+fn a_fault_tells_how_often_it_fired() {
+    let fs = SimFs::new();
+    let fault = |prefix: &str| {
+        fs.inject(Fault::on(OperationKind::Write, ErrorKind::Other).name_starting(prefix).sticky())
+    };
+    let (manifests, wals) = (fault("MANIFEST-"), fault("wal"));
+    let manifest = fs.create_new(Path::new("MANIFEST-1")).unwrap();
+    let log = fs.create_new(Path::new("1.wal")).unwrap();
+    assert_eq!(manifests.fired(), 0);
+    for _ in 0..2 {
+        assert!(manifest.write_at(b"abc", 0).is_err());
+        log.write_at(b"abc", 0).unwrap();
+    }
+    assert_eq!((manifests.fired(), wals.fired()), (2, 0));
+}
+
+#[test]
 fn a_failed_write_may_have_written_a_part() {
     let fs = SimFs::new();
     let file = fs.create_new(Path::new("file")).unwrap();

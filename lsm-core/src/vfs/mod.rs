@@ -26,8 +26,8 @@ use std::sync::Arc;
 pub use posix::PosixFs;
 #[cfg(feature = "sim")]
 pub use sim::{
-    AllKept, AllLost, Choice, CrashImage, CrashImages, EntryChange, Fate, Fault, Operation, OperationKind,
-    Piece, PieceKind, Seeded, SimFs,
+    AllKept, AllLost, Choice, CrashImage, CrashImages, EntryChange, Fate, Fault, InjectedFault, Operation,
+    OperationKind, Piece, PieceKind, Seeded, SimFs,
 };
 
 /// A file system.

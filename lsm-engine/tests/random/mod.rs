@@ -9,16 +9,18 @@ use lsm_engine::{Compression, FixedPrefix, KeyspaceOptions};
 
 use crate::reads::Bytes;
 
-/// Runs as many seeds as `LSM_SEEDS` says, from `LSM_SEED` on.
-pub(crate) fn each_seed(count: u64, run: impl Fn(u64)) {
+/// Runs as many seeds as `LSM_SEEDS` says, from `LSM_SEED` on; returns how many.
+pub(crate) fn each_seed(count: u64, run: impl Fn(u64)) -> u64 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("LSM_SEED").unwrap_or(0);
-    for seed in first..first + number("LSM_SEEDS").unwrap_or(count) {
+    let count = number("LSM_SEEDS").unwrap_or(count);
+    for seed in first..first + count {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
             eprintln!("LSM_SEED={seed} LSM_SEEDS=1 repeats this");
             resume_unwind(panic);
         }
     }
+    count
 }
 
 /// `SplitMix64`.

@@ -1,9 +1,12 @@
 mod checks;
 mod crashes;
+mod faults;
 mod keyspaces;
 mod model;
 mod openings;
+mod tally;
 mod world;
 mod writes;
 
+pub(crate) use tally::Tally;
 pub(crate) use world::run;

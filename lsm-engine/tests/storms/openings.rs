@@ -5,7 +5,8 @@ use lsm_engine::env::Env;
 use lsm_engine::{Error, KeyspaceOptions, Options};
 use lsm_memtable::{BPlusMemtable, ReferenceMemtable, SkipListMemtable};
 
-use super::world::{DIRECTORY, World, wants_memory};
+use super::faults::{AT_CLOSE, AT_OPENING};
+use super::world::{DIRECTORY, Faults, World, wants_memory};
 
 impl World {
     pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
@@ -49,16 +50,30 @@ impl World {
         if self.random.one_in(8) {
             self.open_read_only();
         }
-        let result = match self.options(false).open(DIRECTORY) {
-            Err(error) if wants_memory(&error) => self.options(true).open(DIRECTORY),
-            result => result,
+        let mut generous = false;
+        let db = loop {
+            let fired = self.fired();
+            let result = self.options(generous).open(DIRECTORY);
+            if self.fs.crashed() {
+                return false;
+            }
+            match result {
+                Ok(db) => break db,
+                Err(error) if !generous && wants_memory(&error) => generous = true,
+                Err(error) => {
+                    assert!(self.fired() > fired, "open: {error}");
+                    self.note(&format!("failed opening: {error}"));
+                    self.fs.clear_faults();
+                    self.restart();
+                }
+            }
         };
-        if self.fs.crashed() {
-            return false;
-        }
         self.fs.crash_at(u64::MAX);
-        self.db = Some(result.unwrap_or_else(|error| panic!("open: {error}")));
-        self.check_files();
+        self.db = Some(db);
+        self.heal();
+        if self.faults == Faults::None {
+            self.check_files();
+        }
         for index in 0..self.spaces.len() {
             let (name, number) = (self.spaces[index].name.clone(), self.spaces[index].number);
             if number != 0 && self.random.one_in(2) {
@@ -81,7 +96,7 @@ impl World {
         let disk = self.fs.fingerprint();
         let result = self.options(false).read_only(true).open(DIRECTORY);
         if let Err(error) = result {
-            assert!(wants_memory(&error) || self.fs.crashed(), "open read-only: {error}");
+            assert!(wants_memory(&error) || self.may_fail(), "open read-only: {error}");
         }
         assert_eq!(self.fs.fingerprint(), disk, "changed by a reader");
     }
@@ -120,7 +135,11 @@ impl World {
 
     /// Closes the database or only drops it, and opens it with other options.
     pub(super) fn reopen(&mut self, close: bool) {
-        self.heal();
+        match self.random.below(4) {
+            0 => {}
+            1 => self.inject_faults(&AT_CLOSE),
+            _ => self.heal(),
+        }
         self.note(if close { "close" } else { "drop" });
         self.snapshots.clear();
         self.let_go();
@@ -143,10 +162,14 @@ impl World {
         }
         // Iterators outlive the database.
         self.walk();
+        self.fs.clear_faults();
         self.restart();
         self.check_log();
         if self.random.one_in(3) {
             self.crash_within(80);
+        }
+        if self.random.one_in(3) {
+            self.inject_faults(&AT_OPENING);
         }
         if self.open() {
             self.check_state("reopened");

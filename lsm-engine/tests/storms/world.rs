@@ -2,14 +2,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::env::SimEnv;
-use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::vfs::{InjectedFault, SimFs, Vfs};
 use lsm_engine::{Db, Error, Keyspace, Result, Snapshot};
 
 use crate::random::Random;
 use crate::reads::Walk;
 use crate::wide::Wide;
 
+use super::faults::WHILE_OPEN;
 use super::model::{Promises, State};
+use super::tally::Tally;
 
 pub(super) const DIRECTORY: &str = "/data/db";
 
@@ -32,7 +34,7 @@ pub(super) enum Faults {
     None,
     /// Any call may fail.
     Injected,
-    /// Readers are well again; writing may have stopped.
+    /// Calls failed; readers are well again, but writing may have stopped.
     Healed,
 }
 
@@ -43,6 +45,10 @@ pub(super) struct World {
     pub(super) db: Option<Db>,
     pub(super) memory: usize,
     pub(super) faults: Faults,
+    /// With what they are called.
+    pub(super) injected: Vec<(String, InjectedFault)>,
+    /// How many calls had failed when the process began.
+    pub(super) fired_before: u64,
     pub(super) promises: Promises,
     pub(super) spaces: Vec<Space>,
     pub(super) snapshots: Vec<(Snapshot, State)>,
@@ -72,6 +78,8 @@ impl World {
             db: None,
             memory: 0,
             faults: Faults::None,
+            injected: Vec::new(),
+            fired_before: 0,
             promises: Promises::default(),
             spaces: vec![Space { name: "default".to_owned(), number: 0, handle: None }],
             snapshots: Vec::new(),
@@ -101,35 +109,35 @@ impl World {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..=54 => {
+            0..=53 => {
                 for _ in 0..=self.random.below(10) {
                     self.write();
                     self.check_memory();
                 }
             }
-            55..=65 => {
+            54..=64 => {
                 for _ in 0..self.random.below(8) {
                     self.env.0.step();
                     self.check_memory();
                 }
             }
-            66..=69 => self.look(),
-            70..=75 => self.walk(),
-            76..=78 => self.check_readers(),
-            79 | 80 => {
+            65..=68 => self.look(),
+            69..=74 => self.walk(),
+            75..=77 => self.check_readers(),
+            78 | 79 => {
                 let snapshot = self.db().snapshot().unwrap();
                 self.snapshots.push((snapshot, self.promises.now().clone()));
             }
-            81 => {
+            80 => {
                 if !self.snapshots.is_empty() {
                     let index = self.random.below(self.snapshots.len());
                     self.snapshots.swap_remove(index);
                 }
             }
-            82..=86 => self.maintain(),
-            87 | 88 => self.change_keyspaces(),
-            89 => self.configure_any(),
-            90 => self.inject_faults(),
+            81..=85 => self.maintain(),
+            86 | 87 => self.change_keyspaces(),
+            88 => self.configure_any(),
+            89 | 90 => self.inject_faults(&WHILE_OPEN),
             91 | 92 => self.heal(),
             93 => self.crash_within(120),
             94 => {
@@ -192,7 +200,7 @@ impl World {
     }
 }
 
-pub(crate) fn run(seed: u64) {
+pub(crate) fn run(seed: u64, tally: &mut Tally) {
     let mut world = World::new(seed);
     for _ in 0..100 + world.random.below(400) {
         world.step();
@@ -201,4 +209,7 @@ pub(crate) fn run(seed: u64) {
     world.reopen(true);
     world.check_readers();
     world.kill();
+    for (kind, fault) in &world.injected {
+        tally.add(kind, fault);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a call to the file system does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,11 +89,12 @@ impl std::fmt::Display for Operation {
 /// use std::{io::ErrorKind, path::Path};
 ///
 /// let fs = SimFs::new();
-/// fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).skip(1).named(".wal"));
+/// let fault = fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).skip(1).named(".wal"));
 /// let file = fs.create_new(Path::new("1.wal"))?;
 /// file.sync_data()?;
 /// assert!(file.sync_data().is_err());
 /// file.sync_data()?;
+/// assert_eq!(fault.fired(), 1);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -100,6 +103,7 @@ pub struct Fault {
     error: io::ErrorKind,
     skip: u64,
     sticky: bool,
+    prefix: String,
     suffix: String,
     written: u64,
 }
@@ -123,7 +127,8 @@ impl Fault {
     }
 
     fn new(target: Target, error: io::ErrorKind) -> Self {
-        Self { target, error, skip: 0, sticky: false, suffix: String::new(), written: 0 }
+        let (prefix, suffix) = (String::new(), String::new());
+        Self { target, error, skip: 0, sticky: false, prefix, suffix, written: 0 }
     }
 
     /// Lets this many matching calls pass first.
@@ -148,11 +153,29 @@ impl Fault {
         self
     }
 
+    /// Passes by paths whose last part does not start with `prefix`.
+    #[must_use]
+    pub fn name_starting(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
     /// Lets a write that fails write so many bytes before.
     #[must_use]
     pub fn after_writing(mut self, bytes: u64) -> Self {
         self.written = bytes;
         self
+    }
+}
+
+/// A fault that was injected: it tells whether calls came that it fits. One that never fires tests nothing.
+#[derive(Clone, Debug, Default)]
+pub struct InjectedFault(Arc<AtomicU64>);
+
+impl InjectedFault {
+    /// How many calls it has made fail so far.
+    pub fn fired(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -181,12 +204,14 @@ pub(super) struct Faults {
     pub(super) crash_at: Option<(u64, u64)>,
     pub(super) crashed: bool,
     pub(super) last: Option<Operation>,
-    pending: Vec<Fault>,
+    pending: Vec<(Fault, InjectedFault)>,
 }
 
 impl Faults {
-    pub(super) fn inject(&mut self, fault: Fault) {
-        self.pending.push(fault);
+    pub(super) fn inject(&mut self, fault: Fault) -> InjectedFault {
+        let injected = InjectedFault::default();
+        self.pending.push((fault, injected.clone()));
+        injected
     }
 
     pub(super) fn clear(&mut self) {
@@ -222,10 +247,11 @@ impl Faults {
                 Target::Operation(at) => kind.changes_state() && number == at,
                 Target::Kind(wanted) => kind == wanted,
             };
-            target && path.to_string_lossy().ends_with(&fault.suffix)
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            target && name.starts_with(&fault.prefix) && path.to_string_lossy().ends_with(&fault.suffix)
         };
         for index in 0..self.pending.len() {
-            let fault = &mut self.pending[index];
+            let (fault, injected) = &mut self.pending[index];
             if !matches(fault) {
                 continue;
             }
@@ -233,6 +259,7 @@ impl Faults {
                 fault.skip -= 1;
                 continue;
             }
+            injected.0.fetch_add(1, Ordering::Relaxed);
             let error = io::Error::new(fault.error, format!("injected fault: {:?}", fault.error));
             let failure = Failure { error, written: fault.written, dead: false };
             if !fault.sticky {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use crash::{AllKept, AllLost, Choice, EntryChange, Fate, Piece, PieceKind, Seeded};
-pub use faults::{Fault, Operation, OperationKind};
+pub use faults::{Fault, InjectedFault, Operation, OperationKind};
 pub use images::{CrashImage, CrashImages};
 
 use content::{Content, PAGE_BYTES};
@@ -201,9 +201,10 @@ impl SimFs {
         CrashImages::new(state.restarted(state.tree.clone()))
     }
 
-    /// Adds a failure to come; several may wait at once, and the first that fits a call strikes.
-    pub fn inject(&self, fault: Fault) {
-        self.state.lock().faults.inject(fault);
+    /// Adds a failure to come; several may wait at once, and the first that fits a call strikes. What is returned
+    /// tells whether it did.
+    pub fn inject(&self, fault: Fault) -> InjectedFault {
+        self.state.lock().faults.inject(fault)
     }
 
     /// Heals the disk: no injected failure strikes any more.
