@@ -194,6 +194,12 @@ impl<'v> Process<'v> {
     }
 }
 
+/// Whether the file system that tests run on is one that gives windows.
+fn maps_windows() -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    PosixFs.window(&directory.path().join("window"), 4096).is_ok()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -201,6 +207,7 @@ proptest! {
     fn any_sequence_of_calls_is_answered_alike(calls in prop::collection::vec(call(), 1..60)) {
         let directory = tempfile::tempdir()?;
         let sim = SimFs::new();
+        sim.set_windows(maps_windows());
         let mut real = Process::new(&PosixFs, directory.path());
         let mut simulated = Process::new(&sim, Path::new("/"));
         for (index, call) in calls.iter().enumerate() {

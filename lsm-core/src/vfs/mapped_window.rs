@@ -23,8 +23,12 @@ impl MappedWindow {
         if len == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // A store into a hole on a full disk kills the process with a signal. So every block is written, and
-        // synced, since some file systems allocate only then.
+        // A store into a hole on a full disk kills the process with a signal, and so does one into a block that the
+        // file system copies. So every block is written, and synced, since some file systems allocate only then; and
+        // those that write anywhere else but there are refused.
+        if !platform::keeps_blocks(file)? {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         platform::allocate(file, bytes)?;
         let zeros = vec![0; len.min(1 << 16)];
         let mut offset = 0;

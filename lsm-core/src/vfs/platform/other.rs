@@ -30,6 +30,11 @@ pub(in crate::vfs) fn allocate(_file: &File, _bytes: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every platform")]
+pub(in crate::vfs) fn keeps_blocks(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
 pub(in crate::vfs) fn start_writeback(_file: &File, _offset: u64, _bytes: u64) {}
 
 pub(in crate::vfs) fn advise(_file: &File, _access: Access) {}

@@ -39,6 +39,36 @@ pub(in crate::vfs) fn allocate(_file: &File, _bytes: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Whether blocks of a file that were written and synced stay its own, so that a store into a map of them never needs
+/// more: where a full disk could refuse that, the process dies of a signal.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(in crate::vfs) fn keeps_blocks(file: &File) -> io::Result<bool> {
+    let statistics = rustix::io::retry_on_intr(|| rustix::fs::fstatfs(file))?;
+    // The field is of any width and sign, from system to system; magic numbers have 32 bits.
+    let magic = i128::from(statistics.f_type) & i128::from(u32::MAX);
+    Ok(u32::try_from(magic).is_ok_and(overwrites_in_place))
+}
+
+/// APFS and ZFS copy on write, and what tells them from others is a name.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every platform")]
+pub(in crate::vfs) fn keeps_blocks(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Whether the file system with this magic number writes to blocks of a file where they are. Those that are not known
+/// to count as ones that do not: btrfs, bcachefs, ZFS, F2FS and NILFS copy; NFS, SMB, Ceph and FUSE leave it to somebody
+/// else; and overlayfs does not say what is below it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn overwrites_in_place(magic: u32) -> bool {
+    const EXT: u32 = 0xef53;
+    const XFS: u32 = 0x5846_5342;
+    const JFS: u32 = 0x3153_464a;
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    matches!(magic, EXT | XFS | JFS | TMPFS | RAMFS)
+}
+
 /// `sync_file_range` is the only call that does this without dropping pages, and rustix does not wrap it.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "a system call without a safe wrapper")]
@@ -98,4 +128,35 @@ pub(in crate::vfs) fn raise_open_files_limit() -> Option<u64> {
         }
     }
     Some(soft)
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use super::overwrites_in_place;
+
+    #[test]
+    fn only_file_systems_that_write_in_place_are_mapped() {
+        for (name, magic) in [("ext4", 0xef53), ("XFS", 0x5846_5342), ("tmpfs", 0x0102_1994)] {
+            assert!(overwrites_in_place(magic), "{name}");
+        }
+        for (name, magic) in [
+            ("btrfs", 0x9123_683e),
+            ("bcachefs", 0xca45_1a4e),
+            ("ZFS", 0x2fc1_2fc1),
+            ("F2FS", 0xf2f5_2010),
+            ("NILFS", 0x3434),
+            ("overlayfs", 0x794c_7630),
+            ("NFS", 0x6969),
+            ("SMB", 0x517b),
+            ("CIFS", 0xff53_4d42),
+            ("SMB 2", 0xfe53_4d42),
+            ("Ceph", 0x00c3_6400),
+            ("9p", 0x0102_1997),
+            ("FUSE", 0x6573_5546),
+            ("eCryptfs", 0xf15f),
+            ("one that is not known", 0x1234_5678),
+        ] {
+            assert!(!overwrites_in_place(magic), "{name}");
+        }
+    }
 }

@@ -24,6 +24,12 @@ pub(in crate::vfs) fn allocate(_file: &File, _bytes: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+/// NTFS writes to clusters where they are.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every platform")]
+pub(in crate::vfs) fn keeps_blocks(_file: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
 pub(in crate::vfs) fn start_writeback(_file: &File, _offset: u64, _bytes: u64) {}
 
 pub(in crate::vfs) fn advise(_file: &File, _access: Access) {}

@@ -81,12 +81,17 @@ impl Vfs for SimFs {
 
     fn window(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn Window>> {
         let mut state = self.enter_opening(OperationKind::CreateWindow, path, bytes)?;
-        if !state.windows {
-            return Err(io::ErrorKind::Unsupported.into());
+        // In the order in which a real file system finds out.
+        let (parent, name) = state.tree.parent(path)?;
+        if state.tree.directory(parent)?.get(name).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::Unsupported)?;
         if len == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if !state.windows {
+            return Err(io::ErrorKind::Unsupported.into());
         }
         let file = FileNode::zeros(bytes);
         if file.pages_used() > state.free_pages() {
