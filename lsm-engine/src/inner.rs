@@ -312,6 +312,7 @@ impl Inner {
         self.check_open()?;
         let writer = self.writer.as_ref().ok_or(Error::ReadOnly)?;
         writer.check_going()?;
+        self.check_process()?;
         Ok(writer)
     }
 
@@ -320,6 +321,12 @@ impl Inner {
         if let Error::Storage(error) = error {
             self.memory.open_files.give_way_after(error);
         }
+    }
+
+    /// Fails in a child by `fork`: files, their locks and the window of the log are those of its parent.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.env.is_forked() { Err(forked()) } else { Ok(()) }
     }
 
     pub(crate) fn all_trees(&self) -> Vec<Arc<Tree>> {
@@ -356,6 +363,11 @@ impl Inner {
             });
         }
     }
+}
+
+#[cold]
+fn forked() -> Error {
+    Error::invalid("the database was opened by the process that this one was forked from")
 }
 
 impl std::fmt::Debug for Inner {

@@ -5,6 +5,9 @@
 //! survives a crash of the process, and a power cut if the write asked for it. Every part can be replaced through
 //! [`Options`]: memtable, compaction policy, filter, file system, clock and threads.
 //!
+//! A child by `fork` must leave the database to its parent, since it has none of its threads: there, dropping handles
+//! does nothing, writing fails, and reading may wait for ever for a lock. It may open other databases of its own.
+//!
 //! ```
 //! # let dir = tempfile::tempdir()?;
 //! use lsm_engine::{Db, Durability, WriteBatch};

@@ -27,6 +27,11 @@ impl Closer {
 
 impl Drop for Closer {
     fn drop(&mut self) {
+        if self.0.check_process().is_err() {
+            // The threads to wait for are not here, and log, files and locks are the parent's: they stay as they are.
+            std::mem::forget(Arc::clone(&self.0));
+            return;
+        }
         if !self.0.mark_closed() {
             return;
         }
@@ -40,6 +45,7 @@ impl Inner {
     /// Closes for good: flushes, waits, syncs and leaves the marker of a clean close. Whoever closes a second time gets
     /// what the first call came to, once it ended.
     pub(crate) fn close(&self) -> Result<()> {
+        self.check_process()?;
         if !self.mark_closed() {
             self.wait_until(&self.close_ended, || Ok(self.close_result.get().is_some()))?;
             return self.close_result.get().cloned().unwrap_or(Ok(()));

@@ -53,6 +53,11 @@ pub(crate) fn open(
     options: Options,
     memory: Arc<Memory>,
 ) -> Result<(Arc<Inner>, Recovery)> {
+    if options.env.as_ref().is_some_and(|env| env.is_forked()) {
+        return Err(Error::invalid(
+            "the threads of Options::env are in the process that this one was forked from",
+        ));
+    }
     let vfs = Arc::clone(&options.vfs);
     if options.read_only || !options.create_if_missing {
         existing_current(&*vfs, directory)?;

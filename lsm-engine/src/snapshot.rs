@@ -149,6 +149,9 @@ impl Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
+        if self.inner.check_process().is_err() {
+            return;
+        }
         self.inner.snapshots.release(self.sequence);
         self.inner.forget_cleared();
     }

@@ -6,6 +6,7 @@
 //! be repeated.
 
 mod event;
+mod origin;
 #[cfg(feature = "sim")]
 mod sim;
 mod threads;
@@ -39,6 +40,12 @@ pub trait Env: Send + Sync {
     /// How many jobs can run at once: into how many parts it pays to split work.
     fn worker_count(&self) -> usize {
         1
+    }
+
+    /// Whether this process is a child, by `fork`, of the one that made the environment: none of its threads are here,
+    /// so nobody runs jobs or notifies events. Asked before each write, so it must cost next to nothing.
+    fn is_forked(&self) -> bool {
+        false
     }
 }
 

@@ -64,6 +64,7 @@ struct State {
     next_id: u64,
     steps: u64,
     stepping: bool,
+    forked: bool,
 }
 
 struct Task {
@@ -91,6 +92,7 @@ impl SimEnv {
             next_id: 0,
             steps: 0,
             stepping: false,
+            forked: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -105,6 +107,12 @@ impl SimEnv {
     pub fn set_unix_micros(&self, micros: u64) {
         let mut state = self.state.lock();
         state.unix_start_micros = micros.wrapping_sub(state.now_micros);
+    }
+
+    /// Whether this process is a child, by `fork`, of the one that made the environment, or that one again. Nothing else
+    /// changes: a test sees to it that no job runs.
+    pub fn set_forked(&self, forked: bool) {
+        self.state.lock().forked = forked;
     }
 
     /// Runs jobs until none can run at this time, and returns how many steps that took. The clock does not jump.
@@ -222,6 +230,10 @@ impl Env for SimEnv {
         state.next_id += 1;
         let waker = Arc::new(TaskWaker { state: Arc::downgrade(&self.state), id }).into();
         state.ready.insert(id, Task { priority, waker, job });
+    }
+
+    fn is_forked(&self) -> bool {
+        self.state.lock().forked
     }
 
     /// # Panics

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::origin::Origin;
 use super::{Env, Event, Job, Priority, Step};
 
 /// Number of values of [`Priority`].
@@ -30,6 +31,7 @@ const PRIORITY_COUNT: usize = 3;
 /// - A [`Step::Pending`] job costs no thread. It may be stepped although its event was not notified.
 /// - Dropping the environment waits for the steps that are running, then drops all jobs, done or not. A job that
 ///   holds the environment keeps it alive.
+/// - In a child by `fork` there are no workers: dropping it there does nothing.
 ///
 /// ```
 /// use lsm_core::env::{Env, Event, Job, Priority, Step, ThreadEnv};
@@ -54,6 +56,7 @@ pub struct ThreadEnv {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     random: Random,
+    origin: Origin,
 }
 
 impl ThreadEnv {
@@ -95,7 +98,7 @@ impl ThreadEnv {
                 }
             }
         }
-        Self { shared, workers, random }
+        Self { shared, workers, random, origin: Origin::here() }
     }
 }
 
@@ -133,10 +136,20 @@ impl Env for ThreadEnv {
     fn worker_count(&self) -> usize {
         self.workers.len()
     }
+
+    #[inline]
+    fn is_forked(&self) -> bool {
+        self.origin.is_elsewhere()
+    }
 }
 
 impl Drop for ThreadEnv {
     fn drop(&mut self) {
+        if self.is_forked() {
+            // There are no threads to end, and one of those in the parent may have held a lock.
+            std::mem::forget((std::mem::take(&mut self.workers), Arc::clone(&self.shared)));
+            return;
+        }
         {
             let mut queues = self.shared.queues.lock();
             queues.stopping = true;

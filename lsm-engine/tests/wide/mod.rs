@@ -27,4 +27,8 @@ impl Env for Wide {
     fn worker_count(&self) -> usize {
         4
     }
+
+    fn is_forked(&self) -> bool {
+        self.0.is_forked()
+    }
 }
