@@ -191,7 +191,7 @@ impl Inner {
             }
             // There may be more keyspaces now.
             committer.check_ever_fits(found.as_ref(), bytes)?;
-            let made = self.make_room(&mut committer, wanted);
+            let made = self.make_room(side, &mut committer, wanted);
             drop(committer);
             // Where tables hold too much, merges may leave fewer. Those that fail are not asked for again and again.
             if made.is_err() && self.memory.tables_exceed_share() {
@@ -211,15 +211,15 @@ impl Inner {
     }
 
     /// Sees to it that memory is being freed; fails if there is nothing that could be.
-    fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
+    fn make_room(&self, side: &WriteSide, committer: &mut Committer, wanted: usize) -> Result<()> {
         // A full disk is no reason to give up: flushes try again until there is room. After other errors they try again
         // too, but nothing says that this ends: the writer hears of it.
-        let background_error = self.writer.as_ref().and_then(|side| side.flush_trouble.current());
+        let background_error = side.flush_trouble.current();
         if let Some(error) = background_error.filter(|error| error.kind() != ErrorKind::NoSpace) {
             return Err(error);
         }
         // Those of a keyspace that failed do not try again.
-        let trees = self.all_trees();
+        let trees = side.unflushed.trees();
         let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
         if healthy.iter().any(|tree| !tree.load().sealed.is_empty()) || committer.seal_largest() {
             return Ok(());

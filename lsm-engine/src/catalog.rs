@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::commit::Writer;
 use crate::inner::{Inner, WriteSide};
+use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 use crate::tree::{State, Tree};
 use crate::version::Version;
 use crate::version::edit::{KeyspaceRecord, VersionEdit};
 use crate::version::manifest::Manifest;
+use crate::writer::Writer;
 use crate::{Error, Result};
 
 /// Name of keyspace 0, which every database has.
@@ -44,7 +45,6 @@ impl Inner {
             self.configure(&tree, options)?;
             return Ok(tree);
         }
-        self.memory.check_memtables(self.trees.read().len() + 1)?;
         let id = manifest.state().next_keyspace;
         let next_keyspace =
             id.checked_add(1).ok_or_else(|| Error::invalid("all keyspace ids are used up"))?;
@@ -55,9 +55,10 @@ impl Inner {
             next_keyspace: Some(next_keyspace),
             ..VersionEdit::default()
         };
+        let (tree, writer) = new_tree(id, name, options, Version::default(), &self.memory);
+        self.memory.check_tables()?;
         // Durable before the first record that names it.
         side.log_edit(&mut manifest, edit)?;
-        let (tree, writer) = new_tree(side.new_number(), id, name, options, Version::default(), 0);
         tree.report_to(&side.progress);
         tree.empty_spans.belongs_to(self, id);
         let mut committer = side.committer.lock();
@@ -123,21 +124,20 @@ impl Inner {
         side.committer.lock().remove_writer(tree.id);
         self.trees.write().remove(&tree.id);
         // Handles may stay for long: what they lead to must not.
-        let (_, memtable) = tree.new_memtable(side.new_number());
         tree.update(|state| {
             let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
             self.memory.remove_sealed_bytes(sealed);
             self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             state.version.tables().for_each(|table| table.mark_obsolete());
             State {
-                memtable,
+                memtable: None,
                 sealed: Vec::new(),
                 version: Arc::new(Version::default()),
-                cleared: state.cleared,
                 before_clear: None,
-                empty_spans: Arc::clone(&state.empty_spans),
+                ..(**state).clone()
             }
         });
+        side.unflushed.look_at(&tree);
         drop(manifest);
         side.progress.notify();
         Ok(())
@@ -176,26 +176,25 @@ fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) 
         .inspect_err(|error| side.stop(error.clone()))
 }
 
-/// The inside of a keyspace with an empty memtable, and its writer.
+/// The inside of a keyspace, and its writer.
 pub(crate) fn new_tree(
-    number: u64,
     id: u32,
     name: Arc<str>,
     options: KeyspaceOptions,
     version: Version,
-    cleared: u64,
+    memory: &Arc<Memory>,
 ) -> (Arc<Tree>, Writer) {
-    let (inserter, memtable) = Tree::make_memtable(&options, number);
     let state = State {
-        memtable: Arc::clone(&memtable),
+        memtable: None,
         sealed: Vec::new(),
         version: Arc::new(version),
-        cleared,
+        cleared: 0,
         before_clear: None,
+        begun_count: 0,
         empty_spans: Arc::default(),
     };
-    let tree = Arc::new(Tree::new(id, name, options, state));
-    let writer = Writer::new(Arc::clone(&tree), memtable, inserter);
+    let tree = Arc::new(Tree::new(id, name, options, state, memory));
+    let writer = Writer::new(Arc::clone(&tree));
     (tree, writer)
 }
 

@@ -1,21 +1,21 @@
 //! The commit path: log, memtable, visibility, all under one short lock; the sync outside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lsm_core::env::Event;
-use lsm_core::range_tombstone::RangeTombstone;
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
-use lsm_memtable::MemtableWriter;
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_wal::{CleanClose, Durability, Log, Position};
 
 use crate::batch::{self, Operation, Operations, WriteBatch};
 use crate::inner::{Inner, Numbers, WriteSide};
 use crate::jobs::caught;
 use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes, room_for, too_large};
-use crate::tree::{Memtable, State, Tree};
+use crate::tree::{State, Tree};
+use crate::unflushed::Unflushed;
 use crate::version::Version;
+use crate::writer::{Filling, Writer};
 use crate::{Error, Result};
 
 /// A buffer for records that grew past this is given back.
@@ -36,66 +36,15 @@ pub(crate) struct Committer {
     writers: BTreeMap<u32, Writer>,
     /// The writer of keyspace 0, which is never dropped, outside the map.
     default: Writer,
-    /// Bytes of all memtables that are being filled.
+    /// The memtables that are being filled, by their bytes, with their keyspaces.
+    filling: BTreeSet<(usize, u32)>,
+    /// Bytes of all of them.
     active_bytes: usize,
+    unflushed: Arc<Unflushed>,
     memory: Arc<Memory>,
     numbers: Arc<Numbers>,
     flush_wanted: Event,
     scratch: Vec<u8>,
-}
-
-/// The memtable of a keyspace that is being filled.
-pub(crate) struct Writer {
-    tree: Arc<Tree>,
-    memtable: Arc<Memtable>,
-    inserter: Box<dyn MemtableWriter>,
-    /// Memory of the memtable when last looked at, and what it was at first.
-    bytes: usize,
-    empty_bytes: usize,
-    empty: bool,
-}
-
-impl Writer {
-    pub(crate) fn new(tree: Arc<Tree>, memtable: Arc<Memtable>, inserter: Box<dyn MemtableWriter>) -> Self {
-        let bytes = memtable.memory_bytes();
-        Self { tree, memtable, inserter, bytes, empty_bytes: bytes, empty: true }
-    }
-
-    pub(crate) fn memtable(&self) -> Arc<Memtable> {
-        Arc::clone(&self.memtable)
-    }
-
-    /// A writer on a fresh memtable of the same keyspace.
-    pub(crate) fn replaced(&self, number: u64) -> Self {
-        let (inserter, memtable) = self.tree.new_memtable(number);
-        Self::new(Arc::clone(&self.tree), memtable, inserter)
-    }
-
-    /// Takes an operation in; `false` if the memtable is full.
-    #[inline]
-    pub(crate) fn insert(&mut self, operation: &Operation<'_>, log_start: u64) -> bool {
-        if self.empty {
-            self.memtable.set_log_start(log_start);
-            self.empty = false;
-        }
-        let Operation { sequence, kind, key, value, .. } = *operation;
-        if kind == ValueKind::RangeDelete {
-            if key < value {
-                let tombstone =
-                    RangeTombstone { start: Slice::copy_from(key), end: Slice::copy_from(value), sequence };
-                if self.memtable.range_tombstones.insert(tombstone).is_err() {
-                    return false;
-                }
-                self.tree.empty_spans.deleted(key, value, sequence);
-            }
-            return true;
-        }
-        let taken = self.inserter.insert(key, sequence, kind, value).is_ok();
-        if taken && self.tree.empty_spans.any() && !kind.is_tombstone() {
-            self.tree.empty_spans.written(key);
-        }
-        taken
-    }
 }
 
 impl Committer {
@@ -107,18 +56,17 @@ impl Committer {
         memory: Arc<Memory>,
         numbers: Arc<Numbers>,
     ) -> Self {
-        let writers: BTreeMap<_, _> = others.into_iter().map(|writer| (writer.tree.id, writer)).collect();
-        let active_bytes = default.bytes + writers.values().map(|writer| writer.bytes).sum::<usize>();
-        memory.set_active_bytes(active_bytes);
         Self {
             log: None,
             log_end: 0,
             first_segment: 0,
             next_sequence: last_sequence + 1,
             last_sequence,
-            writers,
+            writers: others.into_iter().map(|writer| (writer.tree.id, writer)).collect(),
             default,
-            active_bytes,
+            filling: BTreeSet::new(),
+            active_bytes: 0,
+            unflushed: Arc::default(),
             memory,
             numbers,
             flush_wanted: Event::new(),
@@ -158,20 +106,28 @@ impl Committer {
         &self.flush_wanted
     }
 
+    pub(crate) fn unflushed(&self) -> &Arc<Unflushed> {
+        &self.unflushed
+    }
+
     pub(crate) fn add_writer(&mut self, writer: Writer) {
-        self.set_active_bytes(self.active_bytes + writer.bytes);
         self.writers.insert(writer.tree.id, writer);
     }
 
     pub(crate) fn remove_writer(&mut self, id: u32) {
         if let Some(writer) = self.writers.remove(&id) {
-            self.set_active_bytes(self.active_bytes.saturating_sub(writer.bytes));
+            self.account(id, writer.filling_bytes(), None);
         }
     }
 
-    fn set_active_bytes(&mut self, bytes: usize) {
-        self.active_bytes = bytes;
-        self.memory.set_active_bytes(bytes);
+    /// Notes what the memtable of a keyspace that is being filled takes, and took before, if there is one.
+    fn account(&mut self, keyspace: u32, before: Option<usize>, now: Option<usize>) {
+        if let Some(before) = before {
+            self.filling.remove(&(before, keyspace));
+        }
+        self.filling.extend(now.map(|bytes| (bytes, keyspace)));
+        self.active_bytes = (self.active_bytes + now.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
+        self.memory.set_active_bytes(self.active_bytes);
     }
 
     /// Syncs and closes the log.
@@ -215,6 +171,17 @@ impl Committer {
         if keyspace == 0 { Some(&mut self.default) } else { self.writers.get_mut(&keyspace) }
     }
 
+    /// Sees to it that a keyspace has a memtable for the record that comes next.
+    #[inline]
+    pub(crate) fn prepare(&mut self, keyspace: u32) -> Result<()> {
+        match self.writer(keyspace) {
+            Some(writer) if writer.filling.is_none() => {
+                self.begin(keyspace, self.last_sequence, self.log_end)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Puts an operation of the record that starts at `log_start` into its memtable, sealing one that is full. `before`
     /// is the last write before that record.
     #[inline]
@@ -225,18 +192,28 @@ impl Committer {
         before: SequenceNumber,
     ) -> Result<()> {
         let writer = self.writer(operation.keyspace).ok_or_else(|| Error::KeyspaceDropped("".into()))?;
-        if writer.insert(operation, log_start) {
+        if writer.filling.as_mut().is_some_and(|filling| filling.insert(operation)) {
             return Ok(());
         }
-        if operation.sequence - 1 > before {
-            writer.memtable.cut(before);
-        }
-        self.seal(operation.keyspace, operation.sequence - 1);
+        self.insert_into_next(operation, log_start, before)
+    }
+
+    #[cold]
+    fn insert_into_next(
+        &mut self,
+        operation: &Operation<'_>,
+        log_start: u64,
+        before: SequenceNumber,
+    ) -> Result<()> {
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
-        if let Some(error) = writer.tree.failure() {
-            return Err(error);
+        if let Some(full) = &writer.filling
+            && operation.sequence - 1 > before
+        {
+            full.memtable.cut(before);
         }
-        if writer.insert(operation, log_start) {
+        self.begin(operation.keyspace, operation.sequence - 1, log_start)?;
+        let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
+        if writer.filling.as_mut().is_some_and(|filling| filling.insert(operation)) {
             return Ok(());
         }
         Err(Error::Callback(
@@ -248,11 +225,11 @@ impl Committer {
     #[inline]
     pub(crate) fn settle(&mut self, keyspace: u32) {
         let budget = self.memory.budget;
-        let Some(writer) = self.writer(keyspace) else { return };
-        let bytes = writer.memtable.memory_bytes();
-        let grown = bytes.saturating_sub(std::mem::replace(&mut writer.bytes, bytes));
-        if grown > 0 {
-            self.set_active_bytes(self.active_bytes + grown);
+        let Some(filling) = self.writer(keyspace).and_then(|writer| writer.filling.as_mut()) else { return };
+        let bytes = filling.memtable.memory_bytes();
+        let before = std::mem::replace(&mut filling.bytes, bytes);
+        if bytes != before {
+            self.account(keyspace, Some(before), Some(bytes));
             self.memory.bound_pool(0);
         }
         if bytes >= budget.memtable_bytes {
@@ -265,11 +242,14 @@ impl Committer {
     /// By how much memtables of keyspaces may grow beside what is written to them.
     pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
         let growth = |id: &u32| {
-            // One that is sealed on the way leaves an empty one. Range deletes grow by as much as they take.
+            // One that is full on the way leaves an empty one. Range deletes grow by as much as they take.
             EMPTY_MEMTABLE_BYTES
-                + self.peek(*id).map_or(0, |writer| {
-                    self.memory.growth_bytes(writer.bytes) + writer.memtable.range_tombstones.memory_bytes()
-                })
+                + match self.peek(*id).and_then(|writer| writer.filling.as_ref()) {
+                    Some(Filling { bytes, memtable, .. }) => {
+                        self.memory.growth_bytes(*bytes) + memtable.range_tombstones.memory_bytes()
+                    }
+                    None => EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(0),
+                }
         };
         keyspaces.iter().map(growth).sum()
     }
@@ -278,67 +258,87 @@ impl Committer {
     /// would wait for nothing, and others behind it.
     #[cold]
     pub(crate) fn check_ever_fits(&self, keyspaces: &[u32], bytes: usize) -> Result<()> {
-        let growth = |id: &u32| {
-            EMPTY_MEMTABLE_BYTES
-                + self.peek(*id).map_or(0, |writer| self.memory.growth_bytes(writer.empty_bytes))
-        };
-        let wanted = room_for(bytes) + keyspaces.iter().map(growth).sum::<usize>();
-        let all = std::iter::once(&self.default).chain(self.writers.values());
-        let empty_bytes: usize = all.map(|writer| writer.empty_bytes).sum();
-        let bytes_max = self.memory.budget.memtables_bytes_max.saturating_sub(empty_bytes);
+        let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(0);
+        let wanted = room_for(bytes) + each * keyspaces.len();
+        let bytes_max = self.memory.budget.memtables_bytes_max;
         if wanted <= bytes_max { Ok(()) } else { Err(too_large(wanted, bytes_max)) }
     }
 
-    /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces.
-    pub(crate) fn growth_bytes_max(&self) -> usize {
-        let each = EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX);
-        let growth = |writer: &Writer| each + writer.memtable.range_tombstones.memory_bytes();
-        std::iter::once(&self.default).chain(self.writers.values()).map(growth).sum()
+    /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces, `keyspaces_max` of them at most.
+    pub(crate) fn growth_bytes_max(&self, keyspaces_max: usize) -> usize {
+        let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX);
+        // What range deletes take is a part of their memtables.
+        (each * keyspaces_max.min(self.writers.len() + 1)).saturating_add(self.active_bytes)
     }
 
     /// Seals the largest memtable that can be flushed; `false` if there is none.
     pub(crate) fn seal_largest(&mut self) -> bool {
-        let all = std::iter::once(&self.default).chain(self.writers.values());
-        let flushable = all.filter(|writer| !writer.empty && writer.tree.failure().is_none());
-        let largest = flushable.max_by_key(|writer| writer.bytes);
-        let Some(id) = largest.map(|writer| writer.tree.id) else { return false };
-        self.seal(id, self.last_sequence());
+        let can_be_flushed = |id: &u32| self.tree(*id).is_some_and(|tree| tree.failure().is_none());
+        let Some(largest) = self.filling.iter().rev().map(|&(_, id)| id).find(can_be_flushed) else {
+            return false;
+        };
+        self.seal(largest, self.last_sequence());
         true
     }
 
-    /// Seals the memtable of a keyspace, unless it is empty, and puts a fresh one in its place.
+    /// Seals the memtable of a keyspace, if it has one. The next write begins another.
     pub(crate) fn seal(&mut self, keyspace: u32, last_sequence: SequenceNumber) {
-        let number = self.numbers.next();
-        let Some(writer) = self.writer(keyspace).filter(|writer| !writer.empty) else { return };
-        let tree = Arc::clone(&writer.tree);
-        // Nothing that may come from outside is called once the memtable has left its place.
-        let begun = caught("the start of a memtable", || {
-            let sealed_bytes = writer.memtable.memory_bytes();
-            Ok((sealed_bytes, writer.replaced(number)))
-        });
-        let (sealed_bytes, fresh) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return tree.fail(error),
-        };
-        let memtable = fresh.memtable();
-        let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
-        old.memtable.seal(last_sequence);
-        self.memory.add_sealed_bytes(sealed_bytes);
-        self.set_active_bytes((self.active_bytes + fresh_bytes).saturating_sub(old.bytes));
-        tree.update(|state| State {
-            memtable,
-            sealed: std::iter::once(&state.memtable).chain(&state.sealed).cloned().collect(),
-            version: Arc::clone(&state.version),
-            cleared: state.cleared,
-            before_clear: state.before_clear.clone(),
-            empty_spans: Arc::clone(&state.empty_spans),
-        });
-        self.flush_wanted.notify();
+        if let Err(error) = self.replace(keyspace, last_sequence, None)
+            && let Some(tree) = self.tree(keyspace)
+        {
+            tree.fail(error);
+        }
     }
 
-    /// Seals all memtables that are not empty.
+    /// Gives a keyspace a fresh memtable, and seals the one that it has, if any.
+    #[cold]
+    fn begin(&mut self, keyspace: u32, last_sequence: SequenceNumber, log_start: u64) -> Result<()> {
+        let number = self.numbers.next();
+        let Some(writer) = self.writer(keyspace) else { return Ok(()) };
+        let tree = Arc::clone(&writer.tree);
+        caught("the start of a memtable", || Ok(Filling::new(&tree, number, log_start)))
+            .and_then(|fresh| self.replace(keyspace, last_sequence, Some(fresh)))
+            .inspect_err(|error| tree.fail(error.clone()))
+    }
+
+    /// Puts `next` in the place of the memtable that is being filled, and seals that one.
+    fn replace(&mut self, keyspace: u32, last_sequence: SequenceNumber, next: Option<Filling>) -> Result<()> {
+        let Some(writer) = self.writer(keyspace) else { return Ok(()) };
+        if writer.filling.is_none() && next.is_none() {
+            return Ok(());
+        }
+        // Nothing that may come from outside is called once the memtable has left its place.
+        let sealed_bytes = caught("the seal of a memtable", || {
+            Ok(writer.filling.as_ref().map_or(0, |filling| filling.memtable.memory_bytes()))
+        })?;
+        let (tree, memtable) =
+            (Arc::clone(&writer.tree), next.as_ref().map(|next| Arc::clone(&next.memtable)));
+        let (now, before) = (next.as_ref().map(|next| next.bytes), writer.filling_bytes());
+        let old = std::mem::replace(&mut writer.filling, next).map(|old| old.memtable);
+        if let Some(old) = &old {
+            old.seal(last_sequence);
+            self.memory.add_sealed_bytes(sealed_bytes);
+        }
+        self.account(keyspace, before, now);
+        if memtable.is_some() {
+            tree.empty_spans.memtable_begins();
+        }
+        tree.update(|state| State {
+            begun_count: state.begun_count + u64::from(memtable.is_some()),
+            memtable,
+            sealed: old.iter().chain(&state.sealed).cloned().collect(),
+            ..(**state).clone()
+        });
+        self.unflushed.add(&tree);
+        if old.is_some() {
+            self.flush_wanted.notify();
+        }
+        Ok(())
+    }
+
+    /// Seals all memtables.
     pub(crate) fn seal_all(&mut self) {
-        let ids: Vec<u32> = std::iter::once(0).chain(self.writers.keys().copied()).collect();
+        let ids: Vec<u32> = self.filling.iter().map(|&(_, id)| id).collect();
         for id in ids {
             self.seal(id, self.last_sequence());
         }
@@ -346,35 +346,34 @@ impl Committer {
 
     /// Replaces everything that a keyspace holds by nothing, as of `sequence`.
     pub(crate) fn clear(&mut self, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
-        let number = self.numbers.next();
         let writer = self.writer(keyspace).ok_or(Error::Closed)?;
-        let fresh = writer.replaced(number);
-        let (tree, memtable) = (Arc::clone(&writer.tree), fresh.memtable());
-        let (fresh_bytes, old) = (fresh.bytes, std::mem::replace(writer, fresh));
-        self.set_active_bytes((self.active_bytes + fresh_bytes).saturating_sub(old.bytes));
+        let (tree, before) = (Arc::clone(&writer.tree), writer.filling_bytes());
+        writer.filling = None;
+        self.account(keyspace, before, None);
         tree.update(|state| {
             let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
             self.memory.remove_sealed_bytes(sealed);
             self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             State {
-                memtable,
+                memtable: None,
                 sealed: Vec::new(),
                 version: Arc::new(Version::default()),
                 cleared: sequence,
                 before_clear: Some(Arc::clone(state)),
-                empty_spans: Arc::clone(&state.empty_spans),
+                ..(**state).clone()
             }
         });
+        self.unflushed.look_at(&tree);
         Ok(())
     }
 
     /// The keyspace whose memtables keep the oldest log segment.
     fn pins_oldest(&self) -> Option<u32> {
-        std::iter::once(&self.default)
-            .chain(self.writers.values())
-            .filter_map(|writer| Some((writer.memtable.log_start()?, writer.tree.id)))
-            .min()
-            .map(|(_, id)| id)
+        let log_start = |id| {
+            let writer = if id == 0 { Some(&self.default) } else { self.writers.get(&id) };
+            Some((writer?.filling.as_ref()?.memtable.log_start, id))
+        };
+        self.filling.iter().filter_map(|&(_, id)| log_start(id)).min().map(|(_, id)| id)
     }
 }
 
@@ -400,6 +399,7 @@ impl Inner {
             let committer = &mut *committer;
             // Somebody may have dropped the keyspace since; under the lock nobody does.
             tree.check_usable()?;
+            committer.prepare(tree.id)?;
             let mut scratch = std::mem::take(&mut committer.scratch);
             let _charge =
                 (bytes > SCRATCH_BYTES_MAX).then(|| Charge::new(&self.memory, Part::Buffers, bytes));
@@ -447,6 +447,7 @@ impl Inner {
             let (mut committer, keyspaces) =
                 self.lock_committer(side, bytes, |committer| committer.check_keyspaces(payload))?;
             let committer = &mut *committer;
+            keyspaces.iter().try_for_each(|&keyspace| committer.prepare(keyspace))?;
             let log_start = committer.log_end;
             let (sequence, position) = committer.append(payload, count)?;
             committer.log_end = position.0;

@@ -50,8 +50,8 @@ pub struct DbCursor {
     edge: Vec<u8>,
     /// After how many dead entries in a row to remember the span that they leave empty.
     learn_count: u32,
-    /// The newest write that the state contains, as far as empty spans are concerned.
-    newest: SequenceNumber,
+    /// Empty spans of later writes must not be used.
+    spans_up_to: SequenceNumber,
     pinned: Arc<State>,
 }
 
@@ -111,8 +111,6 @@ impl DbCursor {
     ) -> Self {
         let pinned = state;
         let state = pinned.at(sequence);
-        // Of a memtable that was sealed before the number was read, the state may lack what came after.
-        let sealed_up_to = Some(pinned.memtable.last_sequence()).filter(|&sealed| sealed != 0);
         Self {
             merge: merge(state, &bounds, prefix),
             sequence,
@@ -124,7 +122,7 @@ impl DbCursor {
             value: Vec::new(),
             edge: Vec::new(),
             learn_count: LEARN_COUNT,
-            newest: sealed_up_to.map_or(sequence, |sealed| sealed.min(sequence)),
+            spans_up_to: pinned.empty_spans.readable_up_to(&pinned, sequence),
             pinned,
         }
     }
@@ -153,7 +151,7 @@ impl DbCursor {
         match self.bounds.upper.clone() {
             Bound::Unbounded => {
                 let spans = &self.pinned.empty_spans;
-                if let Some(start) = spans.any().then(|| spans.start_of_last(self.newest)).flatten() {
+                if let Some(start) = spans.any().then(|| spans.start_of_last(self.spans_up_to)).flatten() {
                     return self.seek_before(&start);
                 }
                 self.merge.last();
@@ -178,7 +176,7 @@ impl DbCursor {
 
     fn seek_from(&mut self, key: &[u8]) -> Result<()> {
         let spans = &self.pinned.empty_spans;
-        match spans.any().then(|| spans.end_around(key, self.newest)).flatten() {
+        match spans.any().then(|| spans.end_around(key, self.spans_up_to)).flatten() {
             Some(Bound::Included(end) | Bound::Excluded(end)) => {
                 self.merge.seek(&end, SEQUENCE_MAX);
                 self.find_forward(false, From::Key(&end))
@@ -336,7 +334,7 @@ impl DbCursor {
         }
         let spans = &self.pinned.empty_spans;
         if dead.count % LOOK_COUNT == 1 && spans.any() {
-            match spans.end_around(&self.key, self.newest) {
+            match spans.end_around(&self.key, self.spans_up_to) {
                 None => {}
                 Some(Bound::Unbounded) => return true,
                 Some(Bound::Included(end) | Bound::Excluded(end)) => {
@@ -501,7 +499,7 @@ impl DbCursor {
         let spans = &self.pinned.empty_spans;
         if dead.count % LOOK_COUNT == 1
             && spans.any()
-            && let Some(start) = spans.start_around(&self.key, self.newest)
+            && let Some(start) = spans.start_around(&self.key, self.spans_up_to)
         {
             self.merge.seek_for_prev(&start, SEQUENCE_MAX);
             if dead.watch.is_none() {

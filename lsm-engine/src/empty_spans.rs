@@ -13,7 +13,7 @@
 
 use std::cmp::Ordering::{Greater, Less};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use lsm_core::{SequenceNumber, Slice};
@@ -42,6 +42,8 @@ pub(crate) struct EmptySpans {
     /// Whether there is a span or a watch: a put without is spared the lock.
     any: AtomicBool,
     spans: Mutex<Spans>,
+    /// How many memtables the keyspace has had: a state that has had fewer lacks writes.
+    begun_count: AtomicU64,
     /// The database and the number of the keyspace, in one opened for writing.
     owner: OnceLock<(Weak<Inner>, u32)>,
 }
@@ -67,6 +69,18 @@ impl EmptySpans {
     /// Lets cursors learn.
     pub(crate) fn belongs_to(&self, inner: &Arc<Inner>, keyspace: u32) {
         self.owner.get_or_init(|| (Arc::downgrade(inner), keyspace));
+    }
+
+    /// The next write goes into a fresh memtable, which older states lack. Before that write becomes visible.
+    pub(crate) fn memtable_begins(&self) {
+        self.begun_count.fetch_add(1, Ordering::Release);
+    }
+
+    /// The last write whose spans a reader may use that loaded `state` and then read the number `visible`. Between the
+    /// two there may have been writes that the state lacks: the reader sees none of them, and must not see what they
+    /// deleted as gone.
+    pub(crate) fn readable_up_to(&self, state: &State, visible: SequenceNumber) -> SequenceNumber {
+        if self.begun_count.load(Ordering::Acquire) == state.begun_count { visible } else { 0 }
     }
 
     #[inline]

@@ -82,9 +82,8 @@ impl Flush {
     }
 
     /// Puts tables in the place of the memtable.
-    pub(crate) fn replace(&mut self, placements: Vec<Placement>) {
+    pub(crate) fn replace(&mut self, side: &WriteSide, placements: Vec<Placement>) {
         self.tree.update(|state| State {
-            memtable: Arc::clone(&state.memtable),
             sealed: state
                 .sealed
                 .iter()
@@ -92,10 +91,9 @@ impl Flush {
                 .cloned()
                 .collect(),
             version: Arc::new(state.version.changed(&HashSet::new(), placements)),
-            cleared: state.cleared,
-            before_clear: state.before_clear.clone(),
-            empty_spans: Arc::clone(&state.empty_spans),
+            ..(**state).clone()
         });
+        side.unflushed.look_at(&self.tree);
         self.replaced = true;
     }
 
@@ -136,7 +134,7 @@ impl Flush {
             ..VersionEdit::default()
         };
         side.log_edit(&mut manifest, edit)?;
-        self.replace(placements);
+        self.replace(side, placements);
         drop(manifest);
         // There may have been no room for what the table would keep in memory, until others make some.
         inner.janitor.event().notify();
@@ -156,16 +154,16 @@ impl Flush {
 }
 
 /// The sealed memtable that keeps the oldest part of the log, with its keyspace.
-fn oldest_sealed(inner: &Inner) -> Option<(Arc<Tree>, Arc<Memtable>)> {
-    inner
-        .all_trees()
+fn oldest_sealed(side: &WriteSide) -> Option<(Arc<Tree>, Arc<Memtable>)> {
+    side.unflushed
+        .trees()
         .into_iter()
         .filter(|tree| tree.failure().is_none())
         .filter_map(|tree| {
             let memtable = tree.load().sealed.last().cloned()?;
             Some((tree, memtable))
         })
-        .min_by_key(|(_, memtable)| memtable.log_start())
+        .min_by_key(|(_, memtable)| memtable.log_start)
 }
 
 /// The job that flushes, one memtable after the other, as long as the database is open.
@@ -185,7 +183,7 @@ impl FlushJob {
     /// Works for a while; what there is to say about it.
     fn step_flush(&mut self, side: &WriteSide) -> Result<Progressed> {
         if self.flush.is_none() {
-            let Some((tree, memtable)) = oldest_sealed(&self.inner) else { return Ok(Progressed::Idle) };
+            let Some((tree, memtable)) = oldest_sealed(side) else { return Ok(Progressed::Idle) };
             self.tree = Some(Arc::clone(&tree));
             self.flush = Some(Flush::new(&self.inner, tree, memtable));
         }

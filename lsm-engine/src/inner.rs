@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::pace::Pace;
 use crate::snapshot::SnapshotList;
 use crate::tree::{State, Tree};
+use crate::unflushed::Unflushed;
 use crate::version::Janitor;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::{AppendError, Manifest};
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
 /// What only a database opened for writing has.
 pub(crate) struct WriteSide {
     pub(crate) committer: Mutex<Committer>,
+    /// Keyspaces that have memtables.
+    pub(crate) unflushed: Arc<Unflushed>,
     /// There is none until recovery has brought what the last one held into tables.
     log_sync: OnceLock<Arc<dyn LogSync>>,
     pub(crate) manifest: Mutex<Manifest>,
@@ -140,6 +143,7 @@ impl WriteSide {
     ) -> Self {
         Self {
             flush_wanted: committer.flush_wanted().clone(),
+            unflushed: Arc::clone(committer.unflushed()),
             committer: Mutex::new(committer),
             log_sync: OnceLock::new(),
             manifest: Mutex::new(manifest),
@@ -289,7 +293,8 @@ impl Inner {
     #[inline]
     pub(crate) fn visible_in(&self, state: &State) -> SequenceNumber {
         let visible = self.visible();
-        visible.min(state.memtable.whole_up_to())
+        // A memtable that was full in the middle of a batch keeps its place until the next one takes it.
+        state.memtable.as_ref().map_or(visible, |memtable| visible.min(memtable.whole_up_to()))
     }
 
     /// The clock by which tables are dated; 0 in a database opened read-only.
@@ -340,10 +345,10 @@ impl Inner {
             let committer = writer.committer.lock();
             (committer.log_end(), committer.first_segment())
         };
-        for tree in self.all_trees() {
+        for tree in writer.unflushed.trees() {
             let state = tree.load();
             for memtable in state.memtables().filter(|memtable| Some(memtable.number) != flushed) {
-                position = position.min(memtable.log_start().unwrap_or(u64::MAX));
+                position = position.min(memtable.log_start);
             }
         }
         LogStart { position, segment, synced: writer.log_durable() }

@@ -63,7 +63,9 @@ mod replay;
 mod snapshot;
 mod source;
 mod tree;
+mod unflushed;
 mod version;
+mod writer;
 
 pub use batch::WriteBatch;
 pub use cursor::DbCursor;

@@ -116,32 +116,28 @@ impl Inner {
         // A flush that failed and waits tries again now.
         let trouble = side.flush_trouble.count();
         side.flush_wanted.notify();
-        let trees = self.all_trees();
-        let waiting: Vec<_> = {
-            let mut committer = side.committer.lock();
-            let last_sequence = committer.last_sequence();
-            trees
-                .iter()
-                .map(|tree| {
-                    committer.seal(tree.id, last_sequence);
-                    (tree, tree.load().sealed.clone())
-                })
-                .collect()
+        let mut waiting: Vec<_> = {
+            side.committer.lock().seal_all();
+            let with_sealed = |tree: Arc<Tree>| {
+                let sealed = tree.load().sealed.clone();
+                (tree, sealed)
+            };
+            side.unflushed.trees().into_iter().map(with_sealed).collect()
         };
         self.wait_until(&side.progress, || {
             side.check_going()?;
             side.flush_trouble.check(trouble)?;
-            for (tree, sealed) in &waiting {
-                if tree.is_dropped() {
-                    continue;
+            while let Some((tree, sealed)) = waiting.last() {
+                if !tree.is_dropped() {
+                    if let Some(error) = tree.failure() {
+                        return Err(Error::WritingStopped(Arc::new(error)));
+                    }
+                    let state = tree.load();
+                    if sealed.iter().any(|old| state.sealed.iter().any(|left| Arc::ptr_eq(old, left))) {
+                        return Ok(false);
+                    }
                 }
-                if let Some(error) = tree.failure() {
-                    return Err(Error::WritingStopped(Arc::new(error)));
-                }
-                let state = tree.load();
-                if sealed.iter().any(|old| state.sealed.iter().any(|left| Arc::ptr_eq(old, left))) {
-                    return Ok(false);
-                }
+                waiting.pop();
             }
             Ok(true)
         })

@@ -4,7 +4,7 @@
 //! memory     = memtables + buffers + tables + the window of the log
 //! memtables    those being filled, those waiting for their flush, and what is kept of flushed ones
 //! buffers      of flushes and merges under way
-//! tables       indexes and filters of open tables; the block cache has what they leave
+//! tables       indexes and filters of open tables, and keyspaces; the block cache has what they leave
 //! ```
 //!
 //! Each part has its share. Buffers and tables that need more than theirs take it from the block cache first, then from
@@ -157,19 +157,6 @@ impl Memory {
         memtable_bytes.clamp(GROWTH_BYTES_MIN, most)
     }
 
-    /// Fails if the memtables of so many keyspaces leave no room for writes.
-    pub(crate) fn check_memtables(&self, keyspaces: usize) -> Result<()> {
-        // A batch may write to all of them, and each may be sealed on the way.
-        let needed = keyspaces.saturating_mul(2 * EMPTY_MEMTABLE_BYTES + GROWTH_BYTES_MIN);
-        if needed <= self.budget.memtables_bytes_max {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "Options::memory is too small for {keyspaces} keyspaces: their memtables take {needed} bytes at least, the share of memtables is {}",
-            self.budget.memtables_bytes_max
-        )))
-    }
-
     /// What tables may hold before indexes and filters stay in their files: some room is left for blocks.
     pub(crate) fn tables_bytes_max(&self) -> usize {
         self.budget.cache_bytes / 4 * 3
@@ -192,13 +179,13 @@ impl Memory {
         (self.budget.buffers_bytes + self.budget.cache_bytes).saturating_sub(held)
     }
 
-    /// Fails if the tables that are open leave no room for writes.
+    /// Fails if the tables and keyspaces that are open leave no room for writes.
     pub(crate) fn check_tables(&self) -> Result<()> {
         if self.memtables_bytes_max() >= self.budget.memtable_bytes {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "Options::memory is too small for the database: its tables take {} bytes, their share is {}",
+            "Options::memory is too small for the database: its tables and keyspaces take {} bytes, their share is {}",
             self.table_bytes(),
             self.budget.cache_bytes
         )))
@@ -213,7 +200,7 @@ impl Memory {
     pub(crate) fn exhausted(&self, wanted: usize) -> Error {
         if self.tables_exceed_share() {
             return Error::invalid(format!(
-                "Options::memory is used up: indexes and filters take {} bytes, the share of tables is {}; reopen with more",
+                "Options::memory is used up: indexes, filters and keyspaces take {} bytes, their share is {}; reopen with more",
                 self.table_bytes(),
                 self.budget.cache_bytes
             ));

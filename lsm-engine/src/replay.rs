@@ -118,7 +118,6 @@ impl Replay {
         janitor: &Arc<Janitor>,
         unused: u64,
     ) -> Result<Self> {
-        memory.check_memtables(state.keyspaces.len())?;
         let numbers = Arc::new(Numbers::from(state.next_number.max(unused)));
         let (mut trees, mut writers, mut flushed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
@@ -133,7 +132,8 @@ impl Replay {
             }
             let version = Version::new(placements);
             let name = Arc::clone(&record.name);
-            let (tree, writer) = new_tree(numbers.next(), id, name, options.keyspace.clone(), version, 0);
+            let (tree, writer) = new_tree(id, name, options.keyspace.clone(), version, memory);
+            memory.check_tables()?;
             if id == 0 {
                 tree.configure(options.keyspace.clone());
             } else {
@@ -218,7 +218,7 @@ impl Replay {
     pub(crate) fn is_empty(&self) -> bool {
         let in_tables = |tree: &Arc<Tree>| tree.load().memtables().all(|memtable| memtable.is_empty());
         let Unsettled { rest, cleared, .. } = &self.unsettled;
-        rest.is_none() && cleared.is_empty() && self.trees.values().all(in_tables)
+        rest.is_none() && cleared.is_empty() && self.committer.unflushed().trees().iter().all(in_tables)
     }
 
     pub(crate) fn into_parts(mut self) -> (BTreeMap<u32, Arc<Tree>>, Committer, Unsettled) {
@@ -234,7 +234,7 @@ impl Unsettled {
         let payload_bytes = record.payload.len();
         let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
         let bound = room_for(batch_bytes(payload_bytes, operations_max(3), operations_max(5)))
-            + committer.growth_bytes_max();
+            + committer.growth_bytes_max(operations_max(3) as usize);
         if bound <= room_bytes {
             return bound;
         }
@@ -322,7 +322,7 @@ impl Unsettled {
 
     /// Makes tables of all sealed memtables.
     fn flush_sealed(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<()> {
-        for tree in inner.all_trees() {
+        for tree in side.unflushed.trees() {
             while let Some(memtable) = tree.load().sealed.last().cloned() {
                 let last_sequence = memtable.last_sequence();
                 let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
@@ -332,7 +332,7 @@ impl Unsettled {
                     last_sequence,
                     placements: placements.clone(),
                 });
-                flush.replace(placements);
+                flush.replace(side, placements);
                 flush.end(inner);
             }
         }

@@ -9,13 +9,16 @@ use lsm_core::env::Event;
 use lsm_core::hash::key_hash;
 use lsm_core::range_tombstone::RangeTombstoneSet;
 use lsm_core::{SequenceNumber, Slice};
-use lsm_memtable::{MemtableReader, MemtableWriter};
+use lsm_memtable::MemtableReader;
 use parking_lot::Mutex;
 
 use crate::empty_spans::EmptySpans;
+use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 use crate::pace::Limit;
+use crate::version::manifest::KeyspaceState;
 use crate::version::{Lookup, Version};
+use crate::writer::Writer;
 use crate::{Error, Result};
 
 /// A memtable and the range deletes beside it.
@@ -24,8 +27,8 @@ pub(crate) struct Memtable {
     pub(crate) number: u64,
     pub(crate) reader: Arc<dyn MemtableReader>,
     pub(crate) range_tombstones: RangeTombstoneSet,
-    /// Position in the log before the first record in here; `u64::MAX` while there is none.
-    log_start: AtomicU64,
+    /// Position in the log before the first record in here.
+    pub(crate) log_start: u64,
     /// Once sealed: no write of the keyspace up to here is newer than this memtable.
     last_sequence: AtomicU64,
     /// The last write before the log record in whose middle this was sealed: the rest of that record is in the next
@@ -34,23 +37,15 @@ pub(crate) struct Memtable {
 }
 
 impl Memtable {
-    pub(crate) fn new(number: u64, reader: Arc<dyn MemtableReader>) -> Self {
+    pub(crate) fn new(number: u64, reader: Arc<dyn MemtableReader>, log_start: u64) -> Self {
         Self {
             number,
             reader,
             range_tombstones: RangeTombstoneSet::new(),
-            log_start: AtomicU64::new(u64::MAX),
+            log_start,
             last_sequence: AtomicU64::new(0),
             whole_up_to: AtomicU64::new(SequenceNumber::MAX),
         }
-    }
-
-    pub(crate) fn log_start(&self) -> Option<u64> {
-        Some(self.log_start.load(Ordering::Acquire)).filter(|&position| position != u64::MAX)
-    }
-
-    pub(crate) fn set_log_start(&self, position: u64) {
-        self.log_start.store(position, Ordering::Release);
     }
 
     pub(crate) fn last_sequence(&self) -> SequenceNumber {
@@ -86,7 +81,8 @@ impl Memtable {
 /// What a keyspace consists of at one moment.
 #[derive(Clone)]
 pub(crate) struct State {
-    pub(crate) memtable: Arc<Memtable>,
+    /// The one that is being filled, if anything was written since the last seal.
+    pub(crate) memtable: Option<Arc<Memtable>>,
     /// Waiting to be flushed, newest first.
     pub(crate) sealed: Vec<Arc<Memtable>>,
     pub(crate) version: Arc<Version>,
@@ -94,6 +90,8 @@ pub(crate) struct State {
     pub(crate) cleared: SequenceNumber,
     /// What it was before, for snapshots that are older.
     pub(crate) before_clear: Option<Arc<State>>,
+    /// How many memtables there have been.
+    pub(crate) begun_count: u64,
     /// The same in all states of the keyspace.
     pub(crate) empty_spans: Arc<EmptySpans>,
 }
@@ -129,7 +127,7 @@ impl State {
 
     /// Newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
-        std::iter::once(&self.memtable).chain(&self.sealed)
+        self.memtable.iter().chain(&self.sealed)
     }
 
     pub(crate) fn get(&self, key: &[u8], sequence: SequenceNumber) -> Result<Option<Slice>> {
@@ -174,11 +172,25 @@ pub(crate) struct Tree {
     pub(crate) limit: Limit,
     /// Notified when background work stops: somebody may be waiting for it.
     progress: OnceLock<Event>,
+    /// What it takes of the memory without any data.
+    _charge: Charge,
 }
 
+/// What the maps that lead to a keyspace and its parts take for it, with what an allocator adds, about.
+const PLACES_BYTES: usize = 256;
+
 impl Tree {
-    pub(crate) fn new(id: u32, name: Arc<str>, options: KeyspaceOptions, state: State) -> Self {
+    pub(crate) fn new(
+        id: u32,
+        name: Arc<str>,
+        options: KeyspaceOptions,
+        state: State,
+        memory: &Arc<Memory>,
+    ) -> Self {
+        let own = size_of::<Self>() + size_of::<State>() + size_of::<Version>() + size_of::<Writer>();
+        let recorded = size_of::<KeyspaceOptions>() + size_of::<KeyspaceState>() + name.len();
         Self {
+            _charge: Charge::new(memory, Part::Tables, own + recorded + PLACES_BYTES),
             id,
             name,
             policy: Mutex::new(options.compaction.name().into()),
@@ -243,19 +255,6 @@ impl Tree {
         let _changing = self.change.lock();
         let next = change(&self.state.load());
         self.state.store(Arc::new(next));
-    }
-
-    /// A writer and the memtable that it fills.
-    pub(crate) fn new_memtable(&self, number: u64) -> (Box<dyn MemtableWriter>, Arc<Memtable>) {
-        Self::make_memtable(&self.options(), number)
-    }
-
-    pub(crate) fn make_memtable(
-        options: &KeyspaceOptions,
-        number: u64,
-    ) -> (Box<dyn MemtableWriter>, Arc<Memtable>) {
-        let (writer, reader) = options.memtable.create();
-        (writer, Arc::new(Memtable::new(number, reader)))
     }
 
     /// Under the commit lock, or with writing stopped for good, this is the end of all writes to the keyspace.

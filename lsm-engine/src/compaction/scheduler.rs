@@ -493,11 +493,7 @@ pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
 /// Makes a logged change of tables visible.
 pub(super) fn install(tree: &Tree, removed: &HashSet<u64>, added: Vec<Placement>) {
     tree.update(|state| State {
-        memtable: Arc::clone(&state.memtable),
-        sealed: state.sealed.clone(),
         version: Arc::new(state.version.changed(removed, added)),
-        cleared: state.cleared,
-        before_clear: state.before_clear.clone(),
-        empty_spans: Arc::clone(&state.empty_spans),
+        ..(**state).clone()
     });
 }

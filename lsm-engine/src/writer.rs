@@ -1,0 +1,73 @@
+//! The writing side of one keyspace: its memtable, from the first write until it is sealed.
+
+use std::sync::Arc;
+
+use lsm_core::range_tombstone::RangeTombstone;
+use lsm_core::{Slice, ValueKind};
+use lsm_memtable::MemtableWriter;
+
+use crate::batch::Operation;
+use crate::empty_spans::EmptySpans;
+use crate::tree::{Memtable, Tree};
+
+/// Who writes to a keyspace.
+pub(crate) struct Writer {
+    pub(crate) tree: Arc<Tree>,
+    /// `None` until the first write and after a seal: a keyspace that nobody writes to holds no memtable.
+    pub(crate) filling: Option<Filling>,
+}
+
+/// A memtable that is being filled.
+pub(crate) struct Filling {
+    empty_spans: Arc<EmptySpans>,
+    pub(crate) memtable: Arc<Memtable>,
+    inserter: Box<dyn MemtableWriter>,
+    /// Memory of the memtable when last looked at.
+    pub(crate) bytes: usize,
+}
+
+impl Writer {
+    pub(crate) fn new(tree: Arc<Tree>) -> Self {
+        Self { tree, filling: None }
+    }
+
+    pub(crate) fn filling_bytes(&self) -> Option<usize> {
+        self.filling.as_ref().map(|filling| filling.bytes)
+    }
+}
+
+impl Filling {
+    /// A memtable of the keyspace for records of the log from `log_start` on.
+    pub(crate) fn new(tree: &Tree, number: u64, log_start: u64) -> Self {
+        let (inserter, reader) = tree.options().memtable.create();
+        let memtable = Arc::new(Memtable::new(number, reader, log_start));
+        Self {
+            empty_spans: Arc::clone(&tree.empty_spans),
+            bytes: memtable.memory_bytes(),
+            memtable,
+            inserter,
+        }
+    }
+
+    /// Takes an operation in; `false` if the memtable is full.
+    #[inline]
+    pub(crate) fn insert(&mut self, operation: &Operation<'_>) -> bool {
+        let Operation { sequence, kind, key, value, .. } = *operation;
+        if kind == ValueKind::RangeDelete {
+            if key < value {
+                let tombstone =
+                    RangeTombstone { start: Slice::copy_from(key), end: Slice::copy_from(value), sequence };
+                if self.memtable.range_tombstones.insert(tombstone).is_err() {
+                    return false;
+                }
+                self.empty_spans.deleted(key, value, sequence);
+            }
+            return true;
+        }
+        let taken = self.inserter.insert(key, sequence, kind, value).is_ok();
+        if taken && self.empty_spans.any() && !kind.is_tombstone() {
+            self.empty_spans.written(key);
+        }
+        taken
+    }
+}
