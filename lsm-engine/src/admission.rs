@@ -119,7 +119,7 @@ impl Inner {
         let found: Vec<(Arc<Tree>, usize)> = {
             let trees = self.trees.read();
             // One that is gone is reported under the commit lock.
-            bytes.iter().filter_map(|(id, &bytes)| Some((Arc::clone(trees.get(id)?), bytes))).collect()
+            bytes.iter().filter_map(|(id, &bytes)| Some((Arc::clone(trees.get(*id)?), bytes))).collect()
         };
         let parts: Vec<_> = found.iter().map(|(tree, bytes)| (&**tree, *bytes)).collect();
         self.wait_for_rates(side, &parts)

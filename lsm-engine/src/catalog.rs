@@ -19,7 +19,7 @@ const NAME_BYTES_MAX: usize = 255;
 
 impl Inner {
     pub(crate) fn tree_named(&self, name: &str) -> Option<Arc<Tree>> {
-        self.trees.read().values().find(|tree| *tree.name == *name).cloned()
+        self.trees.read().named(name).cloned()
     }
 
     /// The keyspace of this name, created if need be.
@@ -64,7 +64,7 @@ impl Inner {
         let mut committer = side.committer.lock();
         tree.configure((*tree.options()).clone());
         committer.add_writer(writer);
-        self.trees.write().insert(id, Arc::clone(&tree));
+        self.trees.write().insert(Arc::clone(&tree));
         Ok(tree)
     }
 
@@ -122,10 +122,10 @@ impl Inner {
             .and_then(|()| side.log_edit(&mut manifest, edit))
             .inspect_err(|_| tree.mark_dropped(side.check_going().is_err()))?;
         side.committer.lock().remove_writer(tree.id);
-        self.trees.write().remove(&tree.id);
+        self.trees.write().remove(&tree);
         // Handles may stay for long: what they lead to must not.
         tree.update(|state| {
-            let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
+            let sealed: usize = state.sealed.iter().map(|memtable| memtable.sealed_bytes()).sum();
             self.memory.remove_sealed_bytes(sealed);
             self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             state.version.tables().for_each(|table| table.mark_obsolete());
@@ -138,17 +138,19 @@ impl Inner {
             }
         });
         side.unflushed.look_at(&tree);
+        self.cleared.look_at(&tree);
         drop(manifest);
         side.progress.notify();
         Ok(())
     }
 
-    pub(crate) fn clear_keyspace(&self, tree: &Tree) -> Result<()> {
+    pub(crate) fn clear_keyspace(&self, tree: &Arc<Tree>) -> Result<()> {
         let side = self.write_side()?;
         // Flushes look for their memtable under this lock, and move the start of the log under it.
         let mut manifest = side.manifest.lock();
         let version = Arc::clone(&tree.load().version);
         let sequence = self.clear_tree(side, tree)?;
+        self.cleared.add(tree);
         let tables = manifest.state().keyspaces.get(&tree.id).map(|keyspace| keyspace.tables.keys().copied());
         let edit = VersionEdit {
             last_sequence: Some(sequence),
@@ -216,7 +218,7 @@ mod tests {
     use lsm_core::env::{Env, SimEnv};
     use lsm_core::vfs::{Fault, OperationKind, SimFs};
 
-    use crate::flush::Flush;
+    use crate::flush::Round;
     use crate::{Db, KeyspaceOptions, Options};
 
     fn open(fs: &SimFs) -> (Arc<SimEnv>, Db) {
@@ -240,13 +242,15 @@ mod tests {
         let side = inner.writer.as_ref().unwrap();
         side.committer.lock().seal(tree.id, inner.visible());
         let memtable = Arc::clone(&tree.load().sealed[0]);
-        let mut flush = Flush::new(&inner, tree, memtable);
+        let mut round = Round::of(&inner, vec![(tree, memtable)]);
+        assert!(!round.step(&inner, side).unwrap());
         let manifest =
             format!("MANIFEST-{:06}", crate::inspect::current(&fs, "/db".as_ref()).unwrap().manifest);
         fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(manifest));
         cleared.clear().unwrap_err();
-        let flushed = flush.step(&inner, side);
-        drop((flush, flushed, cleared, inner, db));
+        let flushed = (0..9).find_map(|_| round.step(&inner, side).err());
+        assert!(flushed.is_some());
+        drop((round, cleared, inner, db));
         env.drop_jobs();
         let (env, db) = open(&fs);
         let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();

@@ -13,7 +13,7 @@ use crate::inner::{Inner, Numbers, WriteSide};
 use crate::jobs::caught;
 use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes, room_for, too_large};
 use crate::tree::{State, Tree};
-use crate::unflushed::Unflushed;
+use crate::tree_set::TreeSet;
 use crate::version::Version;
 use crate::writer::{Filling, Writer};
 use crate::{Error, Result};
@@ -40,7 +40,8 @@ pub(crate) struct Committer {
     filling: BTreeSet<(usize, u32)>,
     /// Bytes of all of them.
     active_bytes: usize,
-    unflushed: Arc<Unflushed>,
+    /// Keyspaces that have memtables.
+    unflushed: Arc<TreeSet>,
     memory: Arc<Memory>,
     numbers: Arc<Numbers>,
     flush_wanted: Event,
@@ -66,7 +67,7 @@ impl Committer {
             default,
             filling: BTreeSet::new(),
             active_bytes: 0,
-            unflushed: Arc::default(),
+            unflushed: Arc::new(TreeSet::new(|state| state.memtables().next().is_some())),
             memory,
             numbers,
             flush_wanted: Event::new(),
@@ -106,7 +107,7 @@ impl Committer {
         &self.flush_wanted
     }
 
-    pub(crate) fn unflushed(&self) -> &Arc<Unflushed> {
+    pub(crate) fn unflushed(&self) -> &Arc<TreeSet> {
         &self.unflushed
     }
 
@@ -316,7 +317,7 @@ impl Committer {
         let (now, before) = (next.as_ref().map(|next| next.bytes), writer.filling_bytes());
         let old = std::mem::replace(&mut writer.filling, next).map(|old| old.memtable);
         if let Some(old) = &old {
-            old.seal(last_sequence);
+            old.seal(last_sequence, sealed_bytes);
             self.memory.add_sealed_bytes(sealed_bytes);
         }
         self.account(keyspace, before, now);
@@ -351,7 +352,7 @@ impl Committer {
         writer.filling = None;
         self.account(keyspace, before, None);
         tree.update(|state| {
-            let sealed: usize = state.sealed.iter().map(|memtable| memtable.memory_bytes()).sum();
+            let sealed: usize = state.sealed.iter().map(|memtable| memtable.sealed_bytes()).sum();
             self.memory.remove_sealed_bytes(sealed);
             self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             State {

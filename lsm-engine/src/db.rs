@@ -61,8 +61,7 @@ impl Db {
         let memory = Arc::new(Memory::new(&options));
         options.keyspace = memory.shared_with(options.keyspace);
         let (inner, recovery) = recovery::open(path, options, memory)?;
-        let tree =
-            inner.trees.read().get(&0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
+        let tree = inner.trees.read().get(0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
         let closer = Arc::new(Closer::new(Arc::clone(&inner)));
         let default = Keyspace::new(Arc::clone(&inner), tree, Arc::clone(&closer));
         if inner.writer.is_some() {
@@ -195,10 +194,7 @@ impl Db {
 
     /// Names of all keyspaces, sorted, the default one included.
     pub fn keyspaces(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.inner.all_trees().iter().map(|tree| tree.name.to_string()).collect();
-        names.sort();
-        names
+        self.inner.trees.read().names().map(str::to_owned).collect()
     }
 
     /// Deletes a keyspace with everything in it. Handles to it fail from then on; iterators that run go on,

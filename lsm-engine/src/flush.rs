@@ -7,23 +7,27 @@ use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
 use lsm_core::env::{Job, Step};
 
-use crate::Result;
 use crate::compaction::{Build, NewTable, Output, OutputOptions, Progress, Source};
 use crate::inner::{Inner, WriteSide};
 use crate::jobs::{JobToken, caught};
 use crate::tree::{Memtable, State, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
+use crate::{Error, Result};
 
 /// How long to wait before trying again when the operating system failed: the disk is full, say.
 const RETRY_MICROS: u64 = 500_000;
+
+/// Files that wait for their sync at most, each of them open.
+pub(crate) const UNSYNCED_FILES_MAX: usize = 64;
 
 /// One memtable on its way to level 0.
 pub(crate) struct Flush {
     tree: Arc<Tree>,
     memtable: Arc<Memtable>,
-    build: Build<Box<dyn Cursor + Send>>,
-    started_micros: u64,
+    /// Until the tables are written.
+    build: Option<Build<Box<dyn Cursor + Send>>>,
+    tables: Vec<NewTable>,
     /// Tables took the place of the memtable.
     replaced: bool,
 }
@@ -45,40 +49,43 @@ impl Flush {
             compression: keyspace.compression_above,
             filter: keyspace
                 .table_filter(memtable.reader.entry_count() as u64, version.runs().map(|run| run.entries())),
+            sync_later: true,
             sources: 0,
             lower: None,
             upper: None,
         };
         let output = Output::new(Arc::clone(inner), &keyspace, options, stream.surviving_range_tombstones());
         let source = Source { read_bytes: |_| 0, copy_block: |_, _, _| Ok(0) };
-        let started_micros = inner.env.monotonic_micros();
-        Self { tree, memtable, build: Build::new(stream, source, output), started_micros, replaced: false }
+        let build = Some(Build::new(stream, source, output));
+        Self { tree, memtable, build, tables: Vec::new(), replaced: false }
     }
 
-    /// Works for a while; `true` once the table is part of the keyspace.
-    pub(crate) fn step(&mut self, inner: &Inner, side: &WriteSide) -> Result<bool> {
-        match self.build.step(side)? {
-            Progress::More => Ok(false),
-            Progress::Done(tables) => {
-                self.install(inner, side, &tables).inspect_err(|_| side.discard(inner, &tables))?;
-                Ok(true)
-            }
+    /// Works for a while; `true` once the tables are written. They are not durable then.
+    fn step(&mut self, side: &WriteSide) -> Result<bool> {
+        let Some(build) = &mut self.build else { return Ok(true) };
+        if let Progress::Done(tables) = build.step(side)? {
+            self.tables = tables;
+            self.build = None;
         }
+        Ok(self.build.is_none())
     }
 
-    /// Works to the end: the table, durable and open, and not part of the keyspace yet.
-    pub(crate) fn build(&mut self, inner: &Inner, side: &WriteSide) -> Result<Vec<Placement>> {
-        loop {
-            if let Progress::Done(tables) = self.build.step(side)? {
-                return self.open(inner, &tables).inspect_err(|_| side.discard(inner, &tables));
-            }
-        }
-    }
-
-    fn open(&self, inner: &Inner, tables: &[NewTable]) -> Result<Vec<Placement>> {
+    fn open(&self, inner: &Inner) -> Result<Vec<Placement>> {
         let open =
             |table: &NewTable| table.open(inner, &self.tree.options(), (0, self.memtable.number), None);
-        tables.iter().map(open).collect()
+        self.tables.iter().map(open).collect()
+    }
+
+    /// Works to the end: the tables, open, neither durable nor part of the keyspace yet.
+    pub(crate) fn write(&mut self, inner: &Inner, side: &WriteSide) -> Result<Vec<Placement>> {
+        while !self.step(side)? {}
+        self.open(inner).inspect_err(|_| side.discard(inner, &self.tables))
+    }
+
+    /// Whether the keyspace still has the memtable: it may have been cleared or dropped meanwhile.
+    fn is_wanted(&self) -> bool {
+        !self.tree.is_dropped()
+            && self.tree.load().sealed.iter().any(|sealed| Arc::ptr_eq(sealed, &self.memtable))
     }
 
     /// Puts tables in the place of the memtable.
@@ -97,116 +104,239 @@ impl Flush {
         self.replaced = true;
     }
 
-    /// Lets go of the memtable; what readers still hold of it is theirs.
-    pub(crate) fn end(self, inner: &Inner) {
-        let freed = if self.replaced { self.memtable.memory_bytes() } else { 0 };
-        let memtable = Arc::clone(&self.memtable.reader);
-        drop(self);
-        inner.memory.let_go([memtable]);
+    /// Lets go of the memtable; what readers still hold of it is theirs. Returns the tables.
+    pub(crate) fn end(self, inner: &Inner) -> Vec<NewTable> {
+        let Self { memtable, tables, replaced, .. } = self;
+        let freed = if replaced { memtable.sealed_bytes() } else { 0 };
+        let reader = Arc::clone(&memtable.reader);
+        drop(memtable);
+        inner.memory.let_go([reader]);
         inner.memory.remove_sealed_bytes(freed);
         inner.memory.bound_pool(0);
+        tables
+    }
+}
+
+/// The oldest sealed memtables of some keyspaces on their way to level 0, together: directory, log and manifest are
+/// synced once for all of them. A memtable of the usual size is a round of its own.
+pub(crate) struct Round {
+    /// Still to be written, the next one last.
+    waiting: Vec<(Arc<Tree>, Arc<Memtable>)>,
+    /// Being written.
+    current: Option<Flush>,
+    written: Vec<Flush>,
+    synced: Vec<Flush>,
+    started_micros: u64,
+    /// What the operating system refused for some of them.
+    trouble: Option<Error>,
+}
+
+impl Round {
+    pub(crate) fn of(inner: &Inner, memtables: Vec<(Arc<Tree>, Arc<Memtable>)>) -> Self {
+        Self {
+            waiting: memtables,
+            current: None,
+            written: Vec::new(),
+            synced: Vec::new(),
+            started_micros: inner.env.monotonic_micros(),
+            trouble: None,
+        }
     }
 
-    fn install(&mut self, inner: &Inner, side: &WriteSide, tables: &[NewTable]) -> Result<()> {
-        let placements = self.open(inner, tables)?;
+    /// Those that keep the oldest parts of the log, as many as come to the size of a memtable.
+    fn next(inner: &Inner, side: &WriteSide) -> Option<Self> {
+        let oldest = |tree: Arc<Tree>| {
+            let memtable = tree.load().sealed.last().cloned()?;
+            tree.failure().is_none().then_some((tree, memtable))
+        };
+        let mut sealed: Vec<_> = side.unflushed.trees().into_iter().filter_map(oldest).collect();
+        sealed.sort_by_key(|(_, memtable)| memtable.log_start);
+        let mut left = inner.memory.budget.memtable_bytes;
+        let fits = |(_, memtable): &&(Arc<Tree>, Arc<Memtable>)| {
+            let rest = left.checked_sub(memtable.sealed_bytes());
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        let count = sealed.iter().take(UNSYNCED_FILES_MAX).take_while(fits).count();
+        sealed.truncate(count.max(1));
+        sealed.reverse();
+        if sealed.is_empty() { None } else { Some(Self::of(inner, sealed)) }
+    }
+
+    /// Works for a while; `true` once the tables are part of their keyspaces, as many as could be.
+    pub(crate) fn step(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<bool> {
+        if self.current.is_some() || !self.waiting.is_empty() {
+            self.write(inner, side);
+        } else if let Some(mut flush) = self.written.pop() {
+            match flush.tables.iter_mut().try_for_each(NewTable::sync) {
+                Ok(()) => self.synced.push(flush),
+                Err(error) => self.fail(inner, side, &flush, error),
+            }
+        } else {
+            self.install(inner, side)?;
+            return self.trouble.take().map_or(Ok(true), Err);
+        }
+        Ok(false)
+    }
+
+    fn write(&mut self, inner: &Arc<Inner>, side: &WriteSide) {
+        let next = self.waiting.last().map(|(tree, _)| tree);
+        let Some(tree) = self.current.as_ref().map(|flush| &flush.tree).or(next).cloned() else { return };
+        let stepped = caught("a flush", || {
+            if self.current.is_none() {
+                self.current = self.waiting.pop().map(|(tree, memtable)| Flush::new(inner, tree, memtable));
+            }
+            self.current.as_mut().map_or(Ok(true), |flush| flush.step(side))
+        });
+        match stepped {
+            Ok(false) => {}
+            Ok(true) => self.written.extend(self.current.take()),
+            Err(error) => {
+                let current = self.current.take();
+                drop_caught(|| drop(current));
+                self.note(&tree, error);
+            }
+        }
+    }
+
+    /// One of them failed, and its files go.
+    fn fail(&mut self, inner: &Inner, side: &WriteSide, flush: &Flush, error: Error) {
+        side.discard(inner, &flush.tables);
+        self.note(&flush.tree, error);
+    }
+
+    /// What fails for one keyspace does not keep the others from going on.
+    fn note(&mut self, tree: &Tree, error: Error) {
+        if error.may_pass() {
+            // Those that are not written yet would meet the same.
+            self.waiting.clear();
+            self.trouble.get_or_insert(error);
+        } else {
+            tree.fail(error);
+        }
+    }
+
+    /// Makes what is synced a part of the keyspaces.
+    fn install(&mut self, inner: &Inner, side: &WriteSide) -> Result<()> {
+        if self.synced.is_empty() {
+            return Ok(());
+        }
+        inner.sync_directory()?;
+        let mut opened = Vec::new();
+        for flush in std::mem::take(&mut self.synced) {
+            match caught("the opening of a table", || flush.open(inner)) {
+                Ok(placements) => opened.push((flush, placements)),
+                Err(error) => self.fail(inner, side, &flush, error),
+            }
+        }
+        if let Err(error) = self.log(inner, side, &mut opened) {
+            self.synced = opened.into_iter().map(|(flush, _)| flush).collect();
+            return Err(error);
+        }
+        // The tables count from here on: nothing may fail any more. There may have been no room for what they would
+        // keep in memory, until others make some.
+        inner.janitor.event().notify();
+        let mut bytes = 0;
+        for (flush, _) in opened {
+            bytes += flush.memtable.sealed_bytes() as u64;
+            inner.counters.flushes.add(1);
+            inner.counters.flush_bytes_out.add(flush.tables.iter().map(|table| table.bytes).sum());
+            drop_caught(|| drop(flush.end(inner)));
+        }
+        inner.counters.flush_bytes_in.add(bytes);
+        side.pace.observe(bytes, inner.env.monotonic_micros() - self.started_micros);
+        Ok(())
+    }
+
+    /// Logs the edit that puts tables in the place of memtables, and does so. Takes out what is not wanted any more.
+    fn log(&self, inner: &Inner, side: &WriteSide, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
         // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
         // part of a batch whose rest is not.
-        if inner.trees.read().len() > 1 || self.memtable.is_cut() {
+        if inner.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
             let end = side.committer.lock().log_end();
             side.wait_durable(end)?;
         }
         let mut manifest = side.manifest.lock();
-        let state = self.tree.load_full();
-        if self.tree.is_dropped() || !state.sealed.iter().any(|sealed| Arc::ptr_eq(sealed, &self.memtable)) {
-            // The keyspace was cleared or dropped meanwhile.
-            for placement in &placements {
-                placement.table.mark_obsolete();
-            }
+        for (_, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {
+            placements.iter().for_each(|placement| placement.table.mark_obsolete());
+        }
+        if opened.is_empty() {
             return Ok(());
         }
-        let log = inner.log_start(side, Some(self.memtable.number));
-        let last_sequence = self.memtable.last_sequence();
-        let edit = VersionEdit {
-            last_sequence: Some(last_sequence),
-            log: Some(log),
-            flushed: vec![(self.tree.id, last_sequence)],
-            added: placements.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
-            ..VersionEdit::default()
-        };
+        let flushed = opened.iter().map(|(flush, _)| flush.memtable.number).collect();
+        let log = Inner::log_start(side, &flushed);
+        let mut edit = VersionEdit { log: Some(log), ..VersionEdit::default() };
+        for (flush, placements) in &*opened {
+            let (id, last_sequence) = (flush.tree.id, flush.memtable.last_sequence());
+            edit.last_sequence = edit.last_sequence.max(Some(last_sequence));
+            edit.flushed.push((id, last_sequence));
+            edit.added.extend(placements.iter().map(|placement| AddedTable::new(id, placement)));
+        }
         side.log_edit(&mut manifest, edit)?;
-        self.replace(side, placements);
+        for (flush, placements) in opened {
+            flush.replace(side, std::mem::take(placements));
+        }
         drop(manifest);
-        // There may have been no room for what the table would keep in memory, until others make some.
-        inner.janitor.event().notify();
         side.pace.set_log_start(log.position);
-        // The tables count from here on: nothing may fail any more.
         if let Err(error) = side.truncate_log(log.position) {
             tracing::warn!(%error, "a part of the log that is not needed stays");
         }
-        let bytes = self.memtable.memory_bytes();
-        let written: u64 = tables.iter().map(|table| table.bytes).sum();
-        inner.counters.flushes.add(1);
-        inner.counters.flush_bytes_in.add(bytes as u64);
-        inner.counters.flush_bytes_out.add(written);
-        side.pace.observe(bytes as u64, inner.env.monotonic_micros() - self.started_micros);
         Ok(())
+    }
+
+    /// Gives up what is not part of the keyspaces yet, and stops them for what will not pass.
+    fn give_up(mut self, inner: &Inner, side: &WriteSide, error: Option<&Error>) {
+        let current = self.current.take();
+        let flushes = current.into_iter().chain(self.written.drain(..)).chain(self.synced.drain(..));
+        for flush in flushes {
+            side.discard(inner, &flush.tables);
+            if let Some(error) = error.filter(|error| !error.may_pass()) {
+                flush.tree.fail(error.clone());
+            }
+            drop_caught(|| drop(flush));
+        }
     }
 }
 
-/// The sealed memtable that keeps the oldest part of the log, with its keyspace.
-fn oldest_sealed(side: &WriteSide) -> Option<(Arc<Tree>, Arc<Memtable>)> {
-    side.unflushed
-        .trees()
-        .into_iter()
-        .filter(|tree| tree.failure().is_none())
-        .filter_map(|tree| {
-            let memtable = tree.load().sealed.last().cloned()?;
-            Some((tree, memtable))
-        })
-        .min_by_key(|(_, memtable)| memtable.log_start)
+/// Drops a flush, with a memtable and its cursor that may come from outside.
+fn drop_caught(dropping: impl FnOnce()) {
+    let dropped = caught("the end of a flush", || {
+        dropping();
+        Ok(())
+    });
+    if let Err(error) = dropped {
+        tracing::warn!(%error, "a flush did not end well");
+    }
 }
 
-/// The job that flushes, one memtable after the other, as long as the database is open.
+/// The job that flushes, one round after the other, as long as the database is open.
 pub(crate) struct FlushJob {
     inner: Arc<Inner>,
-    /// The keyspace whose memtable is being flushed.
-    tree: Option<Arc<Tree>>,
-    flush: Option<Flush>,
+    round: Option<Round>,
     _token: JobToken,
 }
 
 impl FlushJob {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { _token: JobToken::new(&inner), inner, tree: None, flush: None }
+        Self { _token: JobToken::new(&inner), inner, round: None }
     }
 
     /// Works for a while; what there is to say about it.
-    fn step_flush(&mut self, side: &WriteSide) -> Result<Progressed> {
-        if self.flush.is_none() {
-            let Some((tree, memtable)) = oldest_sealed(side) else { return Ok(Progressed::Idle) };
-            self.tree = Some(Arc::clone(&tree));
-            self.flush = Some(Flush::new(&self.inner, tree, memtable));
+    fn step_round(&mut self, side: &WriteSide) -> Result<Progressed> {
+        if self.round.is_none() {
+            self.round = Round::next(&self.inner, side);
         }
-        if let Some(flush) = &mut self.flush
-            && !flush.step(&self.inner, side)?
-        {
+        let Some(round) = &mut self.round else { return Ok(Progressed::Idle) };
+        if !round.step(&self.inner, side)? {
             return Ok(Progressed::Some);
         }
-        if let Some(flush) = self.flush.take() {
-            flush.end(&self.inner);
-        }
+        self.round = None;
         Ok(Progressed::Flushed)
     }
 
-    /// Drops a flush that failed, with the cursor of a memtable that may come from outside.
-    fn give_up(&mut self) {
-        let flush = self.flush.take();
-        let dropped = caught("the end of a flush", || {
-            drop(flush);
-            Ok(())
-        });
-        if let Err(error) = dropped {
-            tracing::warn!(%error, "a flush was given up");
+    fn give_up(&mut self, side: &WriteSide, error: Option<&Error>) {
+        if let Some(round) = self.round.take() {
+            round.give_up(&self.inner, side, error);
         }
     }
 }
@@ -227,10 +357,10 @@ impl Job for FlushJob {
         let pending =
             |deadline_micros| Step::Pending { event: side.flush_wanted.clone(), seen, deadline_micros };
         if side.is_stopping() {
-            self.give_up();
+            self.give_up(side, None);
             return Step::Done;
         }
-        match caught("a flush", || self.step_flush(side)) {
+        match caught("a flush", || self.step_round(side)) {
             Ok(Progressed::Idle) => pending(None),
             Ok(Progressed::Some) => Step::Again,
             Ok(Progressed::Flushed) => {
@@ -240,7 +370,7 @@ impl Job for FlushJob {
                 Step::Again
             }
             Err(error) => {
-                self.give_up();
+                self.give_up(side, Some(&error));
                 inner.make_way_after(&error);
                 let retried = error.may_pass();
                 if retried {
@@ -249,8 +379,6 @@ impl Job for FlushJob {
                         tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
                     }
                     side.flush_trouble.note(error);
-                } else if let Some(tree) = &self.tree {
-                    tree.fail(error);
                 }
                 side.progress.notify();
                 if retried { pending(Some(inner.env.monotonic_micros() + RETRY_MICROS)) } else { Step::Again }

@@ -1,6 +1,6 @@
 //! What all handles and background jobs of a database share.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,8 @@ use crate::options::Options;
 use crate::pace::Pace;
 use crate::snapshot::SnapshotList;
 use crate::tree::{State, Tree};
-use crate::unflushed::Unflushed;
+use crate::tree_set::TreeSet;
+use crate::trees::Trees;
 use crate::version::Janitor;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::{AppendError, Manifest};
@@ -36,7 +37,9 @@ pub(crate) struct Inner {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) memory: Arc<Memory>,
-    pub(crate) trees: RwLock<BTreeMap<u32, Arc<Tree>>>,
+    pub(crate) trees: RwLock<Trees>,
+    /// Keyspaces that were cleared and keep for older snapshots what they were.
+    pub(crate) cleared: TreeSet,
     /// `None` in a database opened read-only.
     pub(crate) writer: Option<WriteSide>,
     /// The last write that readers see.
@@ -55,7 +58,7 @@ pub(crate) struct Inner {
 pub(crate) struct WriteSide {
     pub(crate) committer: Mutex<Committer>,
     /// Keyspaces that have memtables.
-    pub(crate) unflushed: Arc<Unflushed>,
+    pub(crate) unflushed: Arc<TreeSet>,
     /// There is none until recovery has brought what the last one held into tables.
     log_sync: OnceLock<Arc<dyn LogSync>>,
     pub(crate) manifest: Mutex<Manifest>,
@@ -252,13 +255,13 @@ impl Inner {
         options: &Options,
         memory: Arc<Memory>,
         janitor: Arc<Janitor>,
-        trees: BTreeMap<u32, Arc<Tree>>,
+        trees: Trees,
         writer: Option<WriteSide>,
         visible: SequenceNumber,
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
         if let Some(side) = &writer {
-            for tree in trees.values() {
+            for tree in trees.all() {
                 tree.report_to(&side.progress);
             }
         }
@@ -269,6 +272,7 @@ impl Inner {
             env,
             memory,
             trees: RwLock::new(trees),
+            cleared: TreeSet::new(|state| state.before_clear.is_some()),
             writer,
             visible: AtomicU64::new(visible),
             snapshots: SnapshotList::default(),
@@ -335,11 +339,11 @@ impl Inner {
     }
 
     pub(crate) fn all_trees(&self) -> Vec<Arc<Tree>> {
-        self.trees.read().values().cloned().collect()
+        self.trees.read().all().cloned().collect()
     }
 
-    /// Where replay must start once the memtable `flushed` is in tables.
-    pub(crate) fn log_start(&self, writer: &WriteSide, flushed: Option<u64>) -> LogStart {
+    /// Where replay must start once the memtables of the numbers `flushed` are in tables.
+    pub(crate) fn log_start(writer: &WriteSide, flushed: &HashSet<u64>) -> LogStart {
         // Taken first: a record that arrives during the search below starts at or after it.
         let (mut position, segment) = {
             let committer = writer.committer.lock();
@@ -347,25 +351,29 @@ impl Inner {
         };
         for tree in writer.unflushed.trees() {
             let state = tree.load();
-            for memtable in state.memtables().filter(|memtable| Some(memtable.number) != flushed) {
+            for memtable in state.memtables().filter(|memtable| !flushed.contains(&memtable.number)) {
                 position = position.min(memtable.log_start);
             }
         }
         LogStart { position, segment, synced: writer.log_durable() }
     }
 
+    /// Makes the names of files durable.
+    pub(crate) fn sync_directory(&self) -> Result<()> {
+        let directory = &self.directory;
+        self.vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))
+    }
+
     /// Lets go of what was cleared or dropped and no snapshot sees.
     pub(crate) fn forget_cleared(&self) {
-        for tree in self.all_trees() {
-            if tree.load().before_clear.is_none() {
-                continue;
-            }
+        for tree in self.cleared.trees() {
             tree.update(|state| {
                 // After the state: numbers that are taken later than this list are not below its last, and so are
                 // answered by what that is answered by.
                 let read = self.snapshots.stripes(&self.visible);
                 State { before_clear: state.still_read(&read), ..(**state).clone() }
             });
+            self.cleared.look_at(&tree);
         }
     }
 }

@@ -63,7 +63,8 @@ mod replay;
 mod snapshot;
 mod source;
 mod tree;
-mod unflushed;
+mod tree_set;
+mod trees;
 mod version;
 mod writer;
 

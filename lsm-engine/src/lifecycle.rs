@@ -1,5 +1,6 @@
 //! Waiting for background work, and closing.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -250,7 +251,7 @@ impl Inner {
             metrics.compactions_running = scheduler.running_count() as u64;
             metrics.compaction_debt_bytes = self.compaction_debt(&scheduler);
         }
-        let start = self.log_start(side, None);
+        let start = Self::log_start(side, &HashSet::new());
         let committer = side.committer.lock();
         // Under the lock: what is sealed now would be counted twice or not at all.
         self.note_memory(&trees, &mut metrics);

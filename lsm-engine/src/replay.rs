@@ -17,12 +17,13 @@ use crate::batch::Operations;
 use crate::catalog::new_tree;
 use crate::commit::Committer;
 use crate::files;
-use crate::flush::Flush;
+use crate::flush::{Flush, UNSYNCED_FILES_MAX};
 use crate::inner::{Inner, Numbers, WriteSide};
 use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::{Recovery, check_policy};
 use crate::tree::{State, Tree};
+use crate::trees::Trees;
 use crate::version::current::Current;
 use crate::version::edit::{AddedTable, LogStart, VersionEdit};
 use crate::version::manifest::{KeyspaceState, ManifestState};
@@ -31,7 +32,7 @@ use crate::{Error, Result};
 
 /// The trees of a database on their way to being open.
 pub(crate) struct Replay {
-    trees: BTreeMap<u32, Arc<Tree>>,
+    trees: Trees,
     committer: Committer,
     numbers: Arc<Numbers>,
     memory: Arc<Memory>,
@@ -119,7 +120,7 @@ impl Replay {
         unused: u64,
     ) -> Result<Self> {
         let numbers = Arc::new(Numbers::from(state.next_number.max(unused)));
-        let (mut trees, mut writers, mut flushed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut trees, mut writers, mut flushed) = (Trees::default(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
             let open = |added| open_added(directory, &options.keyspace, added, memory, janitor);
             // Those that most reads ask come first: they are the ones to have index and filter in memory.
@@ -139,7 +140,7 @@ impl Replay {
             } else {
                 tree.set_policy(Arc::clone(&record.policy));
             }
-            trees.insert(id, tree);
+            trees.insert(tree);
             writers.insert(id, writer);
             flushed.insert(id, *up_to);
         }
@@ -221,7 +222,7 @@ impl Replay {
         rest.is_none() && cleared.is_empty() && self.committer.unflushed().trees().iter().all(in_tables)
     }
 
-    pub(crate) fn into_parts(mut self) -> (BTreeMap<u32, Arc<Tree>>, Committer, Unsettled) {
+    pub(crate) fn into_parts(mut self) -> (Trees, Committer, Unsettled) {
         self.committer.set_last_sequence(self.last_sequence);
         (self.trees, self.committer, self.unsettled)
     }
@@ -322,21 +323,26 @@ impl Unsettled {
 
     /// Makes tables of all sealed memtables.
     fn flush_sealed(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<()> {
+        let mut unsynced = Vec::new();
         for tree in side.unflushed.trees() {
             while let Some(memtable) = tree.load().sealed.last().cloned() {
                 let last_sequence = memtable.last_sequence();
                 let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
-                let placements = flush.build(inner, side)?;
+                let placements = flush.write(inner, side)?;
                 self.built.push(Built {
                     tree: Arc::clone(&tree),
                     last_sequence,
                     placements: placements.clone(),
                 });
                 flush.replace(side, placements);
-                flush.end(inner);
+                unsynced.append(&mut flush.end(inner));
+                if unsynced.len() >= UNSYNCED_FILES_MAX {
+                    unsynced.drain(..).try_for_each(|mut table| table.sync())?;
+                }
             }
         }
-        Ok(())
+        unsynced.drain(..).try_for_each(|mut table| table.sync())?;
+        if self.built.is_empty() { Ok(()) } else { inner.sync_directory() }
     }
 
     /// Takes in what did not fit memory, and makes tables of everything.

@@ -1,7 +1,7 @@
 //! The inside of a keyspace: its memtables, its version, and how the two change.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
@@ -31,6 +31,8 @@ pub(crate) struct Memtable {
     pub(crate) log_start: u64,
     /// Once sealed: no write of the keyspace up to here is newer than this memtable.
     last_sequence: AtomicU64,
+    /// Its memory when it was sealed, as it is accounted for until it goes.
+    sealed_bytes: AtomicUsize,
     /// The last write before the log record in whose middle this was sealed: the rest of that record is in the next
     /// memtable. `u64::MAX` if it was sealed between records.
     whole_up_to: AtomicU64,
@@ -44,6 +46,7 @@ impl Memtable {
             range_tombstones: RangeTombstoneSet::new(),
             log_start,
             last_sequence: AtomicU64::new(0),
+            sealed_bytes: AtomicUsize::new(0),
             whole_up_to: AtomicU64::new(SequenceNumber::MAX),
         }
     }
@@ -52,8 +55,13 @@ impl Memtable {
         self.last_sequence.load(Ordering::Acquire)
     }
 
-    pub(crate) fn seal(&self, last_sequence: SequenceNumber) {
+    pub(crate) fn seal(&self, last_sequence: SequenceNumber, bytes: usize) {
         self.last_sequence.store(last_sequence, Ordering::Release);
+        self.sealed_bytes.store(bytes, Ordering::Release);
+    }
+
+    pub(crate) fn sealed_bytes(&self) -> usize {
+        self.sealed_bytes.load(Ordering::Acquire)
     }
 
     /// Says that this is to be sealed in the middle of a log record, and which write came before that.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::vfs::SimFs;
-use lsm_engine::{Db, Keyspace, KeyspaceOptions, Options};
+use lsm_engine::vfs::{AllLost, SimFs};
+use lsm_engine::{Db, FilterPolicy, Keyspace, KeyspaceOptions, Options};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, MemtableWriter};
 
 fn open(fs: &SimFs, memory: usize) -> (Arc<SimEnv>, Db) {
@@ -90,5 +90,83 @@ fn a_memtable_is_made_at_the_first_write_and_goes_with_the_flush() {
     db.flush().unwrap();
     assert_eq!((made(), space.iter().count()), (3, 0));
     drop((space, db));
+    env.drop_jobs();
+}
+
+#[test]
+fn many_small_memtables_share_the_syncs_of_directory_log_and_manifest() {
+    const COUNT: usize = 500;
+    let fs = SimFs::new();
+    let (env, db) = open(&fs, 256 << 20);
+    let spaces = keyspaces(&db, COUNT);
+    for (number, space) in spaces.iter().enumerate() {
+        for key in 0..10 {
+            space.put(format!("key{key}"), format!("{number} {key}")).unwrap();
+        }
+    }
+    let before = fs.operations();
+    db.flush().unwrap();
+    assert_eq!(db.metrics().flushes, COUNT as u64);
+    // Each file is created, written twice and synced.
+    let operations = fs.operations() - before;
+    assert!(operations < COUNT as u64 * 9 / 2, "{operations} operations");
+    // They are durable: the log may go.
+    let cut = fs.power_cut(&mut AllLost);
+    drop((spaces, db));
+    env.drop_jobs();
+    let (env, db) = open(&cut, 256 << 20);
+    assert_eq!(db.recovery().operations, 0);
+    for (number, space) in keyspaces(&db, COUNT).iter().enumerate() {
+        assert_eq!(space.get("key7").unwrap().unwrap(), format!("{number} 7").as_bytes());
+    }
+    drop(db);
+    env.drop_jobs();
+}
+
+/// Cannot build a filter.
+#[derive(Debug)]
+struct Panics;
+
+impl FilterPolicy for Panics {
+    fn name(&self) -> &'static str {
+        "panics"
+    }
+
+    fn build(&self, _: &[u64]) -> Vec<u8> {
+        panic!("no filter today")
+    }
+
+    fn may_contain(&self, _: &[u8], _: u64) -> bool {
+        true
+    }
+
+    fn filter_bytes(&self, _: usize) -> usize {
+        1
+    }
+}
+
+#[test]
+fn one_that_fails_does_not_keep_the_others_from_being_flushed() {
+    let fs = SimFs::new();
+    let (env, db) = open(&fs, 8 << 20);
+    let options = |fails: bool| {
+        let filter = fails.then(|| Arc::new(Panics) as Arc<dyn FilterPolicy>);
+        KeyspaceOptions::new().filter(filter)
+    };
+    let spaces: Vec<_> =
+        (0..5).map(|number| db.keyspace(&format!("{number}"), options(number == 2)).unwrap()).collect();
+    for space in &spaces {
+        space.put("key", "value").unwrap();
+    }
+    let error = db.flush().unwrap_err();
+    assert!(error.to_string().contains("no filter today"), "{error}");
+    env.run_until_idle();
+    assert_eq!(db.metrics().flushes, 4);
+    for (number, space) in spaces.iter().enumerate() {
+        let written = space.put("other", "value");
+        assert_eq!(written.is_err(), number == 2, "{written:?}");
+        assert_eq!(space.get("key").unwrap().unwrap(), "value");
+    }
+    drop((spaces, db));
     env.drop_jobs();
 }

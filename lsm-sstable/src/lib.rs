@@ -55,4 +55,6 @@ pub use meta::{TableId, TableMeta};
 pub use options::{TableExpectation, TableOpen, TableOptions};
 pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor};
 pub use properties::Properties;
-pub use table::{CursorAccess, Table, TableBlock, TableCursor, TableValue, TableWriter, VerifyReport};
+pub use table::{
+    CursorAccess, Table, TableBlock, TableCursor, TableValue, TableWriter, UnsyncedTable, VerifyReport,
+};

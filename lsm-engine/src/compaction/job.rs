@@ -262,6 +262,7 @@ fn build_part(
         boundaries: compaction.tables_below(tree_shape).iter().map(|table| table.smallest.clone()).collect(),
         compression: if last_level { options.compression } else { options.compression_above },
         filter: filter(options, tree_shape, compaction),
+        sync_later: false,
         sources: source_count,
         lower,
         upper,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
-use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter};
+use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter, UnsyncedTable};
 
 use crate::inner::{Inner, WriteSide};
 use crate::memory::{Charge, Part};
@@ -47,6 +47,8 @@ pub(crate) struct OutputOptions {
     pub(crate) boundaries: Vec<Slice>,
     pub(crate) compression: Compression,
     pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
+    /// The tables, and their names, are synced later, with others.
+    pub(crate) sync_later: bool,
     /// Runs that are read for it.
     pub(crate) sources: usize,
     /// The keys that the output is confined to: its range tombstones end there.
@@ -59,6 +61,8 @@ pub(crate) struct NewTable {
     pub(crate) number: u64,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
+    /// Still to be synced.
+    unsynced: Option<UnsyncedTable>,
 }
 
 impl Output {
@@ -178,9 +182,8 @@ impl Output {
             }
         }
         self.finish_table(upper.as_deref())?;
-        let directory = &self.inner.directory;
-        if !self.finished.is_empty() {
-            self.inner.vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
+        if !self.finished.is_empty() && !self.options.sync_later {
+            self.inner.sync_directory()?;
         }
         Ok(std::mem::take(&mut self.finished))
     }
@@ -212,16 +215,20 @@ impl Output {
         let Some((number, mut writer)) = self.writer.take() else { return Ok(()) };
         let path = files::table(&self.inner.directory, number);
         // Known before it is complete, so that a failure cleans it up.
-        self.finished.push(NewTable { number, path, bytes: 0 });
+        self.finished.push(NewTable { number, path, bytes: 0, unsynced: None });
         for fragment in self.range_tombstones.truncated(self.lower.as_deref(), upper).iter() {
             for &sequence in fragment.sequences {
                 writer.add_range_tombstone(fragment.start, fragment.end, sequence)?;
             }
         }
         self.inner.counters.compaction_bytes_copied.add(writer.copied_bytes());
-        let meta = writer.finish()?;
+        let written = writer.finish_unsynced()?;
         if let Some(table) = self.finished.last_mut() {
-            table.bytes = meta.file_bytes;
+            table.bytes = written.meta().file_bytes;
+            table.unsynced = Some(written);
+            if !self.options.sync_later {
+                table.sync()?;
+            }
         }
         self.lower = upper.map(Slice::copy_from);
         Ok(())
@@ -242,6 +249,11 @@ impl Drop for Output {
 }
 
 impl NewTable {
+    /// Makes the file durable, and closes it.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.unsynced.take().map_or(Ok(()), |table| Ok(table.sync()?))
+    }
+
     /// Opens the table for a version. Tombstones in it were first written at `tombstones_since`, or just now.
     pub(crate) fn open(
         &self,

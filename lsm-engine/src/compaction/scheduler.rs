@@ -360,7 +360,7 @@ impl Inner {
     fn relocate(
         &self,
         side: &WriteSide,
-        tree: &Tree,
+        tree: &Arc<Tree>,
         compaction: &Compaction,
         inputs: &[Placement],
         run: Option<u64>,
@@ -388,7 +388,7 @@ impl Inner {
 
     /// Takes tables out of a keyspace, data and all. That has a sequence number, as clearing has: snapshots before it
     /// go on with the state that has the tables.
-    fn drop_tables(&self, side: &WriteSide, tree: &Tree, removed: &HashSet<u64>) {
+    fn drop_tables(&self, side: &WriteSide, tree: &Arc<Tree>, removed: &HashSet<u64>) {
         let mut committer = side.committer.lock();
         let sequence = committer.use_up_number();
         tree.update(|state| State {
@@ -399,6 +399,7 @@ impl Inner {
         });
         self.visible.store(sequence, Ordering::Release);
         drop(committer);
+        self.cleared.add(tree);
         self.forget_cleared();
     }
 }

@@ -16,4 +16,4 @@ pub use block::TableBlock;
 pub use cursor::{CursorAccess, TableCursor};
 pub use reader::{Table, TableValue};
 pub use verify::VerifyReport;
-pub use writer::TableWriter;
+pub use writer::{TableWriter, UnsyncedTable};

@@ -95,8 +95,9 @@ impl Output {
         Ok(())
     }
 
-    pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| self.error("sync", error))
+    /// The file and its path; what waits to be written is lost.
+    pub(super) fn into_file(self) -> (Arc<dyn VfsFile>, Arc<PathBuf>) {
+        (self.file, self.path)
     }
 
     fn error(&self, operation: &'static str, source: std::io::Error) -> Error {

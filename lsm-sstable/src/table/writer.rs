@@ -16,12 +16,13 @@
 //!
 //! Integers are little-endian, offsets have 64 bits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lsm_core::hash::key_hash;
 use lsm_core::key::{self, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::vfs::Vfs;
+use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block::TableBlock;
@@ -62,6 +63,25 @@ pub struct TableWriter {
     meta: TableMeta,
     properties: Properties,
     copied_bytes: u64,
+}
+
+/// A table that is complete, and that a power cut may still take.
+pub struct UnsyncedTable {
+    meta: TableMeta,
+    file: Arc<dyn VfsFile>,
+    path: Arc<PathBuf>,
+}
+
+impl UnsyncedTable {
+    /// What belongs into a manifest once the file is synced.
+    pub fn meta(&self) -> &TableMeta {
+        &self.meta
+    }
+
+    /// Makes the table durable. The directory is for the caller to sync.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))
+    }
 }
 
 impl TableWriter {
@@ -280,7 +300,14 @@ impl TableWriter {
     }
 
     /// Writes the rest and syncs the file. What is returned belongs into a manifest.
-    pub fn finish(mut self) -> Result<TableMeta> {
+    pub fn finish(self) -> Result<TableMeta> {
+        let table = self.finish_unsynced()?;
+        table.sync()?;
+        Ok(table.meta)
+    }
+
+    /// Writes the rest, and leaves the sync to the caller, who may have more tables to sync.
+    pub fn finish_unsynced(mut self) -> Result<UnsyncedTable> {
         if self.block.rows() > 0 {
             self.finish_block()?;
         }
@@ -314,10 +341,10 @@ impl TableWriter {
         };
         self.output.put(&footer.encode())?;
         self.output.write()?;
-        self.output.sync()?;
         self.meta.file_bytes = footer.file_bytes;
         self.meta.checksum = footer.body_checksum;
-        Ok(self.meta)
+        let (file, path) = self.output.into_file();
+        Ok(UnsyncedTable { meta: self.meta, file, path })
     }
 
     /// Closes the file as it is. The caller removes it.
