@@ -101,6 +101,7 @@ impl Flush {
             ..(**state).clone()
         });
         side.unflushed.look_at(&self.tree);
+        side.changed.add(&self.tree);
         self.replaced = true;
     }
 
@@ -120,6 +121,8 @@ impl Flush {
 /// The oldest sealed memtables of some keyspaces on their way to level 0, together: directory, log and manifest are
 /// synced once for all of them. A memtable of the usual size is a round of its own.
 pub(crate) struct Round {
+    /// There are several.
+    is_shared: bool,
     /// Still to be written, the next one last.
     waiting: Vec<(Arc<Tree>, Arc<Memtable>)>,
     /// Being written.
@@ -134,6 +137,7 @@ pub(crate) struct Round {
 impl Round {
     pub(crate) fn of(inner: &Inner, memtables: Vec<(Arc<Tree>, Arc<Memtable>)>) -> Self {
         Self {
+            is_shared: memtables.len() > 1,
             waiting: memtables,
             current: None,
             written: Vec::new(),
@@ -165,6 +169,16 @@ impl Round {
 
     /// Works for a while; `true` once the tables are part of their keyspaces, as many as could be.
     pub(crate) fn step(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<bool> {
+        loop {
+            let is_done = self.advance(inner, side)?;
+            // What is left to do for a single one, once it is written, is not worth a step of its own.
+            if is_done || self.current.is_some() || self.is_shared {
+                return Ok(is_done);
+            }
+        }
+    }
+
+    fn advance(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<bool> {
         if self.current.is_some() || !self.waiting.is_empty() {
             self.write(inner, side);
         } else if let Some(mut flush) = self.written.pop() {
@@ -229,7 +243,7 @@ impl Round {
                 Err(error) => self.fail(inner, side, &flush, error),
             }
         }
-        if let Err(error) = self.log(inner, side, &mut opened) {
+        if let Err(error) = Self::log(inner, side, &mut opened) {
             self.synced = opened.into_iter().map(|(flush, _)| flush).collect();
             return Err(error);
         }
@@ -249,7 +263,7 @@ impl Round {
     }
 
     /// Logs the edit that puts tables in the place of memtables, and does so. Takes out what is not wanted any more.
-    fn log(&self, inner: &Inner, side: &WriteSide, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
+    fn log(inner: &Inner, side: &WriteSide, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
         // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
         // part of a batch whose rest is not.
         if inner.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
@@ -258,7 +272,9 @@ impl Round {
         }
         let mut manifest = side.manifest.lock();
         for (_, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {
-            placements.iter().for_each(|placement| placement.table.mark_obsolete());
+            for placement in placements {
+                placement.table.mark_obsolete();
+            }
         }
         if opened.is_empty() {
             return Ok(());

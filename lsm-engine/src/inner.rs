@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::admission::WaitingLine;
 use crate::clock::Clock;
 use crate::commit::Committer;
-use crate::compaction::{NewTable, Scheduler};
+use crate::compaction::{Changed, NewTable, Scheduler};
 use crate::memory::Memory;
 use crate::metrics::Counters;
 use crate::options::Options;
@@ -63,6 +63,7 @@ pub(crate) struct WriteSide {
     log_sync: OnceLock<Arc<dyn LogSync>>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) scheduler: Mutex<Scheduler>,
+    pub(crate) changed: Changed,
     pub(crate) pace: Pace,
     clock: Clock,
     numbers: Arc<Numbers>,
@@ -151,6 +152,7 @@ impl WriteSide {
             log_sync: OnceLock::new(),
             manifest: Mutex::new(manifest),
             scheduler: Mutex::new(scheduler),
+            changed: Changed::default(),
             pace: Pace::default(),
             clock,
             numbers,

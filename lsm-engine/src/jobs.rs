@@ -54,16 +54,20 @@ pub(crate) fn caught<T>(during: &str, call: impl FnOnce() -> Result<T>) -> Resul
 /// Starts the jobs that run as long as a database is open for writing.
 pub(crate) fn start(inner: &Arc<Inner>) {
     inner.env.spawn(Priority::High, Box::new(FlushJob::new(Arc::clone(inner))));
-    inner.env.spawn(
-        Priority::Normal,
-        Box::new(CleanJob { inner: Arc::clone(inner), _token: JobToken::new(inner) }),
-    );
+    if let Some(side) = &inner.writer {
+        inner.all_trees().iter().for_each(|tree| side.changed.add(tree));
+    }
+    let look_at_micros = inner.env.monotonic_micros() + LOOK_MICROS;
+    let job = CleanJob { _token: JobToken::new(inner), inner: Arc::clone(inner), look_at_micros };
+    inner.env.spawn(Priority::Normal, Box::new(job));
 }
 
 /// Unlinks files that nobody reads any more, has open tables fit their memory, and looks now and then for compactions that
 /// are due.
 struct CleanJob {
     inner: Arc<Inner>,
+    /// When policies are asked next although nothing changed.
+    look_at_micros: u64,
     _token: JobToken,
 }
 
@@ -75,12 +79,17 @@ impl Job for CleanJob {
         if side.is_stopping() {
             return Step::Done;
         }
+        let now_micros = self.inner.env.monotonic_micros();
+        if now_micros >= self.look_at_micros {
+            self.look_at_micros = now_micros + LOOK_MICROS;
+            self.inner.ask_by_time();
+        }
         self.inner.schedule_compactions();
         if self.inner.fit_tables() {
             return Step::Again;
         }
-        let deadline = self.inner.env.monotonic_micros() + LOOK_MICROS;
-        Step::Pending { event: self.inner.janitor.event().clone(), seen, deadline_micros: Some(deadline) }
+        let deadline_micros = Some(self.look_at_micros);
+        Step::Pending { event: self.inner.janitor.event().clone(), seen, deadline_micros }
     }
 }
 

@@ -154,6 +154,7 @@ impl Inner {
         let side = self.write_side()?;
         let trouble = (side.flush_trouble.count(), side.compaction_trouble.count());
         side.flush_wanted.notify();
+        self.all_trees().iter().for_each(|tree| side.changed.add(tree));
         self.wait_until(&side.progress, || {
             self.check_open()?;
             side.check_going()?;
@@ -163,7 +164,7 @@ impl Inner {
                 return Err(Error::WritingStopped(Arc::new(error)));
             }
             self.schedule_compactions();
-            Ok(self.all_trees().iter().all(|tree| tree.load().sealed.is_empty())
+            Ok(side.unflushed.trees().iter().all(|tree| tree.load().sealed.is_empty())
                 && self.compactions_settled())
         })
     }
@@ -183,6 +184,7 @@ impl Inner {
         side.scheduler.lock().hold(tree.id);
         let done = self.compact_held(side, tree, range);
         side.scheduler.lock().release(tree.id);
+        side.changed.add(tree);
         self.schedule_compactions();
         // Whoever waits for compactions saw the policy held back, and moves alone tell nobody.
         side.progress.notify();
@@ -247,9 +249,9 @@ impl Inner {
         };
         metrics.log_window_bytes = self.memory.budget.log_window_bytes;
         {
-            let scheduler = side.scheduler.lock();
+            let mut scheduler = side.scheduler.lock();
             metrics.compactions_running = scheduler.running_count() as u64;
-            metrics.compaction_debt_bytes = self.compaction_debt(&scheduler);
+            metrics.compaction_debt_bytes = self.compaction_debt(side, &mut scheduler);
         }
         let start = Self::log_start(side, &HashSet::new());
         let committer = side.committer.lock();

@@ -294,6 +294,11 @@ impl Tree {
         }
     }
 
+    /// Whether background work goes on in it.
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.failed.load(Ordering::Acquire) && !self.is_dropped()
+    }
+
     #[inline]
     pub(crate) fn failure(&self) -> Option<Error> {
         if self.failed.load(Ordering::Acquire) { self.failure.lock().clone() } else { None }

@@ -29,6 +29,11 @@ impl Trees {
         self.by_id.values()
     }
 
+    /// Each once, ascending from `id` on, then those below it.
+    pub(crate) fn from(&self, id: u32) -> impl Iterator<Item = &Arc<Tree>> {
+        self.by_id.range(id..).chain(self.by_id.range(..id)).map(|(_, tree)| tree)
+    }
+
     /// Ascending.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, Leveled, TreeShape};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{AllLost, SimFs};
 use lsm_engine::{Db, FilterPolicy, Keyspace, KeyspaceOptions, Options};
@@ -167,6 +168,61 @@ fn one_that_fails_does_not_keep_the_others_from_being_flushed() {
         assert_eq!(written.is_err(), number == 2, "{written:?}");
         assert_eq!(space.get("key").unwrap().unwrap(), "value");
     }
+    drop((spaces, db));
+    env.drop_jobs();
+}
+
+/// Counts how often it is asked.
+#[derive(Debug, Default)]
+struct Asked(Leveled, AtomicUsize);
+
+impl CompactionPolicy for Asked {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn level_count(&self) -> usize {
+        self.0.level_count()
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.pick(shape)
+    }
+
+    fn debt_bytes(&self, shape: &TreeShape) -> u64 {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.debt_bytes(shape)
+    }
+}
+
+#[test]
+fn policies_are_asked_where_something_changed() {
+    const COUNT: usize = 300;
+    let fs = SimFs::new();
+    let (env, db) = open(&fs, 64 << 20);
+    let policy = Arc::new(Asked::default());
+    let options = || KeyspaceOptions::new().compaction(Arc::clone(&policy) as Arc<dyn CompactionPolicy>);
+    let spaces: Vec<_> =
+        (0..COUNT).map(|number| db.keyspace(&format!("{number}"), options()).unwrap()).collect();
+    for space in &spaces {
+        space.put("key", "value").unwrap();
+    }
+    db.flush().unwrap();
+    db.wait_for_compactions().unwrap();
+    let asked = || policy.1.swap(0, Ordering::Relaxed);
+    assert!(asked() >= 2 * COUNT);
+    // Level 0 fills up, and is merged.
+    for round in 0..20 {
+        spaces[7].put(format!("key{}", round % 3), round.to_string()).unwrap();
+        db.flush().unwrap();
+        drop(db.snapshot().unwrap());
+    }
+    assert!(db.metrics().compactions > 0);
+    let times = asked();
+    assert!((20..20 * 8).contains(&times), "{times} times");
+    db.wait_for_compactions().unwrap();
+    assert!(asked() >= 2 * COUNT, "waiting for the end is an occasion to ask all");
     drop((spaces, db));
     env.drop_jobs();
 }

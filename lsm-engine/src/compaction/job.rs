@@ -91,6 +91,7 @@ impl Running {
         }
         drop(busy);
         side.scheduler.lock().remove(self);
+        side.changed.add(&self.tree);
         if result.is_ok() {
             inner.schedule_compactions();
         }

@@ -23,6 +23,9 @@ use crate::{Error, ErrorKind, Result};
 /// How long a keyspace waits after a compaction failed: the disk may be full, or failing.
 const RETRY_MICROS: u64 = 1_000_000;
 
+/// Keyspaces whose policies are asked at a time because time has passed: some milliseconds, however many there are.
+const ASKED_BY_TIME_MAX: usize = 1024;
+
 /// Which compactions run, and which tables they work on.
 #[derive(Default)]
 pub(crate) struct Scheduler {
@@ -33,6 +36,16 @@ pub(crate) struct Scheduler {
     paused: BTreeMap<u32, u64>,
     /// Keyspace to ask first at the next look, so that all get their turn.
     next_keyspace: u32,
+    /// Keyspace to begin with when policies are asked again because time has passed.
+    next_by_time: u32,
+    /// What keyspaces owe that owe anything.
+    debts: BTreeMap<u32, Debt>,
+}
+
+/// What a keyspace owes, as its policy says.
+struct Debt {
+    tree: Arc<Tree>,
+    bytes: u64,
 }
 
 impl Scheduler {
@@ -150,7 +163,18 @@ impl Inner {
                 break;
             }
         }
-        self.adjust_pace(side, &scheduler);
+        self.adjust_pace(side, &mut scheduler);
+    }
+
+    /// Has policies asked again although nothing changed, some of them, in turn: time alone makes some merges due.
+    pub(crate) fn ask_by_time(&self) {
+        let Some(side) = &self.writer else { return };
+        let mut scheduler = side.scheduler.lock();
+        let trees = self.trees.read();
+        for tree in trees.from(scheduler.next_by_time).take(ASKED_BY_TIME_MAX) {
+            side.changed.add(tree);
+            scheduler.next_by_time = tree.id + 1;
+        }
     }
 
     /// Whether no compaction runs and none is due.
@@ -158,7 +182,7 @@ impl Inner {
         let Some(side) = &self.writer else { return true };
         let scheduler = side.scheduler.lock();
         scheduler.running.is_empty()
-            && self.all_trees().iter().filter(|tree| tree.failure().is_none()).all(|tree| {
+            && side.changed.to_ask().iter().filter(|tree| tree.is_healthy()).all(|tree| {
                 let version = Arc::clone(&tree.load().version);
                 let shape = scheduler.shape(self, tree, &version);
                 self.unseen_tables(tree, &version).is_empty() && pick(self, tree, &shape).is_none()
@@ -203,8 +227,15 @@ impl Inner {
     }
 
     /// Debt of all keyspaces in bytes.
-    pub(crate) fn compaction_debt(&self, scheduler: &Scheduler) -> u64 {
-        self.all_trees().iter().map(|tree| self.debt_of(tree, scheduler)).sum()
+    pub(crate) fn compaction_debt(&self, side: &WriteSide, scheduler: &mut Scheduler) -> u64 {
+        for (id, tree) in side.changed.take_owing() {
+            let bytes = if tree.is_dropped() { 0 } else { self.debt_of(&tree, scheduler) };
+            // One that owes no more stays until its limit is lifted.
+            if bytes > 0 || scheduler.debts.contains_key(&id) {
+                scheduler.debts.insert(id, Debt { tree, bytes });
+            }
+        }
+        scheduler.debts.values().map(|debt| debt.bytes).sum()
     }
 
     /// What the policy of a keyspace has yet to rewrite: nothing where it is not asked for compactions any more.
@@ -215,22 +246,25 @@ impl Inner {
         if tree.failure().is_some() { 0 } else { catch_unwind(AssertUnwindSafe(debt)).unwrap_or(0) }
     }
 
-    fn adjust_pace(&self, side: &WriteSide, scheduler: &Scheduler) {
-        let trees = self.all_trees();
+    /// Limits the writers of keyspaces that owe much, and lets go of those that owe no more.
+    fn adjust_pace(&self, side: &WriteSide, scheduler: &mut Scheduler) {
+        self.compaction_debt(side, scheduler);
+        let pressure = |debt: &Debt| self.pressure_on(&debt.tree, debt.bytes, scheduler);
         let limits: Vec<_> =
-            trees.iter().map(|tree| (&tree.limit, self.pressure_on(tree, scheduler))).collect();
+            scheduler.debts.values().map(|debt| (&debt.tree.limit, pressure(debt))).collect();
         if side.pace.adjust(&*self.env, &limits) {
             side.progress.notify();
         }
+        scheduler.debts.retain(|_, debt| debt.bytes > 0);
     }
 
     /// Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down, and neither
     /// is debt that nothing works off: no background work would ever end it.
-    fn pressure_on(&self, tree: &Tree, scheduler: &Scheduler) -> Pressure {
-        let debt_bytes = self.debt_of(tree, scheduler);
+    fn pressure_on(&self, tree: &Tree, debt_bytes: u64, scheduler: &Scheduler) -> Pressure {
         let runs = tree.load().version.levels().first().map_or(0, Vec::len);
         let pressure = Pressure::of(runs, debt_bytes, self.memory.budget.memtable_bytes);
-        let real = debt_bytes > 0 && (!pressure.slows() || scheduler.works_on(self, tree));
+        let real =
+            debt_bytes > 0 && tree.is_healthy() && (!pressure.slows() || scheduler.works_on(self, tree));
         if real { pressure } else { Pressure::default() }
     }
 
@@ -238,16 +272,21 @@ impl Inner {
     fn start_next(self: &Arc<Self>, side: &WriteSide, scheduler: &mut Scheduler) -> bool {
         let now_micros = self.env.monotonic_micros();
         scheduler.paused.retain(|_, until_micros| now_micros < *until_micros);
-        let mut trees = self.all_trees();
+        let mut trees = side.changed.to_ask();
         let turn = trees.partition_point(|tree| tree.id < scheduler.next_keyspace);
         trees.rotate_left(turn);
-        for tree in trees.iter().filter(|tree| tree.failure().is_none()) {
-            let version = Arc::clone(&tree.load().version);
-            let shape = scheduler.shape(self, tree, &version);
+        for tree in &trees {
             if scheduler.held.contains_key(&tree.id) || scheduler.paused.contains_key(&tree.id) {
                 continue;
             }
+            side.changed.begin_to_ask(tree);
+            if !tree.is_healthy() {
+                continue;
+            }
+            let version = Arc::clone(&tree.load().version);
+            let shape = scheduler.shape(self, tree, &version);
             let Some(compaction) = pick(self, tree, &shape) else { continue };
+            side.changed.ask_again(tree);
             scheduler.next_keyspace = tree.id + 1;
             match self.start(side, scheduler, tree, &version, &shape, &compaction) {
                 Ok(()) => return true,
@@ -305,13 +344,16 @@ impl Inner {
                 Ok(())
             }
         }
-        .inspect(|()| tracing::debug!(keyspace = &*tree.name, reason = %compaction.reason, "compaction"))
+        .inspect(|()| {
+            side.changed.add(tree);
+            tracing::debug!(keyspace = &*tree.name, reason = %compaction.reason, "compaction");
+        })
     }
 
     /// Takes tables out of the trees that newer range tombstones cover from end to end, and that nobody sees.
     fn drop_covered_tables(&self, side: &WriteSide, scheduler: &mut Scheduler) {
-        for tree in self.all_trees() {
-            if side.is_stopping() || tree.failure().is_some() || scheduler.is_paused(&tree, &*self.env) {
+        for tree in side.changed.to_ask() {
+            if side.is_stopping() || !tree.is_healthy() || scheduler.is_paused(&tree, &*self.env) {
                 continue;
             }
             if let Err(error) = self.drop_covered_tables_of(side, &tree) {
@@ -322,7 +364,7 @@ impl Inner {
         }
     }
 
-    fn drop_covered_tables_of(&self, side: &WriteSide, tree: &Tree) -> Result<()> {
+    fn drop_covered_tables_of(&self, side: &WriteSide, tree: &Arc<Tree>) -> Result<()> {
         loop {
             let version = Arc::clone(&tree.load().version);
             let unseen = self.unseen_tables(tree, &version);
@@ -336,6 +378,7 @@ impl Inner {
             if Arc::ptr_eq(&version, &tree.load().version) {
                 replace_tables(side, &mut manifest, tree, &unseen, Vec::new())?;
                 self.counters.covered_tables_dropped.add(unseen.len() as u64);
+                side.changed.add(tree);
             }
         }
     }
