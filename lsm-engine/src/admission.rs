@@ -189,8 +189,6 @@ impl Inner {
                 locked = Some((committer, found));
                 return Ok(true);
             }
-            // There may be more keyspaces now.
-            committer.check_ever_fits(found.as_ref(), bytes)?;
             let made = self.make_room(side, &mut committer, wanted);
             drop(committer);
             // Where tables hold too much, merges may leave fewer. Those that fail are not asked for again and again.

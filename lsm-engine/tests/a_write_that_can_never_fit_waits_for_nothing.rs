@@ -2,9 +2,9 @@
 //! that was running, and every other writer waited in the line behind it.
 
 use std::io::ErrorKind as Io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use lsm_engine::env::{Env, Job, Priority, SimEnv, Step};
+use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Options, WriteBatch};
 
@@ -55,38 +55,6 @@ fn it_is_refused_without_waiting_for_a_merge() {
     db.put("key", "value").unwrap();
     assert_eq!(env.steps(), steps);
     assert!(is_merging(&db));
-    drop((spaces, db));
-    env.drop_jobs();
-}
-
-/// Creates keyspaces as soon as anybody waits.
-struct Creates(Db, Arc<Mutex<Vec<Keyspace>>>);
-
-impl Job for Creates {
-    fn step(&mut self) -> Step {
-        for number in 0..40 {
-            let created = self.0.keyspace(&format!("new{number}"), KeyspaceOptions::new()).unwrap();
-            self.1.lock().unwrap().push(created);
-        }
-        Step::Done
-    }
-}
-
-#[test]
-fn it_is_refused_once_new_keyspaces_took_its_room() {
-    let (env, db, spaces) = merging(20);
-    // It would fit, but not before a flush.
-    for number in 0..1_500 {
-        db.put(format!("key{number:06}"), [b'v'; 1000]).unwrap();
-    }
-    let created = Arc::new(Mutex::new(Vec::new()));
-    env.spawn(Priority::High, Box::new(Creates(db.clone(), Arc::clone(&created))));
-    let refused = db.write(batch(&spaces, MEMORY / 128 * 31)).unwrap_err();
-    assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
-    assert_eq!(created.lock().unwrap().len(), 40);
-    assert!(is_merging(&db), "the merge was waited for");
-    db.put("key", "value").unwrap();
-    created.lock().unwrap().clear();
     drop((spaces, db));
     env.drop_jobs();
 }
