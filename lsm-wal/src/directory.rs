@@ -20,6 +20,8 @@ pub const UNFINISHED_SUFFIX: &str = ".wal.tmp";
 /// log; see [`set_aside_dropped`]. Nothing reads it.
 pub const DROPPED_SUFFIX: &str = ".dropped";
 
+/// Numbers of files are below this, so that counting on never wraps. A file named higher is not ours.
+const NUMBER_END: u64 = 1 << 60;
 /// How many segments are kept that earlier openings set aside.
 const DROPPED_KEPT_MAX: usize = 4;
 
@@ -44,7 +46,7 @@ impl LogFile {
             _ => return None,
         };
         // One number, one name: "7.wal" is not ours.
-        (file.name() == name).then_some(file)
+        (number < NUMBER_END && file.name() == name).then_some(file)
     }
 
     pub(crate) fn name(self) -> String {
@@ -63,6 +65,14 @@ impl LogFile {
     pub(crate) fn path(self, directory: &Path) -> PathBuf {
         directory.join(self.name())
     }
+}
+
+/// Fails unless a file of this number would be found again.
+pub(crate) fn check_number(number: u64) -> Result<()> {
+    if number < NUMBER_END {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the numbers of log files are used up: they end before {NUMBER_END}")))
 }
 
 /// The files of the log in a directory, by number.
@@ -211,11 +221,21 @@ mod tests {
 
     #[test]
     fn names_and_numbers_correspond_one_to_one() {
-        for file in [LogFile::Segment(7), LogFile::Window(1_234_567), LogFile::Unfinished(0)] {
+        let last = LogFile::Segment(NUMBER_END - 1);
+        for file in [LogFile::Segment(7), LogFile::Window(1_234_567), LogFile::Unfinished(0), last] {
             assert_eq!(LogFile::parse(&file.name()), Some(file));
         }
-        let others =
-            ["7.wal", "000007.sst", "wal", "", "000007.wal.dropped", "99999999999999999999.wal", "é.wal"];
+        let others = [
+            "7.wal",
+            "000007.sst",
+            "wal",
+            "",
+            "000007.wal.dropped",
+            "1152921504606846976.wal",
+            "18446744073709551615.wal",
+            "99999999999999999999.wal",
+            "é.wal",
+        ];
         for other in others {
             assert_eq!(LogFile::parse(other), None, "{other}");
         }

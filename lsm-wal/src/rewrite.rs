@@ -31,6 +31,7 @@ pub(crate) struct Rewrite {
 
 impl Rewrite {
     pub(crate) fn begin(site: Site, number: u64, origin: Origin, live: VecDeque<Live>) -> Result<Self> {
+        directory::check_number(number)?;
         let path = LogFile::Unfinished(number).path(&site.directory);
         let file = site.vfs.create_new(&path).map_err(|error| Error::io("create", &path, error))?;
         let end = Mark { position: origin.position, checksum: origin.seed };

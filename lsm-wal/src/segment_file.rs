@@ -56,6 +56,7 @@ pub(crate) struct Spare {
 
 impl Spare {
     pub(crate) fn prepare(vfs: &dyn Vfs, directory: &Path, number: u64, capacity: u64) -> Result<Self> {
+        directory::check_number(number)?;
         let path = LogFile::Segment(number).path(directory);
         let file = vfs.create_new(&path).map_err(|error| Error::io("create", &path, error))?;
         let mut spare = Self { file, path, number, capacity: 0 };

@@ -226,6 +226,32 @@ fn a_log_that_lost_every_header_is_corruption() {
     }
 }
 
+/// Counting on from the highest number once ended in a panic.
+#[test]
+fn numbers_of_files_end_before_they_wrap() {
+    let reopened = |name: &str| {
+        let (fs, known) = fixture();
+        fs.write_all(&Path::new("/log").join(name), b"").unwrap();
+        let env = SimEnv::new(3);
+        let records = open(&fs, &env, &options(2048)).map(|(_, report)| report.records);
+        env.drop_jobs();
+        (records, known.len() as u64, fs.metadata(&Path::new("/log").join(name)).is_ok())
+    };
+    // Those are somebody else's.
+    for name in ["18446744073709551615.wal", "18446744073709551615.window", "1152921504606846976.wal"] {
+        let (records, known, is_left) = reopened(name);
+        assert_eq!((records.unwrap(), is_left), (known, true), "{name}");
+    }
+    let (records, known, _) = reopened("1152921504606846974.wal");
+    assert_eq!(records.unwrap(), known);
+    let (records, ..) = reopened("1152921504606846975.wal");
+    let error = records.unwrap_err();
+    assert!(
+        matches!(error, Error::InvalidArgument { .. }) && error.to_string().contains("used up"),
+        "{error}"
+    );
+}
+
 #[test]
 fn noise_in_place_of_a_file_is_bounded_in_time_and_memory() {
     let (fs, _) = fixture();
