@@ -101,11 +101,11 @@ impl OldLog {
         let reader = WalReader::open(vfs, &self.directory, position, synced, self.mode, self.clean)?;
         Ok(CountedReader { reader, buffers: Charge::new(memory, Part::Buffers, 0) })
     }
+}
 
-    fn malformed(&self, position: u64, detail: &str) -> Error {
-        let detail = format!("in the log's record at position {position}: {detail}");
-        Error::corruption(&self.directory, position, detail)
-    }
+fn malformed(record: &Record<'_>, detail: &str) -> Error {
+    let detail = format!("in the record at position {}: {detail}", record.start);
+    Error::corruption(record.path, record.offset, detail)
 }
 
 impl Replay {
@@ -262,12 +262,12 @@ impl Unsettled {
     fn take(&mut self, record: &Record<'_>, mut committer: Option<&mut Committer>) -> Result<SequenceNumber> {
         let (start, tag) = (record.start.0, record.tag);
         if tag == 0 || tag > SEQUENCE_MAX {
-            return Err(self.log.malformed(start, &format!("{tag} is no sequence number")));
+            return Err(malformed(record, &format!("{tag} is no sequence number")));
         }
         let mut last = tag;
         self.touched.clear();
         for operation in Operations::new(record.payload, tag) {
-            let operation = operation.map_err(|detail| self.log.malformed(start, detail))?;
+            let operation = operation.map_err(|detail| malformed(record, detail))?;
             last = operation.sequence;
             let Some(&flushed) = self.flushed.get(&operation.keyspace) else {
                 if operation.keyspace < self.log.next_keyspace {

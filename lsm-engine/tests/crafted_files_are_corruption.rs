@@ -112,6 +112,27 @@ fn a_log_with_sequence_numbers_that_cannot_be_is_corrupt() {
     }
 }
 
+/// The error once named the directory, and a position in the log for the offset.
+#[test]
+fn a_record_that_makes_no_sense_is_named_by_its_file_and_offset() {
+    for tag in [0, 3] {
+        let fs = make();
+        let env = Arc::new(SimEnv::new(2)) as Arc<dyn Env>;
+        let vfs = Arc::new(fs.clone()) as Arc<dyn Vfs>;
+        let (mut log, _) = Wal::open(vfs, env, Path::new(DIRECTORY), WalOptions::default()).unwrap();
+        log.append(tag, b"no batch of writes").unwrap();
+        log.sync_handle().wait_durable(log.end()).unwrap();
+        drop(log);
+        let error = open(&fs).unwrap_err().to_string();
+        let (path, rest) = error.split_once(" is corrupt at offset ").unwrap();
+        let (offset, _) = rest.split_once(':').unwrap();
+        let offset = offset.parse::<usize>().unwrap();
+        assert_eq!(Path::new(path).extension().unwrap(), "wal", "{error}");
+        let bytes = fs.read_all(Path::new(path)).unwrap();
+        assert_eq!(bytes[offset + 32..][..18], *b"no batch of writes", "{error}");
+    }
+}
+
 /// Numbers that are used up are an error of the write, and what is there stays readable.
 #[test]
 fn the_last_sequence_number_is_the_last_write() {

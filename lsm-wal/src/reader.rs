@@ -235,7 +235,7 @@ impl WalReader {
         Ok(source.map(|source| {
             let window_offset = source.offset_of(found.header.position).filter(|_| is_window);
             let located = Located { window_offset, checksum: found.checksum };
-            (Record::new(&found, source.payload(&found)), located)
+            (source.record(&found), located)
         }))
     }
 

@@ -216,7 +216,7 @@ impl RecordFileReader {
         self.report.records += 1;
         self.report.bytes += u64::from(found.header.length);
         self.report.last_tag = Some(found.header.tag);
-        Ok(Some(Record::new(&found, self.source.payload(&found))))
+        Ok(Some(self.source.record(&found)))
     }
 
     /// What was found, complete once [`next`](Self::next) returned `None`.

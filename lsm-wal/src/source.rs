@@ -46,6 +46,8 @@ pub(crate) struct FoundRecord {
     pub(crate) header: RecordHeader,
     pub(crate) chain_before: u64,
     pub(crate) checksum: u64,
+    /// Where the record stands in the file.
+    offset: u64,
     /// Where the payload stands in the chunk.
     payload: Range<usize>,
 }
@@ -199,13 +201,23 @@ impl Source {
         }
         let payload = header.payload();
         let payload = range.start + payload.start..range.start + payload.end;
-        Ok(Found::Record(FoundRecord { header, chain_before: chain.unwrap_or(0), checksum, payload }))
+        let chain_before = chain.unwrap_or(0);
+        Ok(Found::Record(FoundRecord { header, chain_before, checksum, offset, payload }))
     }
 
-    /// The payload of the record that the last call of [`record_at`](Self::record_at) found.
+    /// The record that the last call of [`record_at`](Self::record_at) found.
     #[inline]
-    pub(crate) fn payload(&self, found: &FoundRecord) -> &[u8] {
-        &self.chunk[found.payload.clone()]
+    pub(crate) fn record(&self, found: &FoundRecord) -> Record<'_> {
+        let RecordHeader { position, tag, synced, .. } = found.header;
+        Record {
+            tag,
+            payload: &self.chunk[found.payload.clone()],
+            start: Position(position),
+            end: Position(found.header.end()),
+            synced: Position(synced),
+            path: &self.path,
+            offset: found.offset,
+        }
     }
 }
 
@@ -223,13 +235,8 @@ pub struct Record<'a> {
     pub end: Position,
     /// When the record was appended, everything before this was durable.
     pub synced: Position,
-}
-
-impl<'a> Record<'a> {
-    #[inline]
-    pub(crate) fn new(found: &FoundRecord, payload: &'a [u8]) -> Self {
-        let RecordHeader { position, tag, synced, .. } = found.header;
-        let end = Position(found.header.end());
-        Self { tag, payload, start: Position(position), end, synced: Position(synced) }
-    }
+    /// The file that it was read from, for whoever has to say that it makes no sense.
+    pub path: &'a Path,
+    /// Where it stands in that file, in bytes.
+    pub offset: u64,
 }

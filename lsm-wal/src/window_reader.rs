@@ -64,7 +64,7 @@ impl WindowReader {
     #[expect(clippy::should_implement_trait, reason = "the record borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<(Record<'_>, bool)>> {
         let Some((found, is_newest)) = self.find()? else { return Ok(None) };
-        Ok(Some((Record::new(&found, self.source.payload(&found)), is_newest)))
+        Ok(Some((self.source.record(&found), is_newest)))
     }
 
     fn find(&mut self) -> Result<Option<(FoundRecord, bool)>> {

@@ -143,7 +143,7 @@ impl Manifest {
         let mut state = ManifestState::default();
         let mut empty = true;
         while let Some(record) = reader.next()? {
-            let offset = record.start.0;
+            let offset = record.offset;
             let edit = VersionEdit::decode(record.payload);
             edit.and_then(|edit| state.apply(&edit))
                 .map_err(|detail| Error::corruption(&path, offset, detail))?;

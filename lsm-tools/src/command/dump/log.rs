@@ -8,7 +8,7 @@ use lsm_engine::inspect::Operations;
 use lsm_wal::{Position, Record, RecoveryMode, RecoveryReport, SEGMENT_SUFFIX, WalReader};
 
 use super::Dumper;
-use crate::exit::{Failure, Result};
+use crate::exit::Result;
 use crate::item::{Item, name_of};
 
 /// A segment begins so; see `docs/FORMAT.md`. At offset 24 stands the position of its first record.
@@ -44,20 +44,18 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
             continue;
         }
         dump_record("record", &record, dumper)?;
-        dump_writes(path, &record, dumper)?;
+        dump_writes(&record, dumper)?;
     }
     dump_end(reader.report(), dumper)
 }
 
 /// Shows the writes in a record, without `--raw`.
-pub(super) fn dump_writes(path: &Path, record: &Record<'_>, dumper: &mut Dumper) -> Result<()> {
+pub(super) fn dump_writes(record: &Record<'_>, dumper: &mut Dumper) -> Result<()> {
     if dumper.raw {
         return Ok(());
     }
     for operation in Operations::new(record.payload, record.tag) {
-        let operation = operation.map_err(|reason| {
-            Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
-        })?;
+        let operation = operation.map_err(|reason| Error::corruption(record.path, record.offset, reason))?;
         let item = Item::new(name_of(operation.kind))
             .number("sequence", operation.sequence)
             .number("keyspace", operation.keyspace)

@@ -6,7 +6,7 @@ use lsm_engine::inspect::VersionEdit;
 use lsm_wal::{RecordFileReader, RecoveryMode};
 
 use super::{Dumper, log};
-use crate::exit::{Failure, Result};
+use crate::exit::Result;
 use crate::item::Item;
 
 pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
@@ -17,9 +17,8 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
     while let Some(record) = reader.next()? {
         log::dump_record("record", &record, dumper)?;
         if !dumper.raw {
-            let edit = VersionEdit::decode(record.payload).map_err(|reason| {
-                Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
-            })?;
+            let edit = VersionEdit::decode(record.payload)
+                .map_err(|reason| Error::corruption(record.path, record.offset, reason))?;
             dump_edit(&edit, dumper)?;
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
             }
             end = record.end.0;
             log::dump_record("record", &record, dumper)?;
-            log::dump_writes(path, &record, dumper)?;
+            log::dump_writes(&record, dumper)?;
         } else {
             older += 1;
             log::dump_record("stale_record", &record, dumper)?;

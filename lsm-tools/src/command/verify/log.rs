@@ -75,8 +75,8 @@ impl Verifier<'_> {
                         }
                     }
                     Err(reason) => {
-                        let message = format!("the log at position {}: {reason}", record.start.0);
-                        wrong.push((PathBuf::new(), Failure::Corruption(message)));
+                        let error = Error::corruption(record.path, record.offset, reason);
+                        wrong.push((record.path.to_owned(), error.into()));
                         break;
                     }
                 }

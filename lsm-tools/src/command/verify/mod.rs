@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, VersionEdit, current, kind_of};
 use lsm_sstable::{Table, TableOpen};
@@ -195,9 +196,8 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryRe
         RecordFileReader::open(&PosixFs, path, current.manifest_synced, RecoveryMode::TolerateTornTail)?;
     let mut contents = Contents::default();
     while let Some(record) = reader.next()? {
-        let edit = VersionEdit::decode(record.payload).map_err(|reason| {
-            Failure::Corruption(format!("{} at position {}: {reason}", path.display(), record.start.0))
-        })?;
+        let edit = VersionEdit::decode(record.payload)
+            .map_err(|reason| Error::corruption(record.path, record.offset, reason))?;
         for (_, number) in edit.removed {
             contents.tables.remove(&number);
         }
