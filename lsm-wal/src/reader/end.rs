@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use lsm_core::{Error, Result};
 
 use super::{Cursor, WalReader};
+use crate::damage::{self, Aftermath};
 use crate::directory::LogFile;
 use crate::report::Dropped;
 use crate::verdict::Verdict;
-use crate::{RecoveryMode, chain, damage, record, segment, window};
+use crate::{RecoveryMode, chain, record, segment, window};
 
 impl WalReader {
     /// Decides what it means that no sound record stands at the cursor.
@@ -144,20 +145,27 @@ impl WalReader {
         let Some(mut source) = chain::open_source(&*self.vfs, path, None)? else { return Ok(()) };
         let first_offset = source.first_offset();
         let named = self.chain.record_seeds(&*self.vfs, &self.directory);
-        let guess = source.guess_seed()?;
-        let mut seen = damage::aftermath(&mut source, first_offset, false)?;
-        let mut why = (named.is_empty() && seen.nonzero_end > first_offset).then(|| {
-            // A log's first header is durable before its first record.
-            "it is not empty, and no header of the log is left".to_owned()
-        });
-        for seed in named.into_iter().chain(guess) {
-            source.set_record_seed(Some(seed));
+        let is_alone = named.is_empty();
+        let mut seeds: Vec<Option<u32>> = named.into_iter().map(Some).collect();
+        // Last of all what the first record seems to have, or none.
+        seeds.push(source.guess_seed()?);
+        let (mut seen, mut why) = (Aftermath::default(), None);
+        for seed in seeds {
+            source.set_record_seed(seed);
             seen = damage::aftermath(&mut source, first_offset, false)?;
             if let Some((synced, offset)) = seen.claim {
                 why = Some(format!(
                     "the record at offset {offset} says that up to position {synced} it was synced"
                 ));
             }
+            // A spare, which may be long.
+            if seen.nonzero_end == 0 {
+                break;
+            }
+        }
+        if is_alone && seen.nonzero_end > 0 {
+            // A log's first header is durable before its first record.
+            why.get_or_insert_with(|| "it is not empty, and no header of the log is left".to_owned());
         }
         if let Some(why) = why {
             verdict.corrupt.get_or_insert(((path.to_owned(), 0), why));
