@@ -9,7 +9,8 @@
 //!   or a torn end. A single bit set among zeros is damage.
 //! - **A segment without a header**: zeros, the spare; or records whose header a power cut took, all of it or a part.
 //! - **The window before its area**: the header has a checksum, so have the slots, of which one may be in the middle
-//!   of a change: then its check is zero, and its base where a record begins or ends. The rest is zero.
+//!   of a change: then its check is zero, and its base where a record begins or ends, or behind the log, where a power cut
+//!   may have taken the record. The rest is zero.
 //! - **The window's area**: the log's records from the base on; behind them what the round before left, and so on:
 //!   [`rounds`] works out which record ought to stand where. The window is never synced. After a power cut each sector
 //!   of it may be in any state that it ever was in, so a difference counts as damage only if it is a single bit, and no
