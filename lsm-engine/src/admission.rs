@@ -210,17 +210,21 @@ impl Inner {
 
     /// Sees to it that memory is being freed; fails if there is nothing that could be.
     fn make_room(&self, side: &WriteSide, committer: &mut Committer, wanted: usize) -> Result<()> {
-        // A full disk is no reason to give up: flushes try again until there is room. After other errors they try again
-        // too, but nothing says that this ends: the writer hears of it.
-        let background_error = side.flush_trouble.current();
-        if let Some(error) = background_error.filter(|error| error.kind() != ErrorKind::NoSpace) {
-            return Err(error);
-        }
         // Those of a keyspace that failed do not try again.
         let trees = side.unflushed.trees();
         let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
-        if healthy.iter().any(|tree| !tree.load().sealed.is_empty()) || committer.seal_largest() {
+        let (sealed, retried): (Vec<&Arc<Tree>>, Vec<_>) = healthy
+            .into_iter()
+            .filter(|tree| !tree.load().sealed.is_empty())
+            .partition(|tree| tree.flush_retry_micros().is_none());
+        if !sealed.is_empty() || committer.seal_largest() {
             return Ok(());
+        }
+        // A full disk is no reason to give up: flushes try again until there is room. After other errors they try again
+        // too, but nothing says that this ends: the writer hears of it.
+        if !retried.is_empty() {
+            let error = side.flush_trouble.current().filter(|error| error.kind() != ErrorKind::NoSpace);
+            return error.map_or(Ok(()), Err);
         }
         if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
             return Err(Error::WritingStopped(Arc::new(error)));

@@ -274,7 +274,8 @@ impl Committer {
 
     /// Seals the largest memtable that can be flushed; `false` if there is none.
     pub(crate) fn seal_largest(&mut self) -> bool {
-        let can_be_flushed = |id: &u32| self.tree(*id).is_some_and(|tree| tree.failure().is_none());
+        let is_flushable = |tree: &Arc<Tree>| tree.failure().is_none() && tree.flush_retry_micros().is_none();
+        let can_be_flushed = |id: &u32| self.tree(*id).is_some_and(is_flushable);
         let Some(largest) = self.filling.iter().rev().map(|&(_, id)| id).find(can_be_flushed) else {
             return false;
         };

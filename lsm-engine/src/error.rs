@@ -122,9 +122,11 @@ impl Error {
     }
 
     /// Whether the operating system failed, so that the same work may succeed later: the disk may have room again, or
-    /// the process file descriptors.
+    /// the process file descriptors. A file system that takes no writes, or not such ones, will not.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Storage(lsm_core::Error::Io { .. }))
+        use std::io::ErrorKind as Io;
+        let Self::Storage(lsm_core::Error::Io { source, .. }) = self else { return false };
+        !matches!(source.kind(), Io::ReadOnlyFilesystem | Io::Unsupported | Io::InvalidInput)
     }
 }
 

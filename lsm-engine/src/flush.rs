@@ -100,6 +100,7 @@ impl Flush {
             version: Arc::new(state.version.changed(&HashSet::new(), placements)),
             ..(**state).clone()
         });
+        self.tree.forget_flush_retry();
         side.unflushed.look_at(&self.tree);
         side.changed.add(&self.tree);
         self.replaced = true;
@@ -147,11 +148,14 @@ impl Round {
         }
     }
 
-    /// Those that keep the oldest parts of the log, as many as come to the size of a memtable.
+    /// Those that keep the oldest parts of the log, as many as come to the size of a memtable. Those of a keyspace whose
+    /// flush failed stand back for a while: what fails for one may succeed for another.
     fn next(inner: &Inner, side: &WriteSide) -> Option<Self> {
+        let now_micros = inner.env.monotonic_micros();
         let oldest = |tree: Arc<Tree>| {
             let memtable = tree.load().sealed.last().cloned()?;
-            tree.failure().is_none().then_some((tree, memtable))
+            let is_due = tree.flush_retry_micros().is_none_or(|at_micros| at_micros <= now_micros);
+            (is_due && tree.failure().is_none()).then_some((tree, memtable))
         };
         let mut sealed: Vec<_> = side.unflushed.trees().into_iter().filter_map(oldest).collect();
         sealed.sort_by_key(|(_, memtable)| memtable.log_start);
@@ -208,7 +212,7 @@ impl Round {
             Err(error) => {
                 let current = self.current.take();
                 drop_caught(|| drop(current));
-                self.note(&tree, error);
+                self.note(inner, &tree, error);
             }
         }
     }
@@ -216,17 +220,18 @@ impl Round {
     /// One of them failed, and its files go.
     fn fail(&mut self, inner: &Inner, side: &WriteSide, flush: &Flush, error: Error) {
         side.discard(inner, &flush.tables);
-        self.note(&flush.tree, error);
+        self.note(inner, &flush.tree, error);
     }
 
     /// What fails for one keyspace does not keep the others from going on.
-    fn note(&mut self, tree: &Tree, error: Error) {
+    fn note(&mut self, inner: &Inner, tree: &Tree, error: Error) {
+        // What it wrote may take the room that others need.
+        inner.remove_obsolete_files();
+        stand_back(inner, tree, &error);
         if error.may_pass() {
-            // Those that are not written yet would meet the same.
+            // Those that are not written yet may meet the same.
             self.waiting.clear();
             self.trouble.get_or_insert(error);
-        } else {
-            tree.fail(error);
         }
     }
 
@@ -306,12 +311,28 @@ impl Round {
         let flushes = current.into_iter().chain(self.written.drain(..)).chain(self.synced.drain(..));
         for flush in flushes {
             side.discard(inner, &flush.tables);
-            if let Some(error) = error.filter(|error| !error.may_pass()) {
-                flush.tree.fail(error.clone());
+            if let Some(error) = error {
+                stand_back(inner, &flush.tree, error);
             }
             drop_caught(|| drop(flush));
         }
+        inner.remove_obsolete_files();
     }
+}
+
+/// After a flush that failed: it is tried again after a while, or the keyspace stops for what will not pass.
+fn stand_back(inner: &Inner, tree: &Tree, error: &Error) {
+    if error.may_pass() {
+        tree.retry_flush_at(inner.env.monotonic_micros() + RETRY_MICROS);
+    } else {
+        tree.fail(error.clone());
+    }
+}
+
+/// The keyspaces whose flush failed and is tried again.
+fn retried(side: &WriteSide) -> impl Iterator<Item = Arc<Tree>> {
+    let trees = side.unflushed.trees().into_iter();
+    trees.filter(|tree| tree.failure().is_none() && tree.flush_retry_micros().is_some())
 }
 
 /// Drops a flush, with a memtable and its cursor that may come from outside.
@@ -329,12 +350,14 @@ fn drop_caught(dropping: impl FnOnce()) {
 pub(crate) struct FlushJob {
     inner: Arc<Inner>,
     round: Option<Round>,
+    /// Nothing was left but flushes that failed.
+    paused: bool,
     _token: JobToken,
 }
 
 impl FlushJob {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { _token: JobToken::new(&inner), inner, round: None }
+        Self { _token: JobToken::new(&inner), inner, round: None, paused: false }
     }
 
     /// Works for a while; what there is to say about it.
@@ -354,6 +377,33 @@ impl FlushJob {
         if let Some(round) = self.round.take() {
             round.give_up(&self.inner, side, error);
         }
+    }
+
+    /// Until when there is nothing to do, if not for ever. Whoever wants a flush ends the pause.
+    fn pause(&mut self, side: &WriteSide) -> Option<u64> {
+        let deadline_micros = retried(side).filter_map(|tree| tree.flush_retry_micros()).min();
+        self.paused = deadline_micros.is_some();
+        if !self.paused && side.flush_trouble.current().is_some() {
+            // The keyspace was cleared or dropped meanwhile.
+            side.flush_trouble.clear();
+            side.progress.notify();
+        }
+        deadline_micros
+    }
+
+    fn failed(&mut self, side: &WriteSide, error: Error) {
+        self.give_up(side, Some(&error));
+        self.inner.make_way_after(&error);
+        if error.may_pass() {
+            // Once, not twice a second.
+            if side.flush_trouble.current().is_none() {
+                tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
+            }
+            side.flush_trouble.note(error);
+        }
+        // Others of the round may be in tables.
+        self.inner.schedule_compactions();
+        side.progress.notify();
     }
 }
 
@@ -376,28 +426,23 @@ impl Job for FlushJob {
             self.give_up(side, None);
             return Step::Done;
         }
+        if std::mem::take(&mut self.paused) {
+            retried(side).for_each(|tree| tree.retry_flush_at(0));
+        }
         match caught("a flush", || self.step_round(side)) {
-            Ok(Progressed::Idle) => pending(None),
+            Ok(Progressed::Idle) => pending(self.pause(side)),
             Ok(Progressed::Some) => Step::Again,
             Ok(Progressed::Flushed) => {
-                side.flush_trouble.clear();
+                if retried(side).next().is_none() {
+                    side.flush_trouble.clear();
+                }
                 inner.schedule_compactions();
                 side.progress.notify();
                 Step::Again
             }
             Err(error) => {
-                self.give_up(side, Some(&error));
-                inner.make_way_after(&error);
-                let retried = error.may_pass();
-                if retried {
-                    // Once, not twice a second.
-                    if side.flush_trouble.current().is_none() {
-                        tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
-                    }
-                    side.flush_trouble.note(error);
-                }
-                side.progress.notify();
-                if retried { pending(Some(inner.env.monotonic_micros() + RETRY_MICROS)) } else { Step::Again }
+                self.failed(side, error);
+                Step::Again
             }
         }
     }

@@ -176,6 +176,8 @@ pub(crate) struct Tree {
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
     pub(crate) empty_spans: Arc<EmptySpans>,
+    /// A flush failed with an error that may pass, and is not tried again before; 0 if none did.
+    flush_retry_micros: AtomicU64,
     /// How fast its writers may go.
     pub(crate) limit: Limit,
     /// Notified when background work stops: somebody may be waiting for it.
@@ -211,6 +213,7 @@ impl Tree {
             dropped: AtomicBool::new(false),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
+            flush_retry_micros: AtomicU64::new(0),
             limit: Limit::default(),
             progress: OnceLock::new(),
         }
@@ -276,6 +279,21 @@ impl Tree {
 
     pub(crate) fn check_usable(&self) -> Result<()> {
         if self.is_dropped() { Err(Error::KeyspaceDropped(Arc::clone(&self.name))) } else { Ok(()) }
+    }
+
+    /// When the flush that failed is tried again; `None` if none did, or there is nothing left to flush.
+    pub(crate) fn flush_retry_micros(&self) -> Option<u64> {
+        let at_micros = self.flush_retry_micros.load(Ordering::Acquire);
+        (at_micros != 0 && !self.load().sealed.is_empty()).then_some(at_micros)
+    }
+
+    pub(crate) fn retry_flush_at(&self, micros: u64) {
+        self.flush_retry_micros.store(micros.max(1), Ordering::Release);
+    }
+
+    /// A flush succeeded.
+    pub(crate) fn forget_flush_retry(&self) {
+        self.flush_retry_micros.store(0, Ordering::Release);
     }
 
     /// Fails once background work stopped.
