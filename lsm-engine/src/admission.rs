@@ -128,6 +128,13 @@ impl Inner {
     /// Waits for the limits of some keyspaces, and for that of all.
     #[cold]
     fn wait_for_rates(&self, side: &WriteSide, parts: &[(&Tree, usize)]) -> Result<()> {
+        if side.pace.is_log_pinned() {
+            let log_end = side.committer.lock().log_end();
+            if let Some(error) = self.pins_log(side, log_end) {
+                return Err(error);
+            }
+            side.pace.set_log_pinned(false);
+        }
         let check = || {
             self.write_side()?;
             parts.iter().try_for_each(|(tree, _)| tree.check_usable().and_then(|()| tree.check_writable()))

@@ -3,7 +3,7 @@
 //! Each keyspace that is behind has a limit of its own, so that its writers are slowed first. When several are behind,
 //! there is one more for all writers together.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use lsm_core::env::{Env, Event};
 use parking_lot::Mutex;
@@ -19,11 +19,16 @@ const RATE_MIN: f64 = 1e6;
 /// Waits shorter than this are saved up.
 const WAIT_MICROS_MIN: f64 = 1_000.0;
 
+/// There is a limit somewhere.
+const RATE: u8 = 1;
+/// A keyspace that is not flushed keeps too much of the log.
+const LOG: u8 = 2;
+
 /// Slows writers down before they would have to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// There is a limit somewhere.
-    limited: AtomicBool,
+    /// Why writers must look closer: [`RATE`], [`LOG`].
+    checks: AtomicU8,
     /// Of all writers together.
     all: Limit,
     /// Bytes a second that background work takes in, smoothed.
@@ -71,9 +76,26 @@ impl Pressure {
 }
 
 impl Pace {
+    /// Whether writers must look at the limits and at the log.
     #[inline]
     pub(crate) fn is_limited(&self) -> bool {
-        self.limited.load(Ordering::Relaxed)
+        self.checks.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn is_log_pinned(&self) -> bool {
+        self.checks.load(Ordering::Relaxed) & LOG != 0
+    }
+
+    pub(crate) fn set_log_pinned(&self, pinned: bool) {
+        self.set(LOG, pinned);
+    }
+
+    fn set(&self, check: u8, needed: bool) {
+        if needed {
+            self.checks.fetch_or(check, Ordering::Relaxed);
+        } else {
+            self.checks.fetch_and(!check, Ordering::Relaxed);
+        }
     }
 
     /// The limit that all writers share.
@@ -97,7 +119,7 @@ impl Pace {
             changed |= limit.set(env, pressure.rate(throughput));
             limited |= pressure.slows();
         }
-        self.limited.store(limited, Ordering::Relaxed);
+        self.set(RATE, limited);
         changed
     }
 
@@ -302,7 +324,7 @@ mod tests {
     #[test]
     fn the_wait_ends_when_it_is_given_up() {
         let world = World::limited();
-        let closing = Arc::new(AtomicBool::new(false));
+        let closing = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let closed = Arc::clone(&closing);
         world.later(move |world| {
             closed.store(true, Ordering::Relaxed);
