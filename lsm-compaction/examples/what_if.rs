@@ -6,6 +6,7 @@
 //!   written=58e9     bytes written in all     memtable=64e6   bytes of a memtable
 //!   overwrites=0.5   share of overwrites      deletes=0.1     share of deletes
 //!   zipf=0.99        skew of the writes       sequential=1    keys in order
+//!   deleted=0.9      share of the keys deleted at the end
 //!   full=1           print each report in full
 //! ```
 
@@ -31,6 +32,7 @@ fn main() {
             "memtable" => workload.memtable_bytes = whole,
             "overwrites" => workload.overwrite_share = number,
             "deletes" => workload.delete_share = number,
+            "deleted" => workload.deleted_at_end = number,
             "zipf" => workload.distribution = KeyDistribution::Zipf { exponent: number },
             "sequential" => workload.distribution = KeyDistribution::Sequential,
             "full" => full = true,

@@ -60,6 +60,14 @@ pub fn simulate(policy: &dyn CompactionPolicy, workload: &Workload) -> Report {
             reads.add(&tree);
         }
     }
+    tree.only_delete();
+    for bytes in workload.deletes_at_end() {
+        if stopped.is_some() {
+            break;
+        }
+        tree.flush(bytes);
+        stopped = settle(&mut tree, policy).err();
+    }
     report::report(policy, &workload, &tree, &reads, stopped)
 }
 

@@ -102,6 +102,12 @@ impl Tree {
         (live * self.workload.put_bytes()).min(self.bytes)
     }
 
+    /// All writes from here on are deletes.
+    pub(super) fn only_delete(&mut self) {
+        self.workload.delete_share = 1.0;
+        self.workload.overwrite_share = 0.0;
+    }
+
     /// One memtable is written full, with this many bytes, and flushed.
     pub(super) fn flush(&mut self, bytes: f64) {
         let writes = bytes / self.workload.write_bytes();

@@ -18,7 +18,10 @@ pub struct Workload {
     pub overwrite_share: f64,
     /// Share of the writes that delete existing keys, 0 to 1. Default 0.
     pub delete_share: f64,
-    /// Keys and values written in all, in bytes. Default 58 GB: every key about five times.
+    /// Share of the keys that are deleted when all else is written, 0 to 1; those that are not live then, too. In the
+    /// order of keys, the oldest. Default 0.
+    pub deleted_at_end: f64,
+    /// Keys and values written in all, without [`deleted_at_end`](Workload::deleted_at_end), in bytes. Default 58 GB: every key about five times.
     pub bytes_written: u64,
     /// Keys and values that a memtable holds, every version counted, in bytes. Default 64 MiB.
     pub memtable_bytes: u64,
@@ -52,6 +55,7 @@ impl Default for Workload {
             value_bytes: 100,
             overwrite_share: 0.0,
             delete_share: 0.0,
+            deleted_at_end: 0.0,
             bytes_written: 58_000_000_000,
             memtable_bytes: 64 << 20,
             filter_bits_per_key: 10.0,
@@ -81,6 +85,7 @@ impl Workload {
             value_bytes,
             overwrite_share: share(self.overwrite_share).min(1.0 - delete_share),
             delete_share,
+            deleted_at_end: share(self.deleted_at_end),
             bytes_written: self.bytes_written,
             memtable_bytes: self.memtable_bytes.max(key_bytes + value_bytes),
             filter_bits_per_key: if self.filter_bits_per_key.is_nan() {
@@ -98,6 +103,22 @@ impl Workload {
 
     pub(super) fn bytes_of_flush(&self, flush: u64) -> f64 {
         self.memtable_bytes.min(self.bytes_written - flush * self.memtable_bytes) as f64
+    }
+
+    /// The bytes of each flush of deletes at the end.
+    pub(super) fn deletes_at_end(&self) -> impl Iterator<Item = f64> + use<> {
+        let writes = match self.distribution {
+            KeyDistribution::Sequential => self.deleted_at_end,
+            // Drawn at random, some keys are drawn again; beyond this share it would take for ever.
+            _ => -(1.0 - self.deleted_at_end.min(0.999)).ln(),
+        };
+        let memtable_bytes = self.memtable_bytes as f64;
+        let mut left = writes * self.keys as f64 * self.key_bytes as f64;
+        std::iter::from_fn(move || {
+            let bytes = left.min(memtable_bytes);
+            left -= bytes;
+            (bytes > 0.0).then_some(bytes)
+        })
     }
 
     pub(super) fn put_bytes(&self) -> f64 {
