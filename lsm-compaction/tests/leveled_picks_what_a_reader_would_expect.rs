@@ -202,6 +202,9 @@ fn old_tombstones_reach_the_bottom_and_then_stop() {
     let mut shape = tree(vec![vec![], vec![], vec![], vec![], single(with_tombstone(101, HOUR))]);
     shape.now_micros = HOUR + 1;
     assert_eq!(pick(&shape), None);
+    shape.snapshots = vec![7];
+    assert_eq!(ids(&pick(&shape).unwrap(), 4), [101], "nobody needs it");
+    shape.snapshots = Vec::new();
     shape.now_micros = 2 * HOUR;
     assert_eq!(ids(&pick(&shape).unwrap(), 4), [101]);
 }

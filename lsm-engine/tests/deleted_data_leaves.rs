@@ -276,3 +276,54 @@ fn a_table_beside_one_that_a_snapshot_holds_is_rewritten_once() {
     assert!(table_bytes(&db) <= before / 100);
     db.close().unwrap();
 }
+
+#[test]
+fn no_tombstone_outlives_its_bound() {
+    const BOUND_MICROS: u64 = 3_600_000_000;
+    let (leveled, lazy, tiered) =
+        (LeveledOptions::default(), LazyLeveledOptions::default(), SizeTieredOptions::default());
+    let tombstone_age_micros_max = BOUND_MICROS;
+    let policies: [Arc<dyn CompactionPolicy>; 3] = [
+        Arc::new(Leveled::new(LeveledOptions { tombstone_age_micros_max, ..leveled })),
+        Arc::new(LazyLeveled::new(LazyLeveledOptions { tombstone_age_micros_max, ..lazy })),
+        Arc::new(SizeTiered::new(SizeTieredOptions { tombstone_age_micros_max, ..tiered })),
+    ];
+    for policy in policies {
+        let name = policy.name();
+        let machine = Machine::new();
+        let db = machine.open(Arc::clone(&policy));
+        load(&db);
+        db.compact_range::<&[u8]>(..).unwrap();
+        // Too few to be worth a merge for their own sake.
+        db.delete(key(7)).unwrap();
+        db.delete_range(key(500)..key(510)).unwrap();
+        settle(&db);
+        machine.env.advance(BOUND_MICROS - 60_000_000);
+        db.wait_for_compactions().unwrap();
+        assert_eq!(tombstones(&db), 2, "{name}");
+        // The age outlives the process.
+        db.close().unwrap();
+        let db = machine.open(policy);
+        let snapshot = db.snapshot().unwrap();
+        db.delete(key(8)).unwrap();
+        settle(&db);
+        machine.env.advance(60_000_000);
+        db.wait_for_compactions().unwrap();
+        assert_eq!(tombstones(&db), 1, "{name}: the new one");
+        machine.env.advance(BOUND_MICROS);
+        db.wait_for_compactions().unwrap();
+        assert_eq!(tombstones(&db), 1, "{name}: the snapshot does not see it");
+        assert_eq!(snapshot.get(key(8)).unwrap().unwrap(), value(8, 0), "{name}");
+        drop(snapshot);
+        db.wait_for_compactions().unwrap();
+        assert_eq!(tombstones(&db), 0, "{name}");
+        assert_eq!(numbers(db.iter()).len() as u32, KEYS - 12, "{name}");
+        db.close().unwrap();
+    }
+}
+
+fn tombstones(db: &Db) -> u64 {
+    let metrics = db.metrics();
+    let levels = metrics.keyspaces.iter().flat_map(|keyspace| &keyspace.levels);
+    levels.map(|level| level.tombstones + level.range_tombstones).sum()
+}

@@ -319,7 +319,7 @@ fn rewrite_oldest_run(
     shape.levels[level].runs.last()?.tables.iter().find_map(|table| {
         let reason = bounds.reason(shape, table)?;
         let is_new = shape.now_micros.saturating_sub(table.created_micros) < retry_micros;
-        if table.busy || shape.is_held(table) || (is_new && !bounds.hides_much(shape, table)) {
+        if table.busy || shape.is_held(table) || (is_new && shape.snapshots.is_empty()) {
             return None;
         }
         accepted(
