@@ -93,10 +93,7 @@ impl Inner {
     fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
         let reopened = tree.load().version.reopened(&self.memory, &options)?;
         if tree.configure(options) {
-            tree.update(|state| {
-                state.version.tables().for_each(|table| table.let_go());
-                State { version: Arc::new(reopened), ..(**state).clone() }
-            });
+            tree.update(|state| State { version: Arc::new(reopened), ..(**state).clone() });
         }
         Ok(())
     }

@@ -123,9 +123,6 @@ impl Inner {
                     // Somebody may have opened the keyspace with options of its own, and its tables with them.
                     if Arc::ptr_eq(&options, &tree.options()) {
                         next.version = Arc::new(state.version.with_tables(&tables));
-                        let replaced =
-                            state.version.tables().filter(|table| tables.contains_key(&table.number()));
-                        replaced.for_each(|table| table.let_go());
                     }
                     next
                 });

@@ -264,8 +264,11 @@ impl Tree {
     /// Replaces the state by what `change` makes of it.
     pub(crate) fn update(&self, change: impl FnOnce(&Arc<State>) -> State) {
         let _changing = self.change.lock();
-        let next = change(&self.state.load());
-        self.state.store(Arc::new(next));
+        let next = Arc::new(change(&self.state.load()));
+        let old = self.state.swap(Arc::clone(&next));
+        if !Arc::ptr_eq(&old.version, &next.version) {
+            next.version.take_over_from(&old.version);
+        }
     }
 
     /// Under the commit lock, or with writing stopped for good, this is the end of all writes to the keyspace.
@@ -320,5 +323,58 @@ impl Tree {
     #[inline]
     pub(crate) fn failure(&self) -> Option<Error> {
         if self.failed.load(Ordering::Acquire) { self.failure.lock().clone() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use super::State;
+    use crate::version::Placement;
+    use crate::{Db, Options};
+
+    /// A compaction picks a table, moving it or merging it, and meanwhile the table is opened anew.
+    #[test]
+    fn a_table_opened_anew_while_it_is_compacted_is_counted_once() {
+        let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
+        let db: Db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        db.put("key", "value").unwrap();
+        db.flush().unwrap();
+        let (tree, memory) = (db.default.tree(), Arc::clone(&db.inner.memory));
+        let counted = || (memory.table_bytes(), memory.held_table_bytes());
+        let update = |version: &dyn Fn(&State) -> crate::version::Version| {
+            tree.update(|state| State { version: Arc::new(version(state)), ..(**state).clone() });
+        };
+
+        let picked = tree.load().version.placements().next().unwrap();
+        let number = picked.table.number();
+        let anew = Arc::new(picked.table.reopened(&memory, &tree.options(), 0).unwrap());
+        let (bytes, bytes_anew) = (picked.table.held_bytes(), anew.held_bytes());
+        assert_ne!(bytes, bytes_anew);
+        let tables = HashMap::from([(number, Arc::clone(&anew))]);
+        update(&|state| state.version.with_tables(&tables));
+        assert_eq!(counted(), (bytes_anew, bytes), "opened anew");
+
+        let removed = HashSet::from([number]);
+        update(&|state| state.version.changed(&removed, vec![Placement { level: 1, ..picked.clone() }]));
+        assert!(Arc::ptr_eq(tree.load().version.tables().next().unwrap(), &anew));
+        assert_eq!(counted(), (bytes_anew, bytes), "moved");
+        drop(picked);
+        assert_eq!(counted(), (bytes_anew, 0));
+
+        let reader = tree.load_full();
+        update(&|state| state.version.changed(&removed, Vec::new()));
+        drop((tables, anew));
+        assert_eq!(counted(), (0, bytes_anew), "merged");
+        drop(reader);
+        assert_eq!(counted(), (0, 0));
+        drop((tree, db));
+        env.drop_jobs();
     }
 }

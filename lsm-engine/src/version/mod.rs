@@ -18,6 +18,7 @@ use lsm_core::key::common_prefix_bytes;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{SequenceNumber, Slice};
 use lsm_sstable::{Table, TableExpectation, TableOpen, TableValue};
+use parking_lot::Mutex;
 
 use crate::Result;
 use crate::memory::{Charge, Memory, Part};
@@ -32,10 +33,20 @@ pub(crate) struct Version {
     /// Level 0 first; in a level the newest run first.
     levels: Vec<Vec<Arc<Run>>>,
     has_range_tombstones: bool,
-    /// Gathered for scans, at the first, and what that takes.
-    range_tombstones: OnceLock<(Arc<FragmentedRangeTombstones>, Option<Charge>)>,
+    /// Gathered for scans, at the first.
+    range_tombstones: OnceLock<Arc<FragmentedRangeTombstones>>,
+    /// What those take.
+    gathered: Mutex<Gathered>,
     /// Found at the first look.
     covered: OnceLock<Vec<CoveredTable>>,
+}
+
+/// What a version has gathered.
+#[derive(Debug, Default)]
+struct Gathered {
+    charge: Option<Charge>,
+    /// Only readers hold the version.
+    is_old: bool,
 }
 
 /// A table that joins a version.
@@ -85,11 +96,36 @@ impl Version {
     }
 
     /// The version without the tables of the given numbers and with others added.
-    pub(crate) fn changed(&self, removed: &HashSet<u64>, added: Vec<Placement>) -> Self {
-        let mut kept: Vec<Placement> =
-            self.placements().filter(|placement| !removed.contains(&placement.table.number())).collect();
+    pub(crate) fn changed(&self, removed: &HashSet<u64>, mut added: Vec<Placement>) -> Self {
+        let (gone, mut kept): (Vec<_>, Vec<_>) =
+            self.placements().partition(|placement| removed.contains(&placement.table.number()));
+        let gone: HashMap<u64, _> = gone.iter().map(|gone| (gone.table.number(), &gone.table)).collect();
+        for placement in &mut added {
+            // One that only moves stays as it is here: it may have been opened anew since it was picked.
+            if let Some(here) = gone.get(&placement.table.number()) {
+                placement.table = Arc::clone(here);
+            }
+        }
         kept.extend(added);
         Self::new(kept)
+    }
+
+    /// This version takes the place of `old`: what only that one holds belongs to its readers from now on.
+    pub(crate) fn take_over_from(&self, old: &Self) {
+        let runs = |version: &Self| version.runs().map(Arc::as_ptr).collect::<HashSet<_>>();
+        let (here, there) = (runs(self), runs(old));
+        let tables = |version: &Self, others: &HashSet<*const Run>| {
+            let own = version.runs().filter(|run| !others.contains(&Arc::as_ptr(run)));
+            own.flat_map(|run| run.tables()).cloned().collect::<Vec<_>>()
+        };
+        let (come, gone) = (tables(self, &there), tables(old, &here));
+        let stays: HashSet<*const TableFile> = come.iter().map(Arc::as_ptr).collect();
+        gone.iter().filter(|table| !stays.contains(&Arc::as_ptr(table))).for_each(|table| table.let_go());
+        let mut gathered = old.gathered.lock();
+        gathered.is_old = true;
+        if let Some(charge) = &mut gathered.charge {
+            charge.move_to(Part::Readers);
+        }
     }
 
     /// The version with some tables in the place of others of the same numbers.
@@ -119,7 +155,7 @@ impl Version {
             }
         }
         let has_range_tombstones = placements.iter().any(|placement| placement.table.has_range_tombstones());
-        Self { levels, has_range_tombstones, range_tombstones: OnceLock::new(), covered: OnceLock::new() }
+        Self { levels, has_range_tombstones, ..Self::default() }
     }
 
     /// The same tables, opened anew with the filters and prefix extractor of `options`.
@@ -158,10 +194,12 @@ impl Version {
         let gather = || {
             let gathered = Arc::new(gather_range_tombstones(self.tables()));
             let any = self.tables().find(|table| table.has_range_tombstones());
-            let charge = any.map(|table| Charge::new(&table.memory(), Part::Tables, gathered.memory_bytes()));
-            (gathered, charge)
+            let mut charged = self.gathered.lock();
+            let part = if charged.is_old { Part::Readers } else { Part::Tables };
+            charged.charge = any.map(|table| Charge::new(&table.memory(), part, gathered.memory_bytes()));
+            gathered
         };
-        self.has_range_tombstones.then(|| &self.range_tombstones.get_or_init(gather).0)
+        self.has_range_tombstones.then(|| self.range_tombstones.get_or_init(gather))
     }
 
     /// The tables that newer range tombstones cover from end to end, some more than once.

@@ -168,11 +168,10 @@ impl TableFile {
     /// The manifest no longer names the table: its file goes when the last reader does.
     pub(crate) fn mark_obsolete(&self) {
         self.file.obsolete.store(true, Ordering::Release);
-        self.let_go();
     }
 
-    /// No version to come will have it, but readers may: its memory is theirs.
-    pub(crate) fn let_go(&self) {
+    /// The version that has it is an old one: its memory belongs to readers.
+    pub(super) fn let_go(&self) {
         self.charge.lock().move_to(Part::Readers);
     }
 
