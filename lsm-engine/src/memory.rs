@@ -50,11 +50,11 @@ pub(crate) struct Memory {
     /// Of memtables that are being filled, as the committer last said.
     active_bytes: AtomicUsize,
     /// Of memtables that wait for their flush.
-    sealed_bytes: AtomicUsize,
-    buffer_bytes: AtomicUsize,
-    table_bytes: AtomicUsize,
+    sealed: Total,
+    buffers: Total,
+    tables: Total,
     /// Of tables that only readers still hold.
-    held_table_bytes: AtomicUsize,
+    held_tables: Total,
     /// Of the pool, as last set.
     pool_bytes_max: AtomicUsize,
     sharing_out: Mutex<()>,
@@ -77,10 +77,10 @@ impl Memory {
             memtable,
             budget,
             active_bytes: AtomicUsize::new(0),
-            sealed_bytes: AtomicUsize::new(0),
-            buffer_bytes: AtomicUsize::new(0),
-            table_bytes: AtomicUsize::new(0),
-            held_table_bytes: AtomicUsize::new(0),
+            sealed: Total::default(),
+            buffers: Total::default(),
+            tables: Total::default(),
+            held_tables: Total::default(),
             pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             let_go: Mutex::default(),
             sharing_out: Mutex::new(()),
@@ -101,15 +101,15 @@ impl Memory {
     }
 
     pub(crate) fn sealed_bytes(&self) -> usize {
-        self.sealed_bytes.load(Ordering::Acquire)
+        self.sealed.bytes()
     }
 
     pub(crate) fn add_sealed_bytes(&self, bytes: usize) {
-        self.sealed_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.sealed.add(bytes);
     }
 
     pub(crate) fn remove_sealed_bytes(&self, bytes: usize) {
-        self.sealed_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.sealed.remove(bytes);
     }
 
     /// The database has no use for these any more; readers may.
@@ -125,15 +125,15 @@ impl Memory {
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes.load(Ordering::Acquire)
+        self.buffers.bytes()
     }
 
     pub(crate) fn table_bytes(&self) -> usize {
-        self.table_bytes.load(Ordering::Acquire)
+        self.tables.bytes()
     }
 
     pub(crate) fn held_table_bytes(&self) -> usize {
-        self.held_table_bytes.load(Ordering::Acquire)
+        self.held_tables.bytes()
     }
 
     /// What memtables may hold now, all together.
@@ -264,6 +264,27 @@ pub(crate) fn too_large(wanted: usize, bytes_max: usize) -> Error {
     Error::TooLarge { what, bytes: wanted as u64, bytes_max: bytes_max as u64 }
 }
 
+/// A sum that never goes below zero, whatever is taken away.
+#[derive(Debug, Default)]
+struct Total(AtomicUsize);
+
+impl Total {
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn remove(&self, bytes: usize) {
+        let before =
+            self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(bytes)));
+        debug_assert!(before.is_ok_and(|before| before >= bytes), "more is taken away than there is");
+    }
+}
+
 /// Which part of the budget something belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
@@ -308,14 +329,14 @@ impl Charge {
             return;
         }
         let total = match self.part {
-            Part::Buffers => &self.memory.buffer_bytes,
-            Part::Tables => &self.memory.table_bytes,
-            Part::Readers => &self.memory.held_table_bytes,
+            Part::Buffers => &self.memory.buffers,
+            Part::Tables => &self.memory.tables,
+            Part::Readers => &self.memory.held_tables,
         };
         if bytes > self.bytes {
-            total.fetch_add(bytes - self.bytes, Ordering::AcqRel);
+            total.add(bytes - self.bytes);
         } else {
-            total.fetch_sub(self.bytes - bytes, Ordering::AcqRel);
+            total.remove(self.bytes - bytes);
         }
         self.bytes = bytes;
         self.memory.share_out();
