@@ -278,6 +278,12 @@ impl Total {
         self.0.fetch_add(bytes, Ordering::AcqRel);
     }
 
+    /// Adds so much if there is no more than `bytes_max` then; whether it is.
+    fn add_within(&self, bytes: usize, bytes_max: usize) -> bool {
+        let grown = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= bytes_max);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
+    }
+
     fn remove(&self, bytes: usize) {
         let before =
             self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(bytes)));
@@ -324,15 +330,30 @@ impl Charge {
         self.set(bytes);
     }
 
+    /// Holds so many bytes more if all that its part holds is no more than `total_bytes_max` then; whether it does.
+    pub(crate) fn grow_within(&mut self, bytes: usize, total_bytes_max: usize) -> bool {
+        if !self.total().add_within(bytes, total_bytes_max) {
+            return false;
+        }
+        self.bytes += bytes;
+        self.memory.share_out();
+        true
+    }
+
+    /// What its part holds.
+    fn total(&self) -> &Total {
+        match self.part {
+            Part::Buffers => &self.memory.buffers,
+            Part::Tables => &self.memory.tables,
+            Part::Readers => &self.memory.held_tables,
+        }
+    }
+
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes == self.bytes {
             return;
         }
-        let total = match self.part {
-            Part::Buffers => &self.memory.buffers,
-            Part::Tables => &self.memory.tables,
-            Part::Readers => &self.memory.held_tables,
-        };
+        let total = self.total();
         if bytes > self.bytes {
             total.add(bytes - self.bytes);
         } else {

@@ -20,10 +20,10 @@ use crate::inner::{Inner, WriteSide};
 use crate::memory::Memory;
 use crate::options::{KeyspaceOptions, Options};
 use crate::replay::{Replay, settle};
-use crate::version::Janitor;
 use crate::version::current::Current;
 use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
+use crate::version::{Janitor, open_tables};
 use crate::{Error, Result};
 
 /// What opening a database found.
@@ -83,7 +83,8 @@ pub(crate) fn open(
     let state = Manifest::load(&*vfs, directory, &current)?;
     let janitor = Arc::new(Janitor::default());
     let unused = unused_number(&*vfs, directory)?;
-    let mut replay = Replay::new(directory, &options, &state, &current, &memory, &janitor, unused)?;
+    let tables = open_tables(&*env, directory, &options.keyspace, &state, &memory, &janitor)?;
+    let mut replay = Replay::new(directory, &options, &state, &current, &memory, tables, unused)?;
     let report = replay.run(&mut recovery)?;
     let opening = Opening { directory, options, memory, env, janitor, lock };
     let inner = if opening.options.read_only {

@@ -4,13 +4,11 @@
 //! taken in by a second reading, when memtables can be flushed.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::vfs::Vfs;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
-use lsm_sstable::TableExpectation;
 use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
 
 use crate::batch::Operations;
@@ -20,14 +18,14 @@ use crate::files;
 use crate::flush::{Flush, UNSYNCED_FILES_MAX};
 use crate::inner::{Inner, Numbers, WriteSide};
 use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
-use crate::options::{KeyspaceOptions, Options};
+use crate::options::Options;
 use crate::recovery::{Recovery, check_policy};
 use crate::tree::{State, Tree};
 use crate::trees::Trees;
 use crate::version::current::Current;
 use crate::version::edit::{AddedTable, LogStart, VersionEdit};
 use crate::version::manifest::{KeyspaceState, ManifestState};
-use crate::version::{Janitor, Placement, TableFile, Version, open_table};
+use crate::version::{Placement, Version};
 use crate::{Error, Result};
 
 /// The trees of a database on their way to being open.
@@ -109,29 +107,24 @@ fn malformed(record: &Record<'_>, detail: &str) -> Error {
 }
 
 impl Replay {
-    /// Opens the tables that the manifest names. No file has the number `unused` or a higher one.
+    /// Makes trees of the tables that the manifest names. No file has the number `unused` or a higher one.
     pub(crate) fn new(
         directory: &Path,
         options: &Options,
         state: &ManifestState,
         current: &Current,
         memory: &Arc<Memory>,
-        janitor: &Arc<Janitor>,
+        mut tables: BTreeMap<u32, Vec<Placement>>,
         unused: u64,
     ) -> Result<Self> {
         let numbers = Arc::new(Numbers::from(state.next_number.max(unused)));
         let (mut trees, mut writers, mut flushed) = (Trees::default(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
-            let open = |added| open_added(directory, &options.keyspace, added, memory, janitor);
-            // Those that most reads ask come first: they are the ones to have index and filter in memory.
-            let mut added: Vec<_> = keyspace.tables.values().collect();
-            added.sort_by_key(|added| added.level);
-            let placements = added.into_iter().map(open).collect::<Result<Vec<_>>>()?;
             let KeyspaceState { record, flushed: up_to, .. } = keyspace;
             if id == 0 {
                 check_policy(record, &options.keyspace)?;
             }
-            let version = Version::new(placements);
+            let version = Version::new(tables.remove(&id).unwrap_or_default());
             let name = Arc::clone(&record.name);
             let (tree, writer) = new_tree(id, name, options.keyspace.clone(), version, memory);
             memory.check_tables()?;
@@ -417,28 +410,4 @@ pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()>
     }
     side.pace.set_log_start(position);
     Ok(())
-}
-
-/// Opens a table of the manifest.
-fn open_added(
-    directory: &Path,
-    options: &KeyspaceOptions,
-    added: &AddedTable,
-    memory: &Arc<Memory>,
-    janitor: &Arc<Janitor>,
-) -> Result<Placement> {
-    let path = files::table(directory, added.number);
-    let expected = TableExpectation::from(&added.meta);
-    let pinnable = memory.pinnable_bytes();
-    let table =
-        open_table(memory, &path, options, Some(expected), pinnable).map_err(|error| match &error {
-            lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
-                Error::corruption(&path, 0, "the file is missing, yet the manifest names it")
-            }
-            _ => error.into(),
-        })?;
-    let (created, since) = (added.created_micros, added.tombstones_since_micros);
-    let file = TableFile::new(added.number, table, created, since, Arc::clone(janitor), memory);
-    memory.check_tables()?;
-    Ok(Placement { level: added.level as usize, run: added.run, table: Arc::new(file) })
 }

@@ -5,48 +5,13 @@ use std::io::ErrorKind as Io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsm_engine::compaction_policies::{
-    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TreeShape,
-};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, Options};
 
-/// Merges nothing by itself: each flush leaves a table. One that [splits](Self::splits) has each key of a table of
-/// several written to a table of its own.
-#[derive(Debug)]
-struct Never {
-    splits: bool,
-}
+mod never;
 
-impl CompactionPolicy for Never {
-    fn name(&self) -> &'static str {
-        "never"
-    }
-
-    fn level_count(&self) -> usize {
-        2
-    }
-
-    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
-        let runs = &shape.levels.first()?.runs;
-        let tables = runs.iter().flat_map(|run| &run.tables);
-        let large = tables.filter(|table| self.splits && table.entries > 1 && !table.busy);
-        let tables: Vec<u64> = large.map(|table| table.id).collect();
-        (!tables.is_empty()).then(|| Compaction {
-            inputs: vec![InputLevel { level: 0, tables }],
-            output_level: 0,
-            output_run: OutputRun::NewRun,
-            action: Action::Merge,
-            target_table_bytes: 1,
-            reason: Reason::Level0,
-        })
-    }
-
-    fn debt_bytes(&self, _: &TreeShape) -> u64 {
-        0
-    }
-}
+use never::Never;
 
 struct Machine {
     fs: SimFs,

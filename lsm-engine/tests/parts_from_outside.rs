@@ -603,7 +603,7 @@ impl FilterPolicy for Weighty {
 #[test]
 fn tables_keep_the_filters_that_their_keyspace_is_opened_with_meanwhile() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(21)));
-    let (heavy, own) = (Weighty::new("heavy", 390_000), Weighty::new("own", 100));
+    let (heavy, own) = (Weighty::new("heavy", 388_000), Weighty::new("own", 100));
     let options = |memory: usize| {
         let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
         options.memory(memory).keyspace(KeyspaceOptions::new().filter(Some(Arc::clone(&heavy) as _)))

@@ -262,12 +262,13 @@ impl NewTable {
         (level, run): (usize, u64),
         tombstones_since: Option<u64>,
     ) -> Result<Placement> {
-        let table = open_table(&inner.memory, &self.path, keyspace, None, inner.memory.pinnable_bytes())?;
+        let table = open_table(&inner.memory, &self.path, keyspace, None)?;
         let created = inner.clock_micros();
         let tombstones = table.meta().tombstones + table.meta().range_tombstones;
         let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));
         let janitor = Arc::clone(&inner.janitor);
-        let file = TableFile::new(self.number, table, created, since, janitor, &inner.memory);
+        let mut file = TableFile::new(self.number, table, created, since, janitor, &inner.memory);
+        file.pin_if_it_fits(&inner.memory, keyspace)?;
         Ok(Placement { level, run, table: Arc::new(file) })
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod edit;
 mod fences;
 mod hidden;
 pub(crate) mod manifest;
+mod opening;
 mod run;
 mod table_file;
 
@@ -24,6 +25,7 @@ use crate::Result;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 pub(crate) use covered::CoveredTable;
+pub(crate) use opening::open_tables;
 pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{Janitor, TableFile};
 
@@ -237,16 +239,15 @@ impl Version {
     }
 }
 
-/// Opens a table with the filters and prefix extractor of `options`; index and filter stay in memory if together they
-/// take no more than `pinned_bytes_max`.
+/// Opens a table with the filters and prefix extractor of `options`. Index and filter stay in the file, before
+/// [`TableFile::pin_if_it_fits`].
 pub(crate) fn open_table(
     memory: &Memory,
     path: &Path,
     options: &KeyspaceOptions,
     expected: Option<TableExpectation>,
-    pinned_bytes_max: usize,
 ) -> lsm_core::Result<Arc<Table>> {
-    let open = TableOpen { expected, pinned_bytes_max, ..options.table_open() };
+    let open = TableOpen { expected, pinned_bytes_max: 0, ..options.table_open() };
     let shared_path = Arc::new(path.to_owned());
     let file =
         memory.open_files.open(&shared_path).map_err(|error| lsm_core::Error::io("open", path, error))?;

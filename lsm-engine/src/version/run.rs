@@ -290,7 +290,7 @@ mod tests {
                 writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value }).unwrap();
             }
             writer.finish().unwrap();
-            let table = open_table(&memory, path, &options.keyspace, None, 0).unwrap();
+            let table = open_table(&memory, path, &options.keyspace, None).unwrap();
             Arc::new(TableFile::new(number, table, 0, None, Arc::new(Janitor::default()), &memory))
         };
         Run::new(1, (0..count).map(table).collect())

@@ -81,6 +81,21 @@ impl TableFile {
         Ok(Self { estimated: self.estimated.clone(), ..reopened })
     }
 
+    /// Takes index and filter into memory if there is room for them.
+    pub(crate) fn pin_if_it_fits(
+        &mut self,
+        memory: &Arc<Memory>,
+        options: &KeyspaceOptions,
+    ) -> lsm_core::Result<()> {
+        let Ok(bytes) = usize::try_from(self.table.pinnable_bytes()) else { return Ok(()) };
+        if !self.charge.get_mut().grow_within(bytes, memory.tables_bytes_max()) {
+            return Ok(());
+        }
+        self.table = self.table.reopened(Some(Arc::clone(&memory.cache)), &options.table_open())?;
+        self.charge_anew();
+        Ok(())
+    }
+
     fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
         let charge = Mutex::new(Charge::new(memory, Part::Tables, held_bytes(&table, &shape)));
         Self { table, shape, estimated: OnceLock::new(), file, charge }

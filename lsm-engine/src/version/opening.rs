@@ -1,0 +1,149 @@
+//! Opening the tables of a database, several at once.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind as Io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lsm_core::env::{Env, Event, Job, Priority, Step};
+use lsm_sstable::TableExpectation;
+use parking_lot::Mutex;
+
+use super::edit::AddedTable;
+use super::manifest::ManifestState;
+use super::{Janitor, Placement, TableFile, open_table};
+use crate::jobs::caught;
+use crate::memory::Memory;
+use crate::options::KeyspaceOptions;
+use crate::{Error, Result, files};
+
+/// Tables that one step opens: a millisecond or so.
+const TABLES_PER_STEP: usize = 16;
+
+/// Fewer tables are opened by the caller: they are there before another thread has woken up.
+const PARALLEL_TABLES_MIN: usize = 64;
+
+/// What workers that open tables share.
+struct Opening {
+    directory: PathBuf,
+    options: KeyspaceOptions,
+    memory: Arc<Memory>,
+    janitor: Arc<Janitor>,
+    tables: Vec<AddedTable>,
+    /// The first that nobody opens yet.
+    next: AtomicUsize,
+    opened: Mutex<Vec<(usize, Placement)>>,
+    /// Of the first table that could not be opened.
+    failure: Mutex<Option<(usize, Error)>>,
+    workers: AtomicUsize,
+    ended: Event,
+}
+
+/// Opens all tables that the manifest names, by keyspace. Index and filter stay in memory as far as there is room.
+pub(crate) fn open_tables(
+    env: &dyn Env,
+    directory: &Path,
+    options: &KeyspaceOptions,
+    state: &ManifestState,
+    memory: &Arc<Memory>,
+    janitor: &Arc<Janitor>,
+) -> Result<BTreeMap<u32, Vec<Placement>>> {
+    let mut tables: Vec<AddedTable> =
+        state.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect();
+    // Those that most reads ask come first: they are the ones to have index and filter in memory.
+    tables.sort_by_key(|table| table.level);
+    let workers = env.worker_count().min(tables.len() / TABLES_PER_STEP);
+    let is_parallel = workers > 1 && tables.len() >= PARALLEL_TABLES_MIN;
+    let opening = Arc::new(Opening {
+        directory: directory.to_owned(),
+        options: options.clone(),
+        memory: Arc::clone(memory),
+        janitor: Arc::clone(janitor),
+        tables,
+        next: AtomicUsize::new(0),
+        opened: Mutex::default(),
+        failure: Mutex::default(),
+        workers: AtomicUsize::new(if is_parallel { workers } else { 0 }),
+        ended: Event::new(),
+    });
+    if is_parallel {
+        for _ in 0..workers {
+            env.spawn(Priority::High, Box::new(Worker(Arc::clone(&opening))));
+        }
+        loop {
+            let seen = opening.ended.epoch();
+            // After a failure too: nobody may open files behind the back of whoever tries again.
+            if opening.workers.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            env.wait(&opening.ended, seen, None);
+        }
+    } else {
+        while opening.open_some() {}
+    }
+    if let Some((_, error)) = opening.failure.lock().take() {
+        return Err(error);
+    }
+    let mut by_keyspace: BTreeMap<u32, Vec<Placement>> = BTreeMap::new();
+    for (index, placement) in opening.opened.lock().drain(..) {
+        by_keyspace.entry(opening.tables[index].keyspace).or_default().push(placement);
+    }
+    Ok(by_keyspace)
+}
+
+/// Opens tables until none is left.
+struct Worker(Arc<Opening>);
+
+impl Job for Worker {
+    fn step(&mut self) -> Step {
+        if self.0.open_some() { Step::Again } else { Step::Done }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.workers.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify();
+    }
+}
+
+impl Opening {
+    /// Opens the next few tables; whether there may be more.
+    fn open_some(&self) -> bool {
+        for _ in 0..TABLES_PER_STEP {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(table) = self.tables.get(index) else { return false };
+            match caught("the opening of a table", || self.open(table)) {
+                Ok(placement) => self.opened.lock().push((index, placement)),
+                Err(error) => {
+                    self.next.store(self.tables.len(), Ordering::Relaxed);
+                    let mut failure = self.failure.lock();
+                    if failure.as_ref().is_none_or(|(first, _)| index < *first) {
+                        *failure = Some((index, error));
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn open(&self, added: &AddedTable) -> Result<Placement> {
+        let path = files::table(&self.directory, added.number);
+        let expected = TableExpectation::from(&added.meta);
+        let opened = open_table(&self.memory, &path, &self.options, Some(expected));
+        let table = opened.map_err(|error| match &error {
+            lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
+                Error::corruption(&path, 0, "the file is missing, yet the manifest names it")
+            }
+            _ => error.into(),
+        })?;
+        let (created, since) = (added.created_micros, added.tombstones_since_micros);
+        let janitor = Arc::clone(&self.janitor);
+        let mut file = TableFile::new(added.number, table, created, since, janitor, &self.memory);
+        file.pin_if_it_fits(&self.memory, &self.options)?;
+        self.memory.check_tables()?;
+        Ok(Placement { level: added.level as usize, run: added.run, table: Arc::new(file) })
+    }
+}
