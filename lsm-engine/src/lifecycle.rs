@@ -160,12 +160,12 @@ impl Inner {
             side.check_going()?;
             side.flush_trouble.check(trouble.0)?;
             side.compaction_trouble.check(trouble.1)?;
-            if let Some(error) = self.all_trees().iter().find_map(|tree| tree.failure()) {
-                return Err(Error::WritingStopped(Arc::new(error)));
-            }
             self.schedule_compactions();
-            Ok(side.unflushed.trees().iter().all(|tree| tree.load().sealed.is_empty())
-                && self.compactions_settled())
+            let settled = side.unflushed.trees().iter().all(|tree| tree.load().sealed.is_empty())
+                && self.compactions_settled();
+            // A policy that was asked just now may have stopped its keyspace.
+            self.all_trees().iter().try_for_each(|tree| tree.check_writable())?;
+            Ok(settled)
         })
     }
 
