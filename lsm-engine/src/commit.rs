@@ -326,7 +326,7 @@ impl Committer {
         }
         self.account(keyspace, before, now);
         if memtable.is_some() {
-            tree.empty_spans.memtable_begins();
+            tree.empty_spans.leave_older_states();
         }
         tree.update(|state| State {
             begun_count: state.begun_count + u64::from(memtable.is_some()),

@@ -42,7 +42,7 @@ pub(crate) struct EmptySpans {
     /// Whether there is a span or a watch: a put without is spared the lock.
     any: AtomicBool,
     spans: Mutex<Spans>,
-    /// How many memtables the keyspace has had: a state that has had fewer lacks writes.
+    /// How often a memtable was begun or data dropped: a state with a lower count lacks writes, or has more.
     begun_count: AtomicU64,
     /// The database and the number of the keyspace, in one opened for writing.
     owner: OnceLock<(Weak<Inner>, u32)>,
@@ -71,8 +71,9 @@ impl EmptySpans {
         self.owner.get_or_init(|| (Arc::downgrade(inner), keyspace));
     }
 
-    /// The next write goes into a fresh memtable, which older states lack. Before that write becomes visible.
-    pub(crate) fn memtable_begins(&self) {
+    /// Spans may come up that do not hold for older states: the next write goes into a fresh memtable, which they lack,
+    /// or tables are dropped, which they have. Before that becomes visible.
+    pub(crate) fn leave_older_states(&self) {
         self.begun_count.fetch_add(1, Ordering::Release);
     }
 

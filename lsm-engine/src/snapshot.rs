@@ -162,3 +162,51 @@ impl std::fmt::Debug for Snapshot {
         f.debug_struct("Snapshot").field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_compaction::{Fifo, FifoOptions};
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use crate::bounds::Bounds;
+    use crate::{DbCursor, Options};
+
+    /// A read loads the state, then the visible number. Here a drop of tables comes between the two, and others learn
+    /// that there is nothing where the reader still sees something.
+    #[test]
+    fn a_cursor_that_a_drop_of_tables_overtakes_stays_what_it_was() {
+        const DAY: u64 = 24 * 3_600_000_000;
+        let env = Arc::new(SimEnv::new(1));
+        let fifo = FifoOptions { time_to_live_micros: DAY, ..FifoOptions::default() };
+        let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+        let options = options.memory(8 << 20).compaction(Arc::new(Fifo::new(fifo)));
+        let db = options.open("/db").unwrap();
+        db.put("key5000", "dropped").unwrap();
+        db.flush().unwrap();
+        for number in 0..10_000 {
+            if number != 5_000 {
+                db.delete(format!("key{number:04}")).unwrap();
+            }
+        }
+        let tree = db.default.tree();
+        let state = tree.load_full();
+        env.advance(DAY);
+        db.wait_for_compactions().unwrap();
+        let mut cursor = DbCursor::new(Arc::clone(&state), db.inner.visible_in(&state), Bounds::ALL, None);
+        for _ in 0..2 {
+            cursor.first().unwrap();
+            assert_eq!(cursor.key(), Some(&b"key5000"[..]));
+            // They learn as they pass what is deleted.
+            for _ in 0..4 {
+                assert_eq!(db.iter().count(), 0);
+            }
+        }
+        cursor.last().unwrap();
+        assert_eq!(cursor.key(), Some(&b"key5000"[..]));
+        drop((cursor, state, tree, db));
+        env.drop_jobs();
+    }
+}

@@ -98,7 +98,7 @@ pub(crate) struct State {
     pub(crate) cleared: SequenceNumber,
     /// What it was before, for snapshots that are older.
     pub(crate) before_clear: Option<Arc<State>>,
-    /// How many memtables there have been.
+    /// How often a memtable was begun or data dropped.
     pub(crate) begun_count: u64,
     /// The same in all states of the keyspace.
     pub(crate) empty_spans: Arc<EmptySpans>,

@@ -379,6 +379,7 @@ impl Inner {
                 replace_tables(side, &mut manifest, tree, &unseen, Vec::new())?;
                 self.counters.covered_tables_dropped.add(unseen.len() as u64);
                 side.changed.add(tree);
+                side.progress.notify();
             }
         }
     }
@@ -426,6 +427,7 @@ impl Inner {
             self.drop_tables(side, tree, &inputs.iter().map(|input| input.table.number()).collect());
         }
         self.counters.moves.add(1);
+        side.progress.notify();
         Ok(())
     }
 
