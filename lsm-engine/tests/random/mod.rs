@@ -2,8 +2,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use lsm_engine::compaction_policies::{
-    CompactionPolicy, Fifo, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered,
-    SizeTieredOptions,
+    CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
+    SizeTiered, SizeTieredOptions,
 };
 use lsm_engine::{Compression, FixedPrefix, KeyspaceOptions};
 
@@ -106,7 +106,11 @@ impl Random {
                 hidden_percent_max,
                 ..LazyLeveledOptions::default()
             })),
-            2 if self.one_in(3) => Arc::new(Fifo::default()),
+            // No history lasts that long.
+            2 if self.one_in(3) => Arc::new(Fifo::new(FifoOptions {
+                time_to_live_micros: 100 * 24 * 3_600_000_000,
+                ..FifoOptions::default()
+            })),
             _ => Arc::new(Leveled::new(LeveledOptions {
                 level_count: 3 + self.below(4),
                 level0_runs_max: 1 + self.below(4),

@@ -145,7 +145,7 @@ impl World {
                     self.reopen_somehow();
                 }
             }
-            95 | 96 => self.env.0.advance(self.random.below(3_000_000) as u64),
+            95 | 96 => self.let_time_pass(),
             97 => {
                 self.env.0.run_until_idle();
                 self.check_memory();
@@ -154,6 +154,14 @@ impl World {
         }
         if self.fs.crashed() {
             self.recover(None, false);
+        }
+    }
+
+    /// Now and then somebody sets the clock, to any time until 2096: no data is older for it.
+    fn let_time_pass(&mut self) {
+        self.env.0.advance(self.random.below(3_000_000) as u64);
+        if self.random.one_in(3) {
+            self.env.0.set_unix_micros(self.random.below(4_000_000_000) as u64 * 1_000_000);
         }
     }
 
