@@ -20,9 +20,6 @@ use crate::{Error, Result};
 
 /// A buffer for records that grew past this is given back.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
-/// A keyspace whose flush fails may keep this many times what the log usually has. Then writes fail, until the keyspace
-/// is flushed, cleared or dropped.
-const LOG_PINNED_FACTOR: u64 = 4;
 
 /// Everything that the commit lock protects.
 pub(crate) struct Committer {
@@ -373,7 +370,7 @@ impl Committer {
     }
 
     /// The keyspace whose memtable that is being filled keeps the oldest log segment, and where that memtable begins.
-    fn pins_oldest(&self) -> Option<(u64, u32)> {
+    pub(crate) fn pins_oldest(&self) -> Option<(u64, u32)> {
         let log_start = |id| {
             let writer = if id == 0 { Some(&self.default) } else { self.writers.get(&id) };
             Some((writer?.filling.as_ref()?.memtable.log_start, id))
@@ -485,45 +482,6 @@ impl Inner {
         committer.clear(tree.id, sequence).inspect_err(|error| side.stop(error.clone()))?;
         self.visible.store(sequence, Ordering::Release);
         Ok(sequence)
-    }
-
-    /// Seals whoever keeps the log from being truncated, once it is too long.
-    #[inline]
-    fn bound_log(&self, committer: &mut Committer, side: &WriteSide) {
-        if committer.log_end - side.pace.log_start() > self.memory.budget.log_bytes_max {
-            self.shorten_log(committer, side);
-        }
-    }
-
-    #[cold]
-    fn shorten_log(&self, committer: &mut Committer, side: &WriteSide) {
-        let (log_end, log_bytes_max) = (committer.log_end, self.memory.budget.log_bytes_max);
-        // One that has begun since keeps little: it is another that must be flushed first, and may never be.
-        if let Some((log_start, id)) = committer.pins_oldest()
-            && log_end - log_start > log_bytes_max / 2
-        {
-            let last_sequence = committer.last_sequence();
-            committer.seal(id, last_sequence);
-        }
-        // Look again after as much has been written; the flush sets the true start.
-        side.pace.set_log_start(log_end - log_bytes_max / 2);
-        if self.pins_log(side, log_end).is_some() {
-            side.pace.set_log_pinned(true);
-        }
-    }
-
-    /// Why the log cannot be shortened, if a keyspace that is not flushed keeps more of it than there may be.
-    pub(crate) fn pins_log(&self, side: &WriteSide, log_end: u64) -> Option<Error> {
-        let pinned_bytes_max = self.memory.budget.log_bytes_max * LOG_PINNED_FACTOR;
-        side.unflushed.trees().iter().find_map(|tree| {
-            let log_start = tree.load().memtables().map(|memtable| memtable.log_start).min()?;
-            if log_end - log_start <= pinned_bytes_max {
-                return None;
-            }
-            let retried = || tree.flush_retry_micros().and_then(|_| side.flush_trouble.current());
-            let stopped = tree.failure().map(|error| Error::WritingStopped(Arc::new(error)));
-            stopped.or_else(retried)
-        })
     }
 }
 

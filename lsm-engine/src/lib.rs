@@ -51,6 +51,7 @@ mod iterator;
 mod jobs;
 mod keyspace;
 mod lifecycle;
+mod log_bound;
 mod memory;
 mod metrics;
 mod open_files;

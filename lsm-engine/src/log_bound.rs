@@ -1,0 +1,52 @@
+//! The log stays short: whoever keeps too much of it is flushed, and where that fails, writes fail before long.
+
+use std::sync::Arc;
+
+use crate::Error;
+use crate::commit::Committer;
+use crate::inner::{Inner, WriteSide};
+
+/// A keyspace whose flush fails may keep this many times what the log usually has. Then writes fail, until the keyspace
+/// is flushed, cleared or dropped.
+const LOG_PINNED_FACTOR: u64 = 4;
+
+impl Inner {
+    /// Seals whoever keeps the log from being truncated, once it is too long.
+    #[inline]
+    pub(crate) fn bound_log(&self, committer: &mut Committer, side: &WriteSide) {
+        if committer.log_end() - side.pace.log_start() > self.memory.budget.log_bytes_max {
+            self.shorten_log(committer, side);
+        }
+    }
+
+    #[cold]
+    fn shorten_log(&self, committer: &mut Committer, side: &WriteSide) {
+        let (log_end, log_bytes_max) = (committer.log_end(), self.memory.budget.log_bytes_max);
+        // One that has begun since keeps little: it is another that must be flushed first, and may never be.
+        if let Some((log_start, id)) = committer.pins_oldest()
+            && log_end - log_start > log_bytes_max / 2
+        {
+            let last_sequence = committer.last_sequence();
+            committer.seal(id, last_sequence);
+        }
+        // Look again after as much has been written; the flush sets the true start.
+        side.pace.set_log_start(log_end - log_bytes_max / 2);
+        if self.pins_log(side, log_end).is_some() {
+            side.pace.set_log_pinned(true);
+        }
+    }
+
+    /// Why the log cannot be shortened, if a keyspace that is not flushed keeps more of it than there may be.
+    pub(crate) fn pins_log(&self, side: &WriteSide, log_end: u64) -> Option<Error> {
+        let pinned_bytes_max = self.memory.budget.log_bytes_max * LOG_PINNED_FACTOR;
+        side.unflushed.trees().iter().find_map(|tree| {
+            let log_start = tree.load().memtables().map(|memtable| memtable.log_start).min()?;
+            if log_end - log_start <= pinned_bytes_max {
+                return None;
+            }
+            let retried = || tree.flush_retry_micros().and_then(|_| side.flush_trouble.current());
+            let stopped = tree.failure().map(|error| Error::WritingStopped(Arc::new(error)));
+            stopped.or_else(retried)
+        })
+    }
+}
