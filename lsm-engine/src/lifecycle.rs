@@ -12,7 +12,7 @@ use crate::compaction::Manual;
 use crate::inner::{Inner, WriteSide};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 use crate::pace::Limit;
-use crate::tree::Tree;
+use crate::tree::{Memtable, Tree};
 use crate::version::edit::VersionEdit;
 use crate::{Error, ErrorKind, Result};
 
@@ -125,23 +125,36 @@ impl Inner {
             };
             side.unflushed.trees().into_iter().map(with_sealed).collect()
         };
+        // What fails for one is told once the others are in tables.
+        let (mut retried, mut stopped) = (Vec::new(), Ok(()));
         self.wait_until(&side.progress, || {
             side.check_going()?;
-            side.flush_trouble.check(trouble)?;
-            while let Some((tree, sealed)) = waiting.last() {
-                if !tree.is_dropped() {
-                    if let Some(error) = tree.failure() {
-                        return Err(Error::WritingStopped(Arc::new(error)));
-                    }
-                    let state = tree.load();
-                    if sealed.iter().any(|old| state.sealed.iter().any(|left| Arc::ptr_eq(old, left))) {
-                        return Ok(false);
-                    }
+            while let Some((tree, sealed)) = waiting.pop() {
+                if !has_left(&tree, &sealed) {
+                    continue;
                 }
-                waiting.pop();
+                if let Err(error) = tree.check_writable() {
+                    stopped = Err(error);
+                } else if tree.flush_retry_micros().is_some() {
+                    retried.push((tree, sealed));
+                } else {
+                    waiting.push((tree, sealed));
+                    return Ok(false);
+                }
             }
-            Ok(true)
-        })
+            retried.retain(|(tree, sealed)| {
+                let left = has_left(tree, sealed);
+                if left && let Err(error) = tree.check_writable() {
+                    stopped = Err(error);
+                }
+                left && tree.is_healthy()
+            });
+            if !retried.is_empty() {
+                side.flush_trouble.check(trouble)?;
+            }
+            Ok(retried.is_empty())
+        })?;
+        stopped
     }
 
     pub(crate) fn sync_log(&self) -> Result<()> {
@@ -269,6 +282,13 @@ impl Inner {
             .map(|error| error.to_string());
         metrics
     }
+}
+
+/// Whether any of the memtables still waits for its flush.
+fn has_left(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
+    let state = tree.load();
+    let waits = |memtable: &Arc<Memtable>| state.sealed.iter().any(|left| Arc::ptr_eq(memtable, left));
+    !tree.is_dropped() && memtables.iter().any(waits)
 }
 
 impl Inner {

@@ -116,3 +116,33 @@ fn what_cannot_succeed_is_not_tried_again() {
         env.drop_jobs();
     }
 }
+
+#[test]
+fn whoever_asks_for_a_flush_hears_of_a_failure_once_the_others_are_flushed() {
+    for error in [Io::Other, Io::ReadOnlyFilesystem, Io::StorageFull] {
+        for closes in [false, true] {
+            let (fs, env, what) = (SimFs::new(), Arc::new(SimEnv::new(1)), format!("{error:?}, {closes}"));
+            let db = open(&fs, &env);
+            let names = ["first", "second", "third"];
+            let [first, second, third] = names.map(|name| db.keyspace(name, KeyspaceOptions::new()).unwrap());
+            for keyspace in [&first, &second, &third] {
+                keyspace.put("key", noise(100_000)).unwrap();
+            }
+            fs.inject(Fault::on(OperationKind::Create, error).named(".sst"));
+            let result = if closes { db.clone().close() } else { db.flush() };
+            result.unwrap_err();
+            let metrics = db.metrics();
+            let found = names.map(|name| runs(&metrics, name));
+            assert_eq!(found, [0, 1, 1], "{what}");
+            drop((first, second, third, db));
+            env.drop_jobs();
+            let db = open(&fs, &env);
+            for name in names {
+                let keyspace = db.existing_keyspace(name).unwrap().unwrap();
+                assert_eq!(keyspace.get("key").unwrap().unwrap(), noise(100_000), "{what}");
+            }
+            db.close().unwrap();
+            env.drop_jobs();
+        }
+    }
+}
