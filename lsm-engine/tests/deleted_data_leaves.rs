@@ -5,20 +5,24 @@ use std::sync::Arc;
 use lsm_engine::compaction_policies::{
     CompactionPolicy, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered, SizeTieredOptions,
 };
-use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::vfs::SimFs;
+use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, Options};
 
 const TABLE_BYTES: u64 = 128 << 10;
 const KEYS: u32 = 100_000;
 const VALUE_BYTES: usize = 40;
 
-fn leveled() -> Arc<dyn CompactionPolicy> {
-    Arc::new(Leveled::new(LeveledOptions {
+fn leveled_options() -> LeveledOptions {
+    LeveledOptions {
         base_bytes: 8 * TABLE_BYTES,
         target_table_bytes: TABLE_BYTES,
         ..LeveledOptions::default()
-    }))
+    }
+}
+
+fn leveled() -> Arc<dyn CompactionPolicy> {
+    Arc::new(Leveled::new(leveled_options()))
 }
 
 fn policies() -> [Arc<dyn CompactionPolicy>; 3] {
@@ -44,14 +48,16 @@ impl Machine {
         Self { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)) }
     }
 
-    fn open(&self, policy: Arc<dyn CompactionPolicy>) -> Db {
+    fn options(&self, policy: Arc<dyn CompactionPolicy>) -> Options {
         Options::new()
             .memory(1 << 20)
             .vfs(Arc::new(self.fs.clone()))
             .env(Arc::clone(&self.env) as Arc<dyn Env>)
             .compaction(policy)
-            .open("/db")
-            .unwrap()
+    }
+
+    fn open(&self, policy: Arc<dyn CompactionPolicy>) -> Db {
+        self.options(policy).open("/db").unwrap()
     }
 }
 
@@ -326,4 +332,60 @@ fn tombstones(db: &Db) -> u64 {
     let metrics = db.metrics();
     let levels = metrics.keyspaces.iter().flat_map(|keyspace| &keyspace.levels);
     levels.map(|level| level.tombstones + level.range_tombstones).sum()
+}
+
+/// Fails when whoever waits is not told for hours that there is something to look at.
+struct Impatient(Arc<SimEnv>);
+
+impl Env for Impatient {
+    fn monotonic_micros(&self) -> u64 {
+        self.0.monotonic_micros()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        self.0.unix_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random()
+    }
+
+    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
+        self.0.spawn(priority, job);
+    }
+
+    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
+        let deadline = deadline_micros.unwrap_or(self.monotonic_micros() + 3_600_000_000);
+        let is_told = self.0.wait(event, seen, Some(deadline));
+        assert!(is_told || deadline_micros.is_some(), "nobody told the waiter");
+        is_told
+    }
+
+    fn worker_count(&self) -> usize {
+        self.0.worker_count()
+    }
+}
+
+#[test]
+fn who_waits_is_told_of_tables_that_are_dropped_at_the_second_try() {
+    let machine = Machine::new();
+    // No merge follows, of which the waiter would be told.
+    let policy = Leveled::new(LeveledOptions { hidden_percent_max: 101, ..leveled_options() });
+    let options = machine.options(Arc::new(policy)).env(Arc::new(Impatient(Arc::clone(&machine.env))));
+    let db = options.open("/db").unwrap();
+    load(&db);
+    let before = table_bytes(&db);
+    let snapshot = db.snapshot().unwrap();
+    db.delete_range(key(0)..key(KEYS)).unwrap();
+    settle(&db);
+    let fault = Fault::on(OperationKind::Write, std::io::ErrorKind::Other).name_starting("MANIFEST");
+    let fault = machine.fs.inject(fault);
+    drop(snapshot);
+    machine.env.advance(1_000_000);
+    machine.env.run_until_idle();
+    assert_eq!(fault.fired(), 1);
+    assert!(table_bytes(&db) >= before, "the first try failed");
+    db.wait_for_compactions().unwrap();
+    assert!(table_bytes(&db) <= before / 100);
+    db.close().unwrap();
 }

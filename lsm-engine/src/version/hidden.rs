@@ -6,7 +6,7 @@ use lsm_core::range_tombstone::Fragment;
 use super::{Run, TableFile, Version};
 
 /// No more range tombstones of a table than this are looked at; they stand for the others.
-const SAMPLES_MAX: usize = 1000;
+const SAMPLES_MAX: usize = 256;
 
 /// Tells the shape of `table` what its tombstones hide in the runs of `version` beyond the first `age`, the newest: those
 /// that are older than the table.
