@@ -255,6 +255,26 @@ fn tombstones_that_hide_much_go_down_unless_a_snapshot_holds_them() {
 }
 
 #[test]
+fn tombstones_that_are_on_their_way_send_nothing_else_down() {
+    let hiding = TableShape {
+        tombstones: 1,
+        hidden_bytes: 100,
+        older_bytes: 100,
+        busy: true,
+        ..table(100, "k0003a", "k0003z")
+    };
+    let newest = RunShape { tables: vec![Arc::new(hiding)] };
+    let shape = tree(vec![
+        vec![newest, run(&[(99, "k0003a", "k0003z")])],
+        vec![],
+        vec![],
+        vec![],
+        vec![many(1, 40, "k")],
+    ]);
+    assert_eq!(pick(&shape), None);
+}
+
+#[test]
 fn tombstones_that_a_snapshot_kept_at_the_bottom_go_when_it_goes() {
     let kept = TableShape {
         tombstones: 1,

@@ -105,7 +105,8 @@ impl TombstoneBounds {
     fn hide_much<'s>(self, shape: &TreeShape, runs: impl IntoIterator<Item = &'s RunShape>) -> bool {
         let (mut hidden, mut older) = (0, 0);
         for run in runs {
-            let hides = |table: &&Arc<TableShape>| table.hidden_bytes > 0 && !shape.is_held(table);
+            let hides =
+                |table: &&Arc<TableShape>| table.hidden_bytes > 0 && !table.busy && !shape.is_held(table);
             hidden +=
                 run.tables.iter().filter(hides).map(|table| u128::from(table.hidden_bytes)).sum::<u128>();
             // Those of several runs are mostly the same.
