@@ -50,8 +50,12 @@ fn nine_tenths_of_what_is_deleted_at_once_is_free_when_the_tree_rests() {
         (1000, KeyDistribution::Uniform),
         (100, KeyDistribution::Sequential),
     ] {
-        for share in [0.6, 0.95] {
+        for share in [0.2, 0.6, 0.95] {
             for [policy, blind] in policies() {
+                // Less is but a part of what the others spend on garbage in any case.
+                if share < 0.5 && policy.name() != "leveled" {
+                    continue;
+                }
                 let loaded = simulate(&*policy, &workload(value_bytes, distribution, 0.0));
                 let deleted = simulate(&*policy, &workload(value_bytes, distribution, share));
                 let blind = simulate(&*blind, &workload(value_bytes, distribution, share));

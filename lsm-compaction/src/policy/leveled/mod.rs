@@ -43,7 +43,7 @@ pub struct LeveledOptions {
     pub tombstone_percent_max: u64,
     /// Share of the older data under a table that its tombstones hide, about, from which on the table is sent to the
     /// bottom, in percent: what is hidden leaves early, at the price of so many rewrites of the rest. More than 100 for
-    /// never. Default 20.
+    /// never. Default 10.
     pub hidden_percent_max: u64,
 }
 
@@ -58,7 +58,7 @@ impl Default for LeveledOptions {
             compaction_bytes_max: 1600 << 20,
             tombstone_age_micros_max: 7 * 24 * 3600 * 1_000_000,
             tombstone_percent_max: 50,
-            hidden_percent_max: 20,
+            hidden_percent_max: 10,
         }
     }
 }
