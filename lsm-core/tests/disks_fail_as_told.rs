@@ -153,7 +153,7 @@ fn short_reads_return_less_but_never_nothing() {
 fn no_more_files_open_at_once_than_the_limit_allows() {
     let fs = SimFs::new();
     fs.write_all(Path::new("old"), b"abc").unwrap();
-    fs.set_open_files_max(Some(2));
+    let refused = fs.set_open_files_max(Some(2));
     assert_eq!(fs.raise_open_files_limit(), Some(2));
     let lock = fs.lock(Path::new("lock"), LockMode::Exclusive).unwrap();
     let new = fs.create_new(Path::new("new")).unwrap();
@@ -167,6 +167,7 @@ fn no_more_files_open_at_once_than_the_limit_allows() {
     ] {
         assert!(is_too_many_open_files(&error), "{error}");
     }
+    assert_eq!(refused.fired(), 5);
     assert_eq!(fs.paths(), [PathBuf::from("lock"), PathBuf::from("new"), PathBuf::from("old")]);
     drop(new);
     let window = fs.window(Path::new("window"), 4096).unwrap();

@@ -60,13 +60,16 @@ impl World {
             let image = if power { self.power_cut() } else { self.fs.process_crash() };
             self.kill();
             self.fs = image;
+            self.clear_faults();
             power_lost |= power;
             self.check_log();
             if self.random.one_in(3) {
                 self.crash_within(60);
             }
-            if self.random.one_in(3) {
-                self.inject_faults(&AT_OPENING);
+            match self.random.below(12) {
+                0..4 => self.inject_faults(&AT_OPENING),
+                4 => self.run_out_of_files(),
+                _ => {}
             }
             if self.open() {
                 break;

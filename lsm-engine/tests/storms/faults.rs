@@ -6,6 +6,8 @@ use lsm_engine::vfs::OperationKind::{
     SyncDir, Write,
 };
 
+use lsm_engine::env::Env;
+
 use super::world::{Faults, World};
 use Files::{Any, Current, Log, Manifests, Tables, Windows};
 
@@ -90,11 +92,20 @@ pub(super) const AT_OPENING: [Kind; 22] = [
     (Metadata, Any),
 ];
 
-pub(super) fn kinds() -> impl Iterator<Item = Kind> {
+/// What else happens.
+pub(super) const OPEN_FILES: &str = "no more open files";
+pub(super) const CLOCK: &str = "a jump of the clock";
+pub(super) const WENT_ON: &str = "a write after one that failed";
+
+pub(super) fn names() -> impl Iterator<Item = String> {
+    kinds().map(name).chain([OPEN_FILES, CLOCK, WENT_ON].map(str::to_owned))
+}
+
+fn kinds() -> impl Iterator<Item = Kind> {
     [&OFTEN[..], &WHILE_OPEN, &AT_CLOSE, &AT_OPENING].into_iter().flatten().copied()
 }
 
-pub(super) fn name((kind, files): Kind) -> String {
+fn name((kind, files): Kind) -> String {
     format!("{kind:?} {files:?}")
 }
 
@@ -132,8 +143,39 @@ impl World {
         self.injected.push((name((kind, files)), self.fs.inject(fault)));
     }
 
-    pub(super) fn heal(&mut self) {
+    /// Few files more can be opened, or none, until the disk is healed.
+    pub(super) fn run_out_of_files(&mut self) {
+        self.faults = Faults::Injected;
+        let count = self.fs.open_files() + self.random.below(4) as u64;
+        self.injected.push((OPEN_FILES.to_owned(), self.fs.set_open_files_max(Some(count))));
+        self.note(OPEN_FILES);
+    }
+
+    /// Somebody sets the clock, back or forth, by little or to any time at all.
+    pub(super) fn set_clock(&mut self) {
+        let (now, by) = (self.env.0.unix_micros(), self.random.next() % 100_000_000_000);
+        let micros = match self.random.below(5) {
+            0 => 0,
+            1 => u64::MAX / 2 - by,
+            2 => now.saturating_sub(by),
+            _ => now + by,
+        };
+        self.env.0.set_unix_micros(micros);
+        self.count(CLOCK);
+        self.note(CLOCK);
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn clear_faults(&self) {
         self.fs.clear_faults();
+        self.fs.set_open_files_max(None);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.clear_faults();
         if self.faults == Faults::Injected {
             let fired = self.fired() > self.fired_before;
             self.faults = if fired { Faults::Healed } else { Faults::None };

@@ -11,7 +11,7 @@ impl World {
         }
     }
 
-    fn create_keyspace(&mut self) {
+    pub(super) fn create_keyspace(&mut self) {
         let name = format!("space {}", self.random.below(4));
         if self.spaces.iter().any(|space| space.name == name) {
             return;
@@ -50,6 +50,7 @@ impl World {
         let image = self.fs.process_crash();
         self.kill();
         self.fs = image;
+        self.clear_faults();
         let db = self.options(true).open(DIRECTORY).unwrap();
         let there = db.keyspaces().contains(&name);
         db.close().unwrap();
@@ -60,8 +61,8 @@ impl World {
             (Some(number), true) => self.spaces.push(Space { name, number, handle: None }),
             (Some(number), false) => self.promises.forget(number),
         }
-        self.promises.all_durable();
         assert!(self.open());
-        self.check_state("after doubt about a keyspace");
+        let found = self.state();
+        self.promises.recover(found, false, None);
     }
 }

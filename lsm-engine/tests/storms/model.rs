@@ -14,6 +14,17 @@ pub(super) enum Op {
     Clear(usize),
 }
 
+impl Op {
+    fn keyspace(&self) -> usize {
+        match self {
+            Self::Put(number, ..)
+            | Self::Delete(number, _)
+            | Self::DeleteRange(number, ..)
+            | Self::Clear(number) => *number,
+        }
+    }
+}
+
 /// Takes effect as a whole or not at all.
 pub(super) type Commit = Vec<Op>;
 
@@ -46,12 +57,21 @@ fn apply(state: &mut State, commit: &Commit) {
     state.retain(|_, model| !model.is_empty());
 }
 
+fn with(state: &State, commit: &Commit) -> State {
+    let mut state = state.clone();
+    apply(&mut state, commit);
+    state
+}
+
 #[derive(Default)]
 pub(super) struct Promises {
     /// No crash undoes this.
     durable: State,
     /// Acknowledged since: a power cut leaves a beginning of it.
     tail: Vec<Commit>,
+    /// Commits that failed or were under way, with how many of the tail came before. Each may be found, whole, as long as
+    /// none of those after it is: the next append puts an end to what a failed one left in the log.
+    doubtful: Vec<(usize, Commit)>,
     /// What readers see.
     now: State,
 }
@@ -62,9 +82,7 @@ impl Promises {
     }
 
     pub(super) fn with(&self, commit: &Commit) -> State {
-        let mut state = self.now.clone();
-        apply(&mut state, commit);
-        state
+        with(&self.now, commit)
     }
 
     pub(super) fn commit(&mut self, commit: Commit) {
@@ -72,8 +90,20 @@ impl Promises {
         self.tail.push(commit);
     }
 
+    /// It failed, readers do not see it, and a crash may bring it back.
+    pub(super) fn doubt(&mut self, commit: Commit) {
+        self.doubtful.push((self.tail.len(), commit));
+    }
+
+    /// How many commits may be found after all.
+    pub(super) fn doubtful_count(&self) -> usize {
+        self.doubtful.len()
+    }
+
     pub(super) fn all_durable(&mut self) {
         self.durable = self.now.clone();
+        let last = self.tail.len();
+        self.doubtful.retain_mut(|(before, _)| std::mem::take(before) == last);
         self.tail.clear();
     }
 
@@ -81,25 +111,38 @@ impl Promises {
     pub(super) fn forget(&mut self, number: usize) {
         self.now.remove(&number);
         self.all_durable();
+        for (_, commit) in &mut self.doubtful {
+            commit.retain(|op| op.keyspace() != number);
+        }
     }
 
     /// What was found after a crash must be a state that there was, late enough; `in_flight` may have happened. It is
     /// durable from now on.
     pub(super) fn recover(&mut self, found: State, power_lost: bool, in_flight: Option<Commit>) {
-        let least = if power_lost { 0 } else { self.tail.len() };
+        if let Some(commit) = in_flight {
+            self.doubt(commit);
+        }
         let acknowledged = self.tail.len();
+        let least = if power_lost { 0 } else { acknowledged };
         let mut state = std::mem::take(&mut self.durable);
-        let mut seen = least == 0 && state == found;
-        for (before, commit) in self.tail.drain(..).chain(in_flight).enumerate() {
-            apply(&mut state, &commit);
-            seen |= before + 1 >= least && state == found;
+        let mut seen = false;
+        for before in 0..=acknowledged {
+            if before >= least {
+                let doubtful = self.doubtful.iter().filter(|(place, _)| *place == before);
+                seen |= state == found || doubtful.clone().any(|(_, commit)| with(&state, commit) == found);
+            }
+            if let Some(commit) = self.tail.get(before) {
+                apply(&mut state, commit);
+            }
         }
         assert!(
             seen,
-            "after a crash: none of the states from commit {least} of {acknowledged} on; from the last one differ{}",
+            "after a crash: none of the states from commit {least} of {acknowledged} on, {} in doubt; from the last one differ{}",
+            self.doubtful.len(),
             difference(&self.now, &found)
         );
         self.now = found;
+        self.doubtful.clear();
         self.all_durable();
     }
 }

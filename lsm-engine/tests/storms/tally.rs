@@ -1,7 +1,5 @@
 use std::collections::BTreeMap;
 
-use lsm_engine::vfs::InjectedFault;
-
 use super::faults;
 
 /// How often each kind of failure was prepared, and how often it came to it.
@@ -9,13 +7,13 @@ pub(crate) struct Tally(BTreeMap<String, (u64, u64)>);
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Self(faults::kinds().map(|kind| (faults::name(kind), (0, 0))).collect())
+        Self(faults::names().map(|kind| (kind, (0, 0))).collect())
     }
 
-    pub(super) fn add(&mut self, kind: &str, fault: &InjectedFault) {
+    pub(super) fn add(&mut self, kind: &str, count: u64) {
         let (prepared, fired) = self.0.entry(kind.to_owned()).or_default();
         *prepared += 1;
-        *fired += fault.fired();
+        *fired += count;
     }
 
     /// Fails if the storms were to meet a kind of failure that never came.

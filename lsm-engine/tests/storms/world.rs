@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub(super) struct World {
     pub(super) walks: Vec<Walk>,
     pub(super) keyspaces_made: usize,
     pub(super) value_bytes_max: usize,
+    /// How often else something happened.
+    pub(super) counts: BTreeMap<&'static str, u64>,
     tells: bool,
 }
 
@@ -69,7 +72,7 @@ impl World {
         let fs = SimFs::new();
         fs.create_dir(Path::new("/data")).unwrap();
         fs.sync_dir(Path::new("/")).unwrap();
-        fs.set_windows(!random.one_in(4));
+        fs.set_windows(random.one_in(2));
         let value_bytes_max = [100, 800, 6000, 30_000][random.below(4)];
         let mut world = Self {
             random,
@@ -86,9 +89,13 @@ impl World {
             walks: Vec::new(),
             keyspaces_made: 0,
             value_bytes_max,
+            counts: BTreeMap::new(),
             tells: std::env::var("LSM_SEEDS").is_ok_and(|seeds| seeds == "1"),
         };
         assert!(world.open());
+        while world.random.one_in(2) {
+            world.create_keyspace();
+        }
         world
     }
 
@@ -109,12 +116,16 @@ impl World {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..=53 => {
+            0..=52 => {
                 for _ in 0..=self.random.below(10) {
                     self.write();
                     self.check_memory();
                 }
             }
+            53 => match self.random.below(3) {
+                0 => self.set_clock(),
+                _ => self.run_out_of_files(),
+            },
             54..=64 => {
                 for _ in 0..self.random.below(8) {
                     self.env.0.step();
@@ -218,6 +229,9 @@ pub(crate) fn run(seed: u64, tally: &mut Tally) {
     world.check_readers();
     world.kill();
     for (kind, fault) in &world.injected {
-        tally.add(kind, fault);
+        tally.add(kind, fault.fired());
+    }
+    for (kind, count) in world.counts {
+        tally.add(kind, count);
     }
 }

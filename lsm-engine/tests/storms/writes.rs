@@ -1,5 +1,6 @@
 use lsm_engine::{Durability, Error, Keyspace, Result, WriteBatch};
 
+use super::faults::WENT_ON;
 use super::model::{Commit, Op, difference};
 use super::world::{Faults, World, wants_memory};
 
@@ -22,6 +23,8 @@ impl World {
 
     pub(super) fn write(&mut self) {
         let operations = match self.random.below(100) {
+            // A record that may fail had better be one that may come back in part.
+            0..=44 if self.faults == Faults::Injected => 2 + self.random.below(6),
             0..=89 => 1,
             90..=98 => self.random.below(14),
             _ => self.random.below(200),
@@ -39,6 +42,9 @@ impl World {
         let durable = durability == Durability::Sync && !matches!(&*commit, [] | [Op::DeleteRange(..)]);
         match result {
             Ok(()) => {
+                if self.promises.doubtful_count() > 0 {
+                    self.count(WENT_ON);
+                }
                 self.promises.commit(commit);
                 if durable {
                     self.promises.all_durable();
@@ -100,14 +106,21 @@ impl World {
         let found = self.state();
         let with = self.promises.with(&commit);
         if found == *self.promises.now() {
-            match (wants_memory, self.random.one_in(2)) {
-                (true, true) => {} // Smaller ones may fit.
-                (true, false) => self.reopen_somehow(),
-                (false, power) => {
-                    if self.random.one_in(2) {
-                        self.go_on();
+            let crash = self.promises.doubtful_count() > 2 || self.random.one_in(2);
+            match (wants_memory, crash) {
+                (true, true) => self.reopen_somehow(),
+                (true, false) => {} // Smaller ones may fit.
+                (false, true) => {
+                    let power = self.random.one_in(2);
+                    self.promises.doubt(commit);
+                    if !self.random.one_in(3) {
+                        self.flush_all();
                     }
-                    self.recover(Some(commit), power);
+                    self.recover(None, power);
+                }
+                (false, false) => {
+                    self.note("go on");
+                    self.promises.doubt(commit);
                 }
             }
         } else {
@@ -118,8 +131,7 @@ impl World {
     }
 
     /// After a failed write: what reaches tables now must not make recovery take a part of that write for done.
-    fn go_on(&mut self) {
-        self.note("go on");
+    fn flush_all(&mut self) {
         if self.db().flush().is_ok() && !self.fs.crashed() {
             self.promises.all_durable();
         }

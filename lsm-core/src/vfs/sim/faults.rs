@@ -177,6 +177,10 @@ impl InjectedFault {
     pub fn fired(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    pub(super) fn fire(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// How a call fails.
@@ -259,7 +263,7 @@ impl Faults {
                 fault.skip -= 1;
                 continue;
             }
-            injected.0.fetch_add(1, Ordering::Relaxed);
+            injected.fire();
             let error = io::Error::new(fault.error, format!("injected fault: {:?}", fault.error));
             let failure = Failure { error, written: fault.written, dead: false };
             if !fault.sticky {

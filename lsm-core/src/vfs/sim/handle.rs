@@ -186,7 +186,7 @@ impl Vfs for SimFs {
 
     /// What [`SimFs::set_open_files_max`] set: there is nothing to raise it to.
     fn raise_open_files_limit(&self) -> Option<u64> {
-        self.state.lock().open_files_max
+        self.state.lock().open_files_max.as_ref().map(|(count, _)| *count)
     }
 }
 

@@ -97,7 +97,7 @@ struct State {
     short_reads: Option<Seeded>,
     /// Files and locks that are open. A window is memory, and takes no descriptor.
     open_files: u64,
-    open_files_max: Option<u64>,
+    open_files_max: Option<(u64, InjectedFault)>,
 }
 
 impl State {
@@ -111,17 +111,20 @@ impl State {
             windows: self.windows,
             short_reads: None,
             open_files: 0,
-            open_files_max: self.open_files_max,
+            open_files_max: self.open_files_max.clone(),
         })
     }
 
     /// Fails if no further file can be opened.
     fn check_open_files(&self) -> io::Result<()> {
-        match (self.open_files_max, TOO_MANY_OPEN_FILES.first()) {
-            (Some(max), code) if self.open_files >= max => Err(code.map_or_else(
-                || io::Error::other("too many open files"),
-                |&code| io::Error::from_raw_os_error(code),
-            )),
+        match &self.open_files_max {
+            Some((max, refused)) if self.open_files >= *max => {
+                refused.fire();
+                Err(TOO_MANY_OPEN_FILES.first().map_or_else(
+                    || io::Error::other("too many open files"),
+                    |&code| io::Error::from_raw_os_error(code),
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -219,9 +222,12 @@ impl SimFs {
     }
 
     /// Limits how many files may be open at once, locks included; `None` for no limit. Calls that would open one more
-    /// fail as on a system that has run out of file descriptors. A file stays open until its last handle is dropped.
-    pub fn set_open_files_max(&self, count: Option<u64>) {
-        self.state.lock().open_files_max = count;
+    /// fail as on a system that has run out of file descriptors. A file stays open until its last handle is dropped. What
+    /// is returned counts the calls that this limit makes fail.
+    pub fn set_open_files_max(&self, count: Option<u64>) -> InjectedFault {
+        let refused = InjectedFault::default();
+        self.state.lock().open_files_max = count.map(|count| (count, refused.clone()));
+        refused
     }
 
     /// How many files are open, locks included.
