@@ -1,6 +1,5 @@
 //! Flushing: sealed memtables become tables of level 0, oldest first.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use lsm_compaction::{CompactionStream, GarbageRules};
@@ -97,7 +96,7 @@ impl Flush {
                 .filter(|sealed| !Arc::ptr_eq(sealed, &self.memtable))
                 .cloned()
                 .collect(),
-            version: Arc::new(state.version.changed(&HashSet::new(), placements)),
+            version: Arc::new(state.version.changed(&[], placements)),
             ..(**state).clone()
         });
         self.tree.forget_flush_retry();

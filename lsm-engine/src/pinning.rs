@@ -1,6 +1,5 @@
 //! Which tables have index and filter in memory: all of them, or those that most reads ask.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::inner::Inner;
@@ -17,24 +16,27 @@ const TABLES_PER_STEP: usize = 8;
 /// A table with its place.
 struct Candidate {
     keyspace: u32,
-    level: usize,
-    table: Arc<TableFile>,
+    placement: Placement,
 }
 
 impl Candidate {
+    fn table(&self) -> &Arc<TableFile> {
+        &self.placement.table
+    }
+
     fn is_pinned(&self) -> bool {
-        self.table.table().is_pinned()
+        self.table().table().is_pinned()
     }
 
     /// What it takes of memory for being pinned.
     fn bytes(&self) -> usize {
-        let pinnable_bytes = self.table.table().pinnable_bytes();
+        let pinnable_bytes = self.table().table().pinnable_bytes();
         usize::try_from(pinnable_bytes).unwrap_or(usize::MAX)
     }
 
     /// What it takes in any case.
     fn other_bytes(&self) -> usize {
-        self.table.held_bytes().saturating_sub(if self.is_pinned() { self.bytes() } else { 0 })
+        self.table().held_bytes().saturating_sub(if self.is_pinned() { self.bytes() } else { 0 })
     }
 }
 
@@ -44,8 +46,8 @@ impl Inner {
     pub(crate) fn fit_tables(&self) -> bool {
         let most = self.memory.tables_bytes_max();
         let mut candidates = self.candidates();
-        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table.charge_anew());
-        candidates.sort_by_key(|candidate| (candidate.level, !candidate.is_pinned()));
+        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().charge_anew());
+        candidates.sort_by_key(|candidate| (candidate.placement.level, !candidate.is_pinned()));
         // Not by all that is held: inputs of merges that have just ended will be gone in a moment.
         let mut left = most.saturating_sub(candidates.iter().map(Candidate::other_bytes).sum());
         let (mut going, mut coming) = (Vec::new(), Vec::new());
@@ -92,7 +94,7 @@ impl Inner {
                     .filter(|Placement { table, .. }| {
                         !busy.contains(&table.number()) && !table.stays_as_it_is()
                     })
-                    .map(|Placement { level, table, .. }| Candidate { keyspace: tree.id, level, table }),
+                    .map(|placement| Candidate { keyspace: tree.id, placement }),
             );
         }
         candidates
@@ -101,15 +103,15 @@ impl Inner {
     /// Opens tables anew. One that cannot be opened stays as it is: whoever reads it gets the error.
     fn reopen(&self, candidates: &[Candidate], pinned_bytes_max: usize) {
         for tree in self.all_trees() {
-            let (options, mut tables) = (tree.options(), HashMap::new());
-            for Candidate { table, .. } in candidates.iter().filter(|candidate| candidate.keyspace == tree.id)
-            {
+            let (options, mut tables) = (tree.options(), Vec::new());
+            for candidate in candidates.iter().filter(|candidate| candidate.keyspace == tree.id) {
+                let table = candidate.table();
                 let reopened = caught("the opening of a table", || {
                     Ok(table.reopened(&self.memory, &options, pinned_bytes_max)?)
                 });
                 match reopened {
                     Ok(new) => {
-                        tables.insert(table.number(), Arc::new(new));
+                        tables.push(Placement { table: Arc::new(new), ..candidate.placement.clone() });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a table could not be opened anew");

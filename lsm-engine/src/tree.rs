@@ -328,7 +328,6 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
     use std::sync::Arc;
 
     use lsm_core::env::{Env, SimEnv};
@@ -354,24 +353,23 @@ mod tests {
         };
 
         let picked = tree.load().version.placements().next().unwrap();
-        let number = picked.table.number();
         let anew = Arc::new(picked.table.reopened(&memory, &tree.options(), 0).unwrap());
         let (bytes, bytes_anew) = (picked.table.held_bytes(), anew.held_bytes());
         assert_ne!(bytes, bytes_anew);
-        let tables = HashMap::from([(number, Arc::clone(&anew))]);
-        update(&|state| state.version.with_tables(&tables));
+        let opened = Placement { table: Arc::clone(&anew), ..picked.clone() };
+        update(&|state| state.version.with_tables(std::slice::from_ref(&opened)));
         assert_eq!(counted(), (bytes_anew, bytes), "opened anew");
 
-        let removed = HashSet::from([number]);
-        update(&|state| state.version.changed(&removed, vec![Placement { level: 1, ..picked.clone() }]));
+        let moved = |placement: &Placement| Placement { level: 1, ..placement.clone() };
+        update(&|state| state.version.changed(std::slice::from_ref(&picked), vec![moved(&picked)]));
         assert!(Arc::ptr_eq(tree.load().version.tables().next().unwrap(), &anew));
         assert_eq!(counted(), (bytes_anew, bytes), "moved");
         drop(picked);
         assert_eq!(counted(), (bytes_anew, 0));
 
         let reader = tree.load_full();
-        update(&|state| state.version.changed(&removed, Vec::new()));
-        drop((tables, anew));
+        update(&|state| state.version.changed(&[moved(&opened)], Vec::new()));
+        drop((opened, anew));
         assert_eq!(counted(), (0, bytes_anew), "merged");
         drop(reader);
         assert_eq!(counted(), (0, 0));

@@ -134,9 +134,8 @@ impl Running {
             ..VersionEdit::default()
         };
         side.log_edit(&mut manifest, edit)?;
-        let removed = self.inputs.iter().map(|input| input.table.number()).collect();
         self.inputs.iter().for_each(|input| input.table.mark_obsolete());
-        install(&self.tree, &removed, added);
+        install(&self.tree, &self.inputs, added);
         drop(manifest);
         let read: u64 = self.inputs.iter().map(|input| input.table.meta().file_bytes).sum();
         inner.counters.compactions.add(1);

@@ -424,7 +424,7 @@ impl Inner {
             replace_tables(side, &mut manifest, tree, inputs, moved)?;
         } else {
             log_replacement(side, &mut manifest, tree, inputs, &[])?;
-            self.drop_tables(side, tree, &inputs.iter().map(|input| input.table.number()).collect());
+            self.drop_tables(side, tree, inputs);
         }
         self.counters.moves.add(1);
         side.progress.notify();
@@ -433,7 +433,7 @@ impl Inner {
 
     /// Takes tables out of a keyspace, data and all. That has a sequence number, as clearing has: snapshots before it
     /// go on with the state that has the tables.
-    fn drop_tables(&self, side: &WriteSide, tree: &Arc<Tree>, removed: &HashSet<u64>) {
+    fn drop_tables(&self, side: &WriteSide, tree: &Arc<Tree>, removed: &[Placement]) {
         let mut committer = side.committer.lock();
         let sequence = committer.use_up_number();
         tree.update(|state| State {
@@ -458,7 +458,7 @@ fn replace_tables(
     added: Vec<Placement>,
 ) -> Result<()> {
     log_replacement(side, manifest, tree, removed, &added)?;
-    install(tree, &removed.iter().map(|placement| placement.table.number()).collect(), added);
+    install(tree, removed, added);
     Ok(())
 }
 
@@ -532,12 +532,11 @@ fn inputs(version: &Version, compaction: &Compaction) -> Vec<Placement> {
 
 /// Whether a version still holds all the inputs.
 pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
-    let present: HashSet<u64> = version.tables().map(|table| table.number()).collect();
-    inputs.iter().all(|input| present.contains(&input.table.number()))
+    inputs.iter().all(|input| version.find(input).is_some())
 }
 
 /// Makes a logged change of tables visible.
-pub(super) fn install(tree: &Tree, removed: &HashSet<u64>, added: Vec<Placement>) {
+pub(super) fn install(tree: &Tree, removed: &[Placement], added: Vec<Placement>) {
     tree.update(|state| State {
         version: Arc::new(state.version.changed(removed, added)),
         ..(**state).clone()

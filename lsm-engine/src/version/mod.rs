@@ -10,7 +10,7 @@ mod opening;
 mod run;
 mod table_file;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -97,19 +97,68 @@ impl Version {
         })
     }
 
-    /// The version without the tables of the given numbers and with others added.
-    pub(crate) fn changed(&self, removed: &HashSet<u64>, mut added: Vec<Placement>) -> Self {
-        let (gone, mut kept): (Vec<_>, Vec<_>) =
-            self.placements().partition(|placement| removed.contains(&placement.table.number()));
-        let gone: HashMap<u64, _> = gone.iter().map(|gone| (gone.table.number(), &gone.table)).collect();
+    /// The version without some tables and with others added. Runs that none of them belongs to are shared.
+    pub(crate) fn changed(&self, removed: &[Placement], mut added: Vec<Placement>) -> Self {
+        let here = |placement: &Placement| Some((placement.table.number(), self.find(placement)?));
+        let gone: HashMap<u64, _> = removed.iter().filter_map(here).collect();
         for placement in &mut added {
             // One that only moves stays as it is here: it may have been opened anew since it was picked.
-            if let Some(here) = gone.get(&placement.table.number()) {
+            if let Some(&here) = gone.get(&placement.table.number()) {
                 placement.table = Arc::clone(here);
             }
         }
-        kept.extend(added);
-        Self::new(kept)
+        self.exchanged(removed, added)
+    }
+
+    /// The version with some tables in the place of those of the same numbers.
+    pub(crate) fn with_tables(&self, tables: &[Placement]) -> Self {
+        let known: Vec<_> = tables.iter().filter(|table| self.find(table).is_some()).cloned().collect();
+        self.exchanged(&known, known.clone())
+    }
+
+    fn exchanged(&self, removed: &[Placement], added: Vec<Placement>) -> Self {
+        let gone: HashSet<u64> = removed.iter().map(|placement| placement.table.number()).collect();
+        let mut joining: BTreeMap<(usize, u64), Vec<Arc<TableFile>>> = BTreeMap::new();
+        for placement in removed {
+            joining.entry((placement.level, placement.run)).or_default();
+        }
+        for placement in added {
+            joining.entry((placement.level, placement.run)).or_default().push(placement.table);
+        }
+        let mut levels = self.levels.clone();
+        for ((level, number), joining) in joining {
+            if levels.len() <= level {
+                levels.resize_with(level + 1, Vec::new);
+            }
+            let runs = &mut levels[level];
+            let place = runs.partition_point(|run| run.number() > number);
+            let known = runs.get(place).filter(|run| run.number() == number);
+            let stays = |table: &&Arc<TableFile>| !gone.contains(&table.number());
+            let staying = known.into_iter().flat_map(|run| run.tables()).filter(stays).cloned();
+            let tables: Vec<_> = staying.chain(joining).collect();
+            let run = (!tables.is_empty()).then(|| Arc::new(Run::of_unsorted(number, tables)));
+            let replaced = place..place + usize::from(known.is_some());
+            runs.splice(replaced, run);
+        }
+        Self::of_levels(levels)
+    }
+
+    /// The table of this number in the run where the placement says that it is.
+    pub(crate) fn find(&self, placement: &Placement) -> Option<&Arc<TableFile>> {
+        let runs = self.levels.get(placement.level)?;
+        let run = runs.get(runs.partition_point(|run| run.number() > placement.run))?;
+        if run.number() == placement.run { run.with_number(&placement.table) } else { None }
+    }
+
+    /// The version of these tables.
+    pub(crate) fn new(placements: Vec<Placement>) -> Self {
+        Self::default().changed(&[], placements)
+    }
+
+    fn of_levels(mut levels: Vec<Vec<Arc<Run>>>) -> Self {
+        while levels.pop_if(|runs| runs.is_empty()).is_some() {}
+        let has_range_tombstones = levels.iter().flatten().any(|run| run.has_range_tombstones());
+        Self { levels, has_range_tombstones, ..Self::default() }
     }
 
     /// This version takes the place of `old`: what only that one holds belongs to its readers from now on.
@@ -128,36 +177,6 @@ impl Version {
         if let Some(charge) = &mut gathered.charge {
             charge.move_to(Part::Readers);
         }
-    }
-
-    /// The version with some tables in the place of others of the same numbers.
-    pub(crate) fn with_tables(&self, tables: &HashMap<u64, Arc<TableFile>>) -> Self {
-        let swap = |placement: Placement| match tables.get(&placement.table.number()) {
-            Some(table) => Placement { table: Arc::clone(table), ..placement },
-            None => placement,
-        };
-        Self::new(self.placements().map(swap).collect())
-    }
-
-    /// The version of these tables.
-    pub(crate) fn new(mut placements: Vec<Placement>) -> Self {
-        placements.sort_by(|a, b| {
-            let order = a.level.cmp(&b.level).then(b.run.cmp(&a.run));
-            order.then_with(|| a.table.smallest().cmp(b.table.smallest()))
-        });
-        let mut levels: Vec<Vec<Arc<Run>>> = Vec::new();
-        for run in placements.chunk_by(|a, b| (a.level, a.run) == (b.level, b.run)) {
-            let Some(first) = run.first() else { continue };
-            if levels.len() <= first.level {
-                levels.resize_with(first.level + 1, Vec::new);
-            }
-            let tables = run.iter().map(|placement| Arc::clone(&placement.table)).collect();
-            if let Some(level) = levels.get_mut(first.level) {
-                level.push(Arc::new(Run::new(first.run, tables)));
-            }
-        }
-        let has_range_tombstones = placements.iter().any(|placement| placement.table.has_range_tombstones());
-        Self { levels, has_range_tombstones, ..Self::default() }
     }
 
     /// The same tables, opened anew with the filters and prefix extractor of `options`.
@@ -194,8 +213,9 @@ impl Version {
     /// The range tombstones of all tables, gathered at the first call.
     pub(crate) fn range_tombstones(&self) -> Option<&Arc<FragmentedRangeTombstones>> {
         let gather = || {
-            let gathered = Arc::new(gather_range_tombstones(self.tables()));
-            let any = self.tables().find(|table| table.has_range_tombstones());
+            let with_tombstones = || self.runs().flat_map(|run| run.with_range_tombstones());
+            let gathered = Arc::new(gather_range_tombstones(with_tombstones()));
+            let any = with_tombstones().next();
             let mut charged = self.gathered.lock();
             let part = if charged.is_old { Part::Readers } else { Part::Tables };
             charged.charge = any.map(|table| Charge::new(&table.memory(), part, gathered.memory_bytes()));
@@ -274,3 +294,96 @@ pub(crate) fn gather_range_tombstones<'a>(
 
 /// What a policy sees of one table.
 pub(crate) type Shape = Arc<TableShape>;
+
+#[cfg(test)]
+mod tests {
+    use lsm_core::vfs::SimFs;
+    use lsm_core::{Entry, ValueKind};
+    use lsm_sstable::{TableId, TableOptions, TableWriter};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Options;
+
+    /// Makes tables of a key each.
+    struct Maker {
+        fs: SimFs,
+        options: Options,
+        memory: Arc<Memory>,
+    }
+
+    impl Maker {
+        fn new() -> Self {
+            let fs = SimFs::new();
+            let options = Options::new().vfs(Arc::new(fs.clone()));
+            Self { fs, memory: Arc::new(Memory::new(&options)), options }
+        }
+
+        fn place(&self, level: usize, run: u64, number: u64) -> Placement {
+            let path = number.to_string();
+            let path = Path::new(&path);
+            let key = &number.to_be_bytes();
+            let id = TableId(number.into());
+            // One that is there is opened anew.
+            if let Ok(mut writer) = TableWriter::create(&self.fs, path, id, &TableOptions::default()) {
+                writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value: b"" }).unwrap();
+                writer.finish().unwrap();
+            }
+            let table = open_table(&self.memory, path, &self.options.keyspace, None).unwrap();
+            let table = TableFile::new(number, table, 0, None, Arc::new(Janitor::default()), &self.memory);
+            Placement { level, run, table: Arc::new(table) }
+        }
+    }
+
+    /// Level, run and number of all tables.
+    fn seen(version: &Version) -> Vec<(usize, u64, u64)> {
+        version.placements().map(|it| (it.level, it.run, it.table.number())).collect()
+    }
+
+    #[test]
+    fn a_change_makes_no_run_anew_that_it_does_not_touch() {
+        let maker = Maker::new();
+        let places = [(0, 9, 1), (0, 8, 2), (1, 5, 3), (1, 5, 4), (3, 4, 5), (3, 4, 6)];
+        let placements = places.map(|(level, run, number)| maker.place(level, run, number));
+        let version = Version::new(placements.to_vec());
+        assert_eq!(seen(&version), places);
+        let shared = |changed: &Version| {
+            let of_old = |run: &&Arc<Run>| version.runs().any(|old| Arc::ptr_eq(run, old));
+            changed.runs().filter(of_old).map(|run| run.number()).collect::<Vec<_>>()
+        };
+        let flushed = version.changed(&[], vec![maker.place(0, 10, 7)]);
+        assert_eq!((flushed.runs().count(), shared(&flushed)), (5, vec![9, 8, 5, 4]));
+        let merged = version.changed(&placements[2..3], vec![maker.place(3, 4, 8)]);
+        assert_eq!(shared(&merged), [9, 8]);
+        assert_eq!(seen(&merged)[2..], [(1, 5, 4), (3, 4, 5), (3, 4, 6), (3, 4, 8)]);
+        let pinned = version.with_tables(&[maker.place(3, 4, 5), maker.place(1, 4, 99)]);
+        assert_eq!((shared(&pinned), seen(&pinned)), (vec![9, 8, 5], places.to_vec()));
+        let dropped = version.changed(&placements[4..], Vec::new());
+        assert_eq!((dropped.levels().len(), shared(&dropped)), (2, vec![9, 8, 5]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn changes_one_after_the_other_come_to_the_version_of_what_is_left(
+            changes in prop::collection::vec((0_usize..3, 0_u64..3, 0_usize..5, 0_usize..3), 1..12),
+        ) {
+            let maker = Maker::new();
+            let (mut version, mut left, mut number) = (Version::default(), Vec::<Placement>::new(), 0);
+            for (level, run, added, removed) in changes {
+                let run = 10 * (10 - level as u64) + run;
+                let removed: Vec<_> = left.extract_if(.., |placement| placement.table.number() as usize % 3 < removed).collect();
+                let added: Vec<_> = (0..added).map(|_| { number += 1; maker.place(level, run, number) }).collect();
+                left.extend(added.iter().cloned());
+                version = version.changed(&removed, added);
+                let mut expected: Vec<_> = left.iter().map(|it| (it.level, it.run, it.table.number())).collect();
+                expected.sort_by_key(|&(level, run, number)| (level, std::cmp::Reverse(run), number));
+                prop_assert_eq!(seen(&version), expected);
+                prop_assert!(left.iter().all(|placement| version.find(placement).is_some()));
+                prop_assert!(removed.iter().all(|placement| version.find(placement).is_none()));
+                prop_assert!(version.levels().last().is_none_or(|runs| !runs.is_empty()));
+            }
+        }
+    }
+}

@@ -19,6 +19,7 @@ pub(crate) struct Run {
     tables: Vec<Arc<TableFile>>,
     /// Those of them that have range tombstones.
     with_range_tombstones: Vec<Arc<TableFile>>,
+    entries: u64,
 }
 
 impl Run {
@@ -30,7 +31,14 @@ impl Run {
         let fences = Fences::new(tables.iter().map(|table| table.smallest()));
         let with_range_tombstones =
             tables.iter().filter(|table| table.has_range_tombstones()).cloned().collect();
-        Self { number, fences, tables, with_range_tombstones }
+        let entries = tables.iter().map(|table| table.meta().entries).sum();
+        Self { number, fences, tables, with_range_tombstones, entries }
+    }
+
+    /// The run of tables in any order.
+    pub(crate) fn of_unsorted(number: u64, mut tables: Vec<Arc<TableFile>>) -> Self {
+        tables.sort_by(|a, b| a.smallest().cmp(b.smallest()));
+        Self::new(number, tables)
     }
 
     /// Age within the level: higher is newer.
@@ -42,9 +50,21 @@ impl Run {
         &self.tables
     }
 
+    /// Those of them that have range tombstones.
+    pub(crate) fn with_range_tombstones(&self) -> &[Arc<TableFile>] {
+        &self.with_range_tombstones
+    }
+
+    /// The table that has the number of `wanted`, and its keys.
+    pub(crate) fn with_number(&self, wanted: &TableFile) -> Option<&Arc<TableFile>> {
+        let first = self.tables.partition_point(|table| table.smallest() < wanted.smallest());
+        let mut same = self.tables[first..].iter().take_while(|table| table.smallest() == wanted.smallest());
+        same.find(|table| table.number() == wanted.number())
+    }
+
     /// Point entries of all tables.
     pub(crate) fn entries(&self) -> u64 {
-        self.tables.iter().map(|table| table.meta().entries).sum()
+        self.entries
     }
 
     /// The tables that may hold a key of `[smallest, largest]`, both ends inclusive.
