@@ -264,11 +264,10 @@ impl NewTable {
     ) -> Result<Placement> {
         let table = open_table(&inner.memory, &self.path, keyspace, None)?;
         let created = inner.clock_micros();
-        let tombstones = table.meta().tombstones + table.meta().range_tombstones;
+        let tombstones = table.0.meta().tombstones + table.0.meta().range_tombstones;
         let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));
         let janitor = Arc::clone(&inner.janitor);
-        let mut file = TableFile::new(self.number, table, created, since, janitor, &inner.memory);
-        file.pin_if_it_fits(&inner.memory, keyspace)?;
+        let file = TableFile::new(self.number, table, created, since, janitor);
         Ok(Placement { level, run, table: Arc::new(file) })
     }
 }

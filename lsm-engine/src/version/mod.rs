@@ -259,19 +259,24 @@ impl Version {
     }
 }
 
-/// Opens a table with the filters and prefix extractor of `options`. Index and filter stay in the file, before
-/// [`TableFile::pin_if_it_fits`].
+/// Opens a table with the filters and prefix extractor of `options`. Index and filter stay in memory if there is room for
+/// them, which is charged before they are read.
 pub(crate) fn open_table(
-    memory: &Memory,
+    memory: &Arc<Memory>,
     path: &Path,
     options: &KeyspaceOptions,
     expected: Option<TableExpectation>,
-) -> lsm_core::Result<Arc<Table>> {
-    let open = TableOpen { expected, pinned_bytes_max: 0, ..options.table_open() };
+) -> lsm_core::Result<(Arc<Table>, Charge)> {
+    let open = TableOpen { expected, ..options.table_open() };
     let shared_path = Arc::new(path.to_owned());
     let file =
         memory.open_files.open(&shared_path).map_err(|error| lsm_core::Error::io("open", path, error))?;
-    Table::from_file(file, shared_path, Some(Arc::clone(&memory.cache)), &open)
+    let (cache, mut charge) = (Some(Arc::clone(&memory.cache)), Charge::new(memory, Part::Tables, 0));
+    let pin = |bytes: u64| {
+        usize::try_from(bytes).is_ok_and(|bytes| charge.grow_within(bytes, memory.tables_bytes_max()))
+    };
+    let table = Table::from_file_pinned_if(file, shared_path, cache, &open, pin)?;
+    Ok((table, charge))
 }
 
 /// What all keys of some runs begin with.
@@ -330,7 +335,7 @@ mod tests {
                 writer.finish().unwrap();
             }
             let table = open_table(&self.memory, path, &self.options.keyspace, None).unwrap();
-            let table = TableFile::new(number, table, 0, None, Arc::new(Janitor::default()), &self.memory);
+            let table = TableFile::new(number, table, 0, None, Arc::new(Janitor::default()));
             Placement { level, run, table: Arc::new(table) }
         }
     }

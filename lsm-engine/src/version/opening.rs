@@ -141,8 +141,7 @@ impl Opening {
         })?;
         let (created, since) = (added.created_micros, added.tombstones_since_micros);
         let janitor = Arc::clone(&self.janitor);
-        let mut file = TableFile::new(added.number, table, created, since, janitor, &self.memory);
-        file.pin_if_it_fits(&self.memory, &self.options)?;
+        let file = TableFile::new(added.number, table, created, since, janitor);
         self.memory.check_tables()?;
         Ok(Placement { level: added.level as usize, run: added.run, table: Arc::new(file) })
     }

@@ -311,7 +311,7 @@ mod tests {
             }
             writer.finish().unwrap();
             let table = open_table(&memory, path, &options.keyspace, None).unwrap();
-            Arc::new(TableFile::new(number, table, 0, None, Arc::new(Janitor::default()), &memory))
+            Arc::new(TableFile::new(number, table, 0, None, Arc::new(Janitor::default())))
         };
         Run::new(1, (0..count).map(table).collect())
     }

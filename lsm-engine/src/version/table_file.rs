@@ -37,14 +37,14 @@ struct FileOnDisk {
 }
 
 impl TableFile {
-    /// `oldest_tombstone_micros` is when the oldest tombstone in the table was first written to one.
+    /// `table` is what [`open_table`](super::open_table) opened; `oldest_tombstone_micros` is when the oldest tombstone in
+    /// it was first written to a table.
     pub(crate) fn new(
         number: u64,
-        table: Arc<Table>,
+        (table, charge): (Arc<Table>, Charge),
         created_micros: u64,
         oldest_tombstone_micros: Option<u64>,
         janitor: Arc<Janitor>,
-        memory: &Arc<Memory>,
     ) -> Self {
         let meta = table.meta();
         let shape = Arc::new(TableShape {
@@ -64,7 +64,7 @@ impl TableFile {
         let path = table.path().to_owned();
         let (obsolete, stays_as_it_is) = (AtomicBool::new(false), AtomicBool::new(false));
         let file = FileOnDisk { path, obsolete, stays_as_it_is, janitor };
-        Self::with_parts(table, shape, Arc::new(file), memory)
+        Self::with_parts(table, shape, Arc::new(file), charge)
     }
 
     /// The same file, opened anew with other options.
@@ -77,28 +77,14 @@ impl TableFile {
         let expected = Some(self.meta().into());
         let open = TableOpen { expected, pinned_bytes_max, ..options.table_open() };
         let table = self.table.reopened(Some(Arc::clone(&memory.cache)), &open)?;
-        let reopened = Self::with_parts(table, Arc::clone(&self.shape), Arc::clone(&self.file), memory);
+        let charge = Charge::new(memory, Part::Tables, 0);
+        let reopened = Self::with_parts(table, Arc::clone(&self.shape), Arc::clone(&self.file), charge);
         Ok(Self { estimated: self.estimated.clone(), ..reopened })
     }
 
-    /// Takes index and filter into memory if there is room for them.
-    pub(crate) fn pin_if_it_fits(
-        &mut self,
-        memory: &Arc<Memory>,
-        options: &KeyspaceOptions,
-    ) -> lsm_core::Result<()> {
-        let Ok(bytes) = usize::try_from(self.table.pinnable_bytes()) else { return Ok(()) };
-        if !self.charge.get_mut().grow_within(bytes, memory.tables_bytes_max()) {
-            return Ok(());
-        }
-        self.table = self.table.reopened(Some(Arc::clone(&memory.cache)), &options.table_open())?;
-        self.charge_anew();
-        Ok(())
-    }
-
-    fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, memory: &Arc<Memory>) -> Self {
-        let charge = Mutex::new(Charge::new(memory, Part::Tables, held_bytes(&table, &shape)));
-        Self { table, shape, estimated: OnceLock::new(), file, charge }
+    fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, mut charge: Charge) -> Self {
+        charge.set(held_bytes(&table, &shape));
+        Self { table, shape, estimated: OnceLock::new(), file, charge: Mutex::new(charge) }
     }
 
     /// Accounts for what the table has read since it was opened: where the pages of its index and filter are.

@@ -9,6 +9,7 @@ mod output;
 mod paged;
 mod read;
 mod reader;
+mod tail;
 mod verify;
 mod writer;
 

@@ -9,13 +9,14 @@ use lsm_core::{Error, Result};
 use super::Table;
 use super::lookup::{LoadedFilter, Lookup, Pinned};
 use super::paged::Paged;
+use super::tail::Tail;
 use crate::cache::CachedTable;
 use crate::checksum::BlockChecksum;
 use crate::file_header::{self, FILE_HEADER_BYTES};
 use crate::filter::FilterDirectory;
 use crate::footer::{FOOTER_BYTES, Footer};
 use crate::index::Index;
-use crate::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag, read_exact};
+use crate::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag};
 use crate::{
     BlockCache, FilterPolicy, Properties, TableExpectation, TableMeta, TableOpen, properties,
     range_tombstones,
@@ -46,8 +47,21 @@ impl Table {
         cache: Option<Arc<BlockCache>>,
         options: &TableOpen,
     ) -> Result<Arc<Table>> {
+        let pinned_bytes_max = options.pinned_bytes_max as u64;
+        Self::from_file_pinned_if(file, path, cache, options, |bytes| bytes <= pinned_bytes_max)
+    }
+
+    /// Like [`from_file`](Table::from_file), for many who share what memory there is: `pin` is asked once, with a bound
+    /// of the bytes that index, filter and cache slots would take, whether they are to be in memory.
+    pub fn from_file_pinned_if(
+        file: Arc<dyn VfsFile>,
+        path: Arc<PathBuf>,
+        cache: Option<Arc<BlockCache>>,
+        options: &TableOpen,
+        pin: impl FnOnce(u64) -> bool,
+    ) -> Result<Arc<Table>> {
         file.advise(Access::Random);
-        Self::with_lookup(Basics::read(file, path, options.expected.as_ref())?, cache, options)
+        Self::with_lookup(Basics::read(file, path, options.expected.as_ref())?, cache, options, pin)
     }
 
     /// The same table with other options: index and filter are read, or dropped. What was found when it was opened is
@@ -60,25 +74,28 @@ impl Table {
             meta: self.meta.clone(),
             properties: self.properties.clone(),
             range_tombstones: Arc::clone(&self.range_tombstones),
+            tail: Tail::default(),
         };
-        Self::with_lookup(basics, cache, options)
+        let pinned_bytes_max = options.pinned_bytes_max as u64;
+        Self::with_lookup(basics, cache, options, |bytes| bytes <= pinned_bytes_max)
     }
 
     fn with_lookup(
         basics: Basics,
         cache: Option<Arc<BlockCache>>,
         options: &TableOpen,
+        pin: impl FnOnce(u64) -> bool,
     ) -> Result<Arc<Table>> {
-        let Basics { path, file, footer, meta, properties, range_tombstones } = basics;
+        let Basics { path, file, footer, meta, properties, range_tombstones, tail } = basics;
         let checksum = BlockChecksum::new(footer.id);
-        let sections = Sections { file: &*file, path: &path, checksum };
+        let sections = Sections { file: &*file, path: &path, checksum, tail: &tail };
         let policy = options.filters.iter().find(|policy| policy.name() == properties.filter).cloned();
         let slot_bytes =
             cache.as_ref().map_or(0, |_| CachedTable::SLOT_BYTES.saturating_mul(properties.data_blocks));
         let pinnable_bytes = Index::memory_bytes_max(footer.index_bytes, properties.data_blocks)
             .saturating_add(policy.as_ref().map_or(0, |_| LoadedFilter::memory_bytes(footer.filter_bytes)))
             .saturating_add(slot_bytes);
-        let lookup = if pinnable_bytes <= options.pinned_bytes_max as u64 {
+        let lookup = if pin(pinnable_bytes) {
             Lookup::Pinned(sections.pinned(&footer, &properties, policy, cache)?)
         } else {
             let filter_bytes = footer.filter_bytes.saturating_sub(SECTION_HEADER_BYTES as u64);
@@ -116,12 +133,14 @@ struct Basics {
     meta: TableMeta,
     properties: Properties,
     range_tombstones: Arc<FragmentedRangeTombstones>,
+    tail: Tail,
 }
 
 impl Basics {
     fn read(file: Arc<dyn VfsFile>, path: Arc<PathBuf>, expected: Option<&TableExpectation>) -> Result<Self> {
-        let footer = read_ends(&*file, &path, expected)?;
-        let sections = Sections { file: &*file, path: &path, checksum: BlockChecksum::new(footer.id) };
+        let (footer, tail) = read_ends(&*file, &path, expected)?;
+        let checksum = BlockChecksum::new(footer.id);
+        let sections = Sections { file: &*file, path: &path, checksum, tail: &tail };
         // One section after the other, each buffer given back before the next, to need little memory at once.
         let (properties, mut meta) =
             sections.decode(footer.properties(), SectionTag::Properties, properties::decode)?;
@@ -133,7 +152,8 @@ impl Basics {
             let at = footer.range_tombstones();
             range_tombstones = sections.decode(at, SectionTag::RangeTombstones, range_tombstones::decode)?;
         }
-        Ok(Self { path, file, footer, meta, properties, range_tombstones: Arc::new(range_tombstones) })
+        let range_tombstones = Arc::new(range_tombstones);
+        Ok(Self { path, file, footer, meta, properties, range_tombstones, tail })
     }
 }
 
@@ -142,6 +162,7 @@ pub(super) struct Sections<'a> {
     pub(super) file: &'a dyn VfsFile,
     pub(super) path: &'a Path,
     pub(super) checksum: BlockChecksum,
+    pub(super) tail: &'a Tail,
 }
 
 impl Sections<'_> {
@@ -196,7 +217,7 @@ impl Sections<'_> {
 
     /// Reads a section, and proves it.
     fn read(&self, section: &Range<u64>, tag: SectionTag, buffer: &mut [u8]) -> Result<()> {
-        read_exact(self.file, self.path, buffer, section.start)?;
+        self.tail.read_exact(self.file, self.path, buffer, section.start)?;
         section::check(buffer, tag, self.checksum, section.start)
             .map_err(|detail| Error::corruption(self.path, section.start, detail))
     }
@@ -207,12 +228,13 @@ impl Sections<'_> {
     }
 }
 
-/// Reads header and footer and checks that they belong together and to the table that is expected.
+/// Reads header and footer and checks that they belong together and to the table that is expected. Returns what was read
+/// beside the footer, too.
 pub(super) fn read_ends(
     file: &dyn VfsFile,
     path: &Path,
     expected: Option<&TableExpectation>,
-) -> Result<Footer> {
+) -> Result<(Footer, Tail)> {
     let file_bytes = file.len().map_err(|error| Error::io("read", path, error))?;
     if let Some(expected) = expected
         && expected.file_bytes != file_bytes
@@ -226,8 +248,9 @@ pub(super) fn read_ends(
         let detail = format!("file has {file_bytes} bytes, a table has at least {ends_bytes}");
         return Err(Error::corruption(path, file_bytes, detail));
     }
+    let tail = Tail::read(file, path, file_bytes)?;
     let mut header = [0; FILE_HEADER_BYTES];
-    read_exact(file, path, &mut header, 0)?;
+    tail.read_exact(file, path, &mut header, 0)?;
     let id = file_header::decode(&header, path)?;
     if let Some(expected) = expected
         && expected.id != id
@@ -239,7 +262,7 @@ pub(super) fn read_ends(
         ));
     }
     let mut footer = [0; FOOTER_BYTES];
-    read_exact(file, path, &mut footer, file_bytes - FOOTER_BYTES as u64)?;
+    tail.read_exact(file, path, &mut footer, file_bytes - FOOTER_BYTES as u64)?;
     let footer = Footer::decode(&footer, id, file_bytes, path)?;
     if let Some(checksum) = expected.and_then(|expected| expected.checksum)
         && checksum != footer.body_checksum
@@ -247,5 +270,5 @@ pub(super) fn read_ends(
         let detail = format!("file has checksum {:#018x}, expected {checksum:#018x}", footer.body_checksum);
         return Err(Error::corruption(path, footer.offset() + 48, detail));
     }
-    Ok(footer)
+    Ok((footer, tail))
 }

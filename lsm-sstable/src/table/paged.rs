@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::open::Sections;
 use super::read::{self, BorrowedBlock};
 use super::reader::value_in;
+use super::tail::Tail;
 use super::{Table, TableValue};
 use crate::FilterPolicy;
 use crate::filter::FilterDirectory;
@@ -124,7 +125,8 @@ impl Paged {
 impl Directories {
     fn read(table: &Table, policy: Option<&Arc<dyn FilterPolicy>>) -> Result<Self> {
         let (footer, properties) = (&table.footer, &table.properties);
-        let sections = Sections { file: &*table.file, path: &table.path, checksum: table.checksum };
+        let (file, tail) = (&*table.file, &Tail::default());
+        let sections = Sections { file, path: &table.path, checksum: table.checksum, tail };
         let mut index = sections.stream(footer.index(), SectionTag::Index)?;
         let index = IndexDirectory::read(&mut index, properties.data_blocks, footer.data_end)?;
         let mut filter = None;

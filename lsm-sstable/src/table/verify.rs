@@ -39,7 +39,7 @@ impl Table {
     /// Fails with the first `Corruption`, which names the offset.
     pub fn verify(&self) -> Result<VerifyReport> {
         let expected = TableExpectation::from(&self.meta);
-        let footer = read_ends(&*self.file, &self.path, Some(&expected))?;
+        let (footer, _) = read_ends(&*self.file, &self.path, Some(&expected))?;
         if footer != self.footer {
             return Err(self.corruption(footer.offset(), "footer changed since the table was opened".into()));
         }
