@@ -8,6 +8,8 @@
 //!   hot      2 million overwrites of one key beside a snapshot; scans past it, and the snapshot's own `get`
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "what it times is the clock of the user")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
