@@ -9,7 +9,7 @@ use lsm_core::{Error, Result};
 use super::Table;
 use super::lookup::{LoadedFilter, Lookup, Pinned};
 use super::paged::Paged;
-use super::tail::Tail;
+use super::tail::{TAIL_BYTES, Tail};
 use crate::cache::CachedTable;
 use crate::checksum::BlockChecksum;
 use crate::file_header::{self, FILE_HEADER_BYTES};
@@ -61,7 +61,9 @@ impl Table {
         pin: impl FnOnce(u64) -> bool,
     ) -> Result<Arc<Table>> {
         file.advise(Access::Random);
-        Self::with_lookup(Basics::read(file, path, options.expected.as_ref())?, cache, options, pin)
+        let mut buffer = [0; TAIL_BYTES];
+        let basics = Basics::read(file, path, options.expected.as_ref(), &mut buffer)?;
+        Self::with_lookup(basics, cache, options, pin)
     }
 
     /// The same table with other options: index and filter are read, or dropped. What was found when it was opened is
@@ -81,14 +83,14 @@ impl Table {
     }
 
     fn with_lookup(
-        basics: Basics,
+        basics: Basics<'_>,
         cache: Option<Arc<BlockCache>>,
         options: &TableOpen,
         pin: impl FnOnce(u64) -> bool,
     ) -> Result<Arc<Table>> {
         let Basics { path, file, footer, meta, properties, range_tombstones, tail } = basics;
         let checksum = BlockChecksum::new(footer.id);
-        let sections = Sections { file: &*file, path: &path, checksum, tail: &tail };
+        let sections = Sections { file: &*file, path: &path, checksum, tail };
         let policy = options.filters.iter().find(|policy| policy.name() == properties.filter).cloned();
         let slot_bytes =
             cache.as_ref().map_or(0, |_| CachedTable::SLOT_BYTES.saturating_mul(properties.data_blocks));
@@ -126,21 +128,26 @@ impl Table {
 }
 
 /// What is read of every table.
-struct Basics {
+struct Basics<'b> {
     path: Arc<PathBuf>,
     file: Arc<dyn VfsFile>,
     footer: Footer,
     meta: TableMeta,
     properties: Properties,
     range_tombstones: Arc<FragmentedRangeTombstones>,
-    tail: Tail,
+    tail: Tail<'b>,
 }
 
-impl Basics {
-    fn read(file: Arc<dyn VfsFile>, path: Arc<PathBuf>, expected: Option<&TableExpectation>) -> Result<Self> {
-        let (footer, tail) = read_ends(&*file, &path, expected)?;
+impl<'b> Basics<'b> {
+    fn read(
+        file: Arc<dyn VfsFile>,
+        path: Arc<PathBuf>,
+        expected: Option<&TableExpectation>,
+        buffer: &'b mut [u8; TAIL_BYTES],
+    ) -> Result<Self> {
+        let (footer, tail) = read_ends(&*file, &path, expected, buffer)?;
         let checksum = BlockChecksum::new(footer.id);
-        let sections = Sections { file: &*file, path: &path, checksum, tail: &tail };
+        let sections = Sections { file: &*file, path: &path, checksum, tail };
         // One section after the other, each buffer given back before the next, to need little memory at once.
         let (properties, mut meta) =
             sections.decode(footer.properties(), SectionTag::Properties, properties::decode)?;
@@ -162,7 +169,7 @@ pub(super) struct Sections<'a> {
     pub(super) file: &'a dyn VfsFile,
     pub(super) path: &'a Path,
     pub(super) checksum: BlockChecksum,
-    pub(super) tail: &'a Tail,
+    pub(super) tail: Tail<'a>,
 }
 
 impl Sections<'_> {
@@ -209,16 +216,28 @@ impl Sections<'_> {
         tag: SectionTag,
         decode: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T> {
-        let mut buffer = vec![0; self.bytes(&section)?];
-        self.read(&section, tag, &mut buffer)?;
-        let payload = buffer.get(SECTION_HEADER_BYTES..).unwrap_or_default();
+        let bytes = self.bytes(&section)?;
+        let mut buffer = Vec::new();
+        let read = if let Some(read) = self.tail.get(section.start, bytes) {
+            self.check(&section, tag, read)?;
+            read
+        } else {
+            buffer.resize(bytes, 0);
+            self.read(&section, tag, &mut buffer)?;
+            &buffer
+        };
+        let payload = read.get(SECTION_HEADER_BYTES..).unwrap_or_default();
         decode(payload).map_err(|detail| Error::corruption(self.path, section.start, detail))
     }
 
     /// Reads a section, and proves it.
     fn read(&self, section: &Range<u64>, tag: SectionTag, buffer: &mut [u8]) -> Result<()> {
         self.tail.read_exact(self.file, self.path, buffer, section.start)?;
-        section::check(buffer, tag, self.checksum, section.start)
+        self.check(section, tag, buffer)
+    }
+
+    fn check(&self, section: &Range<u64>, tag: SectionTag, read: &[u8]) -> Result<()> {
+        section::check(read, tag, self.checksum, section.start)
             .map_err(|detail| Error::corruption(self.path, section.start, detail))
     }
 
@@ -230,11 +249,12 @@ impl Sections<'_> {
 
 /// Reads header and footer and checks that they belong together and to the table that is expected. Returns what was read
 /// beside the footer, too.
-pub(super) fn read_ends(
+pub(super) fn read_ends<'b>(
     file: &dyn VfsFile,
     path: &Path,
     expected: Option<&TableExpectation>,
-) -> Result<(Footer, Tail)> {
+    buffer: &'b mut [u8; TAIL_BYTES],
+) -> Result<(Footer, Tail<'b>)> {
     let file_bytes = file.len().map_err(|error| Error::io("read", path, error))?;
     if let Some(expected) = expected
         && expected.file_bytes != file_bytes
@@ -248,7 +268,7 @@ pub(super) fn read_ends(
         let detail = format!("file has {file_bytes} bytes, a table has at least {ends_bytes}");
         return Err(Error::corruption(path, file_bytes, detail));
     }
-    let tail = Tail::read(file, path, file_bytes)?;
+    let tail = Tail::read(file, path, file_bytes, buffer)?;
     let mut header = [0; FILE_HEADER_BYTES];
     tail.read_exact(file, path, &mut header, 0)?;
     let id = file_header::decode(&header, path)?;

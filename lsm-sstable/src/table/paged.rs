@@ -125,7 +125,7 @@ impl Paged {
 impl Directories {
     fn read(table: &Table, policy: Option<&Arc<dyn FilterPolicy>>) -> Result<Self> {
         let (footer, properties) = (&table.footer, &table.properties);
-        let (file, tail) = (&*table.file, &Tail::default());
+        let (file, tail) = (&*table.file, Tail::default());
         let sections = Sections { file, path: &table.path, checksum: table.checksum, tail };
         let mut index = sections.stream(footer.index(), SectionTag::Index)?;
         let index = IndexDirectory::read(&mut index, properties.data_blocks, footer.data_end)?;

@@ -6,22 +6,34 @@ use lsm_core::vfs::VfsFile;
 use crate::section;
 
 /// A page of memory. The tail of a small table is all of it.
-const TAIL_BYTES: u64 = 4096;
+pub(super) const TAIL_BYTES: usize = 4096;
 
 /// The end of a file, read at once: of most tables it holds what opening reads in any case, of small ones index and
 /// filter too.
-#[derive(Default)]
-pub(super) struct Tail {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tail<'b> {
     start: u64,
-    bytes: Vec<u8>,
+    bytes: &'b [u8],
 }
 
-impl Tail {
-    pub(super) fn read(file: &dyn VfsFile, path: &Path, file_bytes: u64) -> Result<Self> {
-        let start = file_bytes.saturating_sub(TAIL_BYTES);
-        let mut bytes = vec![0; (file_bytes - start) as usize];
-        section::read_exact(file, path, &mut bytes, start)?;
+impl<'b> Tail<'b> {
+    /// Reads as much as `buffer` takes.
+    pub(super) fn read(
+        file: &dyn VfsFile,
+        path: &Path,
+        file_bytes: u64,
+        buffer: &'b mut [u8; TAIL_BYTES],
+    ) -> Result<Self> {
+        let start = file_bytes.saturating_sub(TAIL_BYTES as u64);
+        let bytes = &mut buffer[..(file_bytes - start) as usize];
+        section::read_exact(file, path, bytes, start)?;
         Ok(Self { start, bytes })
+    }
+
+    /// So many bytes at `offset`, if they are here.
+    pub(super) fn get(&self, offset: u64, bytes: usize) -> Option<&'b [u8]> {
+        let start = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.bytes.get(start..)?.get(..bytes)
     }
 
     /// Fills `buffer` with what stands at `offset`, from here if it is here.
@@ -32,10 +44,7 @@ impl Tail {
         buffer: &mut [u8],
         offset: u64,
     ) -> Result<()> {
-        let here = offset
-            .checked_sub(self.start)
-            .and_then(|start| self.bytes.get(usize::try_from(start).ok()?..)?.get(..buffer.len()));
-        match here {
+        match self.get(offset, buffer.len()) {
             Some(here) => {
                 buffer.copy_from_slice(here);
                 Ok(())

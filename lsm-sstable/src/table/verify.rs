@@ -7,6 +7,7 @@ use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, key};
 
 use super::block_finder::BlockFinder;
 use super::open::read_ends;
+use super::tail::TAIL_BYTES;
 use super::{Table, read};
 use crate::block::Frame;
 use crate::checksum::BlockChecksum;
@@ -39,7 +40,7 @@ impl Table {
     /// Fails with the first `Corruption`, which names the offset.
     pub fn verify(&self) -> Result<VerifyReport> {
         let expected = TableExpectation::from(&self.meta);
-        let (footer, _) = read_ends(&*self.file, &self.path, Some(&expected))?;
+        let (footer, _) = read_ends(&*self.file, &self.path, Some(&expected), &mut [0; TAIL_BYTES])?;
         if footer != self.footer {
             return Err(self.corruption(footer.offset(), "footer changed since the table was opened".into()));
         }
