@@ -1,10 +1,8 @@
 //! The log stays short: whoever keeps too much of it is flushed, and where that fails, writes fail before long.
 
-use std::sync::Arc;
-
-use crate::Error;
 use crate::commit::Committer;
 use crate::inner::{Inner, WriteSide};
+use crate::{Error, ErrorKind};
 
 /// A keyspace whose flush fails may keep this many times what the log usually has. Then writes fail, until the keyspace
 /// is flushed, cleared or dropped.
@@ -36,7 +34,8 @@ impl Inner {
         }
     }
 
-    /// Why the log cannot be shortened, if a keyspace that is not flushed keeps more of it than there may be.
+    /// Why the log cannot be shortened, if a keyspace that is not flushed keeps more of it than there may be. On a full
+    /// disk the log ends by itself, and writers wait rather than fail.
     pub(crate) fn pins_log(&self, side: &WriteSide, log_end: u64) -> Option<Error> {
         let pinned_bytes_max = self.memory.budget.log_bytes_max * LOG_PINNED_FACTOR;
         side.unflushed.trees().iter().find_map(|tree| {
@@ -44,9 +43,11 @@ impl Inner {
             if log_end - log_start <= pinned_bytes_max {
                 return None;
             }
-            let retried = || tree.flush_retry_micros().and_then(|_| side.flush_trouble.current());
-            let stopped = tree.failure().map(|error| Error::WritingStopped(Arc::new(error)));
-            stopped.or_else(retried)
+            if let Err(error) = tree.check_writable() {
+                return Some(error);
+            }
+            let retried = tree.flush_retry_micros().and_then(|_| side.flush_trouble.current());
+            retried.filter(|error| error.kind() != ErrorKind::NoSpace)
         })
     }
 }
