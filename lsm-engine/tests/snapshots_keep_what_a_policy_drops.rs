@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsm_engine::compaction_policies::{Fifo, FifoOptions};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
-use lsm_engine::{Db, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch};
+use lsm_engine::{Db, Keyspace, KeyspaceOptions, Options, Slice, Snapshot, WriteBatch};
 
 const DAY: u64 = 24 * 3_600_000_000;
 
@@ -157,4 +157,64 @@ fn what_is_written_after_a_drop_is_there_after_a_crash() {
     }
     drop((log, db));
     world.env.drop_jobs();
+}
+
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn entries(iterator: impl Iterator<Item = lsm_engine::Result<(Slice, Slice)>>) -> Entries {
+    iterator.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
+/// Whatever is dropped, cleared and deleted around it.
+#[test]
+fn random_snapshots_stay_what_they_were() {
+    for seed in 0..10 {
+        let env = Arc::new(SimEnv::new(seed));
+        // Beside the seed of the environment, which the database draws from too.
+        let random = SimEnv::new(seed + 1000);
+        let below = |bound: usize| random.random() as usize % bound;
+        let world = World { fs: SimFs::new(), env };
+        let (db, log) = world.open();
+        let mut snapshots: Vec<(Snapshot, Entries)> = Vec::new();
+        let key = || format!("key{:03}", below(300));
+        for step in 0..1_500 {
+            match below(100) {
+                0..=49 => log.put(key(), format!("{step}")).unwrap(),
+                50..=64 => log.delete(key()).unwrap(),
+                65 | 66 => {
+                    let (a, b) = (key(), key());
+                    log.delete_range(a.clone().min(b.clone())..a.max(b)).unwrap();
+                }
+                67..=72 => db.flush().unwrap(),
+                73..=80 => (0..below(6)).for_each(|_| drop(world.env.step())),
+                81..=84 => world.env.advance(DAY / 5),
+                85 => log.clear().unwrap(),
+                86..=89 => {
+                    let snapshot = db.snapshot().unwrap();
+                    let found = entries(snapshot.range_in::<&[u8]>(&log, ..));
+                    snapshots.push((snapshot, found));
+                }
+                90 | 91 if !snapshots.is_empty() => {
+                    snapshots.swap_remove(below(snapshots.len()));
+                }
+                92..=94 => db.wait_for_compactions().unwrap(),
+                _ => {
+                    // Others learn what is empty by now.
+                    entries(log.iter());
+                    for (snapshot, expected) in &snapshots {
+                        assert_eq!(&entries(snapshot.range_in::<&[u8]>(&log, ..)), expected, "seed {seed}");
+                        let mut backward = entries(snapshot.prefix_in(&log, "").rev());
+                        backward.reverse();
+                        assert_eq!(&backward, expected, "seed {seed}");
+                        let key = key();
+                        let found = snapshot.get_in(&log, &key).unwrap().map(|value| value.to_vec());
+                        let known = expected.iter().find(|(known, _)| *known == key.as_bytes());
+                        assert_eq!(found, known.map(|(_, value)| value.clone()), "seed {seed}");
+                    }
+                }
+            }
+        }
+        drop((snapshots, log, db));
+        world.env.drop_jobs();
+    }
 }
