@@ -186,7 +186,11 @@ fn random_snapshots_stay_what_they_were() {
                     log.delete_range(a.clone().min(b.clone())..a.max(b)).unwrap();
                 }
                 67..=72 => db.flush().unwrap(),
-                73..=80 => (0..below(6)).for_each(|_| drop(world.env.step())),
+                73..=80 => {
+                    for _ in 0..below(6) {
+                        world.env.step();
+                    }
+                }
                 81..=84 => world.env.advance(DAY / 5),
                 85 => log.clear().unwrap(),
                 86..=89 => {

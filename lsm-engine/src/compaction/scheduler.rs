@@ -436,7 +436,9 @@ impl Inner {
     fn drop_tables(&self, side: &WriteSide, tree: &Arc<Tree>, removed: &[Placement]) {
         let mut committer = side.committer.lock();
         let sequence = committer.use_up_number();
+        tree.empty_spans.leave_older_states();
         tree.update(|state| State {
+            begun_count: state.begun_count + 1,
             version: Arc::new(state.version.changed(removed, Vec::new())),
             cleared: sequence,
             before_clear: Some(Arc::clone(state)),
