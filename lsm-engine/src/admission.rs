@@ -130,7 +130,7 @@ impl Inner {
     fn wait_for_rates(&self, side: &WriteSide, parts: &[(&Tree, usize)]) -> Result<()> {
         if side.pace.is_log_pinned() {
             let log_end = side.committer.lock().log_end();
-            if let Some(error) = self.pins_log(side, log_end) {
+            if let Some(error) = self.log_is_pinned(side, log_end) {
                 return Err(error);
             }
             side.pace.set_log_pinned(false);

@@ -20,34 +20,38 @@ impl Inner {
     #[cold]
     fn shorten_log(&self, committer: &mut Committer, side: &WriteSide) {
         let (log_end, log_bytes_max) = (committer.log_end(), self.memory.budget.log_bytes_max);
-        // One that has begun since keeps little: it is another that must be flushed first, and may never be.
+        // Where another is not flushed, and may never be, to seal one that has begun since would not help.
+        let kept_bytes_max =
+            if pins_log(side, log_end, log_bytes_max).next().is_some() { log_bytes_max / 4 } else { 0 };
         if let Some((log_start, id)) = committer.pins_oldest()
-            && log_end - log_start > log_bytes_max / 2
+            && log_end - log_start > kept_bytes_max
         {
             let last_sequence = committer.last_sequence();
             committer.seal(id, last_sequence);
         }
         // Look again after as much has been written; the flush sets the true start.
         side.pace.set_log_start(log_end - log_bytes_max / 2);
-        if self.pins_log(side, log_end).is_some() {
+        if self.log_is_pinned(side, log_end).is_some() {
             side.pace.set_log_pinned(true);
         }
     }
 
-    /// Why the log cannot be shortened, if a keyspace that is not flushed keeps more of it than there may be. On a full
-    /// disk the log ends by itself, and writers wait rather than fail.
-    pub(crate) fn pins_log(&self, side: &WriteSide, log_end: u64) -> Option<Error> {
-        let pinned_bytes_max = self.memory.budget.log_bytes_max * LOG_PINNED_FACTOR;
-        side.unflushed.trees().iter().find_map(|tree| {
-            let log_start = tree.load().memtables().map(|memtable| memtable.log_start).min()?;
-            if log_end - log_start <= pinned_bytes_max {
-                return None;
-            }
-            if let Err(error) = tree.check_writable() {
-                return Some(error);
-            }
-            let retried = tree.flush_retry_micros().and_then(|_| side.flush_trouble.current());
-            retried.filter(|error| error.kind() != ErrorKind::NoSpace)
-        })
+    /// Why writes fail, if a keyspace that is not flushed keeps more of the log than it may. On a full disk the log ends
+    /// by itself, and writers wait rather than fail.
+    pub(crate) fn log_is_pinned(&self, side: &WriteSide, log_end: u64) -> Option<Error> {
+        let bytes_max = self.memory.budget.log_bytes_max * LOG_PINNED_FACTOR;
+        pins_log(side, log_end, bytes_max).find(|error| error.kind() != ErrorKind::NoSpace)
     }
+}
+
+/// Why the log cannot be shortened to `bytes_max`: the errors of keyspaces that are not flushed.
+fn pins_log(side: &WriteSide, log_end: u64, bytes_max: u64) -> impl Iterator<Item = Error> {
+    side.unflushed.trees().into_iter().filter_map(move |tree| {
+        let log_start = tree.load().memtables().map(|memtable| memtable.log_start).min()?;
+        if log_end - log_start <= bytes_max {
+            return None;
+        }
+        let retried = || tree.flush_retry_micros().and_then(|_| side.flush_trouble.current());
+        tree.check_writable().err().or_else(retried)
+    })
 }
