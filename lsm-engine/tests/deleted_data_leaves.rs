@@ -389,3 +389,22 @@ fn who_waits_is_told_of_tables_that_are_dropped_at_the_second_try() {
     assert!(table_bytes(&db) <= before / 100);
     db.close().unwrap();
 }
+
+#[test]
+fn what_was_deleted_before_a_crash_leaves_after_it() {
+    let machine = Machine::new();
+    let db = machine.open(leveled());
+    load(&db);
+    let before = table_bytes(&db);
+    (0..KEYS).filter(|number| number % 4 != 0).for_each(|number| db.delete(key(number)).unwrap());
+    db.delete_range(key(0)..key(KEYS / 2)).unwrap();
+    let after_crash = Machine { fs: machine.fs.process_crash(), env: Arc::new(SimEnv::new(2)) };
+    drop(db);
+    let db = after_crash.open(leveled());
+    settle(&db);
+    let left: Vec<u32> = (KEYS / 2..KEYS).filter(|number| number % 4 == 0).collect();
+    assert_eq!(numbers(db.iter()), left);
+    let after = table_bytes(&db);
+    assert!(after <= before / 5, "{before} bytes became {after}");
+    db.close().unwrap();
+}
