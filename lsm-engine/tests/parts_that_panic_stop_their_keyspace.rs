@@ -4,188 +4,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
-use lsm_engine::compaction_policies::{
-    Compaction, CompactionPolicy, SizeTiered, SizeTieredOptions, TreeShape,
-};
+use lsm_engine::compaction_policies::{CompactionPolicy, SizeTiered, SizeTieredOptions};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, FilterPolicy, Keyspace, KeyspaceOptions, Options, Result, WriteBatch};
-use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
+use lsm_memtable::{BPlusMemtable, MemtableFactory};
 use lsm_sstable::BloomFilter;
 
-const SAID: &str = "the part of the test gave up";
+mod fused;
 
-/// Makes one method panic at one of its calls.
-#[derive(Debug)]
-struct Fuse {
-    method: &'static str,
-    calls_left: AtomicUsize,
-    is_armed: AtomicBool,
-}
-
-impl Fuse {
-    fn new(method: &'static str, call: usize) -> Arc<Self> {
-        Arc::new(Self { method, calls_left: AtomicUsize::new(call), is_armed: AtomicBool::new(false) })
-    }
-
-    fn call(&self, method: &'static str) {
-        if method != self.method || !self.is_armed.load(Ordering::Relaxed) {
-            return;
-        }
-        let left = self.calls_left.load(Ordering::Relaxed);
-        self.calls_left.store(left.saturating_sub(1), Ordering::Relaxed);
-        assert!(left != 1, "{SAID}: {method}");
-    }
-
-    fn fired(&self) -> bool {
-        self.calls_left.load(Ordering::Relaxed) == 0
-    }
-
-    /// Calls nothing that panics meanwhile.
-    fn disarmed<T>(&self, call: impl FnOnce() -> T) -> T {
-        let was_armed = self.is_armed.swap(false, Ordering::Relaxed);
-        let answer = call();
-        self.is_armed.store(was_armed, Ordering::Relaxed);
-        answer
-    }
-}
-
-/// What the engine uses by default, behind a fuse.
-#[derive(Debug)]
-struct Fused<T>(T, Arc<Fuse>);
-
-struct FusedReader(Arc<dyn MemtableReader>, Arc<Fuse>);
-
-impl MemtableFactory for Fused<BPlusMemtable> {
-    fn name(&self) -> &'static str {
-        "fused"
-    }
-
-    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
-        self.1.call("create");
-        let (writer, reader) = self.0.create();
-        let fuse = || Arc::clone(&self.1);
-        (Box::new(Fused(writer, fuse())), Arc::new(FusedReader(reader, fuse())))
-    }
-}
-
-impl MemtableWriter for Fused<Box<dyn MemtableWriter>> {
-    fn insert(
-        &mut self,
-        key: &[u8],
-        at: SequenceNumber,
-        kind: ValueKind,
-        value: &[u8],
-    ) -> std::result::Result<(), Full> {
-        self.1.call("insert");
-        self.0.insert(key, at, kind, value)
-    }
-}
-
-impl MemtableReader for FusedReader {
-    fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>> {
-        self.0.get(key, sequence)
-    }
-
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        self.1.call("cursor");
-        Box::new(Fused(Arc::clone(&self.0).cursor(), Arc::clone(&self.1)))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.1.call("memory_bytes");
-        self.0.memory_bytes()
-    }
-
-    fn entry_count(&self) -> usize {
-        self.1.call("entry_count");
-        self.0.entry_count()
-    }
-}
-
-impl Cursor for Fused<Box<dyn Cursor + Send>> {
-    fn first(&mut self) {
-        self.1.call("first");
-        self.0.first();
-    }
-
-    fn last(&mut self) {
-        self.0.last();
-    }
-
-    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
-        self.1.call("seek");
-        self.0.seek(key, sequence);
-    }
-
-    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
-        self.0.seek_for_prev(key, sequence);
-    }
-
-    fn next(&mut self) {
-        self.1.call("next");
-        self.0.next();
-    }
-
-    fn prev(&mut self) {
-        self.0.prev();
-    }
-
-    fn entry(&self) -> Option<Entry<'_>> {
-        self.1.call("entry");
-        self.0.entry()
-    }
-
-    fn error(&self) -> Option<&lsm_core::Error> {
-        self.0.error()
-    }
-}
-
-impl FilterPolicy for Fused<BloomFilter> {
-    fn name(&self) -> &'static str {
-        self.1.call("filter name");
-        // Of its own: tables whose filter is named like the one of the engine are read with that.
-        "fused"
-    }
-
-    fn build(&self, hashes: &[u64]) -> Vec<u8> {
-        self.1.call("filter build");
-        self.0.build(hashes)
-    }
-
-    fn may_contain(&self, filter: &[u8], hash: u64) -> bool {
-        self.0.may_contain(filter, hash)
-    }
-
-    fn filter_bytes(&self, hash_count: usize) -> usize {
-        self.1.call("filter_bytes");
-        self.0.filter_bytes(hash_count)
-    }
-}
-
-impl CompactionPolicy for Fused<SizeTiered> {
-    fn name(&self) -> &'static str {
-        "fused"
-    }
-
-    fn level_count(&self) -> usize {
-        self.1.call("level_count");
-        self.0.level_count()
-    }
-
-    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
-        self.1.call("pick");
-        self.0.pick(shape)
-    }
-
-    fn debt_bytes(&self, shape: &TreeShape) -> u64 {
-        self.1.call("debt_bytes");
-        self.0.debt_bytes(shape)
-    }
-}
+use fused::{Fuse, Fused, SAID};
 
 struct Machine {
     fs: SimFs,
@@ -198,11 +27,12 @@ impl Machine {
         let options = Options::new().memory(8 << 20).vfs(Arc::new(self.fs.clone()) as Arc<dyn Vfs>);
         let db = options.env(Arc::clone(&self.env) as Arc<dyn Env>).open(Path::new("/db")).unwrap();
         let fuse = || Arc::clone(&self.fuse);
+        let memtable: Arc<dyn MemtableFactory> = Arc::new(BPlusMemtable::default());
+        let policy: Arc<dyn CompactionPolicy> = Arc::new(SizeTiered::new(SizeTieredOptions::default()));
         let options = KeyspaceOptions::new()
-            .memtable(Arc::new(Fused(BPlusMemtable::default(), fuse())) as Arc<dyn MemtableFactory>)
+            .memtable(Arc::new(Fused(memtable, fuse())))
             .filter(Some(Arc::new(Fused(BloomFilter::new(10.0), fuse())) as Arc<dyn FilterPolicy>))
-            .compaction(Arc::new(Fused(SizeTiered::new(SizeTieredOptions::default()), fuse()))
-                as Arc<dyn CompactionPolicy>);
+            .compaction(Arc::new(Fused(policy, fuse())));
         let odd = db.keyspace("odd", options).unwrap();
         (db, odd)
     }
@@ -217,15 +47,23 @@ fn is_there(db: &Db, odd: &Keyspace, round: usize, what: &str) -> bool {
     found[0]
 }
 
+/// Calls nothing that panics meanwhile.
+fn disarmed(fuse: &Fuse, call: impl FnOnce()) {
+    fuse.arm(false);
+    call();
+    fuse.arm(true);
+}
+
 const ROUNDS: usize = 8;
 
 /// Works with a part that panics at the call of this number; whether it came to that.
 fn panic_at(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
-    let (fuse, env) = (Fuse::new(method, call), Arc::new(SimEnv::new(1)));
+    let (fuse, env) = (Arc::new(Fuse::default()), Arc::new(SimEnv::new(1)));
+    fuse.set(&[method], call);
     let machine = Machine { fs: SimFs::new(), env: Arc::clone(&env), fuse: Arc::clone(&fuse) };
     let (db, odd) = machine.open();
-    fuse.is_armed.store(true, Ordering::Relaxed);
+    fuse.arm(true);
     let named = |result: Result<()>| {
         if let Err(error) = &result {
             assert!(error.to_string().contains(SAID), "{what}: {error}");
@@ -242,16 +80,18 @@ fn panic_at(method: &'static str, call: usize) -> bool {
         }
         // Whatever came of it, the next write must not show a part of it.
         named(db.put("beside", round.to_string()));
-        fuse.disarmed(|| (0..=round).for_each(|round| _ = is_there(&db, &odd, round, &what)));
+        disarmed(&fuse, || (0..=round).for_each(|round| _ = is_there(&db, &odd, round, &what)));
         if round % 2 == 1 {
             named(db.flush());
         }
     }
     named(odd.compact_range::<&[u8]>(..));
     named(db.wait_for_compactions());
-    fuse.disarmed(|| assert!(acknowledged.iter().all(|&round| is_there(&db, &odd, round, &what)), "{what}"));
+    disarmed(&fuse, || {
+        assert!(acknowledged.iter().all(|&round| is_there(&db, &odd, round, &what)), "{what}");
+    });
     named(db.close());
-    fuse.is_armed.store(false, Ordering::Relaxed);
+    fuse.arm(false);
     drop(odd);
     env.drop_jobs();
     let machine = Machine { env: Arc::new(SimEnv::new(2)), ..machine };

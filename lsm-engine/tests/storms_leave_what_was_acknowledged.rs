@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 
+mod fused;
 mod manifest;
 mod random;
 mod reads;

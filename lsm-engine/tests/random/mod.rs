@@ -86,7 +86,7 @@ impl Random {
         options
     }
 
-    fn policy(&mut self) -> Arc<dyn CompactionPolicy> {
+    pub(crate) fn policy(&mut self) -> Arc<dyn CompactionPolicy> {
         let target_table_bytes = 500 + self.below(2500) as u64;
         let hidden_percent_max = [1, 20, 101][self.below(3)];
         match self.below(4) {

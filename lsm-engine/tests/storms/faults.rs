@@ -97,8 +97,22 @@ pub(super) const OPEN_FILES: &str = "no more open files";
 pub(super) const CLOCK: &str = "a jump of the clock";
 pub(super) const WENT_ON: &str = "a write after one that failed";
 
+/// The calls that may panic, part by part.
+const MEMTABLE: &[&str] =
+    &["create", "insert", "cursor", "memory_bytes", "entry_count", "first", "seek", "next", "entry"];
+const FILTER: &[&str] = &["filter name", "filter build", "filter_bytes"];
+const POLICY: &[&str] = &["level_count", "pick", "debt_bytes", "drops_data"];
+
+/// Parts that panic, their methods, and at which of their calls at most.
+const PANICS: [(&str, &[&str], usize); 3] = [
+    ("a memtable that panics", MEMTABLE, 200),
+    ("a filter that panics", FILTER, 5),
+    ("a policy that panics", POLICY, 20),
+];
+
 pub(super) fn names() -> impl Iterator<Item = String> {
-    kinds().map(name).chain([OPEN_FILES, CLOCK, WENT_ON].map(str::to_owned))
+    let others = [OPEN_FILES, CLOCK, WENT_ON].into_iter().chain(PANICS.map(|(part, ..)| part));
+    kinds().map(name).chain(others.map(str::to_owned))
 }
 
 fn kinds() -> impl Iterator<Item = Kind> {
@@ -151,6 +165,34 @@ impl World {
         self.note(OPEN_FILES);
     }
 
+    /// One of the next calls of memtables, filters and policies that came from outside panics.
+    pub(super) fn light_the_fuse(&mut self) {
+        self.faults = Faults::Injected;
+        self.look_at_the_fuse();
+        let (part, methods, calls) = PANICS[self.random.below(PANICS.len())];
+        self.fuse.set(methods, 1 + self.random.below(calls));
+        self.lit = Some(part);
+        self.note(part);
+    }
+
+    /// Runs what may call parts from outside. A panic must not come through, or leave anybody waiting.
+    pub(super) fn risking<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.fuse.arm(true);
+        let answer = call();
+        self.fuse.arm(false);
+        answer
+    }
+
+    /// Takes notice of whether a part has panicked.
+    fn look_at_the_fuse(&mut self) {
+        if let Some(part) = self.lit.take()
+            && self.fuse.fired()
+        {
+            self.count(part);
+            self.panics += 1;
+        }
+    }
+
     /// Somebody sets the clock, back or forth, by little or to any time at all.
     pub(super) fn set_clock(&mut self) {
         let (now, by) = (self.env.0.unix_micros(), self.random.next() % 100_000_000_000);
@@ -169,9 +211,11 @@ impl World {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    pub(super) fn clear_faults(&self) {
+    pub(super) fn clear_faults(&mut self) {
         self.fs.clear_faults();
         self.fs.set_open_files_max(None);
+        self.look_at_the_fuse();
+        self.fuse.set(&[], 0);
     }
 
     pub(super) fn heal(&mut self) {
@@ -182,8 +226,9 @@ impl World {
         }
     }
 
-    /// How many calls failed of injected faults.
+    /// How many calls failed of injected faults, or panicked.
     pub(super) fn fired(&self) -> u64 {
-        self.injected.iter().map(|(_, fault)| fault.fired()).sum()
+        let calls: u64 = self.injected.iter().map(|(_, fault)| fault.fired()).sum();
+        calls + self.panics + u64::from(self.lit.is_some() && self.fuse.fired())
     }
 }

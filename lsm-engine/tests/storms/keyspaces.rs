@@ -18,7 +18,7 @@ impl World {
         }
         self.note("create a keyspace");
         let options = self.keyspace_options();
-        match self.db().keyspace(&name, options) {
+        match self.risking(|| self.db().keyspace(&name, options)) {
             Ok(handle) if !self.fs.crashed() => self.add_space(name, Some(handle)),
             Err(error) if wants_memory(&error) => {}
             result => self.in_doubt(name, None, &result.map(drop)),
@@ -32,7 +32,7 @@ impl World {
         }
         self.note("drop a keyspace");
         let Space { name, number, .. } = self.spaces.swap_remove(index);
-        match self.db().drop_keyspace(&name) {
+        match self.risking(|| self.db().drop_keyspace(&name)) {
             Ok(()) if !self.fs.crashed() => self.promises.forget(number),
             result => self.in_doubt(name, Some(number), &result),
         }

@@ -2,8 +2,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::env::Env;
-use lsm_engine::{Error, KeyspaceOptions, Options};
-use lsm_memtable::{BPlusMemtable, ReferenceMemtable, SkipListMemtable};
+use lsm_engine::{Error, FilterPolicy, KeyspaceOptions, Options};
+use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
+use lsm_sstable::BloomFilter;
+
+use crate::fused::Fused;
 
 use super::faults::{AT_CLOSE, AT_OPENING};
 use super::world::{DIRECTORY, Faults, World, wants_memory};
@@ -11,13 +14,20 @@ use super::world::{DIRECTORY, Faults, World, wants_memory};
 impl World {
     pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
         let options = self.random.keyspace_options().change_compaction(true);
-        match self.random.below(5) {
-            0 => options.memtable(Arc::new(SkipListMemtable::default())),
-            1 => options.memtable(Arc::new(BPlusMemtable::default())),
-            2 => options,
+        let memtable: Arc<dyn MemtableFactory> = match self.random.below(5) {
+            0 => Arc::new(SkipListMemtable::default()),
+            1 => Arc::new(BPlusMemtable::default()),
+            2 => return options,
             // Only this one counts memory so finely that it is sealed after a few dozen entries.
-            _ => options.memtable(Arc::new(ReferenceMemtable)),
+            _ => Arc::new(ReferenceMemtable),
+        };
+        if !self.random.one_in(3) {
+            return options.memtable(memtable);
         }
+        let (policy, fuse) = (self.random.policy(), || Arc::clone(&self.fuse));
+        let filter: Arc<dyn FilterPolicy> = Arc::new(Fused(BloomFilter::new(10.0), fuse()));
+        let options = options.memtable(Arc::new(Fused(memtable, fuse()))).filter(Some(filter));
+        options.compaction(Arc::new(Fused(policy, fuse())))
     }
 
     /// What fits into little memory depends on what is there already; `generous` is enough for any of this.
@@ -104,7 +114,7 @@ impl World {
     /// Opens a keyspace with other options.
     pub(super) fn configure(&mut self, index: usize) {
         let options = self.keyspace_options();
-        match self.db().keyspace(&self.spaces[index].name, options) {
+        match self.risking(|| self.db().keyspace(&self.spaces[index].name, options)) {
             Ok(handle) => self.spaces[index].handle = Some(handle),
             Err(error) => {
                 assert!(
@@ -145,13 +155,13 @@ impl World {
         self.let_go();
         let db = self.db.take().unwrap();
         let ended_well = if close {
-            let result = db.close();
+            let result = self.risking(|| db.close());
             if let Err(error) = &result {
                 assert!(self.may_fail() || wants_memory(error), "close: {error}");
             }
             result.is_ok()
         } else {
-            drop(db);
+            self.risking(|| drop(db));
             !self.may_fail()
         };
         if self.fs.crashed() {

@@ -6,6 +6,7 @@ use lsm_engine::env::SimEnv;
 use lsm_engine::vfs::{InjectedFault, SimFs, Vfs};
 use lsm_engine::{Db, Error, Keyspace, Result, Snapshot};
 
+use crate::fused::Fuse;
 use crate::random::Random;
 use crate::reads::Walk;
 use crate::wide::Wide;
@@ -46,6 +47,11 @@ pub(super) struct World {
     pub(super) db: Option<Db>,
     pub(super) memory: usize,
     pub(super) faults: Faults,
+    /// In all parts that come from outside.
+    pub(super) fuse: Arc<Fuse>,
+    /// Which of them is to panic.
+    pub(super) lit: Option<&'static str>,
+    pub(super) panics: u64,
     /// With what they are called.
     pub(super) injected: Vec<(String, InjectedFault)>,
     /// How many calls had failed when the process began.
@@ -81,6 +87,9 @@ impl World {
             db: None,
             memory: 0,
             faults: Faults::None,
+            fuse: Arc::default(),
+            lit: None,
+            panics: 0,
             injected: Vec::new(),
             fired_before: 0,
             promises: Promises::default(),
@@ -122,13 +131,14 @@ impl World {
                     self.check_memory();
                 }
             }
-            53 => match self.random.below(3) {
+            53 => match self.random.below(5) {
                 0 => self.set_clock(),
+                1 | 2 => self.light_the_fuse(),
                 _ => self.run_out_of_files(),
             },
             54..=64 => {
                 for _ in 0..self.random.below(8) {
-                    self.env.0.step();
+                    self.risking(|| self.env.0.step());
                     self.check_memory();
                 }
             }
@@ -158,7 +168,7 @@ impl World {
             }
             95 | 96 => self.let_time_pass(),
             97 => {
-                self.env.0.run_until_idle();
+                self.risking(|| self.env.0.run_until_idle());
                 self.check_memory();
             }
             _ => self.check_files_when_idle(),
@@ -179,24 +189,24 @@ impl World {
     fn maintain(&mut self) {
         match self.random.below(5) {
             0 => {
-                let result = self.db().flush();
+                let result = self.risking(|| self.db().flush());
                 self.returned("flush", true, result);
             }
             1 => {
-                let result = self.db().sync();
+                let result = self.risking(|| self.db().sync());
                 self.returned("sync", true, result);
             }
             2 => {
-                let result = self.db().wait_for_compactions();
+                let result = self.risking(|| self.db().wait_for_compactions());
                 self.returned("wait for compactions", false, result);
             }
             _ => {
-                let (start, end) = self.random.range();
+                let ((start, end), whole) = (self.random.range(), self.random.one_in(3));
                 let keyspace = self.spaces[self.random.below(self.spaces.len())].keyspace();
-                let result = if self.random.one_in(3) {
-                    keyspace.compact_range::<&[u8]>(..)
+                let result = if whole {
+                    self.risking(|| keyspace.compact_range::<&[u8]>(..))
                 } else {
-                    keyspace.compact_range(start..end)
+                    self.risking(|| keyspace.compact_range(start..end))
                 };
                 self.returned("compact a range", true, result);
             }

@@ -32,8 +32,8 @@ impl World {
         let commit: Commit = (0..operations).map(|_| self.operation()).collect();
         let durability = if self.random.one_in(6) { Durability::Sync } else { Durability::Buffered };
         let result = match &*commit {
-            [op] => self.write_one(op, durability),
-            _ => self.write_batch(&commit, durability),
+            [op] => self.risking(|| self.write_one(op, durability)),
+            _ => self.risking(|| self.write_batch(&commit, durability)),
         };
         if self.fs.crashed() {
             return self.recover(Some(commit), false);
@@ -83,7 +83,7 @@ impl World {
     pub(super) fn clear(&mut self) {
         self.note("clear a keyspace");
         let op = Op::Clear(self.spaces[self.random.below(self.spaces.len())].number);
-        let result = self.write_one(&op, Durability::Sync);
+        let result = self.risking(|| self.write_one(&op, Durability::Sync));
         let commit = vec![op];
         if self.fs.crashed() {
             return self.recover(Some(commit), false);

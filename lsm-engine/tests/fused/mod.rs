@@ -1,0 +1,185 @@
+//! Parts from outside that do what those of the engine do, until one of their calls panics.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
+use lsm_engine::FilterPolicy;
+use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, TreeShape};
+use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
+use lsm_sstable::BloomFilter;
+
+pub(crate) const SAID: &str = "the part of the test gave up";
+
+/// Makes one of the calls of some methods panic.
+#[derive(Debug, Default)]
+pub(crate) struct Fuse {
+    methods: Mutex<Vec<&'static str>>,
+    /// 0 if no call is to panic.
+    calls_left: AtomicUsize,
+    is_armed: AtomicBool,
+}
+
+impl Fuse {
+    fn call(&self, method: &str) {
+        if !self.is_armed.load(Ordering::Relaxed) || !self.methods.lock().unwrap().contains(&method) {
+            return;
+        }
+        let left = self.calls_left.load(Ordering::Relaxed);
+        self.calls_left.store(left.saturating_sub(1), Ordering::Relaxed);
+        assert!(left != 1, "{SAID}: {method}");
+    }
+
+    /// The call of this number to one of these methods panics, counted from 1; 0 for none.
+    pub(crate) fn set(&self, methods: &[&'static str], call: usize) {
+        *self.methods.lock().unwrap() = methods.to_vec();
+        self.calls_left.store(call, Ordering::Relaxed);
+    }
+
+    pub(crate) fn arm(&self, armed: bool) {
+        self.is_armed.store(armed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fired(&self) -> bool {
+        self.calls_left.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A part behind a fuse.
+#[derive(Debug)]
+pub(crate) struct Fused<T>(pub(crate) T, pub(crate) Arc<Fuse>);
+
+struct FusedReader(Arc<dyn MemtableReader>, Arc<Fuse>);
+
+impl MemtableFactory for Fused<Arc<dyn MemtableFactory>> {
+    fn name(&self) -> &'static str {
+        "fused"
+    }
+
+    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+        self.1.call("create");
+        let (writer, reader) = self.0.create();
+        let fuse = || Arc::clone(&self.1);
+        (Box::new(Fused(writer, fuse())), Arc::new(FusedReader(reader, fuse())))
+    }
+}
+
+impl MemtableWriter for Fused<Box<dyn MemtableWriter>> {
+    fn insert(
+        &mut self,
+        key: &[u8],
+        at: SequenceNumber,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> std::result::Result<(), Full> {
+        self.1.call("insert");
+        self.0.insert(key, at, kind, value)
+    }
+}
+
+impl MemtableReader for FusedReader {
+    fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>> {
+        self.0.get(key, sequence)
+    }
+
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
+        self.1.call("cursor");
+        Box::new(Fused(Arc::clone(&self.0).cursor(), Arc::clone(&self.1)))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.1.call("memory_bytes");
+        self.0.memory_bytes()
+    }
+
+    fn entry_count(&self) -> usize {
+        self.1.call("entry_count");
+        self.0.entry_count()
+    }
+}
+
+impl Cursor for Fused<Box<dyn Cursor + Send>> {
+    fn first(&mut self) {
+        self.1.call("first");
+        self.0.first();
+    }
+
+    fn last(&mut self) {
+        self.0.last();
+    }
+
+    fn seek(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.1.call("seek");
+        self.0.seek(key, sequence);
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.0.seek_for_prev(key, sequence);
+    }
+
+    fn next(&mut self) {
+        self.1.call("next");
+        self.0.next();
+    }
+
+    fn prev(&mut self) {
+        self.0.prev();
+    }
+
+    fn entry(&self) -> Option<Entry<'_>> {
+        self.1.call("entry");
+        self.0.entry()
+    }
+
+    fn error(&self) -> Option<&lsm_core::Error> {
+        self.0.error()
+    }
+}
+
+impl FilterPolicy for Fused<BloomFilter> {
+    fn name(&self) -> &'static str {
+        self.1.call("filter name");
+        // Of its own: tables whose filter is named like the one of the engine are read with that.
+        "fused"
+    }
+
+    fn build(&self, hashes: &[u64]) -> Vec<u8> {
+        self.1.call("filter build");
+        self.0.build(hashes)
+    }
+
+    fn may_contain(&self, filter: &[u8], hash: u64) -> bool {
+        self.0.may_contain(filter, hash)
+    }
+
+    fn filter_bytes(&self, hash_count: usize) -> usize {
+        self.1.call("filter_bytes");
+        self.0.filter_bytes(hash_count)
+    }
+}
+
+impl CompactionPolicy for Fused<Arc<dyn CompactionPolicy>> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn level_count(&self) -> usize {
+        self.1.call("level_count");
+        self.0.level_count()
+    }
+
+    fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
+        self.1.call("pick");
+        self.0.pick(shape)
+    }
+
+    fn debt_bytes(&self, shape: &TreeShape) -> u64 {
+        self.1.call("debt_bytes");
+        self.0.debt_bytes(shape)
+    }
+
+    fn drops_data(&self) -> bool {
+        self.1.call("drops_data");
+        self.0.drops_data()
+    }
+}
