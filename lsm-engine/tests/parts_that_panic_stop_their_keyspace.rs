@@ -152,10 +152,11 @@ fn a_compaction_policy_that_panics() {
 /// The panic came in the very call that waits, and was told by the next.
 #[test]
 fn whoever_waits_for_compactions_hears_of_a_policy_that_panics_when_it_is_asked() {
-    let (fuse, env) = (Fuse::new("pick", 1), Arc::new(SimEnv::new(1)));
+    let (fuse, env) = (Arc::new(Fuse::default()), Arc::new(SimEnv::new(1)));
+    fuse.set(&["pick"], 1);
     let machine = Machine { fs: SimFs::new(), env: Arc::clone(&env), fuse: Arc::clone(&fuse) };
     let (db, odd) = machine.open();
-    fuse.is_armed.store(true, Ordering::Relaxed);
+    fuse.arm(true);
     let error = db.wait_for_compactions().unwrap_err();
     assert!(error.to_string().contains(SAID), "{error}");
     drop((odd, db));
