@@ -135,7 +135,7 @@ impl Vfs for PosixFs {
         platform::free_bytes(path)
     }
 
-    /// The soft limit is raised to the hard one, for the whole process.
+    /// The soft limit is raised to the hard one, or to 524,288 if that is higher, for the whole process.
     fn raise_open_files_limit(&self) -> Option<u64> {
         platform::raise_open_files_limit()
     }

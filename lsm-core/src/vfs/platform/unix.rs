@@ -111,18 +111,20 @@ pub(in crate::vfs) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
-/// The soft limit on open files after raising it to the hard one; `None` if there is none.
+/// The soft limit on open files after raising it towards the hard one; `None` if there is none.
 pub(in crate::vfs) fn raise_open_files_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+    /// Enough for anybody. Children inherit the limit, and some programs close every number below it.
+    const ENOUGH: u64 = 1 << 19;
     /// macOS allows no more than `OPEN_MAX`, whatever the hard limit says.
     const OPEN_MAX: u64 = 10_240;
 
     let limit = getrlimit(Resource::Nofile);
     let soft = limit.current?;
-    let hard = limit.maximum.unwrap_or(u64::MAX);
-    for wanted in [hard, hard.min(OPEN_MAX)] {
-        let raised = Rlimit { current: (wanted != u64::MAX).then_some(wanted), maximum: limit.maximum };
+    let enough = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    for wanted in [enough, enough.min(OPEN_MAX)] {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
         if wanted > soft && setrlimit(Resource::Nofile, raised).is_ok() {
             return getrlimit(Resource::Nofile).current;
         }
