@@ -67,6 +67,13 @@ impl Scheduler {
         self.paused.insert(keyspace, now_micros + RETRY_MICROS);
     }
 
+    /// A change without a merge failed: it is tried again later, and whoever waits for compactions hears of it.
+    fn fail(&mut self, side: &WriteSide, tree: &Tree, error: Error, now_micros: u64) {
+        side.compaction_trouble.note(error);
+        self.pause(tree.id, now_micros);
+        side.progress.notify();
+    }
+
     fn is_paused(&self, tree: &Tree, env: &dyn Env) -> bool {
         self.paused.get(&tree.id).is_some_and(|until_micros| env.monotonic_micros() < *until_micros)
     }
@@ -295,8 +302,7 @@ impl Inner {
                     if error.kind() == ErrorKind::Callback {
                         tree.fail(error.clone());
                     }
-                    side.compaction_trouble.note(error);
-                    scheduler.pause(tree.id, now_micros);
+                    scheduler.fail(side, tree, error, now_micros);
                 }
             }
         }
@@ -358,8 +364,7 @@ impl Inner {
             }
             if let Err(error) = self.drop_covered_tables_of(side, &tree) {
                 tracing::warn!(keyspace = &*tree.name, %error, "deleted tables could not be dropped");
-                side.compaction_trouble.note(error);
-                scheduler.pause(tree.id, self.env.monotonic_micros());
+                scheduler.fail(side, &tree, error, self.env.monotonic_micros());
             }
         }
     }
