@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use lsm_core::env::Event;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
+use lsm_memtable::BPlusMemtable;
 use lsm_wal::{CleanClose, Durability, Log, Position};
 
 use crate::batch::{self, Operation, Operations, WriteBatch};
@@ -199,6 +200,55 @@ impl Committer {
         self.insert_into_next(operation, log_start, before)
     }
 
+    /// Takes the operations of a record in, all of them: the log has it. What a memtable panics at goes into one of our own,
+    /// and its keyspace takes no more writes. Returns that panic.
+    fn take<'o>(
+        &mut self,
+        mut operations: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
+        log_start: u64,
+        before: SequenceNumber,
+    ) -> Result<Option<Error>> {
+        let (mut at_hand, mut panic) = (None, None);
+        loop {
+            let taken = caught("a write", || {
+                for operation in operations.by_ref() {
+                    let operation = operation.inspect_err(|_| at_hand = None).map_err(Error::invalid)?;
+                    self.insert(at_hand.insert(operation), log_start, before)?;
+                }
+                Ok(())
+            });
+            let Err(error) = taken else { return Ok(panic) };
+            let Some(operation) = at_hand.take() else { return Err(error) };
+            self.insert_into_spare(&operation, log_start, before, &error)?;
+            panic.get_or_insert(error);
+        }
+    }
+
+    /// Puts an operation that a memtable panicked at into one of our own, as if that one were full.
+    #[cold]
+    fn insert_into_spare(
+        &mut self,
+        operation: &Operation<'_>,
+        log_start: u64,
+        before: SequenceNumber,
+        error: &Error,
+    ) -> Result<()> {
+        let number = self.numbers.next();
+        let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
+        let tree = Arc::clone(&writer.tree);
+        // First, so that no flush begins that would call it.
+        tree.fail(error.clone());
+        if let Some(broken) = &writer.filling {
+            // It may hold a part of this operation, which readers must not take for the whole record.
+            broken.memtable.cut(before);
+        }
+        let bytes = writer.filling_bytes().unwrap_or(0);
+        let spare = Filling::new(&tree, &BPlusMemtable::default(), number, log_start);
+        self.replace_unasked(operation.keyspace, operation.sequence - 1, Some(spare), bytes);
+        let filling = self.writer(operation.keyspace).and_then(|writer| writer.filling.as_mut());
+        if filling.is_some_and(|filling| filling.insert(operation)) { Ok(()) } else { Err(error.clone()) }
+    }
+
     #[cold]
     fn insert_into_next(
         &mut self,
@@ -227,7 +277,10 @@ impl Committer {
     pub(crate) fn settle(&mut self, keyspace: u32) {
         let budget = self.memory.budget;
         let Some(filling) = self.writer(keyspace).and_then(|writer| writer.filling.as_mut()) else { return };
-        let bytes = filling.memtable.memory_bytes();
+        let bytes = match caught("a look at the size of a memtable", || Ok(filling.memtable.memory_bytes())) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.fail(keyspace, error),
+        };
         let before = std::mem::replace(&mut filling.bytes, bytes);
         if bytes != before {
             self.account(keyspace, Some(before), Some(bytes));
@@ -285,9 +338,14 @@ impl Committer {
 
     /// Seals the memtable of a keyspace, if it has one. The next write begins another.
     pub(crate) fn seal(&mut self, keyspace: u32, last_sequence: SequenceNumber) {
-        if let Err(error) = self.replace(keyspace, last_sequence, None)
-            && let Some(tree) = self.tree(keyspace)
-        {
+        if let Err(error) = self.replace(keyspace, last_sequence, None) {
+            self.fail(keyspace, error);
+        }
+    }
+
+    #[cold]
+    fn fail(&self, keyspace: u32, error: Error) {
+        if let Some(tree) = self.tree(keyspace) {
             tree.fail(error);
         }
     }
@@ -298,7 +356,8 @@ impl Committer {
         let number = self.numbers.next();
         let Some(writer) = self.writer(keyspace) else { return Ok(()) };
         let tree = Arc::clone(&writer.tree);
-        caught("the start of a memtable", || Ok(Filling::new(&tree, number, log_start)))
+        let fresh = || Ok(Filling::new(&tree, &*tree.options().memtable, number, log_start));
+        caught("the start of a memtable", fresh)
             .and_then(|fresh| self.replace(keyspace, last_sequence, Some(fresh)))
             .inspect_err(|error| tree.fail(error.clone()))
     }
@@ -306,17 +365,29 @@ impl Committer {
     /// Puts `next` in the place of the memtable that is being filled, and seals that one.
     fn replace(&mut self, keyspace: u32, last_sequence: SequenceNumber, next: Option<Filling>) -> Result<()> {
         let Some(writer) = self.writer(keyspace) else { return Ok(()) };
-        if writer.filling.is_none() && next.is_none() {
-            return Ok(());
+        if writer.filling.is_some() || next.is_some() {
+            let sealed_bytes = caught("the seal of a memtable", || {
+                Ok(writer.filling.as_ref().map_or(0, |filling| filling.memtable.memory_bytes()))
+            })?;
+            self.replace_unasked(keyspace, last_sequence, next, sealed_bytes);
         }
-        // Nothing that may come from outside is called once the memtable has left its place.
-        let sealed_bytes = caught("the seal of a memtable", || {
-            Ok(writer.filling.as_ref().map_or(0, |filling| filling.memtable.memory_bytes()))
-        })?;
+        Ok(())
+    }
+
+    /// As [`replace`](Self::replace), without a call of what may come from outside.
+    fn replace_unasked(
+        &mut self,
+        keyspace: u32,
+        last_sequence: SequenceNumber,
+        next: Option<Filling>,
+        sealed_bytes: usize,
+    ) {
+        let Some(writer) = self.writer(keyspace) else { return };
         let (tree, memtable) =
             (Arc::clone(&writer.tree), next.as_ref().map(|next| Arc::clone(&next.memtable)));
         let (now, before) = (next.as_ref().map(|next| next.bytes), writer.filling_bytes());
-        let old = std::mem::replace(&mut writer.filling, next).map(|old| old.memtable);
+        let filled = std::mem::replace(&mut writer.filling, next);
+        let old = filled.as_ref().map(|filled| Arc::clone(&filled.memtable));
         if let Some(old) = &old {
             old.seal(last_sequence, sealed_bytes);
             self.memory.add_sealed_bytes(sealed_bytes);
@@ -335,7 +406,13 @@ impl Committer {
         if old.is_some() {
             self.flush_wanted.notify();
         }
-        Ok(())
+        let dropped = caught("the end of a memtable's writer", || {
+            drop(filled);
+            Ok(())
+        });
+        if let Err(error) = dropped {
+            tree.fail(error);
+        }
     }
 
     /// Seals all memtables.
@@ -415,16 +492,14 @@ impl Inner {
             committer.log_end = position.0;
             let operation =
                 Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
-            // It is in the log: a memtable that does not take it leaves memory and log apart.
-            caught("a write", || {
-                committer.insert(&operation, log_start, sequence - 1)?;
-                self.visible.store(sequence, Ordering::Release);
-                committer.settle(tree.id);
-                self.bound_log(committer, side);
-                Ok(())
-            })
-            .inspect_err(|error| side.stop(error.clone()))?;
-            position
+            // It is in the log: what no memtable takes leaves memory and log apart.
+            let panic = committer
+                .take(std::iter::once(Ok(operation)), log_start, sequence - 1)
+                .inspect_err(|error| side.stop(error.clone()))?;
+            self.visible.store(sequence, Ordering::Release);
+            committer.settle(tree.id);
+            self.bound_log(committer, side);
+            panic.map_or(Ok(position), Err)?
         };
         make_durable(side, position, durability)
     }
@@ -454,19 +529,15 @@ impl Inner {
             let (sequence, position) = committer.append(payload, count)?;
             committer.log_end = position.0;
             // As above; and a batch that is partly inserted must never become visible.
-            caught("a write", || {
-                for operation in Operations::new(payload, sequence) {
-                    committer.insert(&operation.map_err(Error::invalid)?, log_start, sequence - 1)?;
-                }
-                self.visible.store(sequence + count - 1, Ordering::Release);
-                for keyspace in keyspaces {
-                    committer.settle(keyspace);
-                }
-                self.bound_log(committer, side);
-                Ok(())
-            })
-            .inspect_err(|error| side.stop(error.clone()))?;
-            position
+            let panic = committer
+                .take(Operations::new(payload, sequence), log_start, sequence - 1)
+                .inspect_err(|error| side.stop(error.clone()))?;
+            self.visible.store(sequence + count - 1, Ordering::Release);
+            for keyspace in keyspaces {
+                committer.settle(keyspace);
+            }
+            self.bound_log(committer, side);
+            panic.map_or(Ok(position), Err)?
         };
         make_durable(side, position, durability)
     }
@@ -616,6 +687,58 @@ mod tests {
             drop((tree, db));
             env.drop_jobs();
         }
+    }
+
+    /// Memtables that panic at the second operation of a batch.
+    #[derive(Debug, Default)]
+    struct Broken(BPlusMemtable);
+
+    struct BrokenWriter(Box<dyn MemtableWriter>, usize);
+
+    impl MemtableFactory for Broken {
+        fn name(&self) -> &'static str {
+            "broken"
+        }
+
+        fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+            let (writer, reader) = self.0.create();
+            (Box::new(BrokenWriter(writer, 0)), reader)
+        }
+    }
+
+    impl MemtableWriter for BrokenWriter {
+        fn insert(
+            &mut self,
+            key: &[u8],
+            sequence: SequenceNumber,
+            kind: ValueKind,
+            value: &[u8],
+        ) -> Result<(), Full> {
+            self.1 += 1;
+            assert!(self.1 != 3, "the memtable of the test is broken");
+            self.0.insert(key, sequence, kind, value)
+        }
+    }
+
+    /// As above, with a batch that meets a memtable that panics.
+    #[test]
+    fn a_read_that_a_batch_with_a_panic_overtakes_sees_none_of_it() {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
+        let db = options.memory(8 << 20).memtable(Arc::new(Broken::default())).open("/db").unwrap();
+        db.put("before", "value").unwrap();
+        let (inner, tree) = (&db.inner, db.default.tree());
+        let state = tree.load_full();
+        db.write(batch("value")).unwrap_err();
+        let visible = inner.visible_in(&state);
+        assert!(KEYS.iter().all(|key| state.get(key.as_bytes(), visible).unwrap().is_none()));
+        drop(state);
+        // Whoever comes later sees all of it.
+        assert!(KEYS.iter().all(|key| db.get(key).unwrap().is_some()));
+        assert_eq!(db.iter().count(), 1 + KEYS.len());
+        db.put("after", "value").unwrap_err();
+        drop((tree, db));
+        env.drop_jobs();
     }
 
     #[test]

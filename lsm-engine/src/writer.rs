@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::RangeTombstone;
 use lsm_core::{Slice, ValueKind};
-use lsm_memtable::MemtableWriter;
+use lsm_memtable::{MemtableFactory, MemtableWriter};
 
 use crate::batch::Operation;
 use crate::empty_spans::EmptySpans;
@@ -38,8 +38,8 @@ impl Writer {
 
 impl Filling {
     /// A memtable of the keyspace for records of the log from `log_start` on.
-    pub(crate) fn new(tree: &Tree, number: u64, log_start: u64) -> Self {
-        let (inserter, reader) = tree.options().memtable.create();
+    pub(crate) fn new(tree: &Tree, factory: &dyn MemtableFactory, number: u64, log_start: u64) -> Self {
+        let (inserter, reader) = factory.create();
         let memtable = Arc::new(Memtable::new(number, reader, log_start));
         Self {
             empty_spans: Arc::clone(&tree.empty_spans),
