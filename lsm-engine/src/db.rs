@@ -9,6 +9,7 @@ use crate::batch::WriteBatch;
 use crate::cursor::DbCursor;
 use crate::inner::Inner;
 use crate::iterator::Iter;
+use crate::jobs::caught;
 use crate::keyspace::Keyspace;
 use crate::lifecycle::Closer;
 use crate::memory::Memory;
@@ -58,9 +59,11 @@ impl Db {
 
     pub(crate) fn open_with(path: &Path, mut options: Options) -> Result<Self> {
         options.check()?;
-        let memory = Arc::new(Memory::new(&options));
-        options.keyspace = memory.shared_with(options.keyspace);
-        let (inner, recovery) = recovery::open(path, options, memory)?;
+        let (inner, recovery) = caught("the opening of the database", || {
+            let memory = Arc::new(Memory::new(&options));
+            options.keyspace = memory.shared_with(options.keyspace);
+            recovery::open(path, options, memory)
+        })?;
         let tree = inner.trees.read().get(0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
         let closer = Arc::new(Closer::new(Arc::clone(&inner)));
         let default = Keyspace::new(Arc::clone(&inner), tree, Arc::clone(&closer));
@@ -176,7 +179,7 @@ impl Db {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
-        let tree = self.inner.open_keyspace(name, options)?;
+        let tree = caught("the opening of a keyspace", || self.inner.open_keyspace(name, options))?;
         Ok(Keyspace::new(Arc::clone(&self.inner), tree, Arc::clone(&self.closer)))
     }
 

@@ -88,7 +88,7 @@ pub enum ErrorKind {
     ReadOnly,
     /// The handle is no longer usable.
     Closed,
-    /// A callback given in the options misbehaved.
+    /// A callback given in the options misbehaved, now or before: mend it, then reopen.
     Callback,
 }
 
@@ -103,6 +103,8 @@ impl Error {
                 ErrorKind::InvalidArgument
             }
             Self::OptionsMismatch(_) => ErrorKind::OptionsMismatch,
+            // Opening again helps against other failures, and not against this one.
+            Self::WritingStopped(reason) if reason.kind() == ErrorKind::Callback => ErrorKind::Callback,
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,
             Self::KeyspaceDropped(_) | Self::Closed => ErrorKind::Closed,
             Self::Callback(_) => ErrorKind::Callback,

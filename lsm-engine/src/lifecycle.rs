@@ -117,16 +117,20 @@ impl Inner {
         // A flush that failed and waits tries again now.
         let trouble = side.flush_trouble.count();
         side.flush_wanted.notify();
-        let mut waiting: Vec<_> = {
+        let (mut waiting, mut stopped): (Vec<_>, _) = {
             side.committer.lock().seal_all();
             let with_sealed = |tree: Arc<Tree>| {
                 let sealed = tree.load().sealed.clone();
                 (tree, sealed)
             };
-            side.unflushed.trees().into_iter().map(with_sealed).collect()
+            let trees = side.unflushed.trees();
+            // A memtable that panicked while it was sealed still takes its place.
+            let mut unsealed = trees.iter().filter(|tree| tree.load().memtable.is_some());
+            let stopped = unsealed.try_for_each(|tree| tree.check_writable());
+            (trees.into_iter().map(with_sealed).collect(), stopped)
         };
         // What fails for one is told once the others are in tables.
-        let (mut retried, mut stopped) = (Vec::new(), Ok(()));
+        let mut retried = Vec::new();
         self.wait_until(&side.progress, || {
             side.check_going()?;
             while let Some((tree, sealed)) = waiting.pop() {

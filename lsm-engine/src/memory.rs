@@ -19,6 +19,7 @@ use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
 use crate::budget::Budget;
+use crate::jobs::caught;
 use crate::open_files::OpenFiles;
 use crate::options::{KeyspaceOptions, Options};
 use crate::{Error, Result};
@@ -219,7 +220,13 @@ impl Memory {
         if bound() != self.pool_bytes_max.load(Ordering::Acquire) {
             let _one_at_a_time = self.sharing_out.lock();
             let bound = bound();
-            self.memtable.set_pool_bytes(bound);
+            let set = || {
+                self.memtable.set_pool_bytes(bound);
+                Ok(())
+            };
+            if let Err(error) = caught("a change of what memtables keep for reuse", set) {
+                tracing::warn!(%error, "memtables may keep more than they should");
+            }
             self.pool_bytes_max.store(bound, Ordering::Release);
         }
     }

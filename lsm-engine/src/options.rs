@@ -251,6 +251,10 @@ impl fmt::Debug for Options {
 }
 
 /// How one keyspace stores its data.
+///
+/// A memtable, filter, prefix extractor or policy of your own that panics in a write or in the background stops writes
+/// and background work of its keyspace, which report [`ErrorKind::Callback`](crate::ErrorKind::Callback); other
+/// keyspaces go on. One that panics while it is asked for a read unwinds the thread that reads, and nothing else.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeyspaceOptions {

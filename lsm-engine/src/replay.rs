@@ -180,6 +180,7 @@ impl Replay {
             let last = unsettled.take(&record, committer)?;
             self.last_sequence = self.last_sequence.max(last);
         }
+        check_parts(self.trees.all())?;
         let report = reader.reader.report().clone();
         recovery.records = report.records;
         recovery.operations = unsettled.operations;
@@ -385,6 +386,11 @@ impl Unsettled {
     }
 }
 
+/// Fails if a memtable panicked: it may not be in tables, and the log must not end behind it.
+fn check_parts<'t>(trees: impl IntoIterator<Item = &'t Arc<Tree>>) -> Result<()> {
+    trees.into_iter().find_map(|tree| tree.failure()).map_or(Ok(()), Err)
+}
+
 /// Brings what was replayed into tables, and the start of the log behind it, with one edit: records that were replayed
 /// may be lost to a power cut until then, so either all that was in them is in tables, or they are replayed again.
 pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()> {
@@ -395,6 +401,7 @@ pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()>
     };
     if side.manifest.lock().state().log.position != position {
         let settled = unsettled.build(inner, side).and_then(|()| {
+            check_parts(&inner.all_trees())?;
             let mut manifest = side.manifest.lock();
             // What was read from the old log need not be durable, and does not matter any more.
             let log = LogStart { position, segment, synced: manifest.state().log.synced };

@@ -319,7 +319,7 @@ fn misbehave(manner: Manner) {
     if manner == Manner::Panics {
         for error in [db.put("key", "refused"), db.wait_for_compactions(), db.compact_range::<&[u8]>(..)] {
             let error = error.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+            assert_eq!(error.kind(), ErrorKind::Callback, "{error}");
             assert!(error.to_string().contains("the policy of the test has lost its mind"), "{error}");
         }
         let failure = &db.metrics().keyspaces[0].failure;

@@ -1,14 +1,18 @@
-//! A memtable, a filter and a compaction policy from outside that panic at any of their calls: each call of the engine
-//! returns, the error says what happened, other keyspaces go on reading, and no batch is there in part, before and after
-//! reopening.
+//! A memtable, a filter, a prefix extractor and a compaction policy from outside that panic at any of their calls: each
+//! call of the engine returns, the error is one of a callback and says what happened, other keyspaces go on writing,
+//! flushing and reading, and no batch is there in part, before and after reopening.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::compaction_policies::{CompactionPolicy, SizeTiered, SizeTieredOptions};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, FilterPolicy, Keyspace, KeyspaceOptions, Options, Result, WriteBatch};
+use lsm_engine::{
+    Db, ErrorKind, FilterPolicy, FixedPrefix, Keyspace, KeyspaceOptions, Options, PrefixExtractor, Result,
+    WriteBatch,
+};
 use lsm_memtable::{BPlusMemtable, MemtableFactory};
 use lsm_sstable::BloomFilter;
 
@@ -23,19 +27,69 @@ struct Machine {
 }
 
 impl Machine {
-    fn open(&self) -> (Db, Keyspace) {
+    fn new(fuse: &Arc<Fuse>) -> Self {
+        Self { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)), fuse: Arc::clone(fuse) }
+    }
+
+    fn options(&self) -> Options {
         let options = Options::new().memory(8 << 20).vfs(Arc::new(self.fs.clone()) as Arc<dyn Vfs>);
-        let db = options.env(Arc::clone(&self.env) as Arc<dyn Env>).open(Path::new("/db")).unwrap();
+        options.env(Arc::clone(&self.env) as Arc<dyn Env>)
+    }
+
+    fn fused(&self) -> KeyspaceOptions {
         let fuse = || Arc::clone(&self.fuse);
         let memtable: Arc<dyn MemtableFactory> = Arc::new(BPlusMemtable::default());
         let policy: Arc<dyn CompactionPolicy> = Arc::new(SizeTiered::new(SizeTieredOptions::default()));
-        let options = KeyspaceOptions::new()
+        KeyspaceOptions::new()
             .memtable(Arc::new(Fused(memtable, fuse())))
             .filter(Some(Arc::new(Fused(BloomFilter::new(10.0), fuse())) as Arc<dyn FilterPolicy>))
-            .compaction(Arc::new(Fused(policy, fuse())));
-        let odd = db.keyspace("odd", options).unwrap();
+            .prefix_extractor(Arc::new(Fused(FixedPrefix { bytes: 1 }, fuse())) as Arc<dyn PrefixExtractor>)
+            .compaction(Arc::new(Fused(policy, fuse())))
+    }
+
+    fn open(&self) -> (Db, Keyspace) {
+        let db = self.options().open(Path::new("/db")).unwrap();
+        let odd = db.keyspace("odd", self.fused()).unwrap();
         (db, odd)
     }
+
+    /// The same files after all jobs are gone, with nothing that panics.
+    fn next(self) -> Self {
+        self.fuse.arm(false);
+        self.env.drop_jobs();
+        Self { env: Arc::new(SimEnv::new(2)), ..self }
+    }
+}
+
+fn fuse_at(method: &'static str, call: usize) -> Arc<Fuse> {
+    let fuse = Fuse::default();
+    fuse.set(&[method], call);
+    Arc::new(fuse)
+}
+
+/// Calls nothing that panics meanwhile.
+fn disarmed<T>(fuse: &Fuse, call: impl FnOnce() -> T) -> T {
+    fuse.arm(false);
+    let answer = call();
+    fuse.arm(true);
+    answer
+}
+
+/// Whether it succeeded; an error is one of a callback, and says what that said.
+#[track_caller]
+fn named<T>(result: &Result<T>, what: &str) -> bool {
+    if let Err(error) = result {
+        assert_eq!(error.kind(), ErrorKind::Callback, "{what}: {error}");
+        assert!(error.to_string().contains(SAID), "{what}: {error}");
+    }
+    result.is_ok()
+}
+
+/// Entries in tables of the default keyspace.
+fn flushed_entries(db: &Db) -> u64 {
+    let keyspaces = db.metrics().keyspaces;
+    let default = keyspaces.iter().find(|keyspace| keyspace.name == "default").unwrap();
+    default.levels.iter().map(|level| level.entries).sum()
 }
 
 /// Whether the batch of `round` is there; all of it is, or nothing.
@@ -47,58 +101,54 @@ fn is_there(db: &Db, odd: &Keyspace, round: usize, what: &str) -> bool {
     found[0]
 }
 
-/// Calls nothing that panics meanwhile.
-fn disarmed(fuse: &Fuse, call: impl FnOnce()) {
-    fuse.arm(false);
-    call();
-    fuse.arm(true);
-}
-
 const ROUNDS: usize = 8;
+
+/// The memory of a filter is planned once a megabyte was written.
+fn value(method: &str) -> Vec<u8> {
+    vec![b'v'; if method == "filter_bytes" { 600 << 10 } else { 1 }]
+}
 
 /// Works with a part that panics at the call of this number; whether it came to that.
 fn panic_at(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
-    let (fuse, env) = (Arc::new(Fuse::default()), Arc::new(SimEnv::new(1)));
-    fuse.set(&[method], call);
-    let machine = Machine { fs: SimFs::new(), env: Arc::clone(&env), fuse: Arc::clone(&fuse) };
+    let fuse = fuse_at(method, call);
+    let machine = Machine::new(&fuse);
     let (db, odd) = machine.open();
     fuse.arm(true);
-    let named = |result: Result<()>| {
-        if let Err(error) = &result {
-            assert!(error.to_string().contains(SAID), "{what}: {error}");
-        }
-        result.is_ok()
-    };
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
         let mut batch = WriteBatch::new();
         batch.put(format!("a{round}"), "1");
-        batch.put_in(&odd, format!("a{round}"), "2").put_in(&odd, format!("b{round}"), "3");
-        if named(db.write(batch)) {
+        batch.put_in(&odd, format!("a{round}"), "2").put_in(&odd, format!("b{round}"), value(method));
+        if named(&db.write(batch), &what) {
             acknowledged.push(round);
         }
-        // Whatever came of it, the next write must not show a part of it.
-        named(db.put("beside", round.to_string()));
+        // Whatever came of it, the next write must not show a part of it, and other keyspaces go on.
+        db.put(format!("beside{round}"), "4").unwrap();
+        assert_eq!(db.get(format!("beside{round}")).unwrap().unwrap(), "4", "{what}");
         disarmed(&fuse, || (0..=round).for_each(|round| _ = is_there(&db, &odd, round, &what)));
         if round % 2 == 1 {
-            named(db.flush());
+            let before = disarmed(&fuse, || flushed_entries(&db));
+            if named(&db.flush(), &what) {
+                let left = disarmed(&fuse, || db.metrics().active_memtable_bytes);
+                assert_eq!(left, 0, "{what}: flushed, yet something is left");
+            }
+            assert!(disarmed(&fuse, || flushed_entries(&db)) >= before + 2, "{what}: nothing was flushed");
         }
     }
-    named(odd.compact_range::<&[u8]>(..));
-    named(db.wait_for_compactions());
+    named(&odd.compact_range::<&[u8]>(..), &what);
+    named(&db.wait_for_compactions(), &what);
     disarmed(&fuse, || {
-        assert!(acknowledged.iter().all(|&round| is_there(&db, &odd, round, &what)), "{what}");
+        assert!(acknowledged.iter().all(|&round| is_there(&db, &odd, round, &what)), "{what}")
     });
-    named(db.close());
-    fuse.arm(false);
+    named(&db.close(), &what);
     drop(odd);
-    env.drop_jobs();
-    let machine = Machine { env: Arc::new(SimEnv::new(2)), ..machine };
+    let machine = machine.next();
     let (db, odd) = machine.open();
     for round in 0..ROUNDS {
         let found = is_there(&db, &odd, round, &format!("{what}, reopened"));
         assert!(found || !acknowledged.contains(&round), "{what}: batch {round} is lost");
+        assert_eq!(db.get(format!("beside{round}")).unwrap().unwrap(), "4", "{what}, reopened");
     }
     drop((db, odd));
     machine.env.drop_jobs();
@@ -107,7 +157,11 @@ fn panic_at(method: &'static str, call: usize) -> bool {
 
 /// Every call of a method, from the first on, up to so many.
 fn panic_at_every_call(method: &'static str, at_least: usize) {
-    let fired = (1..=60).take_while(|&call| panic_at(method, call)).count();
+    at_every_call(method, at_least, panic_at);
+}
+
+fn at_every_call(method: &'static str, at_least: usize, panics: impl Fn(&'static str, usize) -> bool) {
+    let fired = (1..=60).take_while(|&call| panics(method, call)).count();
     assert!(fired >= at_least, "{method} was called {fired} times only");
 }
 
@@ -119,6 +173,7 @@ fn a_memtable_factory_that_panics() {
 #[test]
 fn a_memtable_writer_that_panics() {
     panic_at_every_call("insert", 16);
+    panic_at_every_call("drop", 4);
 }
 
 #[test]
@@ -137,28 +192,164 @@ fn a_memtable_cursor_that_panics() {
 
 #[test]
 fn a_filter_that_panics() {
-    for method in ["filter name", "filter build"] {
+    for method in ["filter name", "filter build", "filter_bytes"] {
+        panic_at_every_call(method, 2);
+    }
+}
+
+#[test]
+fn a_prefix_extractor_that_panics() {
+    for method in ["prefix name", "prefix"] {
         panic_at_every_call(method, 2);
     }
 }
 
 #[test]
 fn a_compaction_policy_that_panics() {
-    for method in ["level_count", "pick", "debt_bytes"] {
+    for method in ["level_count", "pick", "debt_bytes", "policy name"] {
         panic_at_every_call(method, 3);
+    }
+}
+
+/// Opens a database with a log to replay and a part that panics at the call of this number; whether it came to that.
+fn panic_in_open(method: &'static str, call: usize) -> bool {
+    let what = format!("{method}, call {call}");
+    let fuse = fuse_at(method, call);
+    let machine = Machine::new(&fuse);
+    let open = |machine: &Machine| machine.options().keyspace(machine.fused()).open(Path::new("/db"));
+    let db = open(&machine).unwrap();
+    let other = db.keyspace("other", machine.fused()).unwrap();
+    db.put("a table", "1").unwrap();
+    db.flush().unwrap();
+    for number in 0..4 {
+        let mut batch = WriteBatch::new();
+        batch.put(format!("log{number}"), value(method)).put_in(&other, format!("log{number}"), "3");
+        db.write(batch).unwrap();
+    }
+    let crashed = machine.fs.process_crash();
+    drop((other, db));
+    let machine = Machine { fs: crashed, ..machine.next() };
+    fuse.arm(true);
+    let opened = open(&machine);
+    let is_open = named(&opened, &what);
+    assert!(!is_open || !fuse.fired(), "{what}: opened nevertheless");
+    drop(opened);
+    let machine = machine.next();
+    let db = open(&machine).unwrap();
+    let other = db.keyspace("other", machine.fused()).unwrap();
+    assert_eq!(db.get("a table").unwrap().unwrap(), "1", "{what}");
+    for number in 0..4 {
+        assert!(db.get(format!("log{number}")).unwrap().is_some(), "{what}");
+        assert_eq!(other.get(format!("log{number}")).unwrap().unwrap(), "3", "{what}");
+    }
+    db.close().unwrap();
+    machine.env.drop_jobs();
+    fuse.fired()
+}
+
+#[test]
+fn parts_that_panic_while_a_log_is_replayed() {
+    for (method, at_least) in [("create", 2), ("insert", 8), ("memory_bytes", 2), ("set_pool_bytes", 1)] {
+        at_every_call(method, at_least, panic_in_open);
+    }
+}
+
+#[test]
+fn parts_that_panic_while_recovery_flushes() {
+    for method in ["cursor", "entry_count", "first", "next", "entry"] {
+        at_every_call(method, 2, panic_in_open);
+    }
+    for method in ["filter name", "filter build", "filter_bytes", "prefix", "prefix name", "policy name"] {
+        at_every_call(method, 1, panic_in_open);
+    }
+}
+
+/// Creates a keyspace with a part that panics at the call of this number; whether it came to that.
+fn panic_in_create(method: &'static str, call: usize) -> bool {
+    let what = format!("{method}, call {call}");
+    let fuse = fuse_at(method, call);
+    let machine = Machine::new(&fuse);
+    let db = machine.options().open(Path::new("/db")).unwrap();
+    let names = |db: &Db| db.metrics().keyspaces.into_iter().map(|one| one.name).collect::<Vec<_>>();
+    fuse.arm(true);
+    let created = db.keyspace("odd", machine.fused());
+    fuse.arm(false);
+    named(&created, &what);
+    let before = names(&db);
+    // What is in memory is what is on disk, and it can be created now.
+    drop((created, db));
+    let machine = machine.next();
+    let db = machine.options().open(Path::new("/db")).unwrap();
+    assert_eq!(names(&db), before, "{what}");
+    let odd = db.keyspace("odd", machine.fused()).unwrap();
+    odd.put("key", "value").unwrap();
+    db.flush().unwrap();
+    assert_eq!(odd.get("key").unwrap().unwrap(), "value", "{what}");
+    drop(odd);
+    db.close().unwrap();
+    machine.env.drop_jobs();
+    fuse.fired()
+}
+
+#[test]
+fn parts_that_panic_while_their_keyspace_is_created() {
+    for (method, at_least) in [("policy name", 2), ("set_pool_bytes", 1), ("create", 0), ("filter name", 0)] {
+        at_every_call(method, at_least, panic_in_create);
+    }
+}
+
+/// Reads with a part that panics at the call of this number; whether it came to that.
+fn panic_in_reader(method: &'static str, call: usize) -> bool {
+    let what = format!("{method}, call {call}");
+    let fuse = fuse_at(method, call);
+    let machine = Machine::new(&fuse);
+    let (db, odd) = machine.open();
+    odd.put("a table", "1").unwrap();
+    db.flush().unwrap();
+    odd.put("a memtable", "2").unwrap();
+    let read = || {
+        let found = odd.iter().map(|entry| entry.unwrap().0).collect::<Vec<_>>();
+        assert_eq!(found, ["a memtable", "a table"]);
+        assert_eq!(odd.prefix("a").count(), 2);
+        assert_eq!(odd.get("a table").unwrap().unwrap(), "1");
+        assert_eq!(odd.get("a memtable").unwrap().unwrap(), "2");
+    };
+    fuse.arm(true);
+    let unwound = catch_unwind(AssertUnwindSafe(read));
+    fuse.arm(false);
+    assert_eq!(unwound.is_err(), fuse.fired(), "{what}");
+    // Nothing is locked or broken.
+    read();
+    odd.put("another", "3").unwrap();
+    db.flush().unwrap();
+    odd.compact_range::<&[u8]>(..).unwrap();
+    db.wait_for_compactions().unwrap();
+    assert_eq!(odd.get("another").unwrap().unwrap(), "3", "{what}");
+    drop(odd);
+    db.close().unwrap();
+    machine.env.drop_jobs();
+    fuse.fired()
+}
+
+#[test]
+fn parts_that_panic_in_the_thread_of_a_reader_unwind_it_and_leave_nothing_locked() {
+    for (method, at_least) in [("get", 2), ("may_contain", 1), ("cursor", 2), ("seek", 1), ("next", 1)] {
+        at_every_call(method, at_least, panic_in_reader);
+    }
+    for (method, at_least) in [("prefix", 1), ("entry", 2), ("first", 1)] {
+        at_every_call(method, at_least, panic_in_reader);
     }
 }
 
 /// The panic came in the very call that waits, and was told by the next.
 #[test]
 fn whoever_waits_for_compactions_hears_of_a_policy_that_panics_when_it_is_asked() {
-    let (fuse, env) = (Arc::new(Fuse::default()), Arc::new(SimEnv::new(1)));
-    fuse.set(&["pick"], 1);
-    let machine = Machine { fs: SimFs::new(), env: Arc::clone(&env), fuse: Arc::clone(&fuse) };
+    let fuse = fuse_at("pick", 1);
+    let machine = Machine::new(&fuse);
     let (db, odd) = machine.open();
     fuse.arm(true);
     let error = db.wait_for_compactions().unwrap_err();
     assert!(error.to_string().contains(SAID), "{error}");
     drop((odd, db));
-    env.drop_jobs();
+    machine.env.drop_jobs();
 }

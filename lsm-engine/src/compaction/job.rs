@@ -19,7 +19,7 @@ use crate::options::KeyspaceOptions;
 use crate::tree::Tree;
 use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// A compaction is split among threads only if each part gets this many tables' worth of input.
 const PART_TABLES_MIN: u64 = 2;
@@ -79,7 +79,7 @@ impl Running {
             if !self.tree.is_dropped() {
                 side.compaction_trouble.note(error.clone());
             }
-            if error.kind() == ErrorKind::Callback {
+            if matches!(error, Error::Callback(_)) {
                 self.tree.fail(error.clone());
             }
         }

@@ -18,7 +18,7 @@ use crate::tree::{State, Tree};
 use crate::version::edit::{AddedTable, LEVEL_COUNT_MAX, VersionEdit};
 use crate::version::manifest::Manifest;
 use crate::version::{Placement, Version};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// How long a keyspace waits after a compaction failed: the disk may be full, or failing.
 const RETRY_MICROS: u64 = 1_000_000;
@@ -299,7 +299,7 @@ impl Inner {
                 Ok(()) => return true,
                 Err(error) => {
                     tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start");
-                    if error.kind() == ErrorKind::Callback {
+                    if matches!(error, Error::Callback(_)) {
                         tree.fail(error.clone());
                     }
                     scheduler.fail(side, tree, error, now_micros);

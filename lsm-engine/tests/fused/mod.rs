@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
-use lsm_engine::FilterPolicy;
 use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, TreeShape};
+use lsm_engine::{FilterPolicy, FixedPrefix, PrefixExtractor};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 use lsm_sstable::BloomFilter;
 
@@ -51,6 +51,17 @@ pub(crate) struct Fused<T>(pub(crate) T, pub(crate) Arc<Fuse>);
 
 struct FusedReader(Arc<dyn MemtableReader>, Arc<Fuse>);
 
+struct FusedWriter(Box<dyn MemtableWriter>, Arc<Fuse>);
+
+impl Drop for FusedWriter {
+    fn drop(&mut self) {
+        // Two panics at a time would be the end of the process.
+        if !std::thread::panicking() {
+            self.1.call("drop");
+        }
+    }
+}
+
 impl MemtableFactory for Fused<Arc<dyn MemtableFactory>> {
     fn name(&self) -> &'static str {
         "fused"
@@ -60,11 +71,16 @@ impl MemtableFactory for Fused<Arc<dyn MemtableFactory>> {
         self.1.call("create");
         let (writer, reader) = self.0.create();
         let fuse = || Arc::clone(&self.1);
-        (Box::new(Fused(writer, fuse())), Arc::new(FusedReader(reader, fuse())))
+        (Box::new(FusedWriter(writer, fuse())), Arc::new(FusedReader(reader, fuse())))
+    }
+
+    fn set_pool_bytes(&self, bytes_max: usize) {
+        self.1.call("set_pool_bytes");
+        self.0.set_pool_bytes(bytes_max);
     }
 }
 
-impl MemtableWriter for Fused<Box<dyn MemtableWriter>> {
+impl MemtableWriter for FusedWriter {
     fn insert(
         &mut self,
         key: &[u8],
@@ -79,6 +95,7 @@ impl MemtableWriter for Fused<Box<dyn MemtableWriter>> {
 
 impl MemtableReader for FusedReader {
     fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>> {
+        self.1.call("get");
         self.0.get(key, sequence)
     }
 
@@ -149,6 +166,7 @@ impl FilterPolicy for Fused<BloomFilter> {
     }
 
     fn may_contain(&self, filter: &[u8], hash: u64) -> bool {
+        self.1.call("may_contain");
         self.0.may_contain(filter, hash)
     }
 
@@ -158,8 +176,21 @@ impl FilterPolicy for Fused<BloomFilter> {
     }
 }
 
+impl PrefixExtractor for Fused<FixedPrefix> {
+    fn name(&self) -> String {
+        self.1.call("prefix name");
+        self.0.name()
+    }
+
+    fn prefix<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        self.1.call("prefix");
+        self.0.prefix(key)
+    }
+}
+
 impl CompactionPolicy for Fused<Arc<dyn CompactionPolicy>> {
     fn name(&self) -> &'static str {
+        self.1.call("policy name");
         self.0.name()
     }
 
