@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::inner::{Inner, WriteSide};
+use crate::jobs::caught;
 use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 use crate::tree::{State, Tree};
@@ -91,7 +92,8 @@ impl Inner {
 
     /// Opens the tables of a keyspace anew: filters and prefix extractors come with the options.
     fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
-        let reopened = tree.load().version.reopened(&self.memory, &options)?;
+        let reopened =
+            caught("the opening of tables", || tree.load().version.reopened(&self.memory, &options))?;
         if tree.configure(options) {
             tree.update(|state| State { version: Arc::new(reopened), ..(**state).clone() });
         }

@@ -353,3 +353,29 @@ fn whoever_waits_for_compactions_hears_of_a_policy_that_panics_when_it_is_asked(
     drop((odd, db));
     machine.env.drop_jobs();
 }
+
+/// The tables of a keyspace that was found on disk are opened anew with the filter that its user gives.
+#[test]
+fn a_keyspace_can_be_opened_again_after_its_filter_panicked() {
+    let fuse = Arc::new(Fuse::default());
+    let machine = Machine { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)), fuse: Arc::clone(&fuse) };
+    let (db, odd) = machine.open();
+    odd.put("key", "value").unwrap();
+    drop(odd);
+    db.close().unwrap();
+    machine.env.drop_jobs();
+    let options = || Options::new().vfs(Arc::new(machine.fs.clone()) as Arc<dyn Vfs>);
+    let env = Arc::new(SimEnv::new(2));
+    let db = options().env(Arc::clone(&env) as Arc<dyn Env>).open(Path::new("/db")).unwrap();
+    let filter = || Some(Arc::new(Fused(BloomFilter::new(10.0), Arc::clone(&fuse))) as Arc<dyn FilterPolicy>);
+    let policy = || Arc::new(SizeTiered::new(SizeTieredOptions::default()));
+    let open = || db.keyspace("odd", KeyspaceOptions::new().compaction(policy()).filter(filter()));
+    fuse.set(&["filter name"], 1);
+    fuse.arm(true);
+    let error = open().unwrap_err();
+    assert!(error.to_string().contains(SAID), "{error}");
+    assert!(fuse.fired());
+    assert_eq!(open().unwrap().get("key").unwrap().unwrap(), b"value");
+    db.close().unwrap();
+    env.drop_jobs();
+}
