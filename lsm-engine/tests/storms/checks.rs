@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lsm_engine::Result;
+use lsm_engine::{Error, Result};
 use lsm_sstable::{Table, TableOpen};
 
 use crate::manifest::{edits, verify_log};
@@ -34,6 +34,11 @@ impl World {
 
     pub(super) fn walk(&mut self) {
         self.walks.retain_mut(|walk| tolerate(walk.go_on(&mut self.random), self.faults));
+        let removed = |error: &Error| error.to_string().contains("entity not found");
+        self.old_walks.retain_mut(|walk| {
+            let result = walk.go_on(&mut self.random);
+            if result.as_ref().is_err_and(removed) { false } else { tolerate(result, self.faults) }
+        });
     }
 
     pub(super) fn check_readers(&mut self) {
@@ -107,7 +112,11 @@ impl World {
 
     /// What readers hold, and what failed, may be in the way of removing files until the next opening.
     pub(super) fn check_files_when_idle(&mut self) {
-        if self.faults == Faults::None && self.walks.is_empty() && self.snapshots.is_empty() {
+        if self.faults == Faults::None
+            && self.walks.is_empty()
+            && self.old_walks.is_empty()
+            && self.snapshots.is_empty()
+        {
             self.env.0.run_until_idle();
             if !self.fs.crashed() {
                 self.check_files();

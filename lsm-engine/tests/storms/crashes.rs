@@ -28,6 +28,7 @@ impl World {
         self.fs.crash_at(0);
         self.snapshots.clear();
         self.let_go();
+        self.old_walks.clear();
         if self.random.one_in(2) {
             self.walks.clear();
         }

@@ -172,6 +172,7 @@ impl World {
         }
         // Iterators outlive the database.
         self.walk();
+        self.old_walks = std::mem::take(&mut self.walks);
         self.clear_faults();
         self.restart();
         self.check_log();

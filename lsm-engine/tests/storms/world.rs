@@ -60,6 +60,8 @@ pub(super) struct World {
     pub(super) spaces: Vec<Space>,
     pub(super) snapshots: Vec<(Snapshot, State)>,
     pub(super) walks: Vec<Walk>,
+    /// Of databases that were closed: the next one may remove their files.
+    pub(super) old_walks: Vec<Walk>,
     pub(super) keyspaces_made: usize,
     pub(super) value_bytes_max: usize,
     /// How often else something happened.
@@ -96,6 +98,7 @@ impl World {
             spaces: vec![Space { name: "default".to_owned(), number: 0, handle: None }],
             snapshots: Vec::new(),
             walks: Vec::new(),
+            old_walks: Vec::new(),
             keyspaces_made: 0,
             value_bytes_max,
             counts: BTreeMap::new(),

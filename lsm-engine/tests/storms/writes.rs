@@ -111,7 +111,7 @@ impl World {
                 (true, true) => self.reopen_somehow(),
                 (true, false) => {} // Smaller ones may fit.
                 (false, true) => {
-                    let power = self.random.one_in(2);
+                    let power = self.random.one_in(4);
                     self.promises.doubt(commit);
                     if !self.random.one_in(3) {
                         self.flush_all();
