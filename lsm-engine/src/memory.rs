@@ -56,6 +56,8 @@ pub(crate) struct Memory {
     tables: Total,
     /// Of tables that only readers still hold.
     held_tables: Total,
+    /// Open tables whose index and filter are in their files.
+    unpinned_tables: AtomicUsize,
     /// Of the pool, as last set.
     pool_bytes_max: AtomicUsize,
     sharing_out: Mutex<()>,
@@ -82,6 +84,7 @@ impl Memory {
             buffers: Total::default(),
             tables: Total::default(),
             held_tables: Total::default(),
+            unpinned_tables: AtomicUsize::new(0),
             pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             let_go: Mutex::default(),
             sharing_out: Mutex::new(()),
@@ -166,6 +169,11 @@ impl Memory {
     /// What a table that is opened now may hold of index and filter.
     pub(crate) fn pinnable_bytes(&self) -> usize {
         self.tables_bytes_max().saturating_sub(self.table_bytes())
+    }
+
+    /// Whether all indexes and filters are in memory, and fit there.
+    pub(crate) fn all_tables_fit(&self) -> bool {
+        self.unpinned_tables.load(Ordering::Acquire) == 0 && self.table_bytes() <= self.tables_bytes_max()
     }
 
     /// Whether so many bytes and entries are to be one table rather than several.
@@ -295,6 +303,28 @@ impl Total {
         let before =
             self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(bytes)));
         debug_assert!(before.is_ok_and(|before| before >= bytes), "more is taken away than there is");
+    }
+}
+
+/// Counts a table whose index and filter are in its file, for as long as it is open.
+pub(crate) struct Unpinned(Arc<Memory>);
+
+impl Unpinned {
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        memory.unpinned_tables.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(memory))
+    }
+}
+
+impl Drop for Unpinned {
+    fn drop(&mut self) {
+        self.0.unpinned_tables.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Unpinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unpinned")
     }
 }
 

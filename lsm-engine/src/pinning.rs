@@ -44,6 +44,10 @@ impl Inner {
     /// Makes what tables hold fit their share, and uses room that has become free: upper levels come first, as most
     /// reads ask them. Whether there is more to do.
     pub(crate) fn fit_tables(&self) -> bool {
+        // So it is in most databases: no look at all tables of all keyspaces after each flush.
+        if self.memory.all_tables_fit() {
+            return false;
+        }
         let most = self.memory.tables_bytes_max();
         let mut candidates = self.candidates();
         candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().charge_anew());
@@ -130,5 +134,45 @@ impl Inner {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use crate::{Db, Options};
+
+    #[test]
+    fn tables_are_looked_at_only_where_one_is_not_pinned() {
+        let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
+        let open = |memory: usize| -> Db {
+            let options = Options::new().memory(memory).vfs(Arc::new(fs.clone()));
+            options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap()
+        };
+        let unpinned = |db: &Db| {
+            let keyspaces = db.metrics().keyspaces;
+            keyspaces.iter().flat_map(|it| &it.levels).map(|level| level.unpinned_tables).sum::<u64>()
+        };
+        let db = open(64 << 20);
+        for number in 0..400_000 {
+            db.put(format!("{number:08}"), "value").unwrap();
+        }
+        db.compact_range::<&str>(..).unwrap();
+        assert!(unpinned(&db) == 0 && db.inner.memory.all_tables_fit());
+        db.close().unwrap();
+        env.drop_jobs();
+
+        let db = open(1 << 20);
+        env.run_until_idle();
+        assert!(unpinned(&db) > 0 && !db.inner.memory.all_tables_fit());
+        db.default.clear().unwrap();
+        env.run_until_idle();
+        assert!(unpinned(&db) == 0 && db.inner.memory.all_tables_fit());
+        db.close().unwrap();
+        env.drop_jobs();
     }
 }

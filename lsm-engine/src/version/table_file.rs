@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::Shape;
 use super::edit::AddedTable;
-use crate::memory::{Charge, Memory, Part};
+use crate::memory::{Charge, Memory, Part, Unpinned};
 use crate::open_files;
 use crate::options::KeyspaceOptions;
 
@@ -23,6 +23,7 @@ pub(crate) struct TableFile {
     estimated: OnceLock<Shape>,
     file: Arc<FileOnDisk>,
     charge: Mutex<Charge>,
+    _unpinned: Option<Unpinned>,
 }
 
 /// The file of a table, which may be open in two ways at once while one takes the place of the other. The last one to
@@ -84,7 +85,15 @@ impl TableFile {
 
     fn with_parts(table: Arc<Table>, shape: Shape, file: Arc<FileOnDisk>, mut charge: Charge) -> Self {
         charge.set(held_bytes(&table, &shape));
-        Self { table, shape, estimated: OnceLock::new(), file, charge: Mutex::new(charge) }
+        let unpinned = (!table.is_pinned()).then(|| Unpinned::new(charge.memory()));
+        Self {
+            table,
+            shape,
+            estimated: OnceLock::new(),
+            file,
+            charge: Mutex::new(charge),
+            _unpinned: unpinned,
+        }
     }
 
     /// Accounts for what the table has read since it was opened: where the pages of its index and filter are.
