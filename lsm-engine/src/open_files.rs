@@ -108,7 +108,10 @@ impl OpenFiles {
         let closing: Vec<Closing> = {
             let mut clock = self.clock.lock();
             let count = clock.handles.len();
-            clock.count_max = (count - count / 4).max(KEPT_COUNT_MIN).min(clock.count_max);
+            if count <= KEPT_COUNT_MIN {
+                return;
+            }
+            clock.count_max = (count - count / 4).max(KEPT_COUNT_MIN);
             let over = count.saturating_sub(clock.count_max);
             (0..over).map(|_| clock.leave_at_hand()).collect()
         };

@@ -159,6 +159,22 @@ fn tables_give_way_where_descriptors_run_out() {
     db.close().unwrap();
 }
 
+#[test]
+fn tables_that_have_few_files_open_do_not_pay_for_descriptors_that_others_hold() {
+    let machine = Machine::new();
+    let db = machine.options().open_files_max(1000).open("/db").unwrap();
+    write_tables(&db, 0..10);
+    machine.fs.set_open_files_max(Some(machine.fs.open_files()));
+    db.put("00010b", "10 b").unwrap();
+    assert!(db.flush().is_err(), "there is nobody to give way");
+    machine.fs.set_open_files_max(None);
+    db.flush().unwrap();
+    write_tables(&db, 11..50);
+    assert_eq!((db.metrics().open_files, db.metrics().open_files_max), (50, 1000));
+    (0..50).for_each(|number| check(&db, number));
+    db.close().unwrap();
+}
+
 /// A flush that finds no descriptor says so, and finds one when it is asked for again.
 fn write_tables_whatever_fails(db: &Db, numbers: std::ops::Range<usize>) {
     for number in numbers {
