@@ -139,7 +139,7 @@ fn panic_at(method: &'static str, call: usize) -> bool {
     named(&odd.compact_range::<&[u8]>(..), &what);
     named(&db.wait_for_compactions(), &what);
     disarmed(&fuse, || {
-        assert!(acknowledged.iter().all(|&round| is_there(&db, &odd, round, &what)), "{what}")
+        assert!(acknowledged.iter().all(|&round| is_there(&db, &odd, round, &what)), "{what}");
     });
     named(&db.close(), &what);
     drop(odd);
@@ -262,6 +262,29 @@ fn parts_that_panic_while_recovery_flushes() {
     for method in ["filter name", "filter build", "filter_bytes", "prefix", "prefix name", "policy name"] {
         at_every_call(method, 1, panic_in_open);
     }
+}
+
+/// Writes with a factory that panics at this call that says what it may keep; whether it came to that.
+fn panic_in_pool(method: &'static str, call: usize) -> bool {
+    let fuse = fuse_at(method, call);
+    let machine = Machine::new(&fuse);
+    let db = machine.options().keyspace(machine.fused()).open(Path::new("/db")).unwrap();
+    fuse.arm(true);
+    for number in 0..40 {
+        db.put(format!("key{number}"), vec![b'v'; 100 << 10]).unwrap();
+    }
+    db.flush().unwrap();
+    assert_eq!(db.iter().count(), 40);
+    db.close().unwrap();
+    fuse.arm(false);
+    machine.env.drop_jobs();
+    fuse.fired()
+}
+
+/// It bounds memory only: nothing else depends on it.
+#[test]
+fn a_factory_that_panics_when_told_what_it_may_keep_stops_nothing() {
+    at_every_call("set_pool_bytes", 3, panic_in_pool);
 }
 
 /// Creates a keyspace with a part that panics at the call of this number; whether it came to that.
