@@ -36,6 +36,7 @@ mod bounds;
 mod budget;
 mod catalog;
 mod clock;
+mod coming;
 mod commit;
 mod compaction;
 mod cursor;

@@ -187,7 +187,7 @@ pub(crate) struct Tree {
 }
 
 /// What the maps that lead to a keyspace and its parts take for it, with what an allocator adds, about.
-const PLACES_BYTES: usize = 256;
+const PLACES_BYTES: usize = 512;
 
 impl Tree {
     pub(crate) fn new(

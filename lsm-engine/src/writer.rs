@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::RangeTombstone;
 use lsm_core::{Slice, ValueKind};
-use lsm_memtable::{MemtableFactory, MemtableWriter};
+use lsm_memtable::{Coming, MemtableFactory, MemtableWriter};
 
 use crate::batch::Operation;
 use crate::empty_spans::EmptySpans;
@@ -47,6 +47,12 @@ impl Filling {
             memtable,
             inserter,
         }
+    }
+
+    /// Sees to it that there is memory for what comes; `false` if there is none, or no room.
+    #[inline]
+    pub(crate) fn reserve(&mut self, coming: &Coming<'_>) -> bool {
+        coming.bytes == 0 || self.inserter.reserve(coming).is_ok()
     }
 
     /// Takes an operation in; `false` if the memtable is full.

@@ -174,6 +174,7 @@ fn a_memtable_factory_that_panics() {
 fn a_memtable_writer_that_panics() {
     panic_at_every_call("insert", 16);
     panic_at_every_call("drop", 4);
+    panic_at_every_call("reserve", 8);
 }
 
 #[test]

@@ -32,6 +32,6 @@ mod skiplist;
 mod sync;
 
 pub use bplus::BPlusMemtable;
-pub use memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
+pub use memtable::{Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};
 pub use reference::ReferenceMemtable;
 pub use skiplist::SkipListMemtable;

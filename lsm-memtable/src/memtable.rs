@@ -51,6 +51,35 @@ pub trait MemtableWriter: Send {
         kind: ValueKind,
         value: &[u8],
     ) -> Result<(), Full>;
+
+    /// Makes sure that the entries that come next can be inserted without asking the system for memory: a store that
+    /// logs a write before it inserts it must not find out afterwards that there is none. For a single entry that is
+    /// certain; for several it is an estimate, since nobody knows before how many nodes they will split. A table that
+    /// cannot tell says yes, as this default does.
+    ///
+    /// # Errors
+    /// [`Full`] if there is no memory, or no room in the table. It takes the entries that it has room for all the same.
+    fn reserve(&mut self, _coming: &Coming<'_>) -> Result<(), Full> {
+        Ok(())
+    }
+}
+
+/// Entries that are about to be inserted; see [`MemtableWriter::reserve`].
+#[derive(Clone, Copy, Debug)]
+pub struct Coming<'a> {
+    /// Their keys and values, and [`OVERHEAD_BYTES`](Self::OVERHEAD_BYTES) for each.
+    pub bytes: usize,
+    /// The largest of them, counted in the same way.
+    pub longest_bytes: usize,
+    /// Lengths of the values longer than [`LONG_VALUE_BYTES`](Self::LONG_VALUE_BYTES), in their order.
+    pub long_values: &'a [usize],
+}
+
+impl Coming<'_> {
+    /// What an entry takes beside its key and value, about.
+    pub const OVERHEAD_BYTES: usize = 64;
+    /// Shorter values never get memory of their own.
+    pub const LONG_VALUE_BYTES: usize = 8 << 10;
 }
 
 /// The reading half of a memtable. Any number of threads may use it while the writer writes.

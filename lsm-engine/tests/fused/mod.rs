@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
 use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, TreeShape};
 use lsm_engine::{FilterPolicy, FixedPrefix, PrefixExtractor};
-use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
+use lsm_memtable::{Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};
 use lsm_sstable::BloomFilter;
 
 pub(crate) const SAID: &str = "the part of the test gave up";
@@ -90,6 +90,11 @@ impl MemtableWriter for FusedWriter {
     ) -> std::result::Result<(), Full> {
         self.1.call("insert");
         self.0.insert(key, at, kind, value)
+    }
+
+    fn reserve(&mut self, coming: &Coming<'_>) -> std::result::Result<(), Full> {
+        self.1.call("reserve");
+        self.0.reserve(coming)
     }
 }
 

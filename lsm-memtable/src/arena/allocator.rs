@@ -1,12 +1,13 @@
 #![expect(unsafe_code, reason = "an allocator initialises raw memory; the argument is at each block")]
 
 use std::alloc::Layout;
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::chunk::CHUNK_BYTES_MAX;
-use super::{ALIGN_MAX, Arena, CHUNKS, NewRecord, Record, Ref, chunk_index, chunk_range};
-use crate::Full;
+use super::{ALIGN_MAX, Arena, CHUNKS, NewRecord, Record, Ref, SMALL_CHUNKS, chunk_range};
+use crate::{Coming, Full};
 
 /// The one that writes into an arena. `Home` is the table that contains the arena.
 pub(crate) struct Allocator<Home> {
@@ -14,23 +15,46 @@ pub(crate) struct Allocator<Home> {
     /// The next free offset, and the end of its chunk. 64-bit, because the end of the arena is 4 GiB.
     next: u64,
     end: u64,
-    /// A chunk that is there for what does not fit the current one.
-    spare: Option<usize>,
+    /// Chunks from here on, as far as there are any, are spare: for what does not fit the current one.
+    next_spare: usize,
+    /// The first that is not there yet.
+    next_chunk: usize,
+    /// Which of the chunks below the largest size are there, a bit for each: some are skipped.
+    small_chunks: u32,
     /// Longer values get memory of their own.
     inside_max: usize,
     /// Such a value, of the record that was reserved for last: allocated by `reserve`, consumed by `record`.
     outside: Option<Vec<u8>>,
+    /// Lengths of such values that were announced, and memory for each.
+    announced: VecDeque<(usize, Vec<u8>)>,
 }
 
 /// The part of a chunk that a value may take inside of the arena, so that the end of the chunk that the next record does
 /// not fit is small beside it: 8 KiB of the first, 256 KiB of the large ones.
 const INSIDE_PART: usize = 8;
 
+/// Empty, with room for so many bytes.
+fn memory(bytes: usize) -> Result<Vec<u8>, Full> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes).map_err(|_| Full)?;
+    Ok(memory)
+}
+
 impl<Home: AsRef<Arena>> Allocator<Home> {
     /// Takes the table by value, so that there is one allocator per arena.
     pub(crate) fn new(home: Home) -> Self {
         let inside_max = chunk_range(0).1 / INSIDE_PART;
-        Self { home: Arc::new(home), next: 0, end: 0, spare: None, inside_max, outside: None }
+        Self {
+            home: Arc::new(home),
+            next: 0,
+            end: 0,
+            next_spare: 0,
+            next_chunk: 0,
+            small_chunks: 0,
+            inside_max,
+            outside: None,
+            announced: VecDeque::new(),
+        }
     }
 
     #[inline]
@@ -46,7 +70,7 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     /// Makes sure that a record with this key and value and `node_bytes` of nodes can be allocated.
     #[inline]
     pub(crate) fn reserve(&mut self, key: &[u8], value: &[u8], node_bytes: usize) -> Result<(), Full> {
-        let is_outside = value.len() > self.inside_max;
+        let is_outside = self.is_outside(value.len());
         let bytes = Record::bytes_max(key, value, is_outside) + node_bytes;
         // A reservation may have been made for a record that was never written.
         self.outside = None;
@@ -56,25 +80,41 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
         self.reserve_slowly(value, is_outside, bytes)
     }
 
+    /// Whether a value gets memory of its own: also one that had to when it was announced.
+    #[inline]
+    fn is_outside(&self, length: usize) -> bool {
+        length > self.inside_max
+            || (length > Coming::LONG_VALUE_BYTES
+                && self.announced.front().is_some_and(|&(announced, _)| announced == length))
+    }
+
     #[cold]
     fn reserve_slowly(&mut self, value: &[u8], is_outside: bool, bytes: usize) -> Result<(), Full> {
         if is_outside {
-            let mut outside = Vec::new();
-            outside.try_reserve_exact(value.len()).map_err(|_| Full)?;
+            let announced = self.announced.pop_front().filter(|&(length, _)| length == value.len());
+            let mut outside = announced.map_or_else(|| memory(value.len()), |(_, memory)| Ok(memory))?;
             outside.extend_from_slice(value);
             self.outside = Some(outside);
         }
         if self.end - self.next >= bytes as u64 {
             return Ok(());
         }
-        let mut index = match self.spare {
-            Some(spare) if chunk_range(spare).1 >= bytes => return Ok(()),
-            Some(spare) => spare + 1,
-            None if self.end == 0 => 0,
-            None => chunk_index((self.end - 1) as u32) + 1,
-        };
+        // Those that are too small are passed over.
+        let spare = self.spares().find(|&spare| chunk_range(spare).1 >= bytes);
+        self.next_spare = spare.unwrap_or(self.next_chunk);
+        if spare.is_some() { Ok(()) } else { self.add_spare(bytes) }
+    }
+
+    fn spares(&self) -> impl Iterator<Item = usize> {
+        let is_there = |index: &usize| *index >= SMALL_CHUNKS || self.small_chunks & (1 << index) != 0;
+        (self.next_spare..self.next_chunk).filter(is_there)
+    }
+
+    /// Adds a chunk of so many bytes at least.
+    fn add_spare(&mut self, bytes: usize) -> Result<(), Full> {
         debug_assert!(bytes <= CHUNK_BYTES_MAX);
         // Chunks that are too small are skipped: their offsets stay unused, their memory unallocated.
+        let mut index = self.next_chunk;
         while index < CHUNKS && chunk_range(index).1 < bytes {
             index += 1;
         }
@@ -83,7 +123,52 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
         }
         let chunk = self.arena().pool.take(chunk_range(index).1).ok_or(Full)?;
         self.arena().add_chunk(index, chunk);
-        self.spare = Some(index);
+        if index < SMALL_CHUNKS {
+            self.small_chunks |= 1 << index;
+        }
+        self.next_chunk = index + 1;
+        Ok(())
+    }
+
+    /// Makes sure that there is memory for records to come; each may need `node_bytes` of nodes.
+    #[inline]
+    pub(crate) fn reserve_ahead(&mut self, coming: &Coming<'_>, node_bytes: usize) -> Result<(), Full> {
+        let bytes = coming.bytes + node_bytes;
+        if self.end - self.next >= bytes as u64 && coming.long_values.is_empty() {
+            return Ok(());
+        }
+        self.reserve_ahead_slowly(coming, bytes, node_bytes)
+    }
+
+    #[cold]
+    fn reserve_ahead_slowly(
+        &mut self,
+        coming: &Coming<'_>,
+        mut bytes: usize,
+        node_bytes: usize,
+    ) -> Result<(), Full> {
+        // Those of a write that did not come.
+        self.announced.clear();
+        let inside_max = self.inside_max;
+        for &length in coming.long_values.iter().filter(|&&length| length > inside_max) {
+            self.announced.push_back((length, memory(length)?));
+            bytes = bytes.saturating_sub(length);
+        }
+        // No record goes across the end of a chunk: what is left there may be as much as the largest takes.
+        let largest = bytes.min(coming.longest_bytes + node_bytes).min(CHUNK_BYTES_MAX);
+        let fits = |free: usize, enough: usize| free >= bytes || enough >= bytes;
+        let at_hand = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
+        let (mut sum, mut whole) = (at_hand.saturating_sub(largest), at_hand);
+        for spare in self.spares() {
+            sum += chunk_range(spare).1.saturating_sub(largest);
+            whole = whole.max(chunk_range(spare).1);
+        }
+        while !fits(sum, whole) {
+            self.add_spare(largest)?;
+            let added = chunk_range(self.next_chunk - 1).1;
+            sum += added.saturating_sub(largest);
+            whole = whole.max(added);
+        }
         Ok(())
     }
 
@@ -106,7 +191,8 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
 
     #[cold]
     fn enter_spare(&mut self) -> u64 {
-        let spare = self.spare.take().expect("memory was reserved");
+        let spare = self.spares().next().expect("memory was reserved");
+        self.next_spare = spare + 1;
         let (start, bytes) = chunk_range(spare);
         self.inside_max = bytes / INSIDE_PART;
         self.next = if start == 0 { ALIGN_MAX as u64 } else { start };
@@ -153,6 +239,6 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     pub(crate) fn skip_to_last_chunk(&mut self) {
         self.end = chunk_range(CHUNKS - 1).0;
         self.next = self.end;
-        self.spare = None;
+        (self.next_spare, self.next_chunk) = (CHUNKS - 1, CHUNKS - 1);
     }
 }

@@ -11,7 +11,7 @@ use super::prefix::{Fences, Prefix, Probe, Row};
 use super::tree::Tree;
 use crate::arena::{Allocator, Arena, Chain, Either, NewRecord, Record, Ref};
 use crate::memtable::{assert_ascending, assert_insertable};
-use crate::{Full, MemtableWriter};
+use crate::{Coming, Full, MemtableWriter};
 
 /// Inner nodes above each other. A root gets a parent only after it was filled, and so was each of its children
 /// before it split, so a tree of this height does not fit 4 GiB by far.
@@ -100,6 +100,11 @@ impl MemtableWriter for Writer {
         let count = &self.tree().entry_count;
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(())
+    }
+
+    #[inline]
+    fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
+        self.allocator.reserve_ahead(coming, self.node_bytes_max())
     }
 }
 

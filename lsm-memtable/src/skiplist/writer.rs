@@ -9,7 +9,7 @@ use lsm_core::{SequenceNumber, ValueKind};
 use super::list::{LANES, List, Node, Place, Stop, Target};
 use crate::arena::{Allocator, Arena, AtomicRef, Chain, Either, NewRecord, Record, Ref};
 use crate::memtable::{assert_ascending, assert_insertable};
-use crate::{Full, MemtableWriter};
+use crate::{Coming, Full, MemtableWriter};
 
 pub(super) struct Writer {
     allocator: Allocator<List>,
@@ -54,6 +54,10 @@ impl MemtableWriter for Writer {
         let count = &self.list().entry_count;
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
+        self.allocator.reserve_ahead(coming, Self::NODE_BYTES_MAX)
     }
 }
 
