@@ -24,7 +24,7 @@ use crate::version::current::Current;
 use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
 use crate::version::{Janitor, open_tables};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// What opening a database found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(crate) fn open(
     let inner = if opening.options.read_only {
         opening.read_only(replay)?
     } else {
-        let (inner, set_aside) = opening.writable(replay, state, &report)?;
+        let (inner, set_aside) = opening.writable(replay, state, &current, &report)?;
         recovery.set_aside = set_aside;
         inner
     };
@@ -121,6 +121,7 @@ impl Opening<'_> {
         self,
         replay: Replay,
         state: ManifestState,
+        current: &Current,
         report: &RecoveryReport,
     ) -> Result<(Arc<Inner>, Vec<PathBuf>)> {
         let Self { directory, options, memory, env, janitor, lock } = self;
@@ -146,7 +147,16 @@ impl Opening<'_> {
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
         let record_seed = env.random() as u32;
-        let manifest = Manifest::create(Arc::clone(&vfs), directory, manifest_number, record_seed, state)?;
+        let create =
+            |number, state| Manifest::create(Arc::clone(&vfs), directory, number, record_seed, state);
+        let (manifest, manifest_number) = match create(manifest_number, state.clone()) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                make_room(&*vfs, directory, current, &state)?;
+                let manifest_number = numbers.next();
+                (create(manifest_number, state)?, manifest_number)
+            }
+            created => (created?, manifest_number),
+        };
         // At once: opening may fail further on, and be tried again and again on a full disk.
         remove_manifests_below(&*vfs, directory, manifest_number)?;
         let (trees, mut committer, unsettled) = replay.into_parts();
@@ -157,6 +167,8 @@ impl Opening<'_> {
         for tree in inner.all_trees() {
             tree.empty_spans.belongs_to(&inner, tree.id);
         }
+        // What merges left half done when the disk was full may take the room that the log needs.
+        remove_leftover_tables(&inner)?;
         settle(&inner, unsettled).inspect_err(|_| inner.remove_obsolete_files())?;
         // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
         // or not, could prove.
@@ -171,7 +183,8 @@ impl Opening<'_> {
         }
         // Nothing needs the old log any more.
         let set_aside = lsm_wal::set_aside_dropped(&*vfs, directory, report)?;
-        remove_leftovers(&inner, first_segment)?;
+        remove_leftover_tables(&inner)?;
+        lsm_wal::remove_segments_below(&*vfs, directory, first_segment)?;
         Ok((inner, set_aside))
     }
 }
@@ -187,12 +200,28 @@ fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Res
     Ok(())
 }
 
-/// Removes files that the new manifest does not need. Files with other names are somebody else's.
-fn remove_leftovers(inner: &Inner, first_segment: u64) -> Result<()> {
-    let Some(side) = &inner.writer else { return Ok(()) };
-    let (vfs, directory) = (&*inner.vfs, &*inner.directory);
-    let tables = side.manifest.lock().state().table_numbers();
+/// Removes tables that the manifest does not name, on a disk that has no room for another manifest. What was read of it
+/// is made durable first: a power cut must not bring back a state that names them.
+fn make_room(vfs: &dyn Vfs, directory: &Path, current: &Current, state: &ManifestState) -> Result<()> {
+    let manifest = files::manifest(directory, current.manifest);
+    let file = vfs.open_write(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
+    file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
+    let tables = state.table_numbers();
     for name in list(vfs, directory)? {
+        if matches!(files::parse(&name), Some(FileKind::Table(number)) if !tables.contains(&number)) {
+            let path = directory.join(name);
+            vfs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes tables that the new manifest does not need. Files with other names are somebody else's.
+fn remove_leftover_tables(inner: &Inner) -> Result<()> {
+    let Some(side) = &inner.writer else { return Ok(()) };
+    let directory = &*inner.directory;
+    let tables = side.manifest.lock().state().table_numbers();
+    for name in list(&*inner.vfs, directory)? {
         let leftover = match files::parse(&name) {
             Some(FileKind::Table(number)) => !tables.contains(&number),
             Some(FileKind::CurrentNext) => true,
@@ -203,7 +232,7 @@ fn remove_leftovers(inner: &Inner, first_segment: u64) -> Result<()> {
         }
     }
     inner.remove_obsolete_files();
-    Ok(lsm_wal::remove_segments_below(vfs, directory, first_segment)?)
+    Ok(())
 }
 
 /// Fails if the default keyspace has another policy than the options say.
