@@ -236,8 +236,9 @@ impl Inner {
         if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
             return Err(Error::WritingStopped(Arc::new(error)));
         }
-        // Merges give back what they hold beyond their share.
-        if self.memory.buffer_bytes() > 0 {
+        // Merges give back what they hold beyond their share; a flush lets go of a memtable a while after its tables have
+        // taken its place, and tells.
+        if self.memory.buffer_bytes() > 0 || self.memory.sealed_bytes() > 0 {
             return Ok(());
         }
         Err(self.memory.exhausted(wanted))

@@ -267,8 +267,14 @@ impl Committer {
     pub(crate) fn settle(&mut self, keyspace: u32) {
         let budget = self.memory.budget;
         let Some(filling) = self.writer(keyspace).and_then(|writer| writer.filling.as_mut()) else { return };
-        let bytes = match caught("a look at the size of a memtable", || Ok(filling.memtable.memory_bytes())) {
-            Ok(bytes) => bytes,
+        // Memory comes in pieces that grow with the memtable: the last may be half of it, and is there to be used.
+        let sizes = || {
+            let bytes = filling.memtable.memory_bytes();
+            let is_large = bytes >= budget.memtable_bytes;
+            Ok((bytes, is_large && bytes.saturating_sub(filling.unused_bytes()) >= budget.memtable_bytes))
+        };
+        let (bytes, is_full) = match caught("a look at the size of a memtable", sizes) {
+            Ok(sizes) => sizes,
             Err(error) => return self.fail(keyspace, error),
         };
         let before = std::mem::replace(&mut filling.bytes, bytes);
@@ -276,7 +282,7 @@ impl Committer {
             self.account(keyspace, Some(before), Some(bytes));
             self.memory.bound_pool(0);
         }
-        if bytes >= budget.memtable_bytes {
+        if is_full {
             self.seal(keyspace, self.last_sequence());
         } else if self.active_bytes > budget.memtables_bytes_max / 2 {
             self.seal_largest();

@@ -49,6 +49,11 @@ impl Filling {
         }
     }
 
+    /// Bytes that the memtable has and does not use yet.
+    pub(crate) fn unused_bytes(&self) -> usize {
+        self.inserter.unused_bytes()
+    }
+
     /// Sees to it that there is memory for what comes; `false` if there is none, or no room.
     #[inline]
     pub(crate) fn reserve(&mut self, coming: &Coming<'_>) -> bool {

@@ -62,6 +62,12 @@ pub trait MemtableWriter: Send {
     fn reserve(&mut self, _coming: &Coming<'_>) -> Result<(), Full> {
         Ok(())
     }
+
+    /// Bytes of [`MemtableReader::memory_bytes`] that are there for entries to come. A store that seals tables by their
+    /// size goes on filling one as long as this is what makes it large.
+    fn unused_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Entries that are about to be inserted; see [`MemtableWriter::reserve`].

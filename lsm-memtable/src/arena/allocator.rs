@@ -110,6 +110,11 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
         (self.next_spare..self.next_chunk).filter(is_there)
     }
 
+    /// Bytes of the chunks that nothing was allocated from.
+    pub(crate) fn unused_bytes(&self) -> usize {
+        (self.end - self.next) as usize + self.spares().map(|spare| chunk_range(spare).1).sum::<usize>()
+    }
+
     /// Adds a chunk of so many bytes at least.
     fn add_spare(&mut self, bytes: usize) -> Result<(), Full> {
         debug_assert!(bytes <= CHUNK_BYTES_MAX);

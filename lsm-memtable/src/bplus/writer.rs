@@ -106,6 +106,10 @@ impl MemtableWriter for Writer {
     fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
         self.allocator.reserve_ahead(coming, self.node_bytes_max())
     }
+
+    fn unused_bytes(&self) -> usize {
+        self.allocator.unused_bytes()
+    }
 }
 
 impl Writer {

@@ -59,6 +59,10 @@ impl MemtableWriter for Writer {
     fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
         self.allocator.reserve_ahead(coming, Self::NODE_BYTES_MAX)
     }
+
+    fn unused_bytes(&self) -> usize {
+        self.allocator.unused_bytes()
+    }
 }
 
 impl Writer {
