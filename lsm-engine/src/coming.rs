@@ -11,6 +11,17 @@ use crate::inner::Inner;
 use crate::jobs::{caught, panic_message};
 use crate::{Error, Result};
 
+/// What a single operation brings; `value_bytes` is the length of its value.
+#[inline]
+pub(crate) fn of_one<'v>(kind: ValueKind, key: &[u8], value_bytes: &'v [usize; 1]) -> Coming<'v> {
+    let [length] = *value_bytes;
+    // Range deletes are not kept with the entries.
+    let bytes = if kind == ValueKind::RangeDelete { 0 } else { key.len() + length + Coming::OVERHEAD_BYTES };
+    let long_values: &[usize] =
+        if bytes > 0 && length > Coming::LONG_VALUE_BYTES { value_bytes } else { &[] };
+    Coming { bytes, longest_bytes: bytes, long_values }
+}
+
 /// What comes to the memtable of one keyspace.
 #[derive(Default)]
 pub(crate) struct Share {
@@ -22,7 +33,6 @@ pub(crate) struct Share {
 impl Share {
     #[inline]
     pub(crate) fn add(&mut self, kind: ValueKind, key: &[u8], value: &[u8]) {
-        // Those are not kept with the entries.
         if kind == ValueKind::RangeDelete {
             return;
         }
@@ -121,8 +131,13 @@ impl Inner {
     /// Sees to it that a keyspace can take what comes with the next record, before it is in the log; see
     /// [`Committer::prepare`].
     #[inline]
-    pub(crate) fn prepare(&self, committer: &mut Committer, keyspace: u32, share: &Share) -> Result<()> {
-        if committer.prepare(keyspace, &share.coming())? {
+    pub(crate) fn prepare(
+        &self,
+        committer: &mut Committer,
+        keyspace: u32,
+        coming: &Coming<'_>,
+    ) -> Result<()> {
+        if committer.prepare(keyspace, coming)? {
             return Ok(());
         }
         let no_memory = std::io::ErrorKind::OutOfMemory.into();

@@ -10,7 +10,7 @@ use lsm_memtable::BPlusMemtable;
 use lsm_wal::{CleanClose, Durability, Log, Position};
 
 use crate::batch::{self, Operation, Operations, WriteBatch};
-use crate::coming::{Share, Shares};
+use crate::coming::{self, Shares};
 use crate::inner::{Inner, Numbers, WriteSide};
 use crate::jobs::caught;
 use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes, room_for, too_large};
@@ -479,9 +479,8 @@ impl Inner {
             let committer = &mut *committer;
             // Somebody may have dropped the keyspace since; under the lock nobody does.
             tree.check_usable()?;
-            let mut share = Share::default();
-            share.add(kind, key, value.unwrap_or_default());
-            self.prepare(committer, tree.id, &share)?;
+            let value_bytes = [value.map_or(0, <[u8]>::len)];
+            self.prepare(committer, tree.id, &coming::of_one(kind, key, &value_bytes))?;
             let mut scratch = std::mem::take(&mut committer.scratch);
             let _charge =
                 (bytes > SCRATCH_BYTES_MAX).then(|| Charge::new(&self.memory, Part::Buffers, bytes));
@@ -527,7 +526,9 @@ impl Inner {
             let (mut committer, shares) =
                 self.lock_committer(side, bytes, |committer| committer.shares(payload))?;
             let committer = &mut *committer;
-            shares.iter().try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, share))?;
+            shares
+                .iter()
+                .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.coming()))?;
             let log_start = committer.log_end;
             let (sequence, position) = committer.append(payload, count)?;
             committer.log_end = position.0;
