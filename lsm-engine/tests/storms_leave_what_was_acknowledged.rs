@@ -18,7 +18,7 @@ mod storms;
 mod wide;
 
 /// Enough that every kind of fault comes to strike.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 170;
 
 #[test]
 fn any_storm_leaves_what_was_acknowledged() {
