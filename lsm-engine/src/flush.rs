@@ -268,11 +268,15 @@ impl Round {
 
     /// Logs the edit that puts tables in the place of memtables, and does so. Takes out what is not wanted any more.
     fn log(inner: &Inner, side: &WriteSide, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
+        if opened.is_empty() {
+            return Ok(());
+        }
         // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
         // part of a batch whose rest is not.
         if inner.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
             let end = side.committer.lock().log_end();
-            side.wait_durable(end)?;
+            // A log that failed to sync takes no more records: writers that wait for this flush must hear of it.
+            side.wait_durable(end).inspect_err(|error| side.stop(error.clone()))?;
         }
         let mut manifest = side.manifest.lock();
         for (_, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {

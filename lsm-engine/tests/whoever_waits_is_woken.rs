@@ -1,16 +1,16 @@
-//! Whoever waits for compactions hears of each that ends or fails, also of those that are done without a job: moves of
-//! tables, and drops.
+//! Whoever waits hears of what ends or fails: of compactions, also those that are done without a job, and of flushes.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lsm_engine::Options;
 use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, Leveled, LeveledOptions, TreeShape};
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
+use lsm_engine::{KeyspaceOptions, Options, WriteBatch};
 
-/// Nothing takes a minute here: who waits longer was forgotten.
-struct Impatient(SimEnv);
+/// Nothing takes a minute here, or a thousand looks: who waits longer was forgotten.
+struct Impatient(SimEnv, AtomicUsize);
 
 impl Env for Impatient {
     fn monotonic_micros(&self) -> u64 {
@@ -30,6 +30,7 @@ impl Env for Impatient {
     }
 
     fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
+        assert!(self.1.fetch_add(1, Ordering::Relaxed) < 1000, "woken in vain, time and again");
         let minute = self.monotonic_micros() + 60_000_000;
         let woken = self.0.wait(event, seen, Some(deadline_micros.map_or(minute, |at| at.min(minute))));
         assert!(woken || deadline_micros.is_some(), "nobody was woken for a minute");
@@ -61,7 +62,7 @@ impl CompactionPolicy for Debtless {
 
 /// The move of a flushed table to its level cannot be logged, once or, if `is_sticky`, until the disk is healed.
 fn fail_a_move(is_sticky: bool) {
-    let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1))));
+    let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1), AtomicUsize::new(0))));
     let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
     let policy = LeveledOptions { level0_runs_max: 1, target_table_bytes: 500, ..LeveledOptions::default() };
     let options = options.compaction(Arc::new(Debtless(Leveled::new(policy))));
@@ -91,4 +92,30 @@ fn a_move_that_succeeds_at_the_second_try() {
 #[test]
 fn a_move_that_fails_again_and_again() {
     fail_a_move(true);
+}
+
+/// Its flush cannot end, since tables cannot be opened, and meanwhile the log has stopped too.
+#[test]
+fn a_writer_that_waits_for_memory_hears_of_a_log_that_stopped() {
+    let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1), AtomicUsize::new(0))));
+    let options = Options::new().memory(1 << 20).vfs(Arc::new(fs.clone()));
+    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+    // With another keyspace, a flush syncs the log first.
+    let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+    let steps = env.0.steps();
+    for number in 0..60 {
+        other.put(number.to_string(), [7; 500]).unwrap();
+        db.put(number.to_string(), [7; 500]).unwrap();
+    }
+    fs.inject(Fault::on(OperationKind::Open, ErrorKind::Other).named(".sst").sticky());
+    fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).named(".wal"));
+    db.sync().unwrap_err();
+    assert_eq!(env.0.steps(), steps, "nothing was flushed yet");
+    let mut batch = WriteBatch::new();
+    (0..24).for_each(|number| _ = batch.put(format!("large {number}"), [7; 10_000]));
+    let error = db.write(batch).unwrap_err();
+    assert!(env.0.steps() > steps, "it did not wait");
+    assert!(error.to_string().contains("injected fault"), "{error}");
+    drop((other, db));
+    env.0.drop_jobs();
 }
