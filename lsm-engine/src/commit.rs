@@ -1,6 +1,7 @@
 //! The commit path: log, memtable, visibility, all under one short lock; the sync outside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -48,6 +49,8 @@ pub(crate) struct Committer {
     numbers: Arc<Numbers>,
     flush_wanted: Event,
     scratch: Vec<u8>,
+    /// The keyspace whose memtable was last asked for its size.
+    settling: u32,
 }
 
 impl Committer {
@@ -74,6 +77,7 @@ impl Committer {
             numbers,
             flush_wanted: Event::new(),
             scratch: Vec::new(),
+            settling: 0,
         }
     }
 
@@ -190,28 +194,27 @@ impl Committer {
         self.insert_into_next(operation, log_start, before)
     }
 
-    /// Takes the operations of a record in, all of them: the log has it. What a memtable panics at goes into one of our own,
-    /// and its keyspace takes no more writes. Returns that panic.
-    fn take<'o>(
+    /// Takes the rest of a record in: the log has it. What a memtable panics at, as it did at the first of these with
+    /// `error`, goes into one of our own, and its keyspace takes no more writes.
+    fn take_rest<'o>(
         &mut self,
-        mut operations: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
+        rest: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
         log_start: u64,
         before: SequenceNumber,
-    ) -> Result<Option<Error>> {
-        let (mut at_hand, mut panic) = (None, None);
-        loop {
-            let taken = caught("a write", || {
-                for operation in operations.by_ref() {
-                    let operation = operation.inspect_err(|_| at_hand = None).map_err(Error::invalid)?;
-                    self.insert(at_hand.insert(operation), log_start, before)?;
-                }
-                Ok(())
-            });
-            let Err(error) = taken else { return Ok(panic) };
-            let Some(operation) = at_hand.take() else { return Err(error) };
-            self.insert_into_spare(&operation, log_start, before, &error)?;
-            panic.get_or_insert(error);
+        error: &Error,
+    ) -> Result<()> {
+        let mut panic = Some(error.clone());
+        for operation in rest {
+            let operation = operation.map_err(Error::invalid)?;
+            let taken = match panic.take() {
+                Some(error) => Err(error),
+                None => caught("a write", || self.insert(&operation, log_start, before)),
+            };
+            if let Err(error) = taken {
+                self.insert_into_spare(&operation, log_start, before, &error)?;
+            }
         }
+        Ok(())
     }
 
     /// Puts an operation that a memtable panicked at into one of our own, as if that one were full.
@@ -266,17 +269,12 @@ impl Committer {
     #[inline]
     pub(crate) fn settle(&mut self, keyspace: u32) {
         let budget = self.memory.budget;
+        self.settling = keyspace;
         let Some(filling) = self.writer(keyspace).and_then(|writer| writer.filling.as_mut()) else { return };
+        let bytes = filling.memtable.memory_bytes();
         // Memory comes in pieces that grow with the memtable: the last may be half of it, and is there to be used.
-        let sizes = || {
-            let bytes = filling.memtable.memory_bytes();
-            let is_large = bytes >= budget.memtable_bytes;
-            Ok((bytes, is_large && bytes.saturating_sub(filling.unused_bytes()) >= budget.memtable_bytes))
-        };
-        let (bytes, is_full) = match caught("a look at the size of a memtable", sizes) {
-            Ok(sizes) => sizes,
-            Err(error) => return self.fail(keyspace, error),
-        };
+        let is_full = bytes >= budget.memtable_bytes
+            && bytes.saturating_sub(filling.unused_bytes()) >= budget.memtable_bytes;
         let before = std::mem::replace(&mut filling.bytes, bytes);
         if bytes != before {
             self.account(keyspace, Some(before), Some(bytes));
@@ -494,14 +492,20 @@ impl Inner {
             committer.log_end = position.0;
             let operation =
                 Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
-            // It is in the log: what no memtable takes leaves memory and log apart.
-            let panic = committer
-                .take(std::iter::once(Ok(operation)), log_start, sequence - 1)
-                .inspect_err(|error| side.stop(error.clone()))?;
-            self.visible.store(sequence, Ordering::Release);
-            committer.settle(tree.id);
-            self.bound_log(committer, side);
-            panic.map_or(Ok(position), Err)?
+            let mut is_whole = false;
+            let taken = caught("a write", || {
+                committer.insert(&operation, log_start, sequence - 1)?;
+                is_whole = true;
+                self.visible.store(sequence, Ordering::Release);
+                committer.settle(tree.id);
+                self.bound_log(committer, side);
+                Ok(())
+            });
+            if let Err(error) = taken {
+                let rest = (!is_whole).then_some(Ok(operation)).into_iter();
+                self.finish_write(side, committer, rest, log_start, sequence..=sequence, error)?;
+            }
+            position
         };
         make_durable(side, position, durability)
     }
@@ -532,18 +536,52 @@ impl Inner {
             let log_start = committer.log_end;
             let (sequence, position) = committer.append(payload, count)?;
             committer.log_end = position.0;
-            // As above; and a batch that is partly inserted must never become visible.
-            let panic = committer
-                .take(Operations::new(payload, sequence), log_start, sequence - 1)
-                .inspect_err(|error| side.stop(error.clone()))?;
-            self.visible.store(sequence + count - 1, Ordering::Release);
-            for &keyspace in shares.as_ref() {
-                committer.settle(keyspace);
+            let mut left = count;
+            let taken = caught("a write", || {
+                for operation in Operations::new(payload, sequence) {
+                    committer.insert(&operation.map_err(Error::invalid)?, log_start, sequence - 1)?;
+                    left -= 1;
+                }
+                self.visible.store(sequence + count - 1, Ordering::Release);
+                for &keyspace in shares.as_ref() {
+                    committer.settle(keyspace);
+                }
+                self.bound_log(committer, side);
+                Ok(())
+            });
+            if let Err(error) = taken {
+                let rest = Operations::new(payload, sequence).skip((count - left) as usize);
+                let sequences = sequence..=sequence + count - 1;
+                self.finish_write(side, committer, rest, log_start, sequences, error)?;
             }
-            self.bound_log(committer, side);
-            panic.map_or(Ok(position), Err)?
+            position
         };
         make_durable(side, position, durability)
+    }
+
+    /// After a panic in a write that the log has, with `rest` still to be taken in. A batch that is partly inserted must
+    /// never become visible, and what no memtable takes leaves memory and log apart.
+    #[cold]
+    fn finish_write<'o>(
+        &self,
+        side: &WriteSide,
+        committer: &mut Committer,
+        rest: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
+        log_start: u64,
+        sequences: RangeInclusive<SequenceNumber>,
+        error: Error,
+    ) -> Result<()> {
+        let mut rest = rest.peekable();
+        if rest.peek().is_none() {
+            // All of it is in memtables: one of them panicked when it was asked for its size.
+            committer.fail(committer.settling, error);
+            return Ok(());
+        }
+        committer
+            .take_rest(rest, log_start, sequences.start() - 1, &error)
+            .inspect_err(|error| side.stop(error.clone()))?;
+        self.visible.store(*sequences.end(), Ordering::Release);
+        Err(error)
     }
 
     /// Logs the clearing of a keyspace and makes it empty. The caller then tells the manifest.
