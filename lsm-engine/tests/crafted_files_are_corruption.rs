@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use lsm_core::{SEQUENCE_MAX, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::inspect::VersionEdit;
+use lsm_engine::inspect::{KeyspaceRecord, LogStart, VersionEdit};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, ErrorKind, Options, Result};
+use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, Result};
 use lsm_wal::{Log, RecordFile, Wal, WalOptions};
 
 mod manifest;
@@ -51,6 +51,10 @@ fn check(fs: &SimFs, what: &str, is_sound: bool) {
 
 /// The manifest written anew, with one more edit at its end.
 fn check_edit(what: &str, is_sound: bool, change: impl FnOnce(&mut VersionEdit)) {
+    check(&craft(change), what, is_sound);
+}
+
+fn craft(change: impl FnOnce(&mut VersionEdit)) -> SimFs {
     let fs = make();
     let (current, edits) = manifest::edits(&fs, Path::new(DIRECTORY)).unwrap();
     let mut crafted = VersionEdit::default();
@@ -66,7 +70,7 @@ fn check_edit(what: &str, is_sound: bool, change: impl FnOnce(&mut VersionEdit))
         file.append(0, &edit.encode()).unwrap();
     }
     file.sync().unwrap();
-    check(&fs, what, is_sound);
+    fs
 }
 
 #[test]
@@ -83,7 +87,43 @@ fn a_manifest_with_numbers_that_cannot_be_is_corrupt() {
     for number in [1 << 60, u64::MAX] {
         check_edit("next_number", false, |edit| edit.next_number = Some(number));
         check_edit("a run", false, |edit| edit.added[0].run = number);
+        check_edit("log_begun", false, |edit| edit.log_begun = Some(number));
+        check_log("segment", false, |log| log.segment = number);
     }
+    check_log("nothing", true, |_| ());
+    for position in [1 << 56, u64::MAX] {
+        check_log("position", false, |log| log.position = position);
+        check_log("synced", false, |log| log.synced = position);
+    }
+}
+
+fn check_log(what: &str, is_sound: bool, change: impl FnOnce(&mut LogStart)) {
+    let (_, edits) = manifest::edits(&make(), Path::new(DIRECTORY)).unwrap();
+    let mut log = edits.iter().rev().find_map(|edit| edit.log).unwrap();
+    change(&mut log);
+    check_edit(what, is_sound, |edit| edit.log = Some(log));
+}
+
+#[test]
+fn a_keyspace_beyond_the_ids_given_out_is_corrupt() {
+    let record = |id| KeyspaceRecord { id, name: "another".into(), policy: "leveled".into() };
+    check_edit("the next id", true, |edit| {
+        edit.keyspaces = vec![record(1)];
+        edit.next_keyspace = Some(2);
+    });
+    for id in [1, u32::MAX] {
+        check_edit("an id", false, |edit| edit.keyspaces = vec![record(id)]);
+    }
+}
+
+/// The last id is given to nobody.
+#[test]
+fn ids_that_are_used_up_are_an_error_of_whoever_creates_a_keyspace() {
+    let fs = craft(|edit| edit.next_keyspace = Some(u32::MAX));
+    let db = open(&fs).unwrap();
+    let error = db.keyspace("another", KeyspaceOptions::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert_eq!(db.get("log").unwrap().unwrap(), "2");
 }
 
 /// The log with one more record, a batch of `puts`.

@@ -46,6 +46,9 @@ const AGE_CLOCK: u8 = 12;
 /// Levels of a keyspace at most. A manifest that names a higher one is damaged: versions keep a list for each level.
 pub(crate) const LEVEL_COUNT_MAX: usize = 256;
 
+/// Positions in the log are below this: records have seven bytes for them.
+const POSITION_END: u64 = 1 << 56;
+
 /// One change to the set of tables and keyspaces, applied whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -212,15 +215,15 @@ impl VersionEdit {
             LAST_SEQUENCE => self.last_sequence = Some(sequence(decoder)?),
             LOG => {
                 self.log = Some(LogStart {
-                    position: decoder.varint()?,
-                    segment: decoder.varint()?,
-                    synced: decoder.varint()?,
+                    position: position(decoder)?,
+                    segment: number(decoder)?,
+                    synced: position(decoder)?,
                 });
             }
             NEXT_KEYSPACE => self.next_keyspace = Some(id(decoder)?),
             CLOCK => self.clock_micros = Some(decoder.varint()?),
             AGE_CLOCK => self.age_clock_micros = Some(decoder.varint()?),
-            LOG_BEGUN => self.log_begun = Some(decoder.varint()?),
+            LOG_BEGUN => self.log_begun = Some(number(decoder)?),
             DROP => self.dropped.push(id(decoder)?),
             FLUSHED => self.flushed.push((id(decoder)?, sequence(decoder)?)),
             REMOVE => self.removed.push((id(decoder)?, decoder.varint()?)),
@@ -252,6 +255,10 @@ fn id(decoder: &mut Decoder<'_>) -> Option<u32> {
 
 fn number(decoder: &mut Decoder<'_>) -> Option<u64> {
     decoder.varint().filter(|&number| number < files::NUMBER_END)
+}
+
+fn position(decoder: &mut Decoder<'_>) -> Option<u64> {
+    decoder.varint().filter(|&position| position < POSITION_END)
 }
 
 fn sequence(decoder: &mut Decoder<'_>) -> Option<SequenceNumber> {

@@ -84,7 +84,11 @@ impl ManifestState {
         if let Some(log) = edit.log {
             self.log = log;
         }
-        Ok(())
+        match edit.keyspaces.iter().find(|record| record.id >= self.next_keyspace) {
+            // The next one to be created would take its place.
+            Some(record) => Err(format!("keyspace {} is beyond the ids given out", record.id)),
+            None => Ok(()),
+        }
     }
 
     /// One edit that says it all.
