@@ -295,7 +295,7 @@ fn on_a_full_disk_reads_go_on_and_writers_wait_until_there_is_room() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
     // The log has its segments; only tables will find no room.
-    let db = options(&fs, &env).log_segment_bytes(1 << 20).open(DIRECTORY).unwrap();
+    let db = options(&fs, &env).log_segment_bytes(2 << 20).open(DIRECTORY).unwrap();
     fs.set_capacity(Some(CAPACITY));
     let used = CAPACITY - fs.free_bytes(Path::new(DIRECTORY)).unwrap();
     fs.set_capacity(Some(used + (8 << 10)));
