@@ -50,6 +50,8 @@ pub(crate) struct Unsettled {
     /// Where the log goes on that did not fit memory.
     rest: Option<Position>,
     operations: u64,
+    /// The last number in the record before.
+    last_sequence: SequenceNumber,
     /// Keyspaces of the record at hand.
     touched: Vec<u32>,
 }
@@ -159,6 +161,7 @@ impl Replay {
             built: Vec::new(),
             rest: None,
             operations: 0,
+            last_sequence: 0,
             touched: Vec::new(),
         };
         Ok(Self { trees, committer, numbers, memory, last_sequence, unsettled })
@@ -258,6 +261,10 @@ impl Unsettled {
         if tag == 0 || tag > SEQUENCE_MAX {
             return Err(malformed(record, &format!("{tag} is no sequence number")));
         }
+        if tag <= self.last_sequence {
+            let detail = format!("sequence number {tag} does not follow {}", self.last_sequence);
+            return Err(malformed(record, &detail));
+        }
         let mut last = tag;
         self.touched.clear();
         for operation in Operations::new(record.payload, tag) {
@@ -295,6 +302,7 @@ impl Unsettled {
                 committer.settle(keyspace);
             }
         }
+        self.last_sequence = last;
         Ok(last)
     }
 
@@ -346,6 +354,7 @@ impl Unsettled {
         let Some(rest) = self.rest else { return Ok(()) };
         let memory = &inner.memory;
         let mut reader = self.log.read_from(rest.0, memory)?;
+        self.last_sequence = 0;
         while let Some(record) = reader.next()? {
             let mut committer = side.committer.lock();
             let mut wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
