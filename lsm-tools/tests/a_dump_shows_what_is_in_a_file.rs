@@ -22,8 +22,8 @@ fn every_file_of_a_database_can_be_dumped() {
     let directory = Directory::new();
     let db = directory.arg("db");
     // So much that no merge is worth it for one that is deleted.
-    let rows: String = (0..50).map(|number| format!("key{number}\tvalue\n")).collect();
-    lsm(["load", &db, &directory.write("rows.tsv", rows)]).stdout();
+    let rows: Vec<String> = (0..50).map(|number| format!("key{number}\tvalue\n")).collect();
+    lsm(["load", &db, &directory.write("rows.tsv", rows.concat())]).stdout();
     lsm(["put", &db, "tab\\there", "\\xff \"quoted\""]).stdout();
     lsm(["delete", &db, "tab\\there"]).stdout();
 
