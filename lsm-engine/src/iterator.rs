@@ -11,7 +11,8 @@ use crate::{Error, Result};
 
 /// Keys and values of a range in order, from both ends, as they were when the iterator was made.
 ///
-/// It owns all it needs: it may be kept, sent to another thread, and outlives the database handle. It holds on to
+/// It owns all it needs: it may be kept, sent to another thread, and outlives the database handle, until the database is
+/// opened again, which may remove files that it reads. It holds on to
 /// the memtables and tables that it reads, so drop it when done. After an error it ends.
 #[derive(Debug)]
 pub struct Iter {
