@@ -59,7 +59,7 @@ pub struct DbCursor {
 const RESEEK_COUNT: u32 = 8;
 /// After so many dead entries in a row the span that they leave empty is worth remembering: that costs a new merge and
 /// a second walk over them. It doubles each time, so that a scan over many such spans pays a fraction of its steps.
-const LEARN_COUNT: u32 = 32;
+const LEARN_COUNT: u32 = 16;
 /// Known empty spans are looked for at the first and then every so many dead entries.
 const LOOK_COUNT: u32 = 8;
 
