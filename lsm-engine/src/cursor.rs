@@ -218,6 +218,9 @@ impl DbCursor {
                 self.key.clear();
                 self.key.extend_from_slice(entry.key);
                 self.merge.next();
+                if self.stands_on_the_next() {
+                    return Ok(());
+                }
             }
             Place::Backward => self.merge.seek(&self.key, 0),
         }
@@ -261,6 +264,18 @@ impl DbCursor {
             Place::Forward => self.merge.entry().map(|entry| (entry.key, entry.value)),
             Place::Backward => Some((&self.key, &self.value)),
         }
+    }
+
+    /// Whether the merge stands on what the user sees after `self.key`: so it is for most keys.
+    #[inline]
+    fn stands_on_the_next(&mut self) -> bool {
+        self.merge.entry().is_some_and(|entry| {
+            entry.key != self.key
+                && entry.sequence <= self.sequence
+                && !entry.kind.is_tombstone()
+                && !self.bounds.above_upper(entry.key)
+                && !self.tombstones.cover(entry, self.sequence)
+        })
     }
 
     /// From an entry on, finds the first key that the user sees. With `skip`, versions of `self.key` are passed.
