@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::background::caught;
 use crate::inner::{Inner, WriteSide};
-use crate::jobs::caught;
+use crate::keyspaces::{ReadState, Tree};
 use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
-use crate::tree::{State, Tree};
 use crate::version::Version;
 use crate::version::edit::{KeyspaceRecord, VersionEdit};
 use crate::version::manifest::Manifest;
-use crate::writer::Writer;
+use crate::write::KeyspaceWriter;
 use crate::{Error, Result};
 
 /// Name of keyspace 0, which every database has.
@@ -86,7 +86,7 @@ impl Inner {
             tree.set_policy(given.into());
         }
         self.reopen_with(tree, options)?;
-        side.changed.add(tree);
+        side.compaction_queue.add(tree);
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Inner {
         let reopened =
             caught("the opening of tables", || tree.load().version.reopened(&self.memory, &options))?;
         if tree.configure(options) {
-            tree.update(|state| State { version: Arc::new(reopened), ..(**state).clone() });
+            tree.update(|state| ReadState { version: Arc::new(reopened), ..(**state).clone() });
         }
         Ok(())
     }
@@ -126,20 +126,20 @@ impl Inner {
         self.trees.write().remove(&tree);
         // Handles may stay for long: what they lead to must not.
         tree.update(|state| {
-            let sealed: usize = state.sealed.iter().map(|memtable| memtable.sealed_bytes()).sum();
-            self.memory.remove_sealed_bytes(sealed);
+            let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
+            self.memory.remove_immutable_bytes(immutable);
             self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             state.version.tables().for_each(|table| table.mark_obsolete());
-            State {
+            ReadState {
                 memtable: None,
-                sealed: Vec::new(),
+                immutable: Vec::new(),
                 version: Arc::new(Version::default()),
                 before_clear: None,
                 ..(**state).clone()
             }
         });
         side.unflushed.look_at(&tree);
-        side.changed.add(&tree);
+        side.compaction_queue.add(&tree);
         self.cleared.look_at(&tree);
         drop(manifest);
         side.progress.notify();
@@ -153,7 +153,7 @@ impl Inner {
         let version = Arc::clone(&tree.load().version);
         let sequence = self.clear_tree(side, tree)?;
         self.cleared.add(tree);
-        side.changed.add(tree);
+        side.compaction_queue.add(tree);
         let tables = manifest.state().keyspaces.get(&tree.id).map(|keyspace| keyspace.tables.keys().copied());
         let edit = VersionEdit {
             last_sequence: Some(sequence),
@@ -188,10 +188,10 @@ pub(crate) fn new_tree(
     options: KeyspaceOptions,
     version: Version,
     memory: &Arc<Memory>,
-) -> (Arc<Tree>, Writer) {
-    let state = State {
+) -> (Arc<Tree>, KeyspaceWriter) {
+    let state = ReadState {
         memtable: None,
-        sealed: Vec::new(),
+        immutable: Vec::new(),
         version: Arc::new(version),
         cleared: 0,
         before_clear: None,
@@ -199,7 +199,7 @@ pub(crate) fn new_tree(
         empty_spans: Arc::default(),
     };
     let tree = Arc::new(Tree::new(id, name, options, state, memory));
-    let writer = Writer::new(Arc::clone(&tree));
+    let writer = KeyspaceWriter::new(Arc::clone(&tree));
     (tree, writer)
 }
 
@@ -221,7 +221,7 @@ mod tests {
     use lsm_core::env::{Env, SimEnv};
     use lsm_core::vfs::{Fault, OperationKind, SimFs};
 
-    use crate::flush::Round;
+    use crate::background::FlushGroup;
     use crate::{Db, KeyspaceOptions, Options};
 
     fn open(fs: &SimFs) -> (Arc<SimEnv>, Db) {
@@ -243,15 +243,15 @@ mod tests {
         db.put("elsewhere", "3").unwrap();
         let (inner, tree) = (Arc::clone(&db.inner), db.default.tree());
         let side = inner.writer.as_ref().unwrap();
-        side.committer.lock().seal(tree.id, inner.visible());
-        let memtable = Arc::clone(&tree.load().sealed[0]);
-        let mut round = Round::of(&inner, vec![(tree, memtable)]);
+        side.committer.lock().rotate(tree.id, inner.visible());
+        let memtable = Arc::clone(&tree.load().immutable[0]);
+        let mut group = FlushGroup::of(&inner, vec![(tree, memtable)]);
         let manifest =
             format!("MANIFEST-{:06}", crate::inspect::current(&fs, "/db".as_ref()).unwrap().manifest);
         fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(manifest));
         cleared.clear().unwrap_err();
-        assert!(round.step(&inner, side).is_err());
-        drop((round, cleared, inner, db));
+        assert!(group.step(&inner, side).is_err());
+        drop((group, cleared, inner, db));
         env.drop_jobs();
         let (env, db) = open(&fs);
         let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use lsm_core::Slice;
 use lsm_wal::Durability;
 
-use crate::batch::WriteBatch;
-use crate::cursor::DbCursor;
+use crate::background::caught;
 use crate::inner::Inner;
-use crate::iterator::Iter;
-use crate::jobs::caught;
 use crate::keyspace::Keyspace;
 use crate::lifecycle::Closer;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
+use crate::read::DbCursor;
+use crate::read::Iter;
 use crate::recovery::{self, Recovery};
 use crate::snapshot::Snapshot;
+use crate::write::WriteBatch;
 use crate::{Error, Result};
 
 /// An embedded, ordered, durable map from bytes to bytes.
@@ -68,7 +68,7 @@ impl Db {
         let closer = Arc::new(Closer::new(Arc::clone(&inner)));
         let default = Keyspace::new(Arc::clone(&inner), tree, Arc::clone(&closer));
         if inner.writer.is_some() {
-            crate::jobs::start(&inner);
+            crate::background::start(&inner);
         }
         Ok(Self { inner, default, closer, recovery: Arc::new(recovery) })
     }

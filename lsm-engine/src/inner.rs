@@ -11,21 +11,21 @@ use lsm_core::vfs::{LockGuard, Vfs};
 use lsm_wal::{Log, LogSync, Position};
 use parking_lot::{Mutex, RwLock};
 
-use crate::admission::WaitingLine;
-use crate::clock::Clock;
-use crate::commit::Committer;
-use crate::compaction::{Changed, NewTable, Scheduler};
+use crate::background::{CompactionQueue, NewTable, Scheduler};
+use crate::keyspaces::TreeSet;
+use crate::keyspaces::Trees;
+use crate::keyspaces::{ReadState, Tree};
 use crate::memory::Memory;
 use crate::metrics::Counters;
 use crate::options::Options;
-use crate::pace::Pace;
 use crate::snapshot::SnapshotList;
-use crate::tree::{State, Tree};
-use crate::tree_set::TreeSet;
-use crate::trees::Trees;
-use crate::version::Janitor;
+use crate::version::Clock;
+use crate::version::ObsoleteFiles;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::{AppendError, Manifest};
+use crate::write::Committer;
+use crate::write::WriteController;
+use crate::write::WriteQueue;
 use crate::{Error, Result};
 
 /// Lock order: `scheduler`, then `manifest`, then `committer`, then what is inside a [`Tree`]. Nobody waits for
@@ -46,7 +46,7 @@ pub(crate) struct Inner {
     pub(crate) visible: AtomicU64,
     pub(crate) snapshots: SnapshotList,
     pub(crate) counters: Counters,
-    pub(crate) janitor: Arc<Janitor>,
+    pub(crate) obsolete_files: Arc<ObsoleteFiles>,
     closed: AtomicBool,
     /// What the first call of `close` came to, for others that close too.
     pub(crate) close_result: OnceLock<Result<()>>,
@@ -63,12 +63,12 @@ pub(crate) struct WriteSide {
     log_sync: OnceLock<Arc<dyn LogSync>>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) scheduler: Mutex<Scheduler>,
-    pub(crate) changed: Changed,
-    pub(crate) pace: Pace,
+    pub(crate) compaction_queue: CompactionQueue,
+    pub(crate) controller: WriteController,
     clock: Clock,
     numbers: Arc<Numbers>,
     /// Writers that wait for memory.
-    pub(crate) waiting: WaitingLine,
+    pub(crate) write_queue: WriteQueue,
     /// There is a memtable to flush, or the database closes.
     pub(crate) flush_wanted: Event,
     /// A flush or compaction ended, or background work failed: whoever waits looks again.
@@ -78,8 +78,8 @@ pub(crate) struct WriteSide {
     stopping: AtomicBool,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
-    pub(crate) flush_trouble: Trouble,
-    pub(crate) compaction_trouble: Trouble,
+    pub(crate) flush_error: BackgroundError,
+    pub(crate) compaction_error: BackgroundError,
 }
 
 /// Numbers for files, memtables and runs.
@@ -105,9 +105,9 @@ impl Numbers {
 
 /// Failures of background work that will be tried again: whoever waits for it must hear of them.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble(Mutex<(u64, Option<Error>)>);
+pub(crate) struct BackgroundError(Mutex<(u64, Option<Error>)>);
 
-impl Trouble {
+impl BackgroundError {
     pub(crate) fn note(&self, error: Error) {
         let mut trouble = self.0.lock();
         *trouble = (trouble.0 + 1, Some(error));
@@ -152,18 +152,18 @@ impl WriteSide {
             log_sync: OnceLock::new(),
             manifest: Mutex::new(manifest),
             scheduler: Mutex::new(scheduler),
-            changed: Changed::default(),
-            pace: Pace::default(),
+            compaction_queue: CompactionQueue::default(),
+            controller: WriteController::default(),
             clock,
             numbers,
-            waiting: WaitingLine::default(),
+            write_queue: WriteQueue::default(),
             progress: Event::new(),
             jobs: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
-            flush_trouble: Trouble::default(),
-            compaction_trouble: Trouble::default(),
+            flush_error: BackgroundError::default(),
+            compaction_error: BackgroundError::default(),
         }
     }
 
@@ -207,7 +207,7 @@ impl WriteSide {
     pub(crate) fn discard(&self, inner: &Inner, tables: &[NewTable]) {
         if self.check_going().is_ok() {
             for table in tables {
-                inner.janitor.remove_later(table.path.clone());
+                inner.obsolete_files.remove_later(table.path.clone());
             }
         }
     }
@@ -256,7 +256,7 @@ impl Inner {
         env: Arc<dyn Env>,
         options: &Options,
         memory: Arc<Memory>,
-        janitor: Arc<Janitor>,
+        obsolete_files: Arc<ObsoleteFiles>,
         trees: Trees,
         writer: Option<WriteSide>,
         visible: SequenceNumber,
@@ -279,7 +279,7 @@ impl Inner {
             visible: AtomicU64::new(visible),
             snapshots: SnapshotList::default(),
             counters: Counters::default(),
-            janitor,
+            obsolete_files,
             closed: AtomicBool::new(false),
             close_result: OnceLock::new(),
             close_ended: Event::new(),
@@ -297,7 +297,7 @@ impl Inner {
     /// Its memtable may have been full in the middle of a batch that is visible by now: the rest is in a memtable that
     /// the state does not have, so the reader sees none of it. The cut is marked before the batch becomes visible.
     #[inline]
-    pub(crate) fn visible_in(&self, state: &State) -> SequenceNumber {
+    pub(crate) fn visible_in(&self, state: &ReadState) -> SequenceNumber {
         let visible = self.visible();
         // A memtable that was full in the middle of a batch keeps its place until the next one takes it.
         state.memtable.as_ref().map_or(visible, |memtable| visible.min(memtable.whole_up_to()))
@@ -330,7 +330,7 @@ impl Inner {
     /// What background work failed for may be what others hold.
     pub(crate) fn make_way_after(&self, error: &Error) {
         if let Error::Storage(error) = error {
-            self.memory.open_files.give_way_after(error);
+            self.memory.file_cache.give_way_after(error);
         }
     }
 
@@ -373,7 +373,7 @@ impl Inner {
                 // After the state: numbers that are taken later than this list are not below its last, and so are
                 // answered by what that is answered by.
                 let read = self.snapshots.stripes(&self.visible);
-                State { before_clear: state.still_read(&read), ..(**state).clone() }
+                ReadState { before_clear: state.still_read(&read), ..(**state).clone() }
             });
             self.cleared.look_at(&tree);
         }

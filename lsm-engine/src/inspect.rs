@@ -4,11 +4,11 @@ use std::path::Path;
 
 use lsm_core::vfs::Vfs;
 
-pub use crate::batch::{Operation, Operations};
 pub use crate::version::current::Current;
 pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+pub use crate::write::{Operation, Operations};
 
-use crate::files::{self, FileKind};
+use crate::version::files::{self, FileKind};
 use crate::{Result, recovery};
 
 /// What a file of a database is, as its name says.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use lsm_core::{Slice, ValueKind};
 use lsm_wal::Durability;
 
-use crate::batch::check_range;
-use crate::bounds::Bounds;
-use crate::cursor::DbCursor;
 use crate::db::borrow_range;
 use crate::inner::Inner;
-use crate::iterator::Iter;
+use crate::keyspaces::{ReadState, Tree};
 use crate::lifecycle::Closer;
-use crate::tree::{State, Tree};
+use crate::read::Bounds;
+use crate::read::DbCursor;
+use crate::read::Iter;
+use crate::write::check_range;
 use crate::{Error, Result};
 
 /// A named map of its own inside a database: the same calls as [`Db`](crate::Db), own options, shared log.
@@ -42,7 +42,7 @@ impl Keyspace {
     }
 
     /// The state to read, if it belongs to this database.
-    pub(crate) fn state_for(&self, inner: &Arc<Inner>) -> Result<Arc<State>> {
+    pub(crate) fn state_for(&self, inner: &Arc<Inner>) -> Result<Arc<ReadState>> {
         if !Arc::ptr_eq(inner, &self.inner) {
             return Err(Error::invalid("the keyspace belongs to another database"));
         }
@@ -50,7 +50,7 @@ impl Keyspace {
     }
 
     /// The state to read. Checked after it was loaded: a keyspace that is being dropped becomes empty.
-    fn state(&self) -> Result<Arc<State>> {
+    fn state(&self) -> Result<Arc<ReadState>> {
         let state = self.tree.load_full();
         self.check()?;
         Ok(state)

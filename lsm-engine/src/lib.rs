@@ -30,56 +30,33 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod admission;
-mod batch;
-mod bounds;
-mod budget;
+mod background;
 mod catalog;
-mod clock;
-mod coming;
-mod commit;
-mod compaction;
-mod cursor;
 mod db;
-mod empty_spans;
 mod error;
-mod files;
-mod filter_bits;
-mod flush;
 mod inner;
 pub mod inspect;
-mod iterator;
-mod jobs;
 mod keyspace;
+mod keyspaces;
 mod lifecycle;
-mod log_bound;
 mod memory;
 mod metrics;
-mod open_files;
 mod options;
-mod pace;
-mod pinning;
-mod range_deletes;
+mod read;
 mod recovery;
-mod replay;
 mod snapshot;
-mod source;
-mod tree;
-mod tree_set;
-mod trees;
 mod version;
-mod writer;
+mod write;
 
-pub use batch::WriteBatch;
-pub use cursor::DbCursor;
 pub use db::Db;
 pub use error::{Error, ErrorKind, Result};
-pub use iterator::Iter;
 pub use keyspace::Keyspace;
 pub use metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Options};
+pub use read::{DbCursor, Iter};
 pub use recovery::Recovery;
 pub use snapshot::Snapshot;
+pub use write::WriteBatch;
 
 pub use lsm_compaction as compaction_policies;
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};

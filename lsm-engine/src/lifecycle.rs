@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 
 use lsm_core::env::Event;
 
-use crate::batch::inverted;
-use crate::compaction::Manual;
+use crate::background::Manual;
 use crate::inner::{Inner, WriteSide};
+use crate::keyspaces::{Memtable, Tree};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
-use crate::pace::Limit;
-use crate::tree::{Memtable, Tree};
 use crate::version::edit::VersionEdit;
+use crate::write::Limit;
+use crate::write::inverted;
 use crate::{Error, ErrorKind, Result};
 
 /// Closes the database when the last handle goes.
@@ -61,7 +61,7 @@ impl Inner {
         if let Some(side) = &self.writer {
             side.progress.notify();
         }
-        let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_sealing(side));
+        let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.flush_rotating(side));
         // Whatever happened: jobs end and the lock is released.
         let shut_down = self.shut_down(flushed.is_ok());
         flushed.and(shut_down).inspect_err(|_| {
@@ -76,7 +76,7 @@ impl Inner {
             return Ok(());
         };
         side.ask_to_stop();
-        self.janitor.event().notify();
+        self.obsolete_files.event().notify();
         self.wait_until(&side.progress, || Ok(side.jobs.load(Ordering::Acquire) == 0))?;
         self.remove_obsolete_files();
         if clean {
@@ -108,53 +108,53 @@ impl Inner {
     }
 
     pub(crate) fn flush_all(&self) -> Result<()> {
-        self.flush_sealing(self.write_side()?)
+        self.flush_rotating(self.write_side()?)
     }
 
     /// Seals all memtables and waits until they are in tables.
-    fn flush_sealing(&self, side: &WriteSide) -> Result<()> {
+    fn flush_rotating(&self, side: &WriteSide) -> Result<()> {
         side.check_going()?;
         // A flush that failed and waits tries again now.
-        let trouble = side.flush_trouble.count();
+        let trouble = side.flush_error.count();
         side.flush_wanted.notify();
         let (mut waiting, mut stopped): (Vec<_>, _) = {
-            side.committer.lock().seal_all();
-            let with_sealed = |tree: Arc<Tree>| {
-                let sealed = tree.load().sealed.clone();
-                (tree, sealed)
+            side.committer.lock().rotate_all();
+            let with_immutable = |tree: Arc<Tree>| {
+                let immutable = tree.load().immutable.clone();
+                (tree, immutable)
             };
             let trees = side.unflushed.trees();
-            // A memtable that panicked while it was sealed still takes its place.
-            let mut unsealed = trees.iter().filter(|tree| tree.load().memtable.is_some());
-            let stopped = unsealed.try_for_each(|tree| tree.check_writable());
-            (trees.into_iter().map(with_sealed).collect(), stopped)
+            // A memtable that panicked while it became immutable still takes its place.
+            let mut not_rotated = trees.iter().filter(|tree| tree.load().memtable.is_some());
+            let stopped = not_rotated.try_for_each(|tree| tree.check_writable());
+            (trees.into_iter().map(with_immutable).collect(), stopped)
         };
         // What fails for one is told once the others are in tables.
         let mut retried = Vec::new();
         self.wait_until(&side.progress, || {
             side.check_going()?;
-            while let Some((tree, sealed)) = waiting.pop() {
-                if !has_left(&tree, &sealed) {
+            while let Some((tree, immutable)) = waiting.pop() {
+                if !has_left(&tree, &immutable) {
                     continue;
                 }
                 if let Err(error) = tree.check_writable() {
                     stopped = Err(error);
                 } else if tree.flush_retry_micros().is_some() {
-                    retried.push((tree, sealed));
+                    retried.push((tree, immutable));
                 } else {
-                    waiting.push((tree, sealed));
+                    waiting.push((tree, immutable));
                     return Ok(false);
                 }
             }
-            retried.retain(|(tree, sealed)| {
-                let left = has_left(tree, sealed);
+            retried.retain(|(tree, immutable)| {
+                let left = has_left(tree, immutable);
                 if left && let Err(error) = tree.check_writable() {
                     stopped = Err(error);
                 }
                 left && tree.is_healthy()
             });
             if !retried.is_empty() {
-                side.flush_trouble.check(trouble)?;
+                side.flush_error.check(trouble)?;
             }
             Ok(retried.is_empty())
         })?;
@@ -169,16 +169,16 @@ impl Inner {
 
     pub(crate) fn wait_for_compactions(self: &Arc<Self>) -> Result<()> {
         let side = self.write_side()?;
-        let trouble = (side.flush_trouble.count(), side.compaction_trouble.count());
+        let trouble = (side.flush_error.count(), side.compaction_error.count());
         side.flush_wanted.notify();
-        self.all_trees().iter().for_each(|tree| side.changed.add(tree));
+        self.all_trees().iter().for_each(|tree| side.compaction_queue.add(tree));
         self.wait_until(&side.progress, || {
             self.check_open()?;
             side.check_going()?;
-            side.flush_trouble.check(trouble.0)?;
-            side.compaction_trouble.check(trouble.1)?;
+            side.flush_error.check(trouble.0)?;
+            side.compaction_error.check(trouble.1)?;
             self.schedule_compactions();
-            let settled = side.unflushed.trees().iter().all(|tree| tree.load().sealed.is_empty())
+            let settled = side.unflushed.trees().iter().all(|tree| tree.load().immutable.is_empty())
                 && self.compactions_settled();
             // A policy that was asked just now may have stopped its keyspace.
             self.all_trees().iter().try_for_each(|tree| tree.check_writable())?;
@@ -201,7 +201,7 @@ impl Inner {
         side.scheduler.lock().hold(tree.id);
         let done = self.compact_held(side, tree, range);
         side.scheduler.lock().release(tree.id);
-        side.changed.add(tree);
+        side.compaction_queue.add(tree);
         self.schedule_compactions();
         // Whoever waits for compactions saw the policy held back, and moves alone tell nobody.
         side.progress.notify();
@@ -215,14 +215,14 @@ impl Inner {
         tree: &Arc<Tree>,
         range: (Bound<&[u8]>, Bound<&[u8]>),
     ) -> Result<()> {
-        self.flush_sealing(side)?;
+        self.flush_rotating(side)?;
         let since = side.new_number();
-        let trouble = side.compaction_trouble.count();
+        let trouble = side.compaction_error.count();
         self.wait_until(&side.progress, || {
             loop {
                 self.check_open()?;
                 side.check_going()?;
-                side.compaction_trouble.check(trouble)?;
+                side.compaction_error.check(trouble)?;
                 match self.start_manual(tree, range, since)? {
                     Manual::Started => {}
                     Manual::Wait => return Ok(false),
@@ -239,9 +239,9 @@ impl Inner {
             cache_capacity_bytes: self.memory.cache.capacity_bytes() as u64,
             cache_hits: self.memory.cache.stats().hits,
             cache_misses: self.memory.cache.stats().misses,
-            open_files: self.memory.open_files.count() as u64,
-            open_files_max: self.memory.open_files.count_max() as u64,
-            file_opens: self.memory.open_files.opened.get(),
+            open_files: self.memory.file_cache.count() as u64,
+            open_files_max: self.memory.file_cache.count_max() as u64,
+            file_opens: self.memory.file_cache.opened.get(),
             snapshots: self.snapshots.count() as u64,
             visible_sequence: self.visible(),
             flushes: self.counters.flushes.get(),
@@ -272,14 +272,14 @@ impl Inner {
         }
         let start = Self::log_start(side, &HashSet::new());
         let committer = side.committer.lock();
-        // Under the lock: what is sealed now would be counted twice or not at all.
+        // Under the lock: what becomes immutable now would be counted twice or not at all.
         self.note_memory(&trees, &mut metrics);
         metrics.log_bytes = committer.log_end() - start.position;
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.log_durable());
-        let limits = trees.iter().map(|tree| &tree.limit).chain([side.pace.of_all()]);
+        let limits = trees.iter().map(|tree| &tree.limit).chain([side.controller.of_all()]);
         metrics.write_rate_limit = limits.filter_map(Limit::rate).min();
-        metrics.writers_waiting = side.waiting.len() as u64;
-        let background_error = side.flush_trouble.current();
+        metrics.writers_waiting = side.write_queue.len() as u64;
+        let background_error = side.flush_error.current();
         metrics.background_error = background_error.as_ref().map(Error::to_string);
         metrics.waiting_for_space = background_error
             .filter(|error| error.kind() == ErrorKind::NoSpace)
@@ -291,14 +291,14 @@ impl Inner {
 /// Whether any of the memtables still waits for its flush.
 fn has_left(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
     let state = tree.load();
-    let waits = |memtable: &Arc<Memtable>| state.sealed.iter().any(|left| Arc::ptr_eq(memtable, left));
+    let waits = |memtable: &Arc<Memtable>| state.immutable.iter().any(|left| Arc::ptr_eq(memtable, left));
     !tree.is_dropped() && memtables.iter().any(waits)
 }
 
 impl Inner {
     fn note_memory(&self, trees: &[Arc<Tree>], metrics: &mut Metrics) {
         metrics.active_memtable_bytes = self.memory.active_bytes() as u64;
-        metrics.sealed_memtable_bytes = self.memory.sealed_bytes() as u64;
+        metrics.immutable_memtable_bytes = self.memory.immutable_bytes() as u64;
         metrics.pooled_memtable_bytes = pooled_bytes(trees);
         metrics.held_memtable_bytes = self.memory.held_bytes() as u64;
         metrics.held_table_bytes = self.memory.held_table_bytes() as u64;

@@ -40,7 +40,7 @@ pub struct Metrics {
     /// Memory of the memtables that are being filled.
     pub active_memtable_bytes: u64,
     /// Memory of the memtables that wait for their flush.
-    pub sealed_memtable_bytes: u64,
+    pub immutable_memtable_bytes: u64,
     /// Memory of flushed memtables that is kept for the next ones.
     pub pooled_memtable_bytes: u64,
     /// Memory of memtables that were flushed or cleared while iterators or snapshots read them. It is theirs: what
@@ -125,7 +125,7 @@ impl Metrics {
     /// All that the engine holds: what [`Options::memory`](crate::Options::memory) bounds.
     pub fn memory_bytes(&self) -> u64 {
         self.active_memtable_bytes
-            + self.sealed_memtable_bytes
+            + self.immutable_memtable_bytes
             + self.pooled_memtable_bytes
             + self.log_window_bytes
             + self.buffer_bytes

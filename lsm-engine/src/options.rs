@@ -1,3 +1,5 @@
+mod filter_bits;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +11,8 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory};
 use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen};
 use lsm_wal::RecoveryMode;
 
-use crate::filter_bits::bits_per_key;
 use crate::{Db, Error, Result};
+use filter_bits::bits_per_key;
 
 /// How to open a database.
 ///
@@ -89,7 +91,7 @@ impl Options {
         self
     }
 
-    /// Bytes at which a memtable is sealed and flushed. By default an eighth of the memory, at most 64 MiB. Two must fit
+    /// Bytes at which a memtable becomes immutable and is flushed. By default an eighth of the memory, at most 64 MiB. Two must fit
     /// what [`cache_bytes`](Options::cache_bytes) leaves.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);

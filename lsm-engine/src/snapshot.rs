@@ -7,13 +7,13 @@ use lsm_core::{SequenceNumber, Slice};
 use parking_lot::Mutex;
 
 use crate::Result;
-use crate::bounds::Bounds;
-use crate::cursor::DbCursor;
 use crate::inner::Inner;
-use crate::iterator::Iter;
 use crate::keyspace::Keyspace;
+use crate::keyspaces::{ReadState, Tree};
 use crate::lifecycle::Closer;
-use crate::tree::{State, Tree};
+use crate::read::Bounds;
+use crate::read::DbCursor;
+use crate::read::Iter;
 
 /// The sequence numbers that live snapshots read at. Merges keep what they see.
 #[derive(Debug, Default)]
@@ -142,7 +142,7 @@ impl Snapshot {
         Ok(DbCursor::new(self.state_of(keyspace)?, self.sequence, Bounds::ALL, None))
     }
 
-    fn state_of(&self, keyspace: &Keyspace) -> Result<Arc<State>> {
+    fn state_of(&self, keyspace: &Keyspace) -> Result<Arc<ReadState>> {
         keyspace.state_for(&self.inner)
     }
 }
@@ -171,7 +171,7 @@ mod tests {
     use lsm_core::env::{Env, SimEnv};
     use lsm_core::vfs::SimFs;
 
-    use crate::bounds::Bounds;
+    use crate::read::Bounds;
     use crate::{DbCursor, Options};
 
     /// A read loads the state, then the visible number. Here a drop of tables comes between the two, and others learn

@@ -264,7 +264,7 @@ fn lose_while_flushing(lose: impl FnOnce(&Db, &Keyspace)) {
     let db = machine.open();
     let keyspace = db.keyspace("gone", KeyspaceOptions::new()).unwrap();
     let mut number = 0_u32;
-    while db.metrics().sealed_memtable_bytes == 0 {
+    while db.metrics().immutable_memtable_bytes == 0 {
         // Many more than a job handles in a step.
         keyspace.put(number.to_be_bytes(), "").unwrap();
         number += 1;

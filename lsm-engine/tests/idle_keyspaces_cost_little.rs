@@ -36,7 +36,7 @@ fn twenty_thousand_of_them_fit_into_64_mebibytes() {
         space.put("key", "value").unwrap();
     }
     db.flush().unwrap();
-    assert_eq!(db.metrics().active_memtable_bytes + db.metrics().sealed_memtable_bytes, 0);
+    assert_eq!(db.metrics().active_memtable_bytes + db.metrics().immutable_memtable_bytes, 0);
     assert!(spaces[..100].iter().all(|space| space.get("key").unwrap().unwrap() == "value"));
     assert_eq!(spaces[100].iter().count(), 0);
     db.close().unwrap();

@@ -103,12 +103,12 @@ fn a_memtable_may_grow_while_it_waits_for_its_flush() {
         }
         db.flush().unwrap();
         let metrics = db.metrics();
-        assert_eq!(metrics.sealed_memtable_bytes, 0, "after flush {number}");
+        assert_eq!(metrics.immutable_memtable_bytes, 0, "after flush {number}");
         assert!(metrics.active_memtable_bytes < GROWTH_BYTES as u64, "{metrics:?}");
     }
     db.put("key", "value").unwrap();
     db.default_keyspace().clear().unwrap();
-    assert_eq!(db.metrics().sealed_memtable_bytes, 0);
+    assert_eq!(db.metrics().immutable_memtable_bytes, 0);
     db.close().unwrap();
     env.drop_jobs();
 }

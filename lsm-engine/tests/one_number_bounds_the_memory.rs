@@ -16,13 +16,13 @@ fn check(db: &Db, memory: usize, most: &mut Metrics) {
     let held = metrics.memory_bytes();
     assert!(held <= memory as u64, "{held} bytes of {memory}: {metrics:?}");
     let memtables =
-        metrics.active_memtable_bytes + metrics.sealed_memtable_bytes + metrics.pooled_memtable_bytes;
+        metrics.active_memtable_bytes + metrics.immutable_memtable_bytes + metrics.pooled_memtable_bytes;
     // An eighth of their half is for the buffers of flushes and merges.
     assert!(memtables <= memory as u64 / 16 * 7, "{memtables} bytes of {memory}: {metrics:?}");
     most.active_memtable_bytes = most.active_memtable_bytes.max(metrics.active_memtable_bytes);
     most.pooled_memtable_bytes = most.pooled_memtable_bytes.max(metrics.pooled_memtable_bytes);
     most.buffer_bytes = most.buffer_bytes.max(metrics.buffer_bytes);
-    most.sealed_memtable_bytes = most.sealed_memtable_bytes.max(metrics.sealed_memtable_bytes);
+    most.immutable_memtable_bytes = most.immutable_memtable_bytes.max(metrics.immutable_memtable_bytes);
     most.cache_bytes = most.cache_bytes.max(metrics.cache_bytes);
 }
 
@@ -199,7 +199,7 @@ fn what_an_unclean_open_replays_is_kept_to() {
         (db.iter().map(entry).collect::<Vec<_>>(), other.iter().map(entry).collect::<Vec<_>>())
     };
     let expected = contents(&db, &other);
-    assert!(db.metrics().sealed_memtable_bytes + db.metrics().active_memtable_bytes > SMALL as u64);
+    assert!(db.metrics().immutable_memtable_bytes + db.metrics().active_memtable_bytes > SMALL as u64);
     let crashed = fs.process_crash();
     drop((db, other));
     env.drop_jobs();

@@ -28,7 +28,7 @@ use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
 
 use super::Placement;
-use crate::files;
+use crate::version::files;
 
 const NEXT_NUMBER: u8 = 1;
 const LAST_SEQUENCE: u8 = 2;

@@ -11,7 +11,8 @@ use lsm_wal::{CleanClose, RecordFile, RecordFileReader, RecoveryMode};
 
 use super::current::Current;
 use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
-use crate::{Error, Result, files};
+use crate::version::files;
+use crate::{Error, Result};
 
 /// A manifest is replaced by a fresh one when it is this long and the fresh one would be a quarter of it.
 const ROLL_BYTES: u64 = 4 << 20;
@@ -128,7 +129,7 @@ pub(crate) struct Manifest {
     /// Of this manifest and those that follow it; see [`RecordFile::create`].
     record_seed: u32,
     /// An append failed: the file is never appended to again, the next edit goes into a fresh one.
-    sealed: bool,
+    must_roll: bool,
     state: ManifestState,
 }
 
@@ -189,7 +190,7 @@ impl Manifest {
         vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
         let snapshot_bytes = file.end().0;
         let directory = directory.to_owned();
-        Ok(Self { vfs, directory, number, file, snapshot_bytes, record_seed, sealed: false, state })
+        Ok(Self { vfs, directory, number, file, snapshot_bytes, record_seed, must_roll: false, state })
     }
 
     /// What `CURRENT` says while this manifest is in use.
@@ -210,7 +211,7 @@ impl Manifest {
         edit: &VersionEdit,
         new_number: impl FnOnce() -> u64,
     ) -> Result<(), AppendError> {
-        if self.sealed || self.file.end().0 >= ROLL_BYTES.max(4 * self.snapshot_bytes) {
+        if self.must_roll || self.file.end().0 >= ROLL_BYTES.max(4 * self.snapshot_bytes) {
             let mut next = self.state.clone();
             next.apply(edit).map_err(|detail| self.contradiction(detail))?;
             let number = new_number();
@@ -233,7 +234,7 @@ impl Manifest {
             return Ok(());
         }
         if let Err(error) = self.file.append(0, &edit.encode()) {
-            self.sealed = true;
+            self.must_roll = true;
             // All of it may be in the file, failed or not, and the next open would believe it.
             return Err(match self.file.take_back() {
                 Ok(()) => AppendError::Refused(error.into()),

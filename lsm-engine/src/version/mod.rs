@@ -1,10 +1,12 @@
 //! Versions: which tables a keyspace consists of, level by level, run by run, newest first.
 
+mod clock;
 mod covered;
 pub(crate) mod current;
 pub(crate) mod edit;
-mod fences;
-mod hidden;
+mod fence_pointers;
+pub(crate) mod files;
+mod hidden_bytes;
 pub(crate) mod manifest;
 mod opening;
 mod run;
@@ -24,10 +26,11 @@ use parking_lot::Mutex;
 use crate::Result;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
+pub(crate) use clock::Clock;
 pub(crate) use covered::CoveredTable;
 pub(crate) use opening::open_tables;
 pub(crate) use run::{Run, RunCursor};
-pub(crate) use table_file::{Janitor, TableFile};
+pub(crate) use table_file::{ObsoleteFiles, TableFile};
 
 /// The tables of a keyspace at one moment. Never changes; a change makes a new one.
 #[derive(Debug, Default)]
@@ -247,7 +250,7 @@ impl Version {
                 age += 1;
                 let is_busy = |table: &TableFile| busy.contains(&table.number());
                 let shape = |table: &Arc<TableFile>| {
-                    table.shape(is_busy(table), |shape| hidden::estimate(self, age, table, shape))
+                    table.shape(is_busy(table), |shape| hidden_bytes::estimate(self, age, table, shape))
                 };
                 RunShape { tables: run.tables().iter().map(shape).collect() }
             };
@@ -270,7 +273,7 @@ pub(crate) fn open_table(
     let open = TableOpen { expected, ..options.table_open() };
     let shared_path = Arc::new(path.to_owned());
     let file =
-        memory.open_files.open(&shared_path).map_err(|error| lsm_core::Error::io("open", path, error))?;
+        memory.file_cache.open(&shared_path).map_err(|error| lsm_core::Error::io("open", path, error))?;
     let (cache, mut charge) = (Some(Arc::clone(&memory.cache)), Charge::new(memory, Part::Tables, 0));
     let pin = |bytes: u64| {
         usize::try_from(bytes).is_ok_and(|bytes| charge.grow_within(bytes, memory.tables_bytes_max()))
@@ -335,7 +338,7 @@ mod tests {
                 writer.finish().unwrap();
             }
             let table = open_table(&self.memory, path, &self.options.keyspace, None).unwrap();
-            let table = TableFile::new(number, table, 0, None, Arc::new(Janitor::default()));
+            let table = TableFile::new(number, table, 0, None, Arc::new(ObsoleteFiles::default()));
             Placement { level, run, table: Arc::new(table) }
         }
     }

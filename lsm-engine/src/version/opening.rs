@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 
 use super::edit::AddedTable;
 use super::manifest::ManifestState;
-use super::{Janitor, Placement, TableFile, open_table};
-use crate::jobs::caught;
+use super::{ObsoleteFiles, Placement, TableFile, open_table};
+use crate::background::caught;
 use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
-use crate::{Error, Result, files};
+use crate::version::files;
+use crate::{Error, Result};
 
 /// Tables that one step opens: a millisecond or so.
 const TABLES_PER_STEP: usize = 16;
@@ -29,7 +30,7 @@ struct Opening {
     directory: PathBuf,
     options: KeyspaceOptions,
     memory: Arc<Memory>,
-    janitor: Arc<Janitor>,
+    obsolete_files: Arc<ObsoleteFiles>,
     tables: Vec<AddedTable>,
     /// The first that nobody opens yet.
     next: AtomicUsize,
@@ -47,7 +48,7 @@ pub(crate) fn open_tables(
     options: &KeyspaceOptions,
     state: &ManifestState,
     memory: &Arc<Memory>,
-    janitor: &Arc<Janitor>,
+    obsolete_files: &Arc<ObsoleteFiles>,
 ) -> Result<BTreeMap<u32, Vec<Placement>>> {
     let mut tables: Vec<AddedTable> =
         state.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect();
@@ -59,7 +60,7 @@ pub(crate) fn open_tables(
         directory: directory.to_owned(),
         options: options.clone(),
         memory: Arc::clone(memory),
-        janitor: Arc::clone(janitor),
+        obsolete_files: Arc::clone(obsolete_files),
         tables,
         next: AtomicUsize::new(0),
         opened: Mutex::default(),
@@ -140,8 +141,8 @@ impl Opening {
             _ => error.into(),
         })?;
         let (created, since) = (added.created_micros, added.tombstones_since_micros);
-        let janitor = Arc::clone(&self.janitor);
-        let file = TableFile::new(added.number, table, created, since, janitor);
+        let obsolete_files = Arc::clone(&self.obsolete_files);
+        let file = TableFile::new(added.number, table, created, since, obsolete_files);
         self.memory.check_tables()?;
         Ok(Placement { level: added.level as usize, run: added.run, table: Arc::new(file) })
     }

@@ -5,7 +5,7 @@ use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SEQUENCE_MAX, SequenceN
 use lsm_sstable::{CursorAccess, TableBlock, TableCursor};
 
 use super::TableFile;
-use super::fences::Fences;
+use super::fence_pointers::FencePointers;
 
 /// A sorted run: tables with disjoint key ranges, in order. A user key never spans two of them.
 ///
@@ -15,7 +15,7 @@ use super::fences::Fences;
 pub(crate) struct Run {
     number: u64,
     /// Where each table begins.
-    fences: Fences,
+    fences: FencePointers,
     tables: Vec<Arc<TableFile>>,
     /// Those of them that have range tombstones.
     with_range_tombstones: Vec<Arc<TableFile>>,
@@ -28,7 +28,7 @@ impl Run {
             tables.windows(2).all(|pair| pair[0].largest() <= pair[1].smallest()),
             "a run is disjoint"
         );
-        let fences = Fences::new(tables.iter().map(|table| table.smallest()));
+        let fences = FencePointers::new(tables.iter().map(|table| table.smallest()));
         let with_range_tombstones =
             tables.iter().filter(|table| table.has_range_tombstones()).cloned().collect();
         let entries = tables.iter().map(|table| table.meta().entries).sum();
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::Options;
     use crate::memory::Memory;
-    use crate::version::{Janitor, open_table};
+    use crate::version::{ObsoleteFiles, open_table};
 
     /// A run of `count` tables, each with the keys `a` and `c` behind four digits.
     fn run(count: u64) -> Run {
@@ -311,7 +311,7 @@ mod tests {
             }
             writer.finish().unwrap();
             let table = open_table(&memory, path, &options.keyspace, None).unwrap();
-            Arc::new(TableFile::new(number, table, 0, None, Arc::new(Janitor::default())))
+            Arc::new(TableFile::new(number, table, 0, None, Arc::new(ObsoleteFiles::default())))
         };
         Run::new(1, (0..count).map(table).collect())
     }

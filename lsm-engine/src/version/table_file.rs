@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use super::Shape;
 use super::edit::AddedTable;
+use crate::memory::file_cache;
 use crate::memory::{Charge, Memory, Part, Unpinned};
-use crate::open_files;
 use crate::options::KeyspaceOptions;
 
 /// An open table of a version.
@@ -27,14 +27,14 @@ pub(crate) struct TableFile {
 }
 
 /// The file of a table, which may be open in two ways at once while one takes the place of the other. The last one to
-/// drop it hands it, once it is obsolete, to the [`Janitor`].
+/// drop it hands it, once it is obsolete, to the [`ObsoleteFiles`].
 #[derive(Debug)]
 struct FileOnDisk {
     path: PathBuf,
     obsolete: AtomicBool,
     /// Opening it anew has failed.
     stays_as_it_is: AtomicBool,
-    janitor: Arc<Janitor>,
+    obsolete_files: Arc<ObsoleteFiles>,
 }
 
 impl TableFile {
@@ -45,7 +45,7 @@ impl TableFile {
         (table, charge): (Arc<Table>, Charge),
         created_micros: u64,
         oldest_tombstone_micros: Option<u64>,
-        janitor: Arc<Janitor>,
+        obsolete_files: Arc<ObsoleteFiles>,
     ) -> Self {
         let meta = table.meta();
         let shape = Arc::new(TableShape {
@@ -64,7 +64,7 @@ impl TableFile {
         });
         let path = table.path().to_owned();
         let (obsolete, stays_as_it_is) = (AtomicBool::new(false), AtomicBool::new(false));
-        let file = FileOnDisk { path, obsolete, stays_as_it_is, janitor };
+        let file = FileOnDisk { path, obsolete, stays_as_it_is, obsolete_files };
         Self::with_parts(table, shape, Arc::new(file), charge)
     }
 
@@ -200,13 +200,13 @@ fn held_bytes(table: &Table, shape: &TableShape) -> usize {
     let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
     let shapes = if shape.has_tombstones() { 2 } else { 1 };
     let own = size_of::<TableFile>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
-    table.pinned_bytes() + own + open_files::HANDLE_BYTES + recorded
+    table.pinned_bytes() + own + file_cache::HANDLE_BYTES + recorded
 }
 
 impl Drop for FileOnDisk {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Acquire) {
-            self.janitor.remove_later(std::mem::take(&mut self.path));
+            self.obsolete_files.remove_later(std::mem::take(&mut self.path));
         }
     }
 }
@@ -214,12 +214,12 @@ impl Drop for FileOnDisk {
 /// Files that nobody reads any more, on their way to being unlinked by a background job, so that no reader pays
 /// for it.
 #[derive(Debug, Default)]
-pub(crate) struct Janitor {
+pub(crate) struct ObsoleteFiles {
     paths: Mutex<Vec<PathBuf>>,
     event: Event,
 }
 
-impl Janitor {
+impl ObsoleteFiles {
     pub(crate) fn remove_later(&self, path: PathBuf) {
         self.paths.lock().push(path);
         self.event.notify();

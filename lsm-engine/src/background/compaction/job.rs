@@ -1,0 +1,382 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lsm_compaction::{
+    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunShape, RunningShape,
+    TableShape, TreeShape,
+};
+use lsm_core::env::{Job, Step};
+use lsm_core::{MergingCursor, SequenceNumber, Slice};
+use lsm_sstable::{CursorAccess, FilterPolicy};
+use parking_lot::Mutex;
+
+use super::scheduler::{holds_all, install};
+use super::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
+use crate::background::jobs::{JobToken, caught};
+use crate::inner::{Inner, WriteSide};
+use crate::keyspaces::Tree;
+use crate::options::KeyspaceOptions;
+use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
+use crate::{Error, Result};
+
+/// A compaction is split among threads only if each part gets this many tables' worth of input.
+const PART_TABLES_MIN: u64 = 2;
+
+/// A compaction under way, shared by its parts.
+pub(crate) struct Running {
+    tree: Arc<Tree>,
+    inputs: Vec<Placement>,
+    output_level: usize,
+    run: u64,
+    shape: RunningShape,
+    started_micros: u64,
+    parts_left: AtomicUsize,
+    outputs: Mutex<Vec<NewTable>>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Running {
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    pub(crate) fn shape(&self) -> &RunningShape {
+        &self.shape
+    }
+
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
+    fn failed(&self) -> bool {
+        self.failure.lock().is_some()
+    }
+
+    fn fail(&self, error: Error) {
+        self.failure.lock().get_or_insert(error);
+    }
+
+    /// The last part has ended: makes the outputs part of the keyspace, or removes them.
+    fn finish(self: &Arc<Self>, inner: &Arc<Inner>, side: &WriteSide) {
+        let outputs = std::mem::take(&mut *self.outputs.lock());
+        let failure = self.failure.lock().take();
+        let result = failure
+            .map_or(Ok(()), Err)
+            .and_then(|()| caught("the end of a compaction", || self.install(inner, side, &outputs)));
+        let mut fenced = HashSet::new();
+        if let Err(error) = &result {
+            inner.make_way_after(error);
+            // One that was given up, because its keyspace or the database goes, did not fail.
+            if !matches!(error, Error::Closed) {
+                tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
+                // Before its files are discarded, which is an occasion to look for compactions.
+                side.scheduler.lock().pause(self.tree.id, inner.env.monotonic_micros());
+            }
+            side.discard(inner, &outputs);
+            fenced = self.fenced(error);
+            if !self.tree.is_dropped() {
+                side.compaction_error.note(error.clone());
+            }
+            if matches!(error, Error::Callback(_)) {
+                self.tree.fail(error.clone());
+            }
+        }
+        let mut busy = self.tree.busy.lock();
+        for number in self.inputs.iter().map(|input| input.table.number()) {
+            if !fenced.contains(&number) {
+                busy.remove(&number);
+            }
+        }
+        drop(busy);
+        side.scheduler.lock().remove(self);
+        side.compaction_queue.add(&self.tree);
+        if result.is_ok() {
+            inner.schedule_compactions();
+        }
+        side.progress.notify();
+    }
+
+    /// The inputs that cannot be read: they stay busy, so that no policy picks them again. Reads of other data go on.
+    fn fenced(&self, error: &Error) -> HashSet<u64> {
+        let Error::Storage(
+            lsm_core::Error::Corruption { path, .. } | lsm_core::Error::Unsupported { path, .. },
+        ) = error
+        else {
+            return HashSet::new();
+        };
+        self.inputs
+            .iter()
+            .filter(|input| input.table.path() == path.as_path())
+            .map(|input| input.table.number())
+            .collect()
+    }
+
+    fn install(&self, inner: &Inner, side: &WriteSide, outputs: &[NewTable]) -> Result<()> {
+        let options = &self.tree.options();
+        let since = self.inputs.iter().filter_map(|input| input.table.oldest_tombstone_micros()).min();
+        let added = outputs
+            .iter()
+            .map(|table| table.open(inner, options, (self.output_level, self.run), since))
+            .collect::<Result<Vec<_>>>()?;
+        let mut manifest = side.manifest.lock();
+        if self.tree.is_dropped() || !holds_all(&self.tree.load().version, &self.inputs) {
+            // The keyspace was cleared or dropped meanwhile.
+            for placement in &added {
+                placement.table.mark_obsolete();
+            }
+            return Ok(());
+        }
+        let edit = VersionEdit {
+            removed: self.inputs.iter().map(|input| (self.tree.id, input.table.number())).collect(),
+            added: added.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
+            ..VersionEdit::default()
+        };
+        side.log_edit(&mut manifest, edit)?;
+        self.inputs.iter().for_each(|input| input.table.mark_obsolete());
+        install(&self.tree, &self.inputs, added);
+        drop(manifest);
+        let read: u64 = self.inputs.iter().map(|input| input.table.meta().file_bytes).sum();
+        inner.counters.compactions.add(1);
+        inner.counters.compaction_bytes_in.add(read);
+        inner.counters.compaction_bytes_out.add(outputs.iter().map(|table| table.bytes).sum());
+        side.controller.observe(read, inner.env.monotonic_micros() - self.started_micros);
+        Ok(())
+    }
+}
+
+/// One part of a compaction: a stretch of keys.
+struct CompactionJob {
+    inner: Arc<Inner>,
+    running: Arc<Running>,
+    build: Option<Build<MergingCursor<RunCursor>, OlderTables>>,
+    _token: JobToken,
+}
+
+impl CompactionJob {
+    /// Works for a while; whether the part has ended.
+    fn step_part(&mut self, side: &WriteSide) -> bool {
+        let Some(build) = &mut self.build else { return true };
+        if side.is_stopping() || self.running.tree.is_dropped() || self.running.failed() {
+            self.running.fail(Error::Closed);
+            return true;
+        }
+        match caught("a compaction", || build.step(side)) {
+            Ok(Progress::More) => return false,
+            Ok(Progress::Done(tables)) => self.running.outputs.lock().extend(tables),
+            Err(error) => self.running.fail(error),
+        }
+        true
+    }
+}
+
+impl Job for CompactionJob {
+    fn step(&mut self) -> Step {
+        let inner = Arc::clone(&self.inner);
+        let Some(side) = &inner.writer else { return Step::Done };
+        if !self.step_part(side) {
+            return Step::Again;
+        }
+        // Cursors and filters from outside are dropped here.
+        let build = self.build.take();
+        if let Err(error) = caught("the end of a compaction", || {
+            drop(build);
+            Ok(())
+        }) {
+            self.running.fail(error);
+        }
+        if self.running.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.running.finish(&inner, side);
+        }
+        Step::Done
+    }
+}
+
+/// Splits a merge into parts, one job each.
+pub(super) fn prepare(
+    inner: &Arc<Inner>,
+    tree: &Arc<Tree>,
+    tree_shape: &TreeShape,
+    compaction: &Compaction,
+    inputs: Vec<Placement>,
+    run: u64,
+    shape: RunningShape,
+) -> (Arc<Running>, Vec<Box<dyn Job>>) {
+    let cuts = cuts(inner, tree, &inputs, compaction.target_table_bytes);
+    let running = Arc::new(Running {
+        tree: Arc::clone(tree),
+        output_level: compaction.output_level,
+        run,
+        shape,
+        started_micros: inner.env.monotonic_micros(),
+        parts_left: AtomicUsize::new(cuts.len() + 1),
+        outputs: Mutex::default(),
+        failure: Mutex::default(),
+        inputs,
+    });
+    let stripes = inner.snapshots.stripes(&inner.visible);
+    let mut jobs: Vec<Box<dyn Job>> = Vec::new();
+    for part in 0..=cuts.len() {
+        let lower = part.checked_sub(1).and_then(|before| cuts.get(before)).cloned();
+        let upper = cuts.get(part).cloned();
+        jobs.push(Box::new(CompactionJob {
+            build: Some(build_part(inner, tree_shape, compaction, &running, &stripes, lower, upper)),
+            inner: Arc::clone(inner),
+            running: Arc::clone(&running),
+            _token: JobToken::new(inner),
+        }));
+    }
+    (running, jobs)
+}
+
+fn build_part(
+    inner: &Arc<Inner>,
+    tree_shape: &TreeShape,
+    compaction: &Compaction,
+    running: &Running,
+    stripes: &[SequenceNumber],
+    lower: Option<Slice>,
+    upper: Option<Slice>,
+) -> Build<MergingCursor<RunCursor>, OlderTables> {
+    let range_tombstones = gather_range_tombstones(running.inputs.iter().map(|input| &input.table));
+    let runs = input_runs(&running.inputs);
+    let prefix = common_prefix(runs.iter());
+    let source_count = runs.len();
+    let sources =
+        runs.into_iter().map(|run| RunCursor::new(Arc::new(run), CursorAccess::Sequential)).collect();
+    let stream = CompactionStream::with_older(
+        MergingCursor::with_prefix(sources, &prefix),
+        Arc::new(range_tombstones),
+        GarbageRules { snapshots: stripes.to_vec(), bottommost: false, zero_sequences: true },
+        older_tables(tree_shape, compaction),
+        lower.as_deref(),
+        upper.as_deref(),
+    );
+    let deepest = tree_shape.levels.iter().rposition(|level| !level.runs.is_empty());
+    let last_level = deepest.is_none_or(|deepest| compaction.output_level >= deepest);
+    let options = &running.tree.options();
+    let output_options = OutputOptions {
+        target_bytes: compaction.target_table_bytes,
+        is_one_table: compaction.reason == Reason::SmallTables,
+        boundaries: compaction.tables_below(tree_shape).iter().map(|table| table.smallest.clone()).collect(),
+        compression: if last_level { options.compression } else { options.compression_above },
+        filter: filter(options, tree_shape, compaction),
+        sync_later: false,
+        sources: source_count,
+        lower,
+        upper,
+    };
+    let survivors = stream.surviving_range_tombstones();
+    let output = Output::new(Arc::clone(inner), options, output_options, survivors);
+    Build::new(stream, BuildInput { read_bytes, copy_block }, output)
+}
+
+fn read_bytes(merge: &MergingCursor<RunCursor>) -> usize {
+    merge.sources().iter().map(RunCursor::memory_bytes).sum()
+}
+
+fn copy_block(
+    stream: &mut CompactionStream<MergingCursor<RunCursor>, OlderTables>,
+    output: &mut Output,
+    side: &WriteSide,
+) -> Result<usize> {
+    if stream.block().is_none() {
+        return Ok(0);
+    }
+    let Some(block) = stream.cursor().current().and_then(RunCursor::table_block) else { return Ok(0) };
+    if !output.add_block(side, &block)? {
+        return Ok(0);
+    }
+    let bytes = block.stored_bytes();
+    stream.pass_block();
+    Ok(bytes)
+}
+
+/// The inputs as sorted runs, newest first.
+fn input_runs(inputs: &[Placement]) -> Vec<Run> {
+    inputs
+        .chunk_by(|a, b| (a.level, a.run) == (b.level, b.run))
+        .filter_map(|run| {
+            let tables = run.iter().map(|input| Arc::clone(&input.table)).collect();
+            Some(Run::new(run.first()?.run, tables))
+        })
+        .collect()
+}
+
+/// The tables, inputs aside, that may hold older versions than the outputs.
+fn older_tables(shape: &TreeShape, compaction: &Compaction) -> OlderTables {
+    let inputs: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
+    let stays = |table: &&Arc<TableShape>| !inputs.contains(&table.id);
+    // Tables of one run share no key, even where they touch.
+    let is_source = |run: &&RunShape| {
+        run.tables.iter().filter(|table| !stays(table)).count() == inputs.len() && !inputs.is_empty()
+    };
+    let runs = shape.levels.iter().skip(compaction.output_level).flat_map(|level| &level.runs);
+    let runs = runs.filter(|run| !is_source(run));
+    OlderTables::new(runs.map(|run| RunShape { tables: run.tables.iter().filter(stays).cloned().collect() }))
+}
+
+/// The filter of the outputs, by the size of the run that they become part of.
+fn filter(
+    options: &KeyspaceOptions,
+    shape: &TreeShape,
+    compaction: &Compaction,
+) -> Option<Arc<dyn FilterPolicy>> {
+    let inputs: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
+    let mut entries = 0;
+    let mut others = Vec::new();
+    for (level, runs) in shape.levels.iter().map(|level| &level.runs).enumerate() {
+        let joins = level == compaction.output_level && compaction.output_run == OutputRun::Join;
+        for (run, tables) in runs.iter().map(|run| &run.tables).enumerate() {
+            let (leaving, staying): (Vec<_>, Vec<_>) =
+                tables.iter().partition(|table| inputs.contains(&table.id));
+            entries += leaving.iter().map(|table| table.entries).sum::<u64>();
+            let staying = staying.iter().map(|table| table.entries).sum::<u64>();
+            if joins && run + 1 == runs.len() {
+                entries += staying;
+            } else {
+                others.push(staying);
+            }
+        }
+    }
+    options.table_filter(entries, others)
+}
+
+/// How many of the input runs, from the oldest on, can be read at once; two in any case.
+pub(super) fn readable_runs(inner: &Inner, tree: &Tree, inputs: &[Placement]) -> usize {
+    let mut left = inner.memory.merge_bytes_max();
+    let fits = |run: &&Run| {
+        let rest = left.checked_sub(run_bytes(inner, tree, run));
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    input_runs(inputs).iter().rev().take_while(fits).count().max(2)
+}
+
+/// What it takes to read a run: what is read at once, and the block at hand.
+fn run_bytes(inner: &Inner, tree: &Tree, run: &Run) -> usize {
+    let largest = run.tables().iter().map(|table| table.table().properties().largest_entry_bytes).max();
+    let block_bytes = tree.options().block_bytes.max(largest.unwrap_or(0) as usize);
+    2 * block_bytes + (inner.memory.budget.read_buffer_bytes as usize)
+}
+
+/// Keys at which to split a large merge so that all threads get a share.
+fn cuts(inner: &Inner, tree: &Tree, inputs: &[Placement], target_bytes: u64) -> Vec<Slice> {
+    let bytes: u64 = inputs.iter().map(|input| input.table.meta().file_bytes).sum();
+    let affordable = bytes / target_bytes.saturating_mul(PART_TABLES_MIN).max(1);
+    let read_bytes: usize = input_runs(inputs).iter().map(|run| run_bytes(inner, tree, run)).sum();
+    let parts_max = inner.memory.merge_bytes_max() / read_bytes.max(1);
+    let parts = parts_max.min((inner.env.worker_count() as u64).min(affordable) as usize);
+    if parts < 2 {
+        return Vec::new();
+    }
+    let mut keys: Vec<Slice> =
+        inputs.iter().flat_map(|input| input.table.table().split_keys(parts * 4)).collect();
+    keys.sort();
+    keys.dedup();
+    let mut cuts: Vec<Slice> =
+        (1..parts).filter_map(|part| keys.get(part * keys.len() / parts).cloned()).collect();
+    cuts.dedup();
+    cuts
+}

@@ -1,0 +1,14 @@
+//! The inside of keyspaces: memtables, the version of the tables, and how the two change together.
+//!
+//! A reader takes the read state of a tree and keeps it as long as it likes; a flush, a compaction or a clear makes a
+//! new one. Nothing here does I/O or waits.
+
+mod empty_spans;
+mod tree;
+mod tree_set;
+mod trees;
+
+pub(crate) use empty_spans::{EmptySpans, Watch, successor};
+pub(crate) use tree::{Memtable, ReadState, Tree};
+pub(crate) use tree_set::TreeSet;
+pub(crate) use trees::Trees;

@@ -1,0 +1,380 @@
+//! The inside of a keyspace: its memtables, its version, and how the two change.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::{ArcSwap, Guard};
+use lsm_core::env::Event;
+use lsm_core::hash::key_hash;
+use lsm_core::range_tombstone::RangeTombstoneSet;
+use lsm_core::{SequenceNumber, Slice};
+use lsm_memtable::MemtableReader;
+use parking_lot::Mutex;
+
+use crate::keyspaces::empty_spans::EmptySpans;
+use crate::memory::{Charge, Memory, Part};
+use crate::options::KeyspaceOptions;
+use crate::version::manifest::KeyspaceState;
+use crate::version::{Lookup, Version};
+use crate::write::KeyspaceWriter;
+use crate::write::Limit;
+use crate::{Error, Result};
+
+/// A memtable and the range deletes beside it.
+pub(crate) struct Memtable {
+    /// Orders memtables by age, and the runs that they become.
+    pub(crate) number: u64,
+    pub(crate) reader: Arc<dyn MemtableReader>,
+    pub(crate) range_tombstones: RangeTombstoneSet,
+    /// Position in the log before the first record in here.
+    pub(crate) log_start: u64,
+    /// Once immutable: no write of the keyspace up to here is newer than this memtable.
+    last_sequence: AtomicU64,
+    /// Its memory when it became immutable, as it is accounted for until it goes.
+    immutable_bytes: AtomicUsize,
+    /// The last write before the log record in whose middle this became immutable: the rest of that record is in the next
+    /// memtable. `u64::MAX` if it became immutable between records.
+    whole_up_to: AtomicU64,
+}
+
+impl Memtable {
+    pub(crate) fn new(number: u64, reader: Arc<dyn MemtableReader>, log_start: u64) -> Self {
+        Self {
+            number,
+            reader,
+            range_tombstones: RangeTombstoneSet::new(),
+            log_start,
+            last_sequence: AtomicU64::new(0),
+            immutable_bytes: AtomicUsize::new(0),
+            whole_up_to: AtomicU64::new(SequenceNumber::MAX),
+        }
+    }
+
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        self.last_sequence.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn rotate(&self, last_sequence: SequenceNumber, bytes: usize) {
+        self.last_sequence.store(last_sequence, Ordering::Release);
+        self.immutable_bytes.store(bytes, Ordering::Release);
+    }
+
+    pub(crate) fn immutable_bytes(&self) -> usize {
+        self.immutable_bytes.load(Ordering::Acquire)
+    }
+
+    /// Says that this is to become immutable in the middle of a log record, and which write came before that.
+    pub(crate) fn cut(&self, whole_up_to: SequenceNumber) {
+        self.whole_up_to.store(whole_up_to, Ordering::Release);
+    }
+
+    pub(crate) fn whole_up_to(&self) -> SequenceNumber {
+        self.whole_up_to.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.whole_up_to() != SequenceNumber::MAX
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reader.entry_count() == 0 && self.range_tombstones.is_empty()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.reader.memory_bytes() + self.range_tombstones.memory_bytes()
+    }
+}
+
+/// What a keyspace consists of at one moment.
+#[derive(Clone)]
+pub(crate) struct ReadState {
+    /// The one that is being filled, if anything was written since the last rotation.
+    pub(crate) memtable: Option<Arc<Memtable>>,
+    /// Waiting to be flushed, newest first.
+    pub(crate) immutable: Vec<Arc<Memtable>>,
+    pub(crate) version: Arc<Version>,
+    /// The keyspace was cleared by this write, or its policy dropped tables: older readers must not read this.
+    pub(crate) cleared: SequenceNumber,
+    /// What it was before, for snapshots that are older.
+    pub(crate) before_clear: Option<Arc<ReadState>>,
+    /// How often a memtable was begun or data dropped.
+    pub(crate) begun_count: u64,
+    /// The same in all states of the keyspace.
+    pub(crate) empty_spans: Arc<EmptySpans>,
+}
+
+impl ReadState {
+    /// The state that a reader at `sequence` must use.
+    #[inline]
+    pub(crate) fn at(&self, sequence: SequenceNumber) -> &Self {
+        let mut state = self;
+        while sequence < state.cleared {
+            match &state.before_clear {
+                Some(before) => state = before,
+                None => break,
+            }
+        }
+        state
+    }
+
+    /// The states from before clears that readers at one of these numbers, ascending, use: no more of them than there
+    /// are readers, however often the keyspace is cleared.
+    pub(crate) fn still_read(&self, numbers: &[SequenceNumber]) -> Option<Arc<Self>> {
+        let (mut end, mut next) = (self.cleared, self.before_clear.as_ref());
+        while let Some(state) = next {
+            let first = numbers.partition_point(|&number| number < state.cleared);
+            if numbers.get(first).is_some_and(|&number| number < end) {
+                let before_clear = state.still_read(numbers);
+                return Some(Arc::new(Self { before_clear, ..(**state).clone() }));
+            }
+            (end, next) = (state.cleared, state.before_clear.as_ref());
+        }
+        None
+    }
+
+    /// Newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        self.memtable.iter().chain(&self.immutable)
+    }
+
+    pub(crate) fn get(&self, key: &[u8], sequence: SequenceNumber) -> Result<Option<Slice>> {
+        let state = self.at(sequence);
+        let mut covering = 0;
+        for memtable in state.memtables() {
+            if !memtable.range_tombstones.is_empty() {
+                covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
+            }
+            if let Some(entry) = memtable.reader.get(key, sequence) {
+                let deleted = entry.kind.is_tombstone() || entry.sequence < covering;
+                return Ok((!deleted).then(|| Slice::copy_from(entry.value)));
+            }
+        }
+        match state.version.get(key, key_hash(key), sequence, covering)? {
+            Lookup::Found(value) => Ok(Some(value)),
+            Lookup::Deleted | Lookup::Unknown => Ok(None),
+        }
+    }
+}
+
+/// A keyspace. Handles, the committer and background jobs share it.
+pub(crate) struct Tree {
+    pub(crate) id: u32,
+    pub(crate) name: Arc<str>,
+    options: ArcSwap<KeyspaceOptions>,
+    /// Name of the policy that the manifest records.
+    policy: Mutex<Arc<str>>,
+    /// Somebody opened the keyspace with options of its own.
+    configured: AtomicBool,
+    state: ArcSwap<ReadState>,
+    /// Held while a new state is made from the old one.
+    change: Mutex<()>,
+    /// Numbers of the tables that compactions are working on.
+    pub(crate) busy: Mutex<HashSet<u64>>,
+    dropped: AtomicBool,
+    /// Why background work of this keyspace stopped.
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+    pub(crate) empty_spans: Arc<EmptySpans>,
+    /// A flush failed with an error that may pass, and is not tried again before; 0 if none did.
+    flush_retry_micros: AtomicU64,
+    /// How fast its writers may go.
+    pub(crate) limit: Limit,
+    /// Notified when background work stops: somebody may be waiting for it.
+    progress: OnceLock<Event>,
+    /// What it takes of the memory without any data.
+    _charge: Charge,
+}
+
+/// What the maps that lead to a keyspace and its parts take for it, with what an allocator adds, about.
+const PLACES_BYTES: usize = 512;
+
+impl Tree {
+    pub(crate) fn new(
+        id: u32,
+        name: Arc<str>,
+        options: KeyspaceOptions,
+        state: ReadState,
+        memory: &Arc<Memory>,
+    ) -> Self {
+        let own =
+            size_of::<Self>() + size_of::<ReadState>() + size_of::<Version>() + size_of::<KeyspaceWriter>();
+        let recorded = size_of::<KeyspaceOptions>() + size_of::<KeyspaceState>() + name.len();
+        Self {
+            _charge: Charge::new(memory, Part::Tables, own + recorded + PLACES_BYTES),
+            id,
+            name,
+            policy: Mutex::new(options.compaction.name().into()),
+            options: ArcSwap::from_pointee(options),
+            configured: AtomicBool::new(false),
+            empty_spans: Arc::clone(&state.empty_spans),
+            state: ArcSwap::from_pointee(state),
+            change: Mutex::new(()),
+            busy: Mutex::new(HashSet::new()),
+            dropped: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            flush_retry_micros: AtomicU64::new(0),
+            limit: Limit::default(),
+            progress: OnceLock::new(),
+        }
+    }
+
+    /// Whoever waits for background work waits for `progress`.
+    pub(crate) fn report_to(&self, progress: &Event) {
+        self.progress.get_or_init(|| progress.clone());
+    }
+
+    pub(crate) fn options(&self) -> Arc<KeyspaceOptions> {
+        self.options.load_full()
+    }
+
+    /// Gives the keyspace options of its own, the first time; `false` if it had them.
+    pub(crate) fn configure(&self, options: KeyspaceOptions) -> bool {
+        let first = !self.configured.swap(true, Ordering::AcqRel);
+        if first {
+            self.options.store(Arc::new(options));
+        }
+        first
+    }
+
+    pub(crate) fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Acquire)
+    }
+
+    /// Name of the policy that the manifest records.
+    pub(crate) fn policy(&self) -> Arc<str> {
+        Arc::clone(&self.policy.lock())
+    }
+
+    pub(crate) fn set_policy(&self, name: Arc<str>) {
+        *self.policy.lock() = name;
+    }
+
+    /// The state, for a short look.
+    #[inline]
+    pub(crate) fn load(&self) -> Guard<Arc<ReadState>> {
+        self.state.load()
+    }
+
+    /// The state, to keep.
+    pub(crate) fn load_full(&self) -> Arc<ReadState> {
+        self.state.load_full()
+    }
+
+    /// Replaces the state by what `change` makes of it.
+    pub(crate) fn update(&self, change: impl FnOnce(&Arc<ReadState>) -> ReadState) {
+        let _changing = self.change.lock();
+        let next = Arc::new(change(&self.state.load()));
+        let old = self.state.swap(Arc::clone(&next));
+        if !Arc::ptr_eq(&old.version, &next.version) {
+            next.version.take_over_from(&old.version);
+        }
+    }
+
+    /// Under the commit lock, or with writing stopped for good, this is the end of all writes to the keyspace.
+    pub(crate) fn mark_dropped(&self, dropped: bool) {
+        self.dropped.store(dropped, Ordering::Release);
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.is_dropped() { Err(Error::KeyspaceDropped(Arc::clone(&self.name))) } else { Ok(()) }
+    }
+
+    /// When the flush that failed is tried again; `None` if none did, or there is nothing left to flush.
+    pub(crate) fn flush_retry_micros(&self) -> Option<u64> {
+        let at_micros = self.flush_retry_micros.load(Ordering::Acquire);
+        (at_micros != 0 && !self.load().immutable.is_empty()).then_some(at_micros)
+    }
+
+    pub(crate) fn retry_flush_at(&self, micros: u64) {
+        self.flush_retry_micros.store(micros.max(1), Ordering::Release);
+    }
+
+    /// A flush succeeded.
+    pub(crate) fn forget_flush_retry(&self) {
+        self.flush_retry_micros.store(0, Ordering::Release);
+    }
+
+    /// Fails once background work stopped.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.failure().map_or(Ok(()), |error| Err(Error::WritingStopped(Arc::new(error))))
+    }
+
+    /// Stops background work and writes of this keyspace.
+    pub(crate) fn fail(&self, error: Error) {
+        tracing::error!(keyspace = &*self.name, %error, "background work stopped");
+        self.failure.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+        if let Some(progress) = self.progress.get() {
+            progress.notify();
+        }
+    }
+
+    /// Whether background work goes on in it.
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.failed.load(Ordering::Acquire) && !self.is_dropped()
+    }
+
+    #[inline]
+    pub(crate) fn failure(&self) -> Option<Error> {
+        if self.failed.load(Ordering::Acquire) { self.failure.lock().clone() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use super::ReadState;
+    use crate::version::Placement;
+    use crate::{Db, Options};
+
+    /// A compaction picks a table, moving it or merging it, and meanwhile the table is opened anew.
+    #[test]
+    fn a_table_opened_anew_while_it_is_compacted_is_counted_once() {
+        let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
+        let db: Db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        db.put("key", "value").unwrap();
+        db.flush().unwrap();
+        let (tree, memory) = (db.default.tree(), Arc::clone(&db.inner.memory));
+        let others = memory.table_bytes() - tree.load().version.tables().next().unwrap().held_bytes();
+        let counted = || (memory.table_bytes() - others, memory.held_table_bytes());
+        let update = |version: &dyn Fn(&ReadState) -> crate::version::Version| {
+            tree.update(|state| ReadState { version: Arc::new(version(state)), ..(**state).clone() });
+        };
+
+        let picked = tree.load().version.placements().next().unwrap();
+        let anew = Arc::new(picked.table.reopened(&memory, &tree.options(), 0).unwrap());
+        let (bytes, bytes_anew) = (picked.table.held_bytes(), anew.held_bytes());
+        assert_ne!(bytes, bytes_anew);
+        let opened = Placement { table: Arc::clone(&anew), ..picked.clone() };
+        update(&|state| state.version.with_tables(std::slice::from_ref(&opened)));
+        assert_eq!(counted(), (bytes_anew, bytes), "opened anew");
+
+        let moved = |placement: &Placement| Placement { level: 1, ..placement.clone() };
+        update(&|state| state.version.changed(std::slice::from_ref(&picked), vec![moved(&picked)]));
+        assert!(Arc::ptr_eq(tree.load().version.tables().next().unwrap(), &anew));
+        assert_eq!(counted(), (bytes_anew, bytes), "moved");
+        drop(picked);
+        assert_eq!(counted(), (bytes_anew, 0));
+
+        let reader = tree.load_full();
+        update(&|state| state.version.changed(&[moved(&opened)], Vec::new()));
+        drop((opened, anew));
+        assert_eq!(counted(), (0, bytes_anew), "merged");
+        drop(reader);
+        assert_eq!(counted(), (0, 0));
+        drop((tree, db));
+        env.drop_jobs();
+    }
+}

@@ -1,0 +1,95 @@
+//! Ranges and prefixes of keys, and which tables may hold any of them.
+
+use std::ops::Bound;
+
+use lsm_core::Slice;
+
+use crate::keyspaces::successor;
+use crate::version::Run;
+
+/// Between which keys a cursor moves.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) lower: Bound<Slice>,
+    pub(crate) upper: Bound<Slice>,
+}
+
+impl Bounds {
+    pub(crate) const ALL: Self = Self { lower: Bound::Unbounded, upper: Bound::Unbounded };
+
+    /// All keys that start with `prefix`.
+    pub(crate) fn prefix(prefix: &[u8]) -> Self {
+        Self { lower: Bound::Included(Slice::copy_from(prefix)), upper: prefix_end(prefix) }
+    }
+
+    pub(crate) fn below_lower(&self, key: &[u8]) -> bool {
+        match &self.lower {
+            Bound::Included(lower) => key < &**lower,
+            Bound::Excluded(lower) => key <= &**lower,
+            Bound::Unbounded => false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn above_upper(&self, key: &[u8]) -> bool {
+        match &self.upper {
+            Bound::Included(upper) => key > &**upper,
+            Bound::Excluded(upper) => key >= &**upper,
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// The first key.
+    pub(crate) fn start(&self) -> Slice {
+        match &self.lower {
+            Bound::Included(lower) => lower.clone(),
+            Bound::Excluded(lower) => successor(lower),
+            Bound::Unbounded => Slice::default(),
+        }
+    }
+
+    /// No key within the bounds is above this one; it may be the last.
+    pub(crate) fn end(&self) -> Option<&[u8]> {
+        match &self.upper {
+            Bound::Included(upper) | Bound::Excluded(upper) => Some(upper),
+            Bound::Unbounded => None,
+        }
+    }
+
+    pub(crate) fn may_hold(&self, run: &Run) -> bool {
+        let (Some(first), Some(last)) = (run.tables().first(), run.tables().last()) else { return false };
+        !self.above_upper(first.smallest()) && !self.below_lower(last.largest())
+    }
+
+    /// Whether every table that could matter says that it holds no key with the prefix.
+    pub(crate) fn prefix_is_absent(&self, run: &Run, prefix: &[u8]) -> bool {
+        run.tables_within(|key| self.below_lower(key), |key| self.above_upper(key))
+            .all(|table| !table.has_range_tombstones() && !table.table().may_contain_prefix(prefix))
+    }
+}
+
+/// The first key after all keys that start with `prefix`.
+fn prefix_end(prefix: &[u8]) -> Bound<Slice> {
+    let kept = prefix.iter().rposition(|&byte| byte != 0xff).map_or(0, |last| last + 1);
+    let mut end = prefix[..kept].to_vec();
+    match end.last_mut() {
+        Some(last) => {
+            *last += 1;
+            Bound::Excluded(end.into())
+        }
+        None => Bound::Unbounded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_key_that_does_not_have_it() {
+        assert_eq!(prefix_end(b"ab"), Bound::Excluded(Slice::from("ac")));
+        assert_eq!(prefix_end(b"a\xff"), Bound::Excluded(Slice::from("b")));
+        assert_eq!(prefix_end(b"\xff\xff"), Bound::Unbounded);
+        assert_eq!(prefix_end(b""), Bound::Unbounded);
+    }
+}

@@ -1,0 +1,155 @@
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use lsm_core::{SequenceNumber, Slice};
+
+use crate::keyspaces::ReadState;
+use crate::read::bounds::Bounds;
+use crate::read::cursor::DbCursor;
+use crate::write::inverted;
+use crate::{Error, Result};
+
+/// Keys and values of a range in order, from both ends, as they were when the iterator was made.
+///
+/// It owns all it needs: it may be kept, sent to another thread, and outlives the database handle, until the database is
+/// opened again, which may remove files that it reads. It holds on to
+/// the memtables and tables that it reads, so drop it when done. After an error it ends.
+#[derive(Debug)]
+pub struct Iter {
+    source: Option<IterSource>,
+    /// An error to hand out first: the range was inverted.
+    error: Option<Error>,
+    /// Either stands on the key that was handed out last at its end; the other end stops there.
+    front: Option<DbCursor>,
+    back: Option<DbCursor>,
+}
+
+struct IterSource {
+    state: Arc<ReadState>,
+    sequence: SequenceNumber,
+    bounds: Bounds,
+    prefix: Option<Slice>,
+}
+
+impl std::fmt::Debug for IterSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IterSource").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl IterSource {
+    fn cursor(&self) -> DbCursor {
+        DbCursor::new(Arc::clone(&self.state), self.sequence, self.bounds.clone(), self.prefix.as_deref())
+    }
+}
+
+impl Iter {
+    pub(crate) fn range<K: AsRef<[u8]>>(
+        state: Arc<ReadState>,
+        sequence: SequenceNumber,
+        range: &impl RangeBounds<K>,
+    ) -> Self {
+        let own = |bound: Bound<&K>| bound.map(|key| Slice::copy_from(key.as_ref()));
+        let bounds = Bounds { lower: own(range.start_bound()), upper: own(range.end_bound()) };
+        let error = match (&bounds.lower, &bounds.upper) {
+            (
+                Bound::Included(lower) | Bound::Excluded(lower),
+                Bound::Included(upper) | Bound::Excluded(upper),
+            ) if lower > upper => Some(Error::InvalidArgument(inverted(lower, upper))),
+            _ => None,
+        };
+        Self::new(IterSource { state, sequence, bounds, prefix: None }, error)
+    }
+
+    pub(crate) fn prefix(state: Arc<ReadState>, sequence: SequenceNumber, prefix: &[u8]) -> Self {
+        let bounds = Bounds::prefix(prefix);
+        Self::new(IterSource { state, sequence, bounds, prefix: Some(Slice::copy_from(prefix)) }, None)
+    }
+
+    /// An iterator that gives this error and ends.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self { source: None, error: Some(error), front: None, back: None }
+    }
+
+    fn new(source: IterSource, error: Option<Error>) -> Self {
+        let source = error.is_none().then_some(source);
+        Self { source, error, front: None, back: None }
+    }
+
+    fn step_front(&mut self) -> Result<Option<(Slice, Slice)>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let cursor = if let Some(cursor) = &mut self.front {
+            cursor.next()?;
+            cursor
+        } else {
+            let cursor = self.front.insert(source.cursor());
+            cursor.first()?;
+            cursor
+        };
+        let end = self.back.as_ref().and_then(DbCursor::key);
+        Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key < end)).map(copy))
+    }
+
+    fn step_back(&mut self) -> Result<Option<(Slice, Slice)>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let cursor = if let Some(cursor) = &mut self.back {
+            cursor.prev()?;
+            cursor
+        } else {
+            let cursor = self.back.insert(source.cursor());
+            cursor.last()?;
+            cursor
+        };
+        let end = self.front.as_ref().and_then(DbCursor::key);
+        Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key > end)).map(copy))
+    }
+
+    /// Hands out what a step gave, and lets go of everything at the end.
+    fn finish(&mut self, stepped: Result<Option<(Slice, Slice)>>) -> Option<Result<(Slice, Slice)>> {
+        if let Ok(Some(entry)) = stepped {
+            return Some(Ok(entry));
+        }
+        self.source = None;
+        self.front = None;
+        self.back = None;
+        stepped.err().or_else(|| self.error.take()).map(Err)
+    }
+}
+
+fn copy((key, value): (&[u8], &[u8])) -> (Slice, Slice) {
+    (Slice::copy_from(key), Slice::copy_from(value))
+}
+
+impl Iterator for Iter {
+    type Item = Result<(Slice, Slice)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let stepped = self.step_front();
+        self.finish(stepped)
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let stepped = self.step_back();
+        self.finish(stepped)
+    }
+}
+
+impl std::iter::FusedIterator for Iter {}
+
+/// `for entry in &db` walks over everything.
+macro_rules! into_iterator {
+    ($($source:ty),*) => {$(
+        impl IntoIterator for &$source {
+            type Item = Result<(Slice, Slice)>;
+            type IntoIter = Iter;
+
+            fn into_iter(self) -> Iter {
+                self.iter()
+            }
+        }
+    )*};
+}
+
+into_iterator!(crate::Db, crate::Keyspace, crate::Snapshot);

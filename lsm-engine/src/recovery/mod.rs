@@ -1,0 +1,10 @@
+//! Opening: the manifest, the tables, what the log holds beyond them, and a fresh start on new files.
+//!
+//! In comes a directory; out goes a database with everything that was acknowledged, or an error that leaves the
+//! directory as it was. Nothing is removed before what replaces it is durable.
+
+mod open;
+mod replay;
+
+pub use open::Recovery;
+pub(crate) use open::{existing_current, open};

@@ -1,0 +1,361 @@
+//! Opening: the manifest, the tables, what the log holds beyond them, and a fresh start on new files.
+//!
+//! Nothing is removed before everything that the manifest names was found, what was replayed is in new, durable
+//! tables, and a new manifest says so. A crash on the way leaves a database that opens as if nothing had happened.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind as Io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::env::Env;
+use lsm_core::vfs::{LockGuard, LockMode, Vfs};
+use lsm_wal::{Position, RecoveryReport, Wal, WalOptions};
+
+use crate::background::Scheduler;
+use crate::catalog::{DEFAULT_NAME, policy_mismatch};
+use crate::inner::{Inner, WriteSide};
+use crate::memory::Memory;
+use crate::options::{KeyspaceOptions, Options};
+use crate::recovery::replay::{Replay, settle};
+use crate::version::Clock;
+use crate::version::current::Current;
+use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
+use crate::version::files::{self, FileKind};
+use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
+use crate::version::{ObsoleteFiles, open_tables};
+use crate::{Error, ErrorKind, Result};
+
+/// What opening a database found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The database was created.
+    pub created: bool,
+    /// It had been closed cleanly.
+    pub was_clean: bool,
+    /// Log records that were replayed.
+    pub records: u64,
+    /// Writes in them that were not in tables yet.
+    pub operations: u64,
+    /// Bytes at the end of the log that were no whole record: promised to nobody, and left out.
+    pub bytes_dropped: u64,
+    /// Where those bytes stood, and why they were left out.
+    pub dropped: Vec<String>,
+    /// Log segments that hold such bytes, under the names that they were given so that nobody takes them for a part of
+    /// the log or removes them. None if the database was opened read-only.
+    pub set_aside: Vec<PathBuf>,
+}
+
+/// Opens the database in `directory`.
+pub(crate) fn open(
+    directory: &Path,
+    options: Options,
+    memory: Arc<Memory>,
+) -> Result<(Arc<Inner>, Recovery)> {
+    if options.env.as_ref().is_some_and(|env| env.is_forked()) {
+        return Err(Error::invalid(
+            "the threads of Options::env are in the process that this one was forked from",
+        ));
+    }
+    let vfs = Arc::clone(&options.vfs);
+    if options.read_only || !options.create_if_missing {
+        existing_current(&*vfs, directory)?;
+    } else if !check_directory(&*vfs, directory)? {
+        create_directory(&*vfs, directory)?;
+    }
+    let lock = lock(&*vfs, directory, options.read_only)?;
+    let env = options.make_env();
+    let mut recovery = Recovery::default();
+    let current = match Current::load(&*vfs, directory)? {
+        Some(_) if options.error_if_exists => {
+            return Err(Error::invalid(format!("{} holds a database already", directory.display())));
+        }
+        Some(current) => current,
+        None => {
+            check_not_half_there(&*vfs, directory)?;
+            recovery.created = true;
+            sync_parents(&*vfs, directory)?;
+            create(&vfs, directory, &options, env.random() as u32)?
+        }
+    };
+    recovery.was_clean = current.clean.is_some();
+    let state = Manifest::load(&*vfs, directory, &current)?;
+    let obsolete_files = Arc::new(ObsoleteFiles::default());
+    let unused = unused_number(&*vfs, directory)?;
+    let tables = open_tables(&*env, directory, &options.keyspace, &state, &memory, &obsolete_files)?;
+    let mut replay = Replay::new(directory, &options, &state, &current, &memory, tables, unused)?;
+    let report = replay.run(&mut recovery)?;
+    let opening = Opening { directory, options, memory, env, obsolete_files, lock };
+    let inner = if opening.options.read_only {
+        opening.read_only(replay)?
+    } else {
+        let (inner, set_aside) = opening.writable(replay, state, &current, &report)?;
+        recovery.set_aside = set_aside;
+        inner
+    };
+    Ok((inner, recovery))
+}
+
+/// Everything but the trees.
+struct Opening<'d> {
+    directory: &'d Path,
+    options: Options,
+    memory: Arc<Memory>,
+    env: Arc<dyn Env>,
+    obsolete_files: Arc<ObsoleteFiles>,
+    lock: Option<Box<dyn LockGuard>>,
+}
+
+impl Opening<'_> {
+    fn read_only(self, replay: Replay) -> Result<Arc<Inner>> {
+        let Self { directory, options, memory, env, obsolete_files, lock } = self;
+        replay.check_all_fit()?;
+        let visible = replay.last_sequence();
+        let (trees, ..) = replay.into_parts();
+        Ok(Arc::new(Inner::new(directory, env, &options, memory, obsolete_files, trees, None, visible, lock)))
+    }
+
+    /// Starts a new log and a new manifest, flushes what was replayed, and then removes what is not needed.
+    fn writable(
+        self,
+        replay: Replay,
+        state: ManifestState,
+        current: &Current,
+        report: &RecoveryReport,
+    ) -> Result<(Arc<Inner>, Vec<PathBuf>)> {
+        let Self { directory, options, memory, env, obsolete_files, lock } = self;
+        let vfs = Arc::clone(&options.vfs);
+        let first_segment = report.next_segment.max(1);
+        let start = report.end.max(Position(state.log.position));
+        let wal_options = WalOptions {
+            segment_bytes: options.segment_bytes(),
+            window_bytes: memory.budget.log_window_bytes,
+            ..WalOptions::default()
+        };
+        let mut state = state;
+        if let Some(default) = state.keyspaces.get_mut(&0) {
+            default.record.policy = options.keyspace.compaction.name().into();
+        }
+        if replay.is_empty() {
+            state.log = LogStart { position: start.0, segment: first_segment, synced: state.log.synced };
+        }
+        let visible = replay.last_sequence();
+        state.last_sequence = state.last_sequence.max(visible);
+        let clock = Clock::from_marks(Arc::clone(&env), &state);
+        let numbers = replay.numbers();
+        let manifest_number = numbers.next();
+        state.next_number = numbers.unused();
+        let record_seed = env.random() as u32;
+        let create =
+            |number, state| Manifest::create(Arc::clone(&vfs), directory, number, record_seed, state);
+        let (manifest, manifest_number) = match create(manifest_number, state.clone()) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                make_room(&*vfs, directory, current, &state)?;
+                let manifest_number = numbers.next();
+                (create(manifest_number, state)?, manifest_number)
+            }
+            created => (created?, manifest_number),
+        };
+        // At once: opening may fail further on, and be tried again and again on a full disk.
+        remove_manifests_below(&*vfs, directory, manifest_number)?;
+        let (trees, mut committer, unsettled) = replay.into_parts();
+        committer.set_log_end(start.0, first_segment);
+        let side = WriteSide::new(committer, manifest, Scheduler::default(), numbers, clock);
+        let inner =
+            Inner::new(directory, env, &options, memory, obsolete_files, trees, Some(side), visible, lock);
+        let inner = Arc::new(inner);
+        for tree in inner.all_trees() {
+            tree.empty_spans.belongs_to(&inner, tree.id);
+        }
+        // What merges left half done when the disk was full may take the room that the log needs.
+        remove_leftover_tables(&inner)?;
+        settle(&inner, unsettled).inspect_err(|_| inner.remove_obsolete_files())?;
+        // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
+        // or not, could prove.
+        if let Some(side) = &inner.writer {
+            let env = Arc::clone(&inner.env);
+            let log = Wal::create(Arc::clone(&vfs), env, directory, start, first_segment, wal_options)?;
+            // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until
+            // here the manifest says that of it.
+            let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
+            side.log_edit(&mut side.manifest.lock(), begun)?;
+            side.start_log(Box::new(log));
+        }
+        // Nothing needs the old log any more.
+        let set_aside = lsm_wal::set_aside_dropped(&*vfs, directory, report)?;
+        remove_leftover_tables(&inner)?;
+        lsm_wal::remove_segments_below(&*vfs, directory, first_segment)?;
+        Ok((inner, set_aside))
+    }
+}
+
+/// Removes manifests that the durable `CURRENT` has left behind.
+fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Result<()> {
+    for name in list(vfs, directory)? {
+        if matches!(files::parse(&name), Some(FileKind::Manifest(number)) if number < manifest) {
+            let path = directory.join(name);
+            vfs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes tables that the manifest does not name, on a disk that has no room for another manifest. What was read of it
+/// is made durable first: a power cut must not bring back a state that names them.
+fn make_room(vfs: &dyn Vfs, directory: &Path, current: &Current, state: &ManifestState) -> Result<()> {
+    let manifest = files::manifest(directory, current.manifest);
+    let file = vfs.open_write(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
+    file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
+    let tables = state.table_numbers();
+    for name in list(vfs, directory)? {
+        if matches!(files::parse(&name), Some(FileKind::Table(number)) if !tables.contains(&number)) {
+            let path = directory.join(name);
+            vfs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes tables that the new manifest does not need. Files with other names are somebody else's.
+fn remove_leftover_tables(inner: &Inner) -> Result<()> {
+    let Some(side) = &inner.writer else { return Ok(()) };
+    let directory = &*inner.directory;
+    let tables = side.manifest.lock().state().table_numbers();
+    for name in list(&*inner.vfs, directory)? {
+        let leftover = match files::parse(&name) {
+            Some(FileKind::Table(number)) => !tables.contains(&number),
+            Some(FileKind::CurrentNext) => true,
+            _ => false,
+        };
+        if leftover {
+            inner.obsolete_files.remove_later(directory.join(name));
+        }
+    }
+    inner.remove_obsolete_files();
+    Ok(())
+}
+
+/// Fails if the default keyspace has another policy than the options say.
+pub(crate) fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
+    if *record.policy == *options.compaction.name() || options.change_compaction {
+        return Ok(());
+    }
+    Err(policy_mismatch(&record.name, &record.policy, options.compaction.name()))
+}
+
+/// `CURRENT` of a database that must be there.
+pub(crate) fn existing_current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
+    if check_directory(vfs, directory)? {
+        if let Some(current) = Current::load(vfs, directory)? {
+            return Ok(current);
+        }
+        check_not_half_there(vfs, directory)?;
+    }
+    Err(Error::NoDatabase(Arc::new(directory.to_owned())))
+}
+
+/// Whether the directory exists; fails if it is something else.
+fn check_directory(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
+    match vfs.metadata(directory) {
+        Ok(metadata) if metadata.is_dir => Ok(true),
+        Ok(_) => Err(Error::NotADirectory(Arc::new(directory.to_owned()))),
+        Err(error) if error.kind() == Io::NotFound => Ok(false),
+        Err(error) if error.kind() == Io::NotADirectory => {
+            Err(Error::NotADirectory(Arc::new(directory.to_owned())))
+        }
+        Err(error) => Err(Error::io("open", directory, error)),
+    }
+}
+
+/// Creates the directory and those above it that are missing.
+fn create_directory(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && !check_directory(vfs, parent)?
+    {
+        create_directory(vfs, parent)?;
+    }
+    match vfs.create_dir(directory) {
+        Err(error) if error.kind() != Io::AlreadyExists => Err(Error::io("create", directory, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names of the directories above durable: they may have been made just now, or by a process that
+/// crashed before it could.
+fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    let name_parent =
+        |path: &Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
+    for (distance, parent) in directory.ancestors().skip(1).map(name_parent).enumerate() {
+        match vfs.sync_dir(&parent) {
+            // Those further up may be none of our business.
+            Err(error) if distance == 0 => return Err(Error::io("sync", &parent, error)),
+            Err(_) => break,
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Logs and tables appear only after `CURRENT` is durable: either without it means that it was lost.
+fn check_not_half_there(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    let orphan = list(vfs, directory)?
+        .into_iter()
+        .find(|name| matches!(files::parse(name), Some(FileKind::Table(_) | FileKind::Log(_))));
+    match orphan {
+        Some(name) => {
+            let detail = format!("the file is missing, yet {name} is here; restore it from a backup");
+            Err(Error::corruption(&directory.join(files::CURRENT), 0, detail))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Locks the database: for this handle alone, or shared with others that only read.
+fn lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>> {
+    let path = directory.join(files::LOCK);
+    let mode = if read_only { LockMode::Shared } else { LockMode::Exclusive };
+    match vfs.lock(&path, mode) {
+        Ok(guard) => Ok(Some(guard)),
+        Err(error) if error.kind() == Io::WouldBlock => Err(Error::Locked(Arc::new(directory.to_owned()))),
+        // A copy that nobody wrote to yet has no such file, and media that cannot be written may have no locks.
+        Err(error)
+            if read_only
+                && matches!(error.kind(), Io::NotFound | Io::ReadOnlyFilesystem | Io::Unsupported) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Error::io("lock", &path, error)),
+    }
+}
+
+fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<String>> {
+    vfs.read_dir(directory).map_err(|error| Error::io("list", directory, error))
+}
+
+/// A number above those of all files that are there, whether they count or not.
+fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
+    let numbers = list(vfs, directory)?.into_iter().filter_map(|name| match files::parse(&name)? {
+        FileKind::Table(number) | FileKind::Manifest(number) => Some(number),
+        _ => None,
+    });
+    Ok(numbers.max().map_or(1, |highest| highest.saturating_add(1)))
+}
+
+/// Writes the manifest of an empty database, and `CURRENT`.
+fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options, record_seed: u32) -> Result<Current> {
+    let record = KeyspaceRecord {
+        id: 0,
+        name: DEFAULT_NAME.into(),
+        policy: options.keyspace.compaction.name().into(),
+    };
+    let keyspace = KeyspaceState { record, flushed: 0, tables: BTreeMap::new() };
+    let state = ManifestState {
+        next_keyspace: 1,
+        keyspaces: BTreeMap::from([(0, keyspace)]),
+        ..ManifestState::default()
+    };
+    let number = unused_number(&**vfs, directory)?;
+    let manifest = Manifest::create(Arc::clone(vfs), directory, number, record_seed, state)?;
+    Ok(manifest.current())
+}

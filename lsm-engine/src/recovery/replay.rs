@@ -1,0 +1,429 @@
+//! Replay: what the log holds beyond the tables goes into memtables.
+//!
+//! The log is read to its end before anything on disk changes. What does not fit memory is only checked then, and
+//! taken in by a second reading, when memtables can be flushed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::vfs::Vfs;
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
+use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
+
+use crate::background::{Flush, UNSYNCED_FILES_MAX};
+use crate::catalog::new_tree;
+use crate::inner::{Inner, Numbers, WriteSide};
+use crate::keyspaces::Trees;
+use crate::keyspaces::{ReadState, Tree};
+use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
+use crate::options::Options;
+use crate::recovery::open::{Recovery, check_policy};
+use crate::version::current::Current;
+use crate::version::edit::{AddedTable, LogStart, VersionEdit};
+use crate::version::files;
+use crate::version::manifest::{KeyspaceState, ManifestState};
+use crate::version::{Placement, Version};
+use crate::write::Committer;
+use crate::write::Operations;
+use crate::{Error, Result};
+
+/// The trees of a database on their way to being open.
+pub(crate) struct Replay {
+    trees: Trees,
+    committer: Committer,
+    numbers: Arc<Numbers>,
+    memory: Arc<Memory>,
+    last_sequence: SequenceNumber,
+    unsettled: Unsettled,
+}
+
+/// What is not in tables yet.
+pub(crate) struct Unsettled {
+    log: OldLog,
+    /// Keyspaces and up to where their writes are in tables that the manifest has.
+    flushed: BTreeMap<u32, SequenceNumber>,
+    /// Tables of keyspaces that the log clears.
+    cleared: Vec<(u32, u64, SequenceNumber)>,
+    /// Tables that the manifest does not have yet.
+    built: Vec<Built>,
+    /// Where the log goes on that did not fit memory.
+    rest: Option<Position>,
+    operations: u64,
+    /// The last number in the record before.
+    last_sequence: SequenceNumber,
+    /// Keyspaces of the record at hand.
+    touched: Vec<u32>,
+}
+
+/// The log as it was found.
+struct OldLog {
+    vfs: Arc<dyn Vfs>,
+    directory: PathBuf,
+    start: LogStart,
+    begun: u64,
+    mode: RecoveryMode,
+    clean: Option<CleanClose>,
+    next_keyspace: u32,
+    manifest: u64,
+}
+
+/// A memtable that became tables.
+struct Built {
+    tree: Arc<Tree>,
+    last_sequence: SequenceNumber,
+    placements: Vec<Placement>,
+}
+
+/// A reader of the log, its buffers counted.
+struct CountedReader {
+    reader: WalReader,
+    buffers: Charge,
+}
+
+impl CountedReader {
+    fn next(&mut self) -> Result<Option<Record<'_>>> {
+        let held = self.reader.memory_bytes();
+        let record = self.reader.next()?;
+        let needed = record.as_ref().map_or(0, |record| record.payload.len());
+        self.buffers.set(held.max(needed));
+        Ok(record)
+    }
+}
+
+impl OldLog {
+    fn read_from(&self, position: u64, memory: &Arc<Memory>) -> Result<CountedReader> {
+        let synced = self.start.synced;
+        // What is in tables need not be in the log: it may have been lost from there, promised or not.
+        let synced = if synced > self.start.position { synced } else { 0 };
+        let (position, synced) = (Position(position), Position(synced));
+        let vfs = Arc::clone(&self.vfs);
+        let reader = WalReader::open(vfs, &self.directory, position, synced, self.mode, self.clean)?;
+        Ok(CountedReader { reader, buffers: Charge::new(memory, Part::Buffers, 0) })
+    }
+}
+
+fn malformed(record: &Record<'_>, detail: &str) -> Error {
+    let detail = format!("in the record at position {}: {detail}", record.start);
+    Error::corruption(record.path, record.offset, detail)
+}
+
+impl Replay {
+    /// Makes trees of the tables that the manifest names. No file has the number `unused` or a higher one.
+    pub(crate) fn new(
+        directory: &Path,
+        options: &Options,
+        state: &ManifestState,
+        current: &Current,
+        memory: &Arc<Memory>,
+        mut tables: BTreeMap<u32, Vec<Placement>>,
+        unused: u64,
+    ) -> Result<Self> {
+        let numbers = Arc::new(Numbers::from(state.next_number.max(unused)));
+        let (mut trees, mut writers, mut flushed) = (Trees::default(), BTreeMap::new(), BTreeMap::new());
+        for (&id, keyspace) in &state.keyspaces {
+            let KeyspaceState { record, flushed: up_to, .. } = keyspace;
+            if id == 0 {
+                check_policy(record, &options.keyspace)?;
+            }
+            let version = Version::new(tables.remove(&id).unwrap_or_default());
+            let name = Arc::clone(&record.name);
+            let (tree, writer) = new_tree(id, name, options.keyspace.clone(), version, memory);
+            memory.check_tables()?;
+            if id == 0 {
+                tree.configure(options.keyspace.clone());
+            } else {
+                tree.set_policy(Arc::clone(&record.policy));
+            }
+            trees.insert(tree);
+            writers.insert(id, writer);
+            flushed.insert(id, *up_to);
+        }
+        let default = writers.remove(&0).ok_or_else(|| Error::invalid("no default keyspace"))?;
+        let others = writers.into_values();
+        let (last_sequence, memory) = (state.last_sequence, Arc::clone(memory));
+        let committer =
+            Committer::new(last_sequence, default, others, Arc::clone(&memory), Arc::clone(&numbers));
+        let log = OldLog {
+            vfs: Arc::clone(&options.vfs),
+            directory: directory.to_owned(),
+            start: state.log,
+            begun: state.log_begun,
+            mode: options.recovery,
+            clean: current.clean,
+            next_keyspace: state.next_keyspace,
+            manifest: current.manifest,
+        };
+        let unsettled = Unsettled {
+            log,
+            flushed,
+            cleared: Vec::new(),
+            built: Vec::new(),
+            rest: None,
+            operations: 0,
+            last_sequence: 0,
+            touched: Vec::new(),
+        };
+        Ok(Self { trees, committer, numbers, memory, last_sequence, unsettled })
+    }
+
+    /// Reads the log, and takes in what fits memory.
+    pub(crate) fn run(&mut self, recovery: &mut Recovery) -> Result<RecoveryReport> {
+        let unsettled = &mut self.unsettled;
+        let mut reader = unsettled.log.read_from(unsettled.log.start.position, &self.memory)?;
+        if unsettled.log.begun > 0 {
+            reader.reader.expect_begun(unsettled.log.begun)?;
+        }
+        while let Some(record) = reader.next()? {
+            let room = self.memory.room_bytes();
+            if unsettled.rest.is_none() && unsettled.wanted_bytes(&self.committer, &record, room) > room {
+                unsettled.rest = Some(record.start);
+            }
+            let committer = unsettled.rest.is_none().then_some(&mut self.committer);
+            let last = unsettled.take(&record, committer)?;
+            self.last_sequence = self.last_sequence.max(last);
+        }
+        check_parts(self.trees.all())?;
+        let report = reader.reader.report().clone();
+        recovery.records = report.records;
+        recovery.operations = unsettled.operations;
+        recovery.bytes_dropped = report.bytes_dropped;
+        recovery.dropped = report.dropped.iter().map(Dropped::to_string).collect();
+        Ok(report)
+    }
+
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        self.last_sequence
+    }
+
+    pub(crate) fn numbers(&self) -> Arc<Numbers> {
+        Arc::clone(&self.numbers)
+    }
+
+    /// Fails if there was not enough memory for all of the log.
+    pub(crate) fn check_all_fit(&self) -> Result<()> {
+        if self.unsettled.rest.is_none() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the log of {} holds more than fits into the {} bytes that Options::memory leaves to memtables: give more memory, or open the database for writing, which flushes it",
+            self.unsettled.log.directory.display(),
+            self.memory.budget.memtables_bytes_max
+        )))
+    }
+
+    /// Whether tables hold everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        let in_tables = |tree: &Arc<Tree>| tree.load().memtables().all(|memtable| memtable.is_empty());
+        let Unsettled { rest, cleared, .. } = &self.unsettled;
+        rest.is_none() && cleared.is_empty() && self.committer.unflushed().trees().iter().all(in_tables)
+    }
+
+    pub(crate) fn into_parts(mut self) -> (Trees, Committer, Unsettled) {
+        self.committer.set_last_sequence(self.last_sequence);
+        (self.trees, self.committer, self.unsettled)
+    }
+}
+
+impl Unsettled {
+    /// What memtables may take for a record, or an upper bound of it that is no more than `room_bytes`.
+    fn wanted_bytes(&self, committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
+        // An operation takes three bytes at least, a range delete five.
+        let payload_bytes = record.payload.len();
+        let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
+        let bound = room_for(batch_bytes(payload_bytes, operations_max(3), operations_max(5)))
+            + committer.growth_bytes_max(operations_max(3) as usize);
+        if bound <= room_bytes {
+            return bound;
+        }
+        let mut operations = Operations::new(record.payload, record.tag);
+        let mut keyspaces = Vec::new();
+        let (mut bytes, mut count, mut range_deletes) = (0, 0, 0);
+        // What is malformed is reported when the record is taken in.
+        while let Some(Ok(operation)) = operations.next() {
+            // What was dropped or is in tables takes nothing.
+            if self.flushed.get(&operation.keyspace).is_none_or(|&flushed| operation.sequence <= flushed) {
+                continue;
+            }
+            bytes += operation.key.len() + operation.value.len();
+            count += 1;
+            range_deletes += u64::from(operation.kind == ValueKind::RangeDelete);
+            if !keyspaces.contains(&operation.keyspace) {
+                keyspaces.push(operation.keyspace);
+            }
+        }
+        room_for(batch_bytes(bytes, count, range_deletes)) + committer.growth_bytes(&keyspaces)
+    }
+
+    /// Checks a record, and hands its operations to the `committer` if there is one. Returns the last sequence number.
+    fn take(&mut self, record: &Record<'_>, mut committer: Option<&mut Committer>) -> Result<SequenceNumber> {
+        let (start, tag) = (record.start.0, record.tag);
+        if tag == 0 || tag > SEQUENCE_MAX {
+            return Err(malformed(record, &format!("{tag} is no sequence number")));
+        }
+        if tag <= self.last_sequence {
+            let detail = format!("sequence number {tag} does not follow {}", self.last_sequence);
+            return Err(malformed(record, &detail));
+        }
+        let mut last = tag;
+        self.touched.clear();
+        for operation in Operations::new(record.payload, tag) {
+            let operation = operation.map_err(|detail| malformed(record, detail))?;
+            last = operation.sequence;
+            let Some(&flushed) = self.flushed.get(&operation.keyspace) else {
+                if operation.keyspace < self.log.next_keyspace {
+                    continue;
+                }
+                let detail = format!(
+                    "the log's record at position {start} names keyspace {}, which never was",
+                    operation.keyspace
+                );
+                // It was durable before the first record that names it.
+                let manifest = files::manifest(&self.log.directory, self.log.manifest);
+                return Err(Error::corruption(&manifest, 0, detail));
+            };
+            if operation.sequence <= flushed {
+                continue;
+            }
+            self.operations += 1;
+            let Some(committer) = &mut committer else { continue };
+            if operation.kind == ValueKind::KeyspaceClear {
+                self.clear(committer, operation.keyspace, operation.sequence)?;
+            } else {
+                committer.insert(&operation, start, tag - 1)?;
+            }
+            if !self.touched.contains(&operation.keyspace) {
+                self.touched.push(operation.keyspace);
+            }
+        }
+        if let Some(committer) = committer {
+            committer.set_last_sequence(last);
+            for &keyspace in &self.touched {
+                committer.settle(keyspace);
+            }
+        }
+        self.last_sequence = last;
+        Ok(last)
+    }
+
+    fn clear(&mut self, committer: &mut Committer, id: u32, sequence: SequenceNumber) -> Result<()> {
+        let Some(tree) = committer.tree(id).cloned() else { return Ok(()) };
+        let built = self.built.extract_if(.., |built| built.tree.id == id);
+        let placements: Vec<Placement> = built.flat_map(|built| built.placements).collect();
+        for placement in &placements {
+            placement.table.mark_obsolete();
+        }
+        for table in tree.load().version.tables() {
+            if !placements.iter().any(|placement| placement.table.number() == table.number()) {
+                self.cleared.push((id, table.number(), sequence));
+            }
+        }
+        committer.clear(id, sequence)?;
+        tree.update(|state| ReadState { before_clear: None, ..(**state).clone() });
+        Ok(())
+    }
+
+    /// Makes tables of all immutable memtables.
+    fn flush_immutable(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<()> {
+        let mut unsynced = Vec::new();
+        for tree in side.unflushed.trees() {
+            while let Some(memtable) = tree.load().immutable.last().cloned() {
+                let last_sequence = memtable.last_sequence();
+                let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
+                let placements = flush.write(inner, side)?;
+                self.built.push(Built {
+                    tree: Arc::clone(&tree),
+                    last_sequence,
+                    placements: placements.clone(),
+                });
+                flush.replace(side, placements);
+                unsynced.append(&mut flush.end(inner));
+                if unsynced.len() >= UNSYNCED_FILES_MAX {
+                    unsynced.drain(..).try_for_each(|mut table| table.sync())?;
+                }
+            }
+        }
+        unsynced.drain(..).try_for_each(|mut table| table.sync())?;
+        if self.built.is_empty() { Ok(()) } else { inner.sync_directory() }
+    }
+
+    /// Takes in what did not fit memory, and makes tables of everything.
+    fn build(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<()> {
+        side.committer.lock().rotate_all();
+        self.flush_immutable(inner, side)?;
+        let Some(rest) = self.rest else { return Ok(()) };
+        let memory = &inner.memory;
+        let mut reader = self.log.read_from(rest.0, memory)?;
+        self.last_sequence = 0;
+        while let Some(record) = reader.next()? {
+            let mut committer = side.committer.lock();
+            let mut wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
+            if wanted > memory.room_bytes() {
+                committer.rotate_all();
+                drop(committer);
+                self.flush_immutable(inner, side)?;
+                committer = side.committer.lock();
+                wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
+            }
+            if wanted > memory.room_bytes() {
+                return Err(memory.exhausted(wanted));
+            }
+            memory.clear_pool_for(wanted);
+            self.take(&record, Some(&mut committer))?;
+        }
+        let mut committer = side.committer.lock();
+        committer.rotate_all();
+        committer.set_last_sequence(inner.visible());
+        drop(committer);
+        self.flush_immutable(inner, side)
+    }
+
+    /// What the manifest has to know.
+    fn edit(&self, log: LogStart) -> VersionEdit {
+        let mut edit = VersionEdit {
+            removed: self.cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
+            flushed: self.cleared.iter().map(|&(keyspace, _, sequence)| (keyspace, sequence)).collect(),
+            log: Some(log),
+            ..VersionEdit::default()
+        };
+        for Built { tree, last_sequence, placements } in &self.built {
+            edit.last_sequence = edit.last_sequence.max(Some(*last_sequence));
+            edit.flushed.push((tree.id, *last_sequence));
+            edit.added.extend(placements.iter().map(|placement| AddedTable::new(tree.id, placement)));
+        }
+        edit
+    }
+}
+
+/// Fails if a memtable panicked: it may not be in tables, and the log must not end behind it.
+fn check_parts<'t>(trees: impl IntoIterator<Item = &'t Arc<Tree>>) -> Result<()> {
+    trees.into_iter().find_map(|tree| tree.failure()).map_or(Ok(()), Err)
+}
+
+/// Brings what was replayed into tables, and the start of the log behind it, with one edit: records that were replayed
+/// may be lost to a power cut until then, so either all that was in them is in tables, or they are replayed again.
+pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()> {
+    let Some(side) = &inner.writer else { return Ok(()) };
+    let (position, segment) = {
+        let committer = side.committer.lock();
+        (committer.log_end(), committer.first_segment())
+    };
+    if side.manifest.lock().state().log.position != position {
+        let settled = unsettled.build(inner, side).and_then(|()| {
+            check_parts(&inner.all_trees())?;
+            let mut manifest = side.manifest.lock();
+            // What was read from the old log need not be durable, and does not matter any more.
+            let log = LogStart { position, segment, synced: manifest.state().log.synced };
+            side.log_edit(&mut manifest, unsettled.edit(log))
+        });
+        // A manifest in doubt may name them after all: then they stay for the next open to decide.
+        if settled.is_err() && side.check_going().is_ok() {
+            for placement in unsettled.built.iter().flat_map(|built| &built.placements) {
+                inner.obsolete_files.remove_later(placement.table.path().to_owned());
+            }
+        }
+        settled?;
+    }
+    side.controller.set_log_start(position);
+    Ok(())
+}

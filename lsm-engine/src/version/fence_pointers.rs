@@ -1,0 +1,72 @@
+use lsm_core::key::{self, common_prefix_bytes};
+
+/// Where the tables of a run begin, searched without touching the tables: eight bytes of each key, after what all
+/// keys begin with, stand side by side. The keys themselves would cost a cache miss at each step of the search.
+#[derive(Debug)]
+pub(crate) struct FencePointers {
+    prefix: Box<[u8]>,
+    heads: Box<[u64]>,
+}
+
+impl FencePointers {
+    /// `keys` ascend; two may be equal.
+    pub(crate) fn new<'k>(keys: impl DoubleEndedIterator<Item = &'k [u8]> + Clone) -> Self {
+        let first = keys.clone().next().unwrap_or_default();
+        let last = keys.clone().next_back().unwrap_or_default();
+        let prefix = &first[..common_prefix_bytes(first, last)];
+        Self { prefix: prefix.into(), heads: keys.map(|key| key::head(key, prefix.len())).collect() }
+    }
+
+    /// Index of the last fence at or before `key`. `fence` gives a fence's whole key, and is asked only where heads
+    /// are equal.
+    #[inline]
+    pub(crate) fn last_at_or_before<'k>(
+        &self,
+        key: &[u8],
+        fence: impl Fn(usize) -> &'k [u8],
+    ) -> Option<usize> {
+        let Some(rest) = key.strip_prefix(&*self.prefix) else {
+            return if *key < *self.prefix { None } else { self.heads.len().checked_sub(1) };
+        };
+        let head = key::head(rest, 0);
+        let mut low = self.heads.partition_point(|&other| other < head);
+        let mut high = low + self.heads[low..].partition_point(|&other| other == head);
+        while low < high {
+            let middle = low.midpoint(high);
+            if fence(middle) <= key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low.checked_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        let tail = prop::collection::vec(prop_oneof![Just(0_u8), Just(b'a'), any::<u8>()], 0..4);
+        (prop_oneof![Just(""), Just("user"), Just("user/longer-than-a-head")], tail)
+            .prop_map(|(front, tail)| [front.as_bytes(), &tail].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn the_fence_found_is_the_one_that_a_search_of_whole_keys_finds(
+            mut fences in prop::collection::vec(key(), 0..12),
+            keys in prop::collection::vec(key(), 1..12),
+        ) {
+            fences.sort();
+            let searched = FencePointers::new(fences.iter().map(|fence| &**fence));
+            for key in fences.iter().chain(&keys) {
+                let expected = fences.partition_point(|fence| fence <= key).checked_sub(1);
+                prop_assert_eq!(searched.last_at_or_before(key, |index| &fences[index]), expected);
+            }
+        }
+    }
+}

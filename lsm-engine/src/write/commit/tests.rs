@@ -1,0 +1,174 @@
+use std::sync::Arc;
+
+use lsm_core::env::SimEnv;
+use lsm_core::vfs::{AllLost, SimFs};
+use lsm_core::{SequenceNumber, ValueKind};
+use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter};
+
+use crate::read::Bounds;
+use crate::{Db, DbCursor, Options, WriteBatch};
+
+/// Memtables that are full after four entries.
+#[derive(Debug, Default)]
+struct Tiny(BPlusMemtable);
+
+struct TinyWriter(Box<dyn MemtableWriter>, usize);
+
+impl MemtableFactory for Tiny {
+    fn name(&self) -> &'static str {
+        "tiny"
+    }
+
+    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+        let (writer, reader) = self.0.create();
+        (Box::new(TinyWriter(writer, 4)), reader)
+    }
+}
+
+impl MemtableWriter for TinyWriter {
+    fn insert(
+        &mut self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> Result<(), Full> {
+        self.1 = self.1.checked_sub(1).ok_or(Full)?;
+        self.0.insert(key, sequence, kind, value)
+    }
+}
+
+fn open() -> (Arc<SimEnv>, Db) {
+    open_in(&SimFs::new())
+}
+
+fn open_in(fs: &SimFs) -> (Arc<SimEnv>, Db) {
+    let env = Arc::new(SimEnv::new(1));
+    let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as _);
+    let db = options.memory(8 << 20).memtable(Arc::new(Tiny::default())).open("/db").unwrap();
+    (env, db)
+}
+
+const KEYS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+/// A batch that puts `value` everywhere, wherever in a memtable it begins.
+fn batch(value: &str) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for key in KEYS {
+        batch.put(key, value);
+    }
+    batch
+}
+
+/// A read loads the state, then the visible number. Here a batch that fills its memtable comes between the two.
+#[test]
+fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
+    for filled in 0..=4 {
+        let (env, db) = open();
+        db.write(batch("old")).unwrap();
+        db.flush().unwrap();
+        for number in 0..filled {
+            db.put(format!("other{number}"), "value").unwrap();
+        }
+        let (inner, tree) = (&db.inner, db.default.tree());
+        let states: Vec<_> = ["new", "newer"]
+            .map(|value| {
+                let state = tree.load_full();
+                db.write(batch(value)).unwrap();
+                state
+            })
+            .into();
+        for (state, expected) in states.into_iter().zip(["old", "new"]) {
+            let visible = inner.visible_in(&state);
+            let got = KEYS.map(|key| state.get(key.as_bytes(), visible).unwrap().unwrap());
+            assert!(got.iter().all(|value| value == expected.as_bytes()), "{filled}: {got:?}");
+            let mut cursor = DbCursor::new(state, visible, Bounds::ALL, None);
+            cursor.first().unwrap();
+            for key in KEYS {
+                assert_eq!(cursor.key(), Some(key.as_bytes()), "{filled}");
+                assert_eq!(cursor.value(), Some(expected.as_bytes()), "{filled}");
+                cursor.next().unwrap();
+            }
+        }
+        // Whoever comes later sees all of it, and so does recovery.
+        let seen = |db: &Db| KEYS.map(|key| db.get(key).unwrap().unwrap());
+        assert!(seen(&db).iter().all(|value| value == b"newer"));
+        db.flush().unwrap();
+        assert!(seen(&db).iter().all(|value| value == b"newer"));
+        drop((tree, db));
+        env.drop_jobs();
+    }
+}
+
+/// Memtables that panic at the second operation of a batch.
+#[derive(Debug, Default)]
+struct Broken(BPlusMemtable);
+
+struct BrokenWriter(Box<dyn MemtableWriter>, usize);
+
+impl MemtableFactory for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+
+    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
+        let (writer, reader) = self.0.create();
+        (Box::new(BrokenWriter(writer, 0)), reader)
+    }
+}
+
+impl MemtableWriter for BrokenWriter {
+    fn insert(
+        &mut self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> Result<(), Full> {
+        self.1 += 1;
+        assert!(self.1 != 3, "the memtable of the test is broken");
+        self.0.insert(key, sequence, kind, value)
+    }
+}
+
+/// As above, with a batch that meets a memtable that panics.
+#[test]
+fn a_read_that_a_batch_with_a_panic_overtakes_sees_none_of_it() {
+    let env = Arc::new(SimEnv::new(1));
+    let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
+    let db = options.memory(8 << 20).memtable(Arc::new(Broken::default())).open("/db").unwrap();
+    db.put("before", "value").unwrap();
+    let (inner, tree) = (&db.inner, db.default.tree());
+    let state = tree.load_full();
+    db.write(batch("value")).unwrap_err();
+    let visible = inner.visible_in(&state);
+    assert!(KEYS.iter().all(|key| state.get(key.as_bytes(), visible).unwrap().is_none()));
+    drop(state);
+    // Whoever comes later sees all of it.
+    assert!(KEYS.iter().all(|key| db.get(key).unwrap().is_some()));
+    assert_eq!(db.iter().count(), 1 + KEYS.len());
+    db.put("after", "value").unwrap_err();
+    drop((tree, db));
+    env.drop_jobs();
+}
+
+#[test]
+fn a_crash_keeps_all_or_nothing_of_a_batch_whose_memtables_were_flushed() {
+    let fs = SimFs::new();
+    let (env, db) = open_in(&fs);
+    db.write(batch("value")).unwrap();
+    env.run_until_idle();
+    assert_eq!(db.metrics().flushes, 2, "and the rest of it is in a memtable");
+    let (cut, crashed) = (fs.power_cut(&mut AllLost), fs.process_crash());
+    drop(db);
+    env.drop_jobs();
+    let found = |fs: &SimFs| {
+        let (env, db) = open_in(fs);
+        let found = KEYS.iter().filter(|key| db.get(key).unwrap().is_some()).count();
+        drop(db);
+        env.drop_jobs();
+        found
+    };
+    assert_eq!(found(&crashed), KEYS.len());
+    assert!([0, KEYS.len()].contains(&found(&cut)), "{}", found(&cut));
+}

@@ -1,0 +1,360 @@
+//! How fast writers may go: a smooth byte rate that follows the debt of compactions.
+//!
+//! Each keyspace that is behind has a limit of its own, so that its writers are slowed first. When several are behind,
+//! there is one more for all writers together.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use lsm_core::env::{Env, Event};
+use parking_lot::Mutex;
+
+/// Runs in level 0 beyond which writers are slowed down: every one costs every read.
+const LEVEL_0_RUNS_SOFT: f64 = 16.0;
+/// Debt in memtables beyond which writers are slowed down.
+const DEBT_MEMTABLES_SOFT: f64 = 64.0;
+/// This many keyspaces with as much debt as one may have slow writers of all keyspaces down.
+const KEYSPACES_SOFT: f64 = 4.0;
+/// Writers are never slowed below this, in bytes a second.
+const RATE_MIN: f64 = 1e6;
+/// Waits shorter than this are saved up.
+const WAIT_MICROS_MIN: f64 = 1_000.0;
+
+/// There is a limit somewhere.
+const RATE: u8 = 1;
+/// A keyspace that is not flushed keeps too much of the log.
+const LOG: u8 = 2;
+
+/// Slows writers down before they would have to stop.
+#[derive(Debug, Default)]
+pub(crate) struct WriteController {
+    /// Why writers must look closer: [`RATE`], [`LOG`].
+    checks: AtomicU8,
+    /// Of all writers together.
+    all: Limit,
+    /// Bytes a second that background work takes in, smoothed.
+    throughput: Mutex<f64>,
+    /// Where the log began when last looked at.
+    log_start: AtomicU64,
+}
+
+/// How far a tree is beyond what it should be: writers are slowed from 1 on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pressure {
+    level_0_runs: f64,
+    debt: f64,
+}
+
+#[expect(clippy::cast_sign_loss, reason = "rates are positive")]
+impl Pressure {
+    pub(crate) fn of(level_0_runs: usize, debt_bytes: u64, memtable_bytes: usize) -> Self {
+        let debt = debt_bytes as f64 / (memtable_bytes as f64 * DEBT_MEMTABLES_SOFT);
+        Self { level_0_runs: level_0_runs as f64 / LEVEL_0_RUNS_SOFT, debt }
+    }
+
+    /// On writers of all keyspaces: the debt of many, not that of one, which has a limit of its own.
+    fn of_all(keyspaces: impl Iterator<Item = Self>) -> Self {
+        let debt: f64 = keyspaces.map(|pressure| pressure.debt.min(1.0)).sum();
+        Self { level_0_runs: 0.0, debt: debt / KEYSPACES_SOFT }
+    }
+
+    fn factor(self) -> f64 {
+        self.level_0_runs.max(self.debt)
+    }
+
+    pub(crate) fn slows(self) -> bool {
+        self.factor() > 1.0
+    }
+
+    /// Bytes a second, 0 for no limit, where background work takes in `throughput`.
+    fn rate(self, throughput: f64) -> u64 {
+        if self.slows() {
+            (throughput.max(RATE_MIN) / (self.factor() * self.factor())).max(RATE_MIN) as u64
+        } else {
+            0
+        }
+    }
+}
+
+impl WriteController {
+    /// Whether writers must look at the limits and at the log.
+    #[inline]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.checks.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn is_log_pinned(&self) -> bool {
+        self.checks.load(Ordering::Relaxed) & LOG != 0
+    }
+
+    pub(crate) fn set_log_pinned(&self, pinned: bool) {
+        self.set(LOG, pinned);
+    }
+
+    fn set(&self, check: u8, needed: bool) {
+        if needed {
+            self.checks.fetch_or(check, Ordering::Relaxed);
+        } else {
+            self.checks.fetch_and(!check, Ordering::Relaxed);
+        }
+    }
+
+    /// The limit that all writers share.
+    pub(crate) fn of_all(&self) -> &Limit {
+        &self.all
+    }
+
+    /// Background work took in `bytes` in `micros`.
+    pub(crate) fn observe(&self, bytes: u64, micros: u64) {
+        let mut throughput = self.throughput.lock();
+        let now = bytes as f64 * 1e6 / micros.max(1) as f64;
+        *throughput = if *throughput == 0.0 { now } else { *throughput * 0.8 + now * 0.2 };
+    }
+
+    /// Sets the limits that suit the state of the keyspaces; `true` if one changed, and whoever waits must look again.
+    pub(crate) fn adjust(&self, env: &dyn Env, keyspaces: &[(&Limit, Pressure)]) -> bool {
+        let throughput = *self.throughput.lock();
+        let all = Pressure::of_all(keyspaces.iter().map(|&(_, pressure)| pressure));
+        let (mut changed, mut limited) = (false, false);
+        for (limit, pressure) in keyspaces.iter().copied().chain([(&self.all, all)]) {
+            changed |= limit.set(env, pressure.rate(throughput));
+            limited |= pressure.slows();
+        }
+        self.set(RATE, limited);
+        changed
+    }
+
+    #[inline]
+    pub(crate) fn log_start(&self) -> u64 {
+        self.log_start.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_log_start(&self, position: u64) {
+        self.log_start.store(position, Ordering::Relaxed);
+    }
+}
+
+/// A byte rate that writers are held to, while there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Limit {
+    /// Bytes a second; 0 for no limit.
+    rate: AtomicU64,
+    bucket: Mutex<Bucket>,
+}
+
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Bytes let in since there is a limit, and how many of them the rate has paid for at `paid_at_micros`.
+    admitted_bytes: f64,
+    paid_bytes: f64,
+    paid_at_micros: u64,
+    /// How often a limit ended: what was let in before is forgotten.
+    period: u64,
+}
+
+impl Bucket {
+    /// Counts what `rate` has paid for up to now. Nothing is paid in advance.
+    fn pay(&mut self, rate: f64, now_micros: u64) {
+        let paid = now_micros.saturating_sub(self.paid_at_micros) as f64 * rate / 1e6;
+        self.paid_bytes = (self.paid_bytes + paid).min(self.admitted_bytes);
+        self.paid_at_micros = now_micros;
+    }
+}
+
+#[expect(clippy::cast_sign_loss, reason = "times are positive")]
+impl Limit {
+    /// Bytes a second that writers are held to, if they are.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        Some(self.rate.load(Ordering::Relaxed)).filter(|&rate| rate != 0)
+    }
+
+    /// Waits until `bytes` may be written, the limit ends or `given_up` says so; looks again whenever `changed` is
+    /// notified. Returns the time it took.
+    #[cold]
+    pub(crate) fn wait_turn(
+        &self,
+        env: &dyn Env,
+        changed: &Event,
+        bytes: usize,
+        given_up: impl Fn() -> bool,
+    ) -> u64 {
+        let started = env.monotonic_micros();
+        let (ticket, period) = {
+            let mut bucket = self.bucket.lock();
+            // The limit may have ended since the caller looked: the next one must not be charged for this.
+            if self.rate().is_none() {
+                return 0;
+            }
+            bucket.admitted_bytes += bytes as f64;
+            (bucket.admitted_bytes, bucket.period)
+        };
+        loop {
+            let seen = changed.epoch();
+            let now = env.monotonic_micros();
+            let wait_micros = {
+                let mut bucket = self.bucket.lock();
+                let rate = self.rate.load(Ordering::Relaxed) as f64;
+                if rate == 0.0 || bucket.period != period || given_up() {
+                    return now - started;
+                }
+                bucket.pay(rate, now);
+                (ticket - bucket.paid_bytes) * 1e6 / rate
+            };
+            if wait_micros < WAIT_MICROS_MIN {
+                return now - started;
+            }
+            env.wait(changed, seen, Some(now + wait_micros as u64));
+        }
+    }
+
+    /// Sets the rate, 0 for none; `true` if it changed.
+    fn set(&self, env: &dyn Env, rate: u64) -> bool {
+        let mut bucket = self.bucket.lock();
+        let before = self.rate.load(Ordering::Relaxed);
+        if rate == before {
+            return false;
+        }
+        bucket.pay(before as f64, env.monotonic_micros());
+        if rate == 0 {
+            // What is not paid yet is no debt of the next time that there is a limit.
+            (bucket.admitted_bytes, bucket.paid_bytes) = (0.0, 0.0);
+            bucket.period += 1;
+        }
+        self.rate.store(rate, Ordering::Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::{Job, Priority, SimEnv, Step};
+
+    use super::*;
+
+    /// Changes what it is told to after 300 ms.
+    struct Later<F>(Arc<SimEnv>, Option<F>);
+
+    impl<F: FnOnce() + Send> Job for Later<F> {
+        fn step(&mut self) -> Step {
+            if self.0.monotonic_micros() < 300_000 {
+                return Step::Pending { event: Event::new(), seen: 0, deadline_micros: Some(300_000) };
+            }
+            if let Some(change) = self.1.take() {
+                change();
+            }
+            Step::Done
+        }
+    }
+
+    /// A keyspace, and what its writers wait for.
+    struct World {
+        env: Arc<SimEnv>,
+        controller: WriteController,
+        limit: Limit,
+        changed: Event,
+    }
+
+    impl World {
+        fn new() -> Arc<Self> {
+            let env = Arc::new(SimEnv::new(1));
+            Arc::new(Self {
+                env,
+                controller: WriteController::default(),
+                limit: Limit::default(),
+                changed: Event::new(),
+            })
+        }
+
+        fn limited() -> Arc<Self> {
+            let world = Self::new();
+            world.adjust(40);
+            assert_eq!(world.limit.rate(), Some(1_000_000));
+            world
+        }
+
+        fn adjust(&self, level_0_runs: usize) {
+            if self.controller.adjust(&*self.env, &[(&self.limit, Pressure::of(level_0_runs, 0, 1))]) {
+                self.changed.notify();
+            }
+        }
+
+        fn later(self: &Arc<Self>, change: impl FnOnce(&Self) + Send + 'static) {
+            let world = Arc::clone(self);
+            let job = Later(Arc::clone(&self.env), Some(move || change(&world)));
+            self.env.spawn(Priority::Normal, Box::new(job));
+        }
+
+        fn wait_turn(&self, bytes: usize) -> u64 {
+            self.limit.wait_turn(&*self.env, &self.changed, bytes, || false)
+        }
+    }
+
+    #[test]
+    fn a_write_waits_until_the_rate_has_paid_for_it() {
+        let world = World::limited();
+        assert_eq!(world.wait_turn(2_000_000), 2_000_000);
+        assert_eq!(world.wait_turn(500), 0, "short waits are saved up");
+        assert_eq!(world.wait_turn(600), 1100);
+    }
+
+    #[test]
+    fn the_wait_ends_with_the_limit_and_leaves_no_debt() {
+        let world = World::limited();
+        world.later(|world| world.adjust(0));
+        assert!((300_000..301_000).contains(&world.wait_turn(12 << 20)));
+        assert!(!world.controller.is_limited());
+        world.adjust(40);
+        assert_eq!(world.wait_turn(500), 0, "the old write is charged again");
+    }
+
+    #[test]
+    fn a_write_that_finds_the_limit_gone_is_not_charged_to_the_next() {
+        let world = World::new();
+        assert_eq!(world.wait_turn(12 << 20), 0);
+        world.adjust(40);
+        assert_eq!(world.wait_turn(500), 0);
+    }
+
+    #[test]
+    fn the_wait_becomes_shorter_when_the_rate_rises() {
+        let world = World::limited();
+        world.controller.observe(100_000_000, 1_000_000);
+        // 17 of 16 runs: nearly the throughput.
+        world.later(|world| world.adjust(17));
+        let waited = world.wait_turn(12_000_000);
+        assert!((300_000..600_000).contains(&waited), "{waited}");
+    }
+
+    #[test]
+    fn the_wait_ends_when_it_is_given_up() {
+        let world = World::limited();
+        let closing = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let closed = Arc::clone(&closing);
+        world.later(move |world| {
+            closed.store(true, Ordering::Relaxed);
+            world.changed.notify();
+        });
+        let given_up = || closing.load(Ordering::Relaxed);
+        let waited = world.limit.wait_turn(&*world.env, &world.changed, 12 << 20, given_up);
+        assert!((300_000..301_000).contains(&waited), "{waited}");
+    }
+
+    /// One keyspace, however far behind, has no part in the limit of all.
+    #[test]
+    fn the_debt_of_several_keyspaces_slows_all_writers() {
+        let (env, controller) = (SimEnv::new(1), WriteController::default());
+        let limits: [Limit; 5] = Default::default();
+        let far_behind = Pressure::of(100, 1 << 40, 1);
+        for (behind, slowed) in [(0, false), (1, false), (4, false), (5, true)] {
+            let pressure = |index| if index < behind { far_behind } else { Pressure::default() };
+            let limits: Vec<_> = (0..5).map(|index| (&limits[index], pressure(index))).collect();
+            assert_eq!(controller.adjust(&env, &limits), behind > 0);
+            assert_eq!(controller.is_limited(), behind > 0);
+            for (index, (limit, _)) in limits.iter().enumerate() {
+                assert_eq!(limit.rate().is_some(), index < behind);
+            }
+            assert_eq!(controller.of_all().rate().is_some(), slowed, "{behind}");
+        }
+    }
+}

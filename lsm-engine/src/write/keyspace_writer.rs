@@ -1,0 +1,84 @@
+//! The writing side of one keyspace: its memtable, from the first write until it becomes immutable.
+
+use std::sync::Arc;
+
+use lsm_core::range_tombstone::RangeTombstone;
+use lsm_core::{Slice, ValueKind};
+use lsm_memtable::{Coming, MemtableFactory, MemtableWriter};
+
+use crate::keyspaces::EmptySpans;
+use crate::keyspaces::{Memtable, Tree};
+use crate::write::batch::Operation;
+
+/// Who writes to a keyspace.
+pub(crate) struct KeyspaceWriter {
+    pub(crate) tree: Arc<Tree>,
+    /// `None` until the first write and after a rotation: a keyspace that nobody writes to holds no memtable.
+    pub(crate) active: Option<ActiveMemtable>,
+}
+
+/// A memtable that is being filled.
+pub(crate) struct ActiveMemtable {
+    empty_spans: Arc<EmptySpans>,
+    pub(crate) memtable: Arc<Memtable>,
+    inserter: Box<dyn MemtableWriter>,
+    /// Memory of the memtable when last looked at.
+    pub(crate) bytes: usize,
+}
+
+impl KeyspaceWriter {
+    pub(crate) fn new(tree: Arc<Tree>) -> Self {
+        Self { tree, active: None }
+    }
+
+    pub(crate) fn active_bytes_of(&self) -> Option<usize> {
+        self.active.as_ref().map(|active| active.bytes)
+    }
+}
+
+impl ActiveMemtable {
+    /// A memtable of the keyspace for records of the log from `log_start` on.
+    pub(crate) fn new(tree: &Tree, factory: &dyn MemtableFactory, number: u64, log_start: u64) -> Self {
+        let (inserter, reader) = factory.create();
+        let memtable = Arc::new(Memtable::new(number, reader, log_start));
+        Self {
+            empty_spans: Arc::clone(&tree.empty_spans),
+            bytes: memtable.memory_bytes(),
+            memtable,
+            inserter,
+        }
+    }
+
+    /// Bytes that the memtable has and does not use yet.
+    pub(crate) fn unused_bytes(&self) -> usize {
+        self.inserter.unused_bytes()
+    }
+
+    /// Sees to it that there is memory for what comes; `false` if there is none, or no room.
+    #[inline]
+    pub(crate) fn reserve(&mut self, coming: &Coming<'_>) -> bool {
+        coming.bytes == 0 || self.inserter.reserve(coming).is_ok()
+    }
+
+    /// Takes an operation in; `false` if the memtable is full.
+    #[inline]
+    pub(crate) fn insert(&mut self, operation: &Operation<'_>) -> bool {
+        let Operation { sequence, kind, key, value, .. } = *operation;
+        if kind == ValueKind::RangeDelete {
+            if key < value {
+                let tombstone =
+                    RangeTombstone { start: Slice::copy_from(key), end: Slice::copy_from(value), sequence };
+                if self.memtable.range_tombstones.insert(tombstone).is_err() {
+                    return false;
+                }
+                self.empty_spans.deleted(key, value, sequence);
+            }
+            return true;
+        }
+        let taken = self.inserter.insert(key, sequence, kind, value).is_ok();
+        if taken && self.empty_spans.any() && !kind.is_tombstone() {
+            self.empty_spans.written(key);
+        }
+        taken
+    }
+}

@@ -1,0 +1,146 @@
+//! What a write brings to the memtables of its keyspaces, known before it is logged.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lsm_core::ValueKind;
+use lsm_memtable::Coming;
+
+use crate::background::{caught, panic_message};
+use crate::inner::Inner;
+use crate::write::batch::Operation;
+use crate::write::commit::Committer;
+use crate::{Error, Result};
+
+/// What a single operation brings; `value_bytes` is the length of its value.
+#[inline]
+pub(crate) fn of_one<'v>(kind: ValueKind, key: &[u8], value_bytes: &'v [usize; 1]) -> Coming<'v> {
+    let [length] = *value_bytes;
+    // Range deletes are not kept with the entries.
+    let bytes = if kind == ValueKind::RangeDelete { 0 } else { key.len() + length + Coming::OVERHEAD_BYTES };
+    let long_values: &[usize] =
+        if bytes > 0 && length > Coming::LONG_VALUE_BYTES { value_bytes } else { &[] };
+    Coming { bytes, longest_bytes: bytes, long_values }
+}
+
+/// What comes to the memtable of one keyspace.
+#[derive(Default)]
+pub(crate) struct Share {
+    bytes: usize,
+    longest_bytes: usize,
+    long_values: Vec<usize>,
+}
+
+impl Share {
+    #[inline]
+    pub(crate) fn add(&mut self, kind: ValueKind, key: &[u8], value: &[u8]) {
+        if kind == ValueKind::RangeDelete {
+            return;
+        }
+        let bytes = key.len() + value.len() + Coming::OVERHEAD_BYTES;
+        self.bytes += bytes;
+        self.longest_bytes = self.longest_bytes.max(bytes);
+        if value.len() > Coming::LONG_VALUE_BYTES {
+            self.long_values.push(value.len());
+        }
+    }
+
+    #[inline]
+    pub(crate) fn coming(&self) -> Coming<'_> {
+        let Self { bytes, longest_bytes, ref long_values } = *self;
+        Coming { bytes, longest_bytes, long_values }
+    }
+}
+
+/// The keyspaces that a batch writes to, each once, and what comes to their memtables.
+#[derive(Default)]
+pub(crate) struct Shares {
+    keyspaces: Vec<u32>,
+    shares: Vec<Share>,
+}
+
+impl Shares {
+    /// Counts an operation; whether it is the first of its keyspace.
+    #[inline]
+    pub(crate) fn add(&mut self, operation: &Operation<'_>) -> bool {
+        let Operation { keyspace, kind, key, value, .. } = *operation;
+        let last =
+            self.keyspaces.len().checked_sub(1).filter(|&last| self.keyspaces.get(last) == Some(&keyspace));
+        let known = last.or_else(|| self.keyspaces.iter().position(|&other| other == keyspace));
+        if known.is_none() {
+            self.keyspaces.push(keyspace);
+            self.shares.push(Share::default());
+        }
+        let index = known.unwrap_or(self.shares.len() - 1);
+        if let Some(share) = self.shares.get_mut(index) {
+            share.add(kind, key, value);
+        }
+        known.is_none()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Share)> {
+        self.keyspaces.iter().copied().zip(&self.shares)
+    }
+}
+
+impl AsRef<[u32]> for Shares {
+    fn as_ref(&self) -> &[u32] {
+        &self.keyspaces
+    }
+}
+
+impl Committer {
+    /// Sees to it that a keyspace has a memtable, and that one memory, for what comes with the next record: once it is
+    /// in the log, it must not fail. `false` if the system has no memory.
+    #[inline]
+    fn prepare(&mut self, keyspace: u32, coming: &Coming<'_>) -> Result<bool> {
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
+        let reserve = AssertUnwindSafe(|| active.is_some_and(|active| active.reserve(coming)));
+        match catch_unwind(reserve) {
+            Ok(true) => Ok(true),
+            reserved => self.prepare_next(keyspace, coming, reserved),
+        }
+    }
+
+    #[cold]
+    fn prepare_next(
+        &mut self,
+        keyspace: u32,
+        coming: &Coming<'_>,
+        reserved: std::thread::Result<bool>,
+    ) -> Result<bool> {
+        let tree = self.tree(keyspace).cloned().ok_or(Error::Closed)?;
+        reserved
+            .map_err(|panic| Error::Callback(panic_message("the start of a write", &*panic)))
+            .and_then(|_| caught("the start of a write", || self.reserve_in_next(keyspace, coming)))
+            .inspect_err(|error| tree.fail(error.clone()))
+    }
+
+    fn reserve_in_next(&mut self, keyspace: u32, coming: &Coming<'_>) -> Result<bool> {
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_ref());
+        // Another would find no more memory than one that is empty already.
+        if active.is_some_and(|active| active.memtable.is_empty()) {
+            return Ok(false);
+        }
+        self.begin(keyspace, self.last_sequence(), self.log_end())?;
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
+        Ok(active.is_some_and(|active| active.reserve(coming)))
+    }
+}
+
+impl Inner {
+    /// Sees to it that a keyspace can take what comes with the next record, before it is in the log; see
+    /// [`Committer::prepare`].
+    #[inline]
+    pub(crate) fn prepare(
+        &self,
+        committer: &mut Committer,
+        keyspace: u32,
+        coming: &Coming<'_>,
+    ) -> Result<()> {
+        if committer.prepare(keyspace, coming)? {
+            return Ok(());
+        }
+        let no_memory = std::io::ErrorKind::OutOfMemory.into();
+        Err(Error::io("allocate memory for a write to", &self.directory, no_memory))
+    }
+}
