@@ -5,11 +5,9 @@ use std::sync::Arc;
 use lsm_core::Slice;
 use lsm_wal::Durability;
 
-use crate::background::caught;
-use crate::inner::Inner;
+use crate::callbacks::caught;
+use crate::database::{Closer, Database};
 use crate::keyspace::Keyspace;
-use crate::lifecycle::Closer;
-use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
 use crate::read::DbCursor;
@@ -45,7 +43,7 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Db {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) database: Arc<Database>,
     pub(crate) default: Keyspace,
     pub(crate) closer: Arc<Closer>,
     recovery: Arc<Recovery>,
@@ -57,20 +55,15 @@ impl Db {
         Options::new().open(path)
     }
 
-    pub(crate) fn open_with(path: &Path, mut options: Options) -> Result<Self> {
+    pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
         options.check()?;
-        let (inner, recovery) = caught("the opening of the database", || {
-            let memory = Arc::new(Memory::new(&options));
-            options.keyspace = memory.shared_with(options.keyspace);
-            recovery::open(path, options, memory)
-        })?;
-        let tree = inner.trees.read().get(0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
-        let closer = Arc::new(Closer::new(Arc::clone(&inner)));
-        let default = Keyspace::new(Arc::clone(&inner), tree, Arc::clone(&closer));
-        if inner.writer.is_some() {
-            crate::background::start(&inner);
-        }
-        Ok(Self { inner, default, closer, recovery: Arc::new(recovery) })
+        let (database, recovery) = caught("the opening of the database", || recovery::open(path, options))?;
+        let tree =
+            database.trees.read().get(0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
+        let closer = Arc::new(Closer::new(Arc::clone(&database)));
+        let default = Keyspace::new(Arc::clone(&database), tree, Arc::clone(&closer));
+        database.start();
+        Ok(Self { database, default, closer, recovery: Arc::new(recovery) })
     }
 
     /// Sets `key` to `value`.
@@ -127,7 +120,7 @@ impl Db {
 
     /// Writes a batch, durable as asked when this returns.
     pub fn write_with(&self, batch: impl Into<WriteBatch>, durability: Durability) -> Result<()> {
-        self.inner.write_batch(&mut batch.into(), durability)
+        self.database.write_path()?.write_batch(&mut batch.into(), durability)
     }
 
     /// Keys and values of a range, in order, from both ends.
@@ -161,8 +154,8 @@ impl Db {
 
     /// The database as it is now, in all keyspaces at once.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        self.inner.check_open()?;
-        Ok(Snapshot::new(Arc::clone(&self.inner), self.default.tree(), Arc::clone(&self.closer)))
+        self.database.check_open()?;
+        Ok(Snapshot::new(Arc::clone(&self.database), self.default.tree(), Arc::clone(&self.closer)))
     }
 
     /// The keyspace of this name, created if there is none. Keyspaces share the log and the memory of the
@@ -179,15 +172,15 @@ impl Db {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
-        let tree = caught("the opening of a keyspace", || self.inner.open_keyspace(name, options))?;
-        Ok(Keyspace::new(Arc::clone(&self.inner), tree, Arc::clone(&self.closer)))
+        let tree = caught("the opening of a keyspace", || self.database.open_keyspace(name, options))?;
+        Ok(Keyspace::new(Arc::clone(&self.database), tree, Arc::clone(&self.closer)))
     }
 
     /// The keyspace of this name, if there is one, with the options that it has.
     pub fn existing_keyspace(&self, name: &str) -> Result<Option<Keyspace>> {
-        self.inner.check_open()?;
-        let tree = self.inner.tree_named(name);
-        Ok(tree.map(|tree| Keyspace::new(Arc::clone(&self.inner), tree, Arc::clone(&self.closer))))
+        self.database.check_open()?;
+        let tree = self.database.tree_named(name);
+        Ok(tree.map(|tree| Keyspace::new(Arc::clone(&self.database), tree, Arc::clone(&self.closer))))
     }
 
     /// The default keyspace, which [`Db`]'s own calls read and write. Its name is "default".
@@ -197,24 +190,24 @@ impl Db {
 
     /// Names of all keyspaces, sorted, the default one included.
     pub fn keyspaces(&self) -> Vec<String> {
-        self.inner.trees.read().names().map(str::to_owned).collect()
+        self.database.trees.read().names().map(str::to_owned).collect()
     }
 
     /// Deletes a keyspace with everything in it. Handles to it fail from then on; iterators that run go on,
     /// and what they read is kept for them.
     /// The default keyspace cannot be dropped; [clear](Keyspace::clear) it.
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
-        self.inner.drop_keyspace(name)
+        self.database.drop_keyspace(name)
     }
 
     /// Writes all memtables, of all keyspaces, to tables, and waits for it.
     pub fn flush(&self) -> Result<()> {
-        self.inner.flush_all()
+        self.database.flush_all()
     }
 
     /// Makes all writes so far durable against a power cut.
     pub fn sync(&self) -> Result<()> {
-        self.inner.sync_log()
+        self.database.sync_log()
     }
 
     /// Brings a range of the default keyspace down to the last level, and waits for it: what was deleted or
@@ -225,12 +218,12 @@ impl Db {
 
     /// Waits until nothing is left to flush or compact.
     pub fn wait_for_compactions(&self) -> Result<()> {
-        self.inner.wait_for_compactions()
+        self.database.wait_for_compactions()
     }
 
     /// The state of the database in figures.
     pub fn metrics(&self) -> Metrics {
-        self.inner.metrics()
+        self.database.metrics()
     }
 
     /// What opening the database found in its log.
@@ -240,14 +233,14 @@ impl Db {
 
     /// Where the database is.
     pub fn path(&self) -> &Path {
-        &self.inner.directory
+        &self.database.resources.directory
     }
 
     /// Flushes, waits for background work, syncs, and marks the database as cleanly closed. Other handles fail
     /// from then on; iterators stay readable until the database is opened again, which may remove what they read. Whoever
     /// closes again waits for the first call and gets its result.
     pub fn close(self) -> Result<()> {
-        self.inner.close()
+        self.database.close()
     }
 }
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use lsm_core::{Slice, ValueKind};
 use lsm_wal::Durability;
 
+use crate::database::{Closer, Database};
 use crate::db::borrow_range;
-use crate::inner::Inner;
 use crate::keyspaces::{ReadState, Tree};
-use crate::lifecycle::Closer;
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
@@ -19,14 +18,14 @@ use crate::{Error, Result};
 /// Cheap to clone and to send.
 #[derive(Clone)]
 pub struct Keyspace {
-    inner: Arc<Inner>,
+    database: Arc<Database>,
     tree: Arc<Tree>,
     _closer: Arc<Closer>,
 }
 
 impl Keyspace {
-    pub(crate) fn new(inner: Arc<Inner>, tree: Arc<Tree>, closer: Arc<Closer>) -> Self {
-        Self { inner, tree, _closer: closer }
+    pub(crate) fn new(database: Arc<Database>, tree: Arc<Tree>, closer: Arc<Closer>) -> Self {
+        Self { database, tree, _closer: closer }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -38,12 +37,12 @@ impl Keyspace {
     }
 
     pub(crate) fn database_id(&self) -> u64 {
-        self.inner.id
+        self.database.resources.database_id
     }
 
     /// The state to read, if it belongs to this database.
-    pub(crate) fn state_for(&self, inner: &Arc<Inner>) -> Result<Arc<ReadState>> {
-        if !Arc::ptr_eq(inner, &self.inner) {
+    pub(crate) fn state_for(&self, database: &Arc<Database>) -> Result<Arc<ReadState>> {
+        if !Arc::ptr_eq(database, &self.database) {
             return Err(Error::invalid("the keyspace belongs to another database"));
         }
         self.state()
@@ -58,7 +57,7 @@ impl Keyspace {
 
     #[inline]
     fn check(&self) -> Result<()> {
-        self.inner.check_open()?;
+        self.database.check_open()?;
         self.tree.check_usable()
     }
 
@@ -79,7 +78,13 @@ impl Keyspace {
         value: impl AsRef<[u8]>,
         durability: Durability,
     ) -> Result<()> {
-        self.inner.write_one(&self.tree, ValueKind::Put, key.as_ref(), Some(value.as_ref()), durability)
+        self.database.write_path()?.write_one(
+            &self.tree,
+            ValueKind::Put,
+            key.as_ref(),
+            Some(value.as_ref()),
+            durability,
+        )
     }
 
     /// The value of `key`.
@@ -88,7 +93,7 @@ impl Keyspace {
         // The state first, whether it counts and the visible number after it: see docs/ARCHITECTURE.md.
         let state = self.tree.load();
         self.check()?;
-        state.get(key.as_ref(), self.inner.visible_in(&state))
+        state.get(key.as_ref(), self.database.visibility.sequence_in(&state))
     }
 
     /// Whether `key` has a value.
@@ -99,7 +104,7 @@ impl Keyspace {
     /// The values of several keys, all as of one moment, in the order of the keys.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
         let state = self.state()?;
-        let visible = self.inner.visible_in(&state);
+        let visible = self.database.visibility.sequence_in(&state);
         keys.into_iter().map(|key| state.get(key.as_ref(), visible)).collect()
     }
 
@@ -110,7 +115,7 @@ impl Keyspace {
 
     /// Deletes `key`, durable as asked when this returns.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
-        self.inner.write_one(&self.tree, ValueKind::Delete, key.as_ref(), None, durability)
+        self.database.write_path()?.write_one(&self.tree, ValueKind::Delete, key.as_ref(), None, durability)
     }
 
     /// Deletes all keys from `range.start` up to `range.end`, exclusive. The cost does not depend on how many
@@ -118,14 +123,20 @@ impl Keyspace {
     pub fn delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<()> {
         let (start, end) = (range.start.as_ref(), range.end.as_ref());
         check_range(start, end)?;
-        self.inner.write_one(&self.tree, ValueKind::RangeDelete, start, Some(end), Durability::Buffered)
+        self.database.write_path()?.write_one(
+            &self.tree,
+            ValueKind::RangeDelete,
+            start,
+            Some(end),
+            Durability::Buffered,
+        )
     }
 
     /// Keys and values of a range, in order, from both ends.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
         match self.state() {
             Ok(state) => {
-                let visible = self.inner.visible_in(&state);
+                let visible = self.database.visibility.sequence_in(&state);
                 Iter::range(state, visible, &range)
             }
             Err(error) => Iter::failed(error),
@@ -136,7 +147,7 @@ impl Keyspace {
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
         match self.state() {
             Ok(state) => {
-                let visible = self.inner.visible_in(&state);
+                let visible = self.database.visibility.sequence_in(&state);
                 Iter::prefix(state, visible, prefix.as_ref())
             }
             Err(error) => Iter::failed(error),
@@ -151,20 +162,20 @@ impl Keyspace {
     /// A cursor that lends keys and values without copying them.
     pub fn cursor(&self) -> Result<DbCursor> {
         let state = self.state()?;
-        let visible = self.inner.visible_in(&state);
+        let visible = self.database.visibility.sequence_in(&state);
         Ok(DbCursor::new(state, visible, Bounds::ALL, None))
     }
 
     /// Deletes everything in the keyspace, durably, and gives the space back at once.
     pub fn clear(&self) -> Result<()> {
         self.check()?;
-        self.inner.clear_keyspace(&self.tree)
+        self.database.clear_keyspace(&self.tree)
     }
 
     /// Brings a range down to the last level, and waits for it; see [`Db::compact_range`](crate::Db::compact_range).
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
         self.check()?;
-        self.inner.compact_range(&self.tree, borrow_range(&range))
+        self.database.compact_range(&self.tree, borrow_range(&range))
     }
 }
 

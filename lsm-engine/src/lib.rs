@@ -31,20 +31,21 @@
 #![forbid(unsafe_code)]
 
 mod background;
-mod catalog;
+mod callbacks;
+mod database;
 mod db;
 mod error;
-mod inner;
 pub mod inspect;
 mod keyspace;
 mod keyspaces;
-mod lifecycle;
 mod memory;
 mod metrics;
 mod options;
 mod read;
 mod recovery;
+mod resources;
 mod snapshot;
+mod status;
 mod version;
 mod write;
 

@@ -1,62 +1,15 @@
-use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lsm_core::{SequenceNumber, Slice};
-use parking_lot::Mutex;
 
 use crate::Result;
-use crate::inner::Inner;
+use crate::database::{Closer, Database};
 use crate::keyspace::Keyspace;
 use crate::keyspaces::{ReadState, Tree};
-use crate::lifecycle::Closer;
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
-
-/// The sequence numbers that live snapshots read at. Merges keep what they see.
-#[derive(Debug, Default)]
-pub(crate) struct SnapshotList {
-    /// How many snapshots read at each number.
-    live: Mutex<BTreeMap<SequenceNumber, usize>>,
-}
-
-impl SnapshotList {
-    /// Takes the visible number and registers it, both under the lock from which merges copy the list.
-    fn register(&self, visible: &AtomicU64) -> SequenceNumber {
-        let mut live = self.live.lock();
-        let sequence = visible.load(Ordering::Acquire);
-        *live.entry(sequence).or_insert(0) += 1;
-        sequence
-    }
-
-    fn release(&self, sequence: SequenceNumber) {
-        let mut live = self.live.lock();
-        if let Some(count) = live.get_mut(&sequence) {
-            *count -= 1;
-            if *count == 0 {
-                live.remove(&sequence);
-            }
-        }
-    }
-
-    /// At which numbers anyone reads, ascending: the snapshots, and the visible number for readers that registered
-    /// none. Under the lock, so that no number below the last is taken later.
-    pub(crate) fn stripes(&self, visible: &AtomicU64) -> Vec<SequenceNumber> {
-        let live = self.live.lock();
-        let mut stripes: Vec<_> = live.keys().copied().collect();
-        let visible = visible.load(Ordering::Acquire);
-        if stripes.last() != Some(&visible) {
-            stripes.push(visible);
-        }
-        stripes
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.live.lock().values().sum()
-    }
-}
 
 /// The database as it was at one moment, in all keyspaces at once.
 ///
@@ -74,16 +27,16 @@ impl SnapshotList {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Snapshot {
-    inner: Arc<Inner>,
+    database: Arc<Database>,
     default: Arc<Tree>,
     sequence: SequenceNumber,
     _closer: Arc<Closer>,
 }
 
 impl Snapshot {
-    pub(crate) fn new(inner: Arc<Inner>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
-        let sequence = inner.snapshots.register(&inner.visible);
-        Self { inner, default, sequence, _closer: closer }
+    pub(crate) fn new(database: Arc<Database>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
+        let sequence = database.visibility.take_snapshot();
+        Self { database, default, sequence, _closer: closer }
     }
 
     /// The number of the last write that the snapshot sees.
@@ -143,17 +96,16 @@ impl Snapshot {
     }
 
     fn state_of(&self, keyspace: &Keyspace) -> Result<Arc<ReadState>> {
-        keyspace.state_for(&self.inner)
+        keyspace.state_for(&self.database)
     }
 }
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        if self.inner.check_process().is_err() {
+        if self.database.resources.check_process().is_err() {
             return;
         }
-        self.inner.snapshots.release(self.sequence);
-        self.inner.forget_cleared();
+        self.database.visibility.release_snapshot(self.sequence);
     }
 }
 
@@ -195,7 +147,8 @@ mod tests {
         let state = tree.load_full();
         env.advance(DAY);
         db.wait_for_compactions().unwrap();
-        let mut cursor = DbCursor::new(Arc::clone(&state), db.inner.visible_in(&state), Bounds::ALL, None);
+        let mut cursor =
+            DbCursor::new(Arc::clone(&state), db.database.visibility.sequence_in(&state), Bounds::ALL, None);
         for _ in 0..2 {
             cursor.first().unwrap();
             assert_eq!(cursor.key(), Some(&b"key5000"[..]));

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
-use lsm_core::env::{Job, Step};
 
 use crate::background::compaction::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
-use crate::background::jobs::{JobToken, caught};
-use crate::inner::{Inner, WriteSide};
+use crate::background::context::JobContext;
+use crate::callbacks::caught;
 use crate::keyspaces::{Memtable, ReadState, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
@@ -32,9 +31,9 @@ pub(crate) struct Flush {
 }
 
 impl Flush {
-    pub(crate) fn new(inner: &Arc<Inner>, tree: Arc<Tree>, memtable: Arc<Memtable>) -> Self {
+    pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, memtable: Arc<Memtable>) -> Self {
         let cursor = Arc::clone(&memtable.reader).cursor();
-        let snapshots = inner.snapshots.stripes(&inner.visible);
+        let snapshots = context.visibility.snapshot_stripes();
         // Only what some reader can tell apart: nested range deletes would pile up otherwise.
         let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
         let rules = GarbageRules { snapshots, ..GarbageRules::default() };
@@ -53,32 +52,40 @@ impl Flush {
             lower: None,
             upper: None,
         };
-        let output = Output::new(Arc::clone(inner), &keyspace, options, stream.surviving_range_tombstones());
-        let source = BuildInput { read_bytes: |_| 0, copy_block: |_, _, _| Ok(0) };
+        let output = Output::new(
+            Arc::clone(&context.resources),
+            Arc::clone(&context.versions),
+            &keyspace,
+            options,
+            stream.surviving_range_tombstones(),
+        );
+        let source = BuildInput { read_bytes: |_| 0, copy_block: |_, _| Ok(0) };
         let build = Some(Build::new(stream, source, output));
         Self { tree, memtable, build, tables: Vec::new(), replaced: false }
     }
 
     /// Works for a while; `true` once the tables are written. They are not durable then.
-    fn step(&mut self, side: &WriteSide) -> Result<bool> {
+    fn step(&mut self) -> Result<bool> {
         let Some(build) = &mut self.build else { return Ok(true) };
-        if let Progress::Done(tables) = build.step(side)? {
+        if let Progress::Done(tables) = build.step()? {
             self.tables = tables;
             self.build = None;
         }
         Ok(self.build.is_none())
     }
 
-    fn open(&self, inner: &Inner) -> Result<Vec<Placement>> {
-        let open =
-            |table: &NewTable| table.open(inner, &self.tree.options(), (0, self.memtable.number), None);
+    fn open(&self, context: &JobContext) -> Result<Vec<Placement>> {
+        let open = |table: &NewTable| {
+            let keyspace = self.tree.options();
+            table.open(&context.resources, &context.versions, &keyspace, (0, self.memtable.number), None)
+        };
         self.tables.iter().map(open).collect()
     }
 
     /// Works to the end: the tables, open, neither durable nor part of the keyspace yet.
-    pub(crate) fn write(&mut self, inner: &Inner, side: &WriteSide) -> Result<Vec<Placement>> {
-        while !self.step(side)? {}
-        self.open(inner).inspect_err(|_| side.discard(inner, &self.tables))
+    pub(crate) fn write(&mut self, context: &JobContext) -> Result<Vec<Placement>> {
+        while !self.step()? {}
+        self.open(context).inspect_err(|_| context.discard(&self.tables))
     }
 
     /// Whether the keyspace still has the memtable: it may have been cleared or dropped meanwhile.
@@ -88,7 +95,7 @@ impl Flush {
     }
 
     /// Puts tables in the place of the memtable.
-    pub(crate) fn replace(&mut self, side: &WriteSide, placements: Vec<Placement>) {
+    pub(crate) fn replace(&mut self, context: &JobContext, placements: Vec<Placement>) {
         self.tree.update(|state| ReadState {
             immutable: state
                 .immutable
@@ -100,20 +107,20 @@ impl Flush {
             ..(**state).clone()
         });
         self.tree.forget_flush_retry();
-        side.unflushed.look_at(&self.tree);
-        side.compaction_queue.add(&self.tree);
+        context.write.unflushed.look_at(&self.tree);
+        context.compaction_queue.add(&self.tree);
         self.replaced = true;
     }
 
     /// Lets go of the memtable; what readers still hold of it is theirs. Returns the tables.
-    pub(crate) fn end(self, inner: &Inner) -> Vec<NewTable> {
+    pub(crate) fn end(self, context: &JobContext) -> Vec<NewTable> {
         let Self { memtable, tables, replaced, .. } = self;
         let freed = if replaced { memtable.immutable_bytes() } else { 0 };
         let reader = Arc::clone(&memtable.reader);
         drop(memtable);
-        inner.memory.let_go([reader]);
-        inner.memory.remove_immutable_bytes(freed);
-        inner.memory.bound_pool(0);
+        context.resources.memory.let_go([reader]);
+        context.resources.memory.remove_immutable_bytes(freed);
+        context.resources.memory.bound_pool(0);
         tables
     }
 }
@@ -135,30 +142,30 @@ pub(crate) struct FlushGroup {
 }
 
 impl FlushGroup {
-    pub(crate) fn of(inner: &Inner, memtables: Vec<(Arc<Tree>, Arc<Memtable>)>) -> Self {
+    pub(crate) fn of(context: &JobContext, memtables: Vec<(Arc<Tree>, Arc<Memtable>)>) -> Self {
         Self {
             is_shared: memtables.len() > 1,
             waiting: memtables,
             current: None,
             written: Vec::new(),
             synced: Vec::new(),
-            started_micros: inner.env.monotonic_micros(),
+            started_micros: context.resources.env.monotonic_micros(),
             trouble: None,
         }
     }
 
     /// Those that keep the oldest parts of the log, as many as come to the size of a memtable. Those of a keyspace whose
     /// flush failed stand back for a while: what fails for one may succeed for another.
-    fn next(inner: &Inner, side: &WriteSide) -> Option<Self> {
-        let now_micros = inner.env.monotonic_micros();
+    pub(super) fn next(context: &JobContext) -> Option<Self> {
+        let now_micros = context.resources.env.monotonic_micros();
         let oldest = |tree: Arc<Tree>| {
             let memtable = tree.load().immutable.last().cloned()?;
             let is_due = tree.flush_retry_micros().is_none_or(|at_micros| at_micros <= now_micros);
             (is_due && tree.failure().is_none()).then_some((tree, memtable))
         };
-        let mut immutable: Vec<_> = side.unflushed.trees().into_iter().filter_map(oldest).collect();
+        let mut immutable: Vec<_> = context.write.unflushed.trees().into_iter().filter_map(oldest).collect();
         immutable.sort_by_key(|(_, memtable)| memtable.log_start);
-        let mut left = inner.memory.budget.memtable_bytes;
+        let mut left = context.resources.memory.budget.memtable_bytes;
         let fits = |(_, memtable): &&(Arc<Tree>, Arc<Memtable>)| {
             let rest = left.checked_sub(memtable.immutable_bytes());
             left = rest.unwrap_or(0);
@@ -167,13 +174,13 @@ impl FlushGroup {
         let count = immutable.iter().take(UNSYNCED_FILES_MAX).take_while(fits).count();
         immutable.truncate(count.max(1));
         immutable.reverse();
-        if immutable.is_empty() { None } else { Some(Self::of(inner, immutable)) }
+        if immutable.is_empty() { None } else { Some(Self::of(context, immutable)) }
     }
 
     /// Works for a while; `true` once the tables are part of their keyspaces, as many as could be.
-    pub(crate) fn step(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<bool> {
+    pub(crate) fn step(&mut self, context: &JobContext) -> Result<bool> {
         loop {
-            let is_done = self.advance(inner, side)?;
+            let is_done = self.advance(context)?;
             // What is left to do for a single one, once it is written, is not worth a step of its own.
             if is_done || self.current.is_some() || self.is_shared {
                 return Ok(is_done);
@@ -181,29 +188,29 @@ impl FlushGroup {
         }
     }
 
-    fn advance(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<bool> {
+    fn advance(&mut self, context: &JobContext) -> Result<bool> {
         if self.current.is_some() || !self.waiting.is_empty() {
-            self.write(inner, side);
+            self.write(context);
         } else if let Some(mut flush) = self.written.pop() {
             match flush.tables.iter_mut().try_for_each(NewTable::sync) {
                 Ok(()) => self.synced.push(flush),
-                Err(error) => self.fail(inner, side, &flush, error),
+                Err(error) => self.fail(context, &flush, error),
             }
         } else {
-            self.install(inner, side)?;
+            self.install(context)?;
             return self.trouble.take().map_or(Ok(true), Err);
         }
         Ok(false)
     }
 
-    fn write(&mut self, inner: &Arc<Inner>, side: &WriteSide) {
+    fn write(&mut self, context: &JobContext) {
         let next = self.waiting.last().map(|(tree, _)| tree);
         let Some(tree) = self.current.as_ref().map(|flush| &flush.tree).or(next).cloned() else { return };
         let stepped = caught("a flush", || {
             if self.current.is_none() {
-                self.current = self.waiting.pop().map(|(tree, memtable)| Flush::new(inner, tree, memtable));
+                self.current = self.waiting.pop().map(|(tree, memtable)| Flush::new(context, tree, memtable));
             }
-            self.current.as_mut().map_or(Ok(true), |flush| flush.step(side))
+            self.current.as_mut().map_or(Ok(true), Flush::step)
         });
         match stepped {
             Ok(false) => {}
@@ -211,22 +218,22 @@ impl FlushGroup {
             Err(error) => {
                 let current = self.current.take();
                 drop_caught(|| drop(current));
-                self.note(inner, &tree, error);
+                self.note(context, &tree, error);
             }
         }
     }
 
     /// One of them failed, and its files go.
-    fn fail(&mut self, inner: &Inner, side: &WriteSide, flush: &Flush, error: Error) {
-        side.discard(inner, &flush.tables);
-        self.note(inner, &flush.tree, error);
+    fn fail(&mut self, context: &JobContext, flush: &Flush, error: Error) {
+        context.discard(&flush.tables);
+        self.note(context, &flush.tree, error);
     }
 
     /// What fails for one keyspace does not keep the others from going on.
-    fn note(&mut self, inner: &Inner, tree: &Tree, error: Error) {
+    fn note(&mut self, context: &JobContext, tree: &Tree, error: Error) {
         // What it wrote may take the room that others need.
-        inner.remove_obsolete_files();
-        stand_back(inner, tree, &error);
+        context.resources.remove_obsolete_files();
+        stand_back(context, tree, &error);
         if error.may_pass() {
             // Those that are not written yet may meet the same.
             self.waiting.clear();
@@ -235,50 +242,60 @@ impl FlushGroup {
     }
 
     /// Makes what is synced a part of the keyspaces.
-    fn install(&mut self, inner: &Inner, side: &WriteSide) -> Result<()> {
+    fn install(&mut self, context: &JobContext) -> Result<()> {
         if self.synced.is_empty() {
             return Ok(());
         }
-        inner.sync_directory()?;
+        context.resources.sync_directory()?;
         let mut opened = Vec::new();
         for flush in std::mem::take(&mut self.synced) {
-            match caught("the opening of a table", || flush.open(inner)) {
+            match caught("the opening of a table", || flush.open(context)) {
                 Ok(placements) => opened.push((flush, placements)),
-                Err(error) => self.fail(inner, side, &flush, error),
+                Err(error) => self.fail(context, &flush, error),
             }
         }
-        if let Err(error) = Self::log(inner, side, &mut opened) {
+        if let Err(error) = Self::log(context, &mut opened) {
             self.synced = opened.into_iter().map(|(flush, _)| flush).collect();
             return Err(error);
         }
         // The tables count from here on: nothing may fail any more. There may have been no room for what they would
         // keep in memory, until others make some.
-        inner.obsolete_files.event().notify();
+        context.resources.obsolete_files.event().notify();
         let mut bytes = 0;
         for (flush, _) in opened {
             bytes += flush.memtable.immutable_bytes() as u64;
-            inner.counters.flushes.add(1);
-            inner.counters.flush_bytes_out.add(flush.tables.iter().map(|table| table.bytes).sum());
-            drop_caught(|| drop(flush.end(inner)));
+            context.resources.counters.flushes.add(1);
+            context
+                .resources
+                .counters
+                .flush_bytes_out
+                .add(flush.tables.iter().map(|table| table.bytes).sum());
+            drop_caught(|| drop(flush.end(context)));
         }
-        inner.counters.flush_bytes_in.add(bytes);
-        side.controller.observe(bytes, inner.env.monotonic_micros() - self.started_micros);
+        context.resources.counters.flush_bytes_in.add(bytes);
+        context
+            .write
+            .controller
+            .observe(bytes, context.resources.env.monotonic_micros() - self.started_micros);
         Ok(())
     }
 
     /// Logs the edit that puts tables in the place of memtables, and does so. Takes out what is not wanted any more.
-    fn log(inner: &Inner, side: &WriteSide, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
+    fn log(context: &JobContext, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
         if opened.is_empty() {
             return Ok(());
         }
         // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
         // part of a batch whose rest is not.
-        if inner.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
-            let end = side.committer.lock().log_end();
+        if context.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
+            let end = context.write.log_end();
             // A log that failed to sync takes no more records: writers that wait for this flush must hear of it.
-            side.wait_durable(end).inspect_err(|error| side.stop(error.clone()))?;
+            context
+                .write
+                .wait_durable(end)
+                .inspect_err(|error| context.status.stop_writing(error.clone()))?;
         }
-        let mut manifest = side.manifest.lock();
+        let mut manifest = context.versions.lock();
         for (_, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {
             for placement in placements {
                 placement.table.mark_obsolete();
@@ -288,7 +305,7 @@ impl FlushGroup {
             return Ok(());
         }
         let flushed = opened.iter().map(|(flush, _)| flush.memtable.number).collect();
-        let log = Inner::log_start(side, &flushed);
+        let log = context.write.log_start(&flushed);
         let mut edit = VersionEdit { log: Some(log), ..VersionEdit::default() };
         for (flush, placements) in &*opened {
             let (id, last_sequence) = (flush.tree.id, flush.memtable.last_sequence());
@@ -296,45 +313,45 @@ impl FlushGroup {
             edit.flushed.push((id, last_sequence));
             edit.added.extend(placements.iter().map(|placement| AddedTable::new(id, placement)));
         }
-        side.log_edit(&mut manifest, edit)?;
+        context.versions.log_edit(&mut manifest, edit)?;
         for (flush, placements) in opened {
-            flush.replace(side, std::mem::take(placements));
+            flush.replace(context, std::mem::take(placements));
         }
         drop(manifest);
-        side.controller.set_log_start(log.position);
-        if let Err(error) = side.truncate_log(log.position) {
+        context.write.controller.set_log_start(log.position);
+        if let Err(error) = context.write.truncate_log(log.position) {
             tracing::warn!(%error, "a part of the log that is not needed stays");
         }
         Ok(())
     }
 
     /// Gives up what is not part of the keyspaces yet, and stops them for what will not pass.
-    fn give_up(mut self, inner: &Inner, side: &WriteSide, error: Option<&Error>) {
+    pub(super) fn give_up(mut self, context: &JobContext, error: Option<&Error>) {
         let current = self.current.take();
         let flushes = current.into_iter().chain(self.written.drain(..)).chain(self.synced.drain(..));
         for flush in flushes {
-            side.discard(inner, &flush.tables);
+            context.discard(&flush.tables);
             if let Some(error) = error {
-                stand_back(inner, &flush.tree, error);
+                stand_back(context, &flush.tree, error);
             }
             drop_caught(|| drop(flush));
         }
-        inner.remove_obsolete_files();
+        context.resources.remove_obsolete_files();
     }
 }
 
 /// After a flush that failed: it is tried again after a while, or the keyspace stops for what will not pass.
-fn stand_back(inner: &Inner, tree: &Tree, error: &Error) {
+fn stand_back(context: &JobContext, tree: &Tree, error: &Error) {
     if error.may_pass() {
-        tree.retry_flush_at(inner.env.monotonic_micros() + RETRY_MICROS);
+        tree.retry_flush_at(context.resources.env.monotonic_micros() + RETRY_MICROS);
     } else {
         tree.fail(error.clone());
     }
 }
 
 /// The keyspaces whose flush failed and is tried again.
-fn retried(side: &WriteSide) -> impl Iterator<Item = Arc<Tree>> {
-    let trees = side.unflushed.trees().into_iter();
+pub(super) fn retried(context: &JobContext) -> impl Iterator<Item = Arc<Tree>> {
+    let trees = context.write.unflushed.trees().into_iter();
     trees.filter(|tree| tree.failure().is_none() && tree.flush_retry_micros().is_some())
 }
 
@@ -346,107 +363,5 @@ fn drop_caught(dropping: impl FnOnce()) {
     });
     if let Err(error) = dropped {
         tracing::warn!(%error, "a flush did not end well");
-    }
-}
-
-/// The job that flushes, one group after the other, as long as the database is open.
-pub(crate) struct FlushJob {
-    inner: Arc<Inner>,
-    group: Option<FlushGroup>,
-    /// Nothing was left but flushes that failed.
-    paused: bool,
-    _token: JobToken,
-}
-
-impl FlushJob {
-    pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { _token: JobToken::new(&inner), inner, group: None, paused: false }
-    }
-
-    /// Works for a while; what there is to say about it.
-    fn step_group(&mut self, side: &WriteSide) -> Result<Progressed> {
-        if self.group.is_none() {
-            self.group = FlushGroup::next(&self.inner, side);
-        }
-        let Some(group) = &mut self.group else { return Ok(Progressed::Idle) };
-        if !group.step(&self.inner, side)? {
-            return Ok(Progressed::Some);
-        }
-        self.group = None;
-        Ok(Progressed::Flushed)
-    }
-
-    fn give_up(&mut self, side: &WriteSide, error: Option<&Error>) {
-        if let Some(group) = self.group.take() {
-            group.give_up(&self.inner, side, error);
-        }
-    }
-
-    /// Until when there is nothing to do, if not for ever. Whoever wants a flush ends the pause.
-    fn pause(&mut self, side: &WriteSide) -> Option<u64> {
-        let deadline_micros = retried(side).filter_map(|tree| tree.flush_retry_micros()).min();
-        self.paused = deadline_micros.is_some();
-        if !self.paused && side.flush_error.current().is_some() {
-            // The keyspace was cleared or dropped meanwhile.
-            side.flush_error.clear();
-            side.progress.notify();
-        }
-        deadline_micros
-    }
-
-    fn failed(&mut self, side: &WriteSide, error: Error) {
-        self.give_up(side, Some(&error));
-        self.inner.make_way_after(&error);
-        if error.may_pass() {
-            // Once, not twice a second.
-            if side.flush_error.current().is_none() {
-                tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
-            }
-            side.flush_error.note(error);
-        }
-        // Others of the group may be in tables.
-        self.inner.schedule_compactions();
-        side.progress.notify();
-    }
-}
-
-/// How far a step of the flush job got.
-enum Progressed {
-    /// There is no memtable to flush.
-    Idle,
-    Some,
-    Flushed,
-}
-
-impl Job for FlushJob {
-    fn step(&mut self) -> Step {
-        let inner = Arc::clone(&self.inner);
-        let Some(side) = inner.writer.as_ref() else { return Step::Done };
-        let seen = side.flush_wanted.epoch();
-        let pending =
-            |deadline_micros| Step::Pending { event: side.flush_wanted.clone(), seen, deadline_micros };
-        if side.is_stopping() {
-            self.give_up(side, None);
-            return Step::Done;
-        }
-        if std::mem::take(&mut self.paused) {
-            retried(side).for_each(|tree| tree.retry_flush_at(0));
-        }
-        match caught("a flush", || self.step_group(side)) {
-            Ok(Progressed::Idle) => pending(self.pause(side)),
-            Ok(Progressed::Some) => Step::Again,
-            Ok(Progressed::Flushed) => {
-                if retried(side).next().is_none() {
-                    side.flush_error.clear();
-                }
-                inner.schedule_compactions();
-                side.progress.notify();
-                Step::Again
-            }
-            Err(error) => {
-                self.failed(side, error);
-                Step::Again
-            }
-        }
     }
 }

@@ -3,13 +3,30 @@
 //! In come immutable memtables and what policies ask for; out go tables and the edits that make them count. A job
 //! works a few milliseconds at a time and never waits; what it fails with is told to whoever waits for it.
 
+mod clean;
 mod compaction;
+mod context;
 mod flush;
-mod jobs;
+mod flush_job;
 mod pinning;
 
-pub(crate) use compaction::{CompactionQueue, Manual, NewTable, Scheduler};
+use std::sync::Arc;
+
+use lsm_core::env::Priority;
+
+use clean::CleanJob;
+pub(crate) use compaction::{Compactions, Manual};
+pub(crate) use context::JobContext;
 #[cfg(test)]
 pub(crate) use flush::FlushGroup;
 pub(crate) use flush::{Flush, UNSYNCED_FILES_MAX};
-pub(crate) use jobs::{caught, panic_message, start};
+use flush_job::FlushJob;
+
+/// Starts the jobs that run as long as a database is open for writing.
+pub(crate) fn start(context: &Arc<JobContext>, compactions: &Arc<Compactions>) {
+    let env = &context.resources.env;
+    let (flushing, cleaning) = (Arc::clone(context), Arc::clone(context));
+    env.spawn(Priority::High, Box::new(FlushJob::new(flushing, Arc::clone(compactions))));
+    context.all_trees().iter().for_each(|tree| context.compaction_queue.add(tree));
+    env.spawn(Priority::Normal, Box::new(CleanJob::new(cleaning, Arc::clone(compactions))));
+}

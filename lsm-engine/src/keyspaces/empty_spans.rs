@@ -19,7 +19,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use lsm_core::{SequenceNumber, Slice};
 use parking_lot::Mutex;
 
-use crate::inner::Inner;
 use crate::keyspaces::tree::ReadState;
 
 /// Spans remembered for a keyspace. Every put of a key compares it with some of them.
@@ -44,8 +43,20 @@ pub(crate) struct EmptySpans {
     spans: Mutex<Spans>,
     /// How often a memtable was begun or data dropped: a state with a lower count lacks writes, or has more.
     begun_count: AtomicU64,
-    /// The database and the number of the keyspace, in one opened for writing.
-    owner: OnceLock<(Weak<Inner>, u32)>,
+    /// Who writes to it, and the number of the keyspace, in a database opened for writing.
+    writers: OnceLock<(Weak<dyn WriteExclusion>, u32)>,
+}
+
+/// What keeps writers out for a moment: the commit lock.
+pub(crate) trait WriteExclusion: Send + Sync {
+    /// Does `then` while nobody writes, if nobody does just now and `state` is the newest of the keyspace.
+    fn if_newest(&self, keyspace: u32, state: &Arc<ReadState>, then: &mut dyn FnMut());
+}
+
+impl std::fmt::Debug for dyn WriteExclusion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriteExclusion")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -67,8 +78,8 @@ struct Watched {
 
 impl EmptySpans {
     /// Lets cursors learn.
-    pub(crate) fn belongs_to(&self, inner: &Arc<Inner>, keyspace: u32) {
-        self.owner.get_or_init(|| (Arc::downgrade(inner), keyspace));
+    pub(crate) fn written_by(&self, writers: Weak<dyn WriteExclusion>, keyspace: u32) {
+        self.writers.get_or_init(|| (writers, keyspace));
     }
 
     /// Spans may come up that do not hold for older states: the next write goes into a fresh memtable, which they lack,
@@ -137,19 +148,18 @@ impl EmptySpans {
         end: Option<&[u8]>,
         forward: bool,
     ) -> Option<Watch> {
-        let (inner, keyspace) = self.owner.get()?;
-        let inner = inner.upgrade()?;
-        let committer = inner.writer.as_ref()?.committer.try_lock()?;
-        if !Arc::ptr_eq(&committer.tree(*keyspace)?.load(), state) {
-            return None;
-        }
-        let id = self.change(|spans| {
-            let id = spans.next_watch;
-            spans.next_watch += 1;
-            spans.watched.push(Watched { id, start: start.into(), end: end.map(Slice::from), forward });
-            id
+        let (writers, keyspace) = self.writers.get()?;
+        let mut watch = None;
+        writers.upgrade()?.if_newest(*keyspace, state, &mut || {
+            let id = self.change(|spans| {
+                let id = spans.next_watch;
+                spans.next_watch += 1;
+                spans.watched.push(Watched { id, start: start.into(), end: end.map(Slice::from), forward });
+                id
+            });
+            watch = Some(Watch { spans: Arc::clone(self), id });
         });
-        Some(Watch { spans: Arc::clone(self), id })
+        watch
     }
 }
 

@@ -4,11 +4,15 @@
 //! new one. Nothing here does I/O or waits.
 
 mod empty_spans;
+mod rate_limit;
 mod tree;
 mod tree_set;
 mod trees;
+mod visibility;
 
-pub(crate) use empty_spans::{EmptySpans, Watch, successor};
+pub(crate) use empty_spans::{EmptySpans, Watch, WriteExclusion, successor};
+pub(crate) use rate_limit::RateLimit;
 pub(crate) use tree::{Memtable, ReadState, Tree};
 pub(crate) use tree_set::TreeSet;
 pub(crate) use trees::Trees;
+pub(crate) use visibility::Visibility;

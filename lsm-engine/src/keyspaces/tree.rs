@@ -13,12 +13,11 @@ use lsm_memtable::MemtableReader;
 use parking_lot::Mutex;
 
 use crate::keyspaces::empty_spans::EmptySpans;
+use crate::keyspaces::rate_limit::RateLimit;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 use crate::version::manifest::KeyspaceState;
 use crate::version::{Lookup, Version};
-use crate::write::KeyspaceWriter;
-use crate::write::Limit;
 use crate::{Error, Result};
 
 /// A memtable and the range deletes beside it.
@@ -179,26 +178,34 @@ pub(crate) struct Tree {
     /// A flush failed with an error that may pass, and is not tried again before; 0 if none did.
     flush_retry_micros: AtomicU64,
     /// How fast its writers may go.
-    pub(crate) limit: Limit,
+    pub(crate) limit: RateLimit,
     /// Notified when background work stops: somebody may be waiting for it.
     progress: OnceLock<Event>,
     /// What it takes of the memory without any data.
     _charge: Charge,
 }
 
-/// What the maps that lead to a keyspace and its parts take for it, with what an allocator adds, about.
-const PLACES_BYTES: usize = 512;
+/// What the maps that lead to a keyspace and its parts, and its writer, take for it, with what an allocator adds, about.
+const PLACES_BYTES: usize = 576;
 
 impl Tree {
     pub(crate) fn new(
         id: u32,
         name: Arc<str>,
         options: KeyspaceOptions,
-        state: ReadState,
+        version: Version,
         memory: &Arc<Memory>,
     ) -> Self {
-        let own =
-            size_of::<Self>() + size_of::<ReadState>() + size_of::<Version>() + size_of::<KeyspaceWriter>();
+        let state = ReadState {
+            memtable: None,
+            immutable: Vec::new(),
+            version: Arc::new(version),
+            cleared: 0,
+            before_clear: None,
+            begun_count: 0,
+            empty_spans: Arc::default(),
+        };
+        let own = size_of::<Self>() + size_of::<ReadState>() + size_of::<Version>();
         let recorded = size_of::<KeyspaceOptions>() + size_of::<KeyspaceState>() + name.len();
         Self {
             _charge: Charge::new(memory, Part::Tables, own + recorded + PLACES_BYTES),
@@ -215,7 +222,7 @@ impl Tree {
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
             flush_retry_micros: AtomicU64::new(0),
-            limit: Limit::default(),
+            limit: RateLimit::default(),
             progress: OnceLock::new(),
         }
     }
@@ -346,7 +353,7 @@ mod tests {
         let db: Db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
         db.put("key", "value").unwrap();
         db.flush().unwrap();
-        let (tree, memory) = (db.default.tree(), Arc::clone(&db.inner.memory));
+        let (tree, memory) = (db.default.tree(), Arc::clone(&db.database.resources.memory));
         let others = memory.table_bytes() - tree.load().version.tables().next().unwrap().held_bytes();
         let counted = || (memory.table_bytes() - others, memory.held_table_bytes());
         let update = |version: &dyn Fn(&ReadState) -> crate::version::Version| {

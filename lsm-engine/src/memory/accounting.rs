@@ -18,7 +18,7 @@ use lsm_memtable::{BPlusMemtable, Coming, MemtableFactory, MemtableReader};
 use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
-use crate::background::caught;
+use crate::callbacks::caught;
 use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
 use crate::options::{KeyspaceOptions, Options};

@@ -8,22 +8,24 @@ use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsm_core::env::Env;
 use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_wal::{Position, RecoveryReport, Wal, WalOptions};
+use parking_lot::RwLock;
 
-use crate::background::Scheduler;
-use crate::catalog::{DEFAULT_NAME, policy_mismatch};
-use crate::inner::{Inner, WriteSide};
+use crate::database::{DEFAULT_NAME, Database, WriteSide, policy_mismatch};
+use crate::keyspaces::Visibility;
 use crate::memory::Memory;
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::replay::{Replay, settle};
+use crate::resources::Resources;
+use crate::status::Status;
 use crate::version::Clock;
 use crate::version::current::Current;
 use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::files::{self, FileKind};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
-use crate::version::{ObsoleteFiles, open_tables};
+use crate::version::{VersionSet, open_tables};
+use crate::write::WritePath;
 use crate::{Error, ErrorKind, Result};
 
 /// What opening a database found.
@@ -48,11 +50,7 @@ pub struct Recovery {
 }
 
 /// Opens the database in `directory`.
-pub(crate) fn open(
-    directory: &Path,
-    options: Options,
-    memory: Arc<Memory>,
-) -> Result<(Arc<Inner>, Recovery)> {
+pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Database>, Recovery)> {
     if options.env.as_ref().is_some_and(|env| env.is_forked()) {
         return Err(Error::invalid(
             "the threads of Options::env are in the process that this one was forked from",
@@ -81,39 +79,40 @@ pub(crate) fn open(
     };
     recovery.was_clean = current.clean.is_some();
     let state = Manifest::load(&*vfs, directory, &current)?;
-    let obsolete_files = Arc::new(ObsoleteFiles::default());
-    let unused = unused_number(&*vfs, directory)?;
-    let tables = open_tables(&*env, directory, &options.keyspace, &state, &memory, &obsolete_files)?;
+    let memory = Arc::new(Memory::new(&options));
+    options.keyspace = memory.shared_with(options.keyspace);
+    let resources = Resources::new(directory.to_owned(), vfs, Arc::clone(&env), Arc::clone(&memory));
+    let obsolete_files = &resources.obsolete_files;
+    let vfs = &resources.vfs;
+    let unused = unused_number(&**vfs, directory)?;
+    let tables = open_tables(&*env, directory, &options.keyspace, &state, &memory, obsolete_files)?;
     let mut replay = Replay::new(directory, &options, &state, &current, &memory, tables, unused)?;
     let report = replay.run(&mut recovery)?;
-    let opening = Opening { directory, options, memory, env, obsolete_files, lock };
-    let inner = if opening.options.read_only {
+    let opening = Opening { resources, options, lock };
+    let database = if opening.options.read_only {
         opening.read_only(replay)?
     } else {
-        let (inner, set_aside) = opening.writable(replay, state, &current, &report)?;
+        let (database, set_aside) = opening.writable(replay, state, &current, &report)?;
         recovery.set_aside = set_aside;
-        inner
+        database
     };
-    Ok((inner, recovery))
+    Ok((database, recovery))
 }
 
 /// Everything but the trees.
-struct Opening<'d> {
-    directory: &'d Path,
+struct Opening {
+    resources: Arc<Resources>,
     options: Options,
-    memory: Arc<Memory>,
-    env: Arc<dyn Env>,
-    obsolete_files: Arc<ObsoleteFiles>,
     lock: Option<Box<dyn LockGuard>>,
 }
 
-impl Opening<'_> {
-    fn read_only(self, replay: Replay) -> Result<Arc<Inner>> {
-        let Self { directory, options, memory, env, obsolete_files, lock } = self;
+impl Opening {
+    fn read_only(self, replay: Replay) -> Result<Arc<Database>> {
         replay.check_all_fit()?;
-        let visible = replay.last_sequence();
+        let visibility = Arc::new(Visibility::new(replay.last_sequence()));
         let (trees, ..) = replay.into_parts();
-        Ok(Arc::new(Inner::new(directory, env, &options, memory, obsolete_files, trees, None, visible, lock)))
+        let trees = Arc::new(RwLock::new(trees));
+        Ok(Arc::new(Database::new(self.resources, trees, visibility, None, self.lock)))
     }
 
     /// Starts a new log and a new manifest, flushes what was replayed, and then removes what is not needed.
@@ -123,14 +122,14 @@ impl Opening<'_> {
         state: ManifestState,
         current: &Current,
         report: &RecoveryReport,
-    ) -> Result<(Arc<Inner>, Vec<PathBuf>)> {
-        let Self { directory, options, memory, env, obsolete_files, lock } = self;
-        let vfs = Arc::clone(&options.vfs);
+    ) -> Result<(Arc<Database>, Vec<PathBuf>)> {
+        let Self { resources, options, lock } = self;
+        let (vfs, directory, env) = (&resources.vfs, &*resources.directory, &resources.env);
         let first_segment = report.next_segment.max(1);
         let start = report.end.max(Position(state.log.position));
         let wal_options = WalOptions {
             segment_bytes: options.segment_bytes(),
-            window_bytes: memory.budget.log_window_bytes,
+            window_bytes: resources.memory.budget.log_window_bytes,
             ..WalOptions::default()
         };
         let mut state = state;
@@ -142,51 +141,47 @@ impl Opening<'_> {
         }
         let visible = replay.last_sequence();
         state.last_sequence = state.last_sequence.max(visible);
-        let clock = Clock::from_marks(Arc::clone(&env), &state);
+        let clock = Clock::from_marks(Arc::clone(env), &state);
         let numbers = replay.numbers();
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
         let record_seed = env.random() as u32;
-        let create =
-            |number, state| Manifest::create(Arc::clone(&vfs), directory, number, record_seed, state);
+        let create = |number, state| Manifest::create(Arc::clone(vfs), directory, number, record_seed, state);
         let (manifest, manifest_number) = match create(manifest_number, state.clone()) {
             Err(error) if error.kind() == ErrorKind::NoSpace => {
-                make_room(&*vfs, directory, current, &state)?;
+                make_room(&**vfs, directory, current, &state)?;
                 let manifest_number = numbers.next();
                 (create(manifest_number, state)?, manifest_number)
             }
             created => (created?, manifest_number),
         };
         // At once: opening may fail further on, and be tried again and again on a full disk.
-        remove_manifests_below(&*vfs, directory, manifest_number)?;
+        remove_manifests_below(&**vfs, directory, manifest_number)?;
         let (trees, mut committer, unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
-        let side = WriteSide::new(committer, manifest, Scheduler::default(), numbers, clock);
-        let inner =
-            Inner::new(directory, env, &options, memory, obsolete_files, trees, Some(side), visible, lock);
-        let inner = Arc::new(inner);
-        for tree in inner.all_trees() {
-            tree.empty_spans.belongs_to(&inner, tree.id);
-        }
+        let (status, visibility) = (Arc::new(Status::default()), Arc::new(Visibility::new(visible)));
+        let versions = VersionSet::new(manifest, numbers, clock, Arc::clone(&status));
+        let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
+        let trees = Arc::new(RwLock::new(trees));
+        let side = WriteSide::new(Arc::clone(&trees), versions, write);
         // What merges left half done when the disk was full may take the room that the log needs.
-        remove_leftover_tables(&inner)?;
-        settle(&inner, unsettled).inspect_err(|_| inner.remove_obsolete_files())?;
+        remove_leftover_tables(&resources, &side.versions)?;
+        settle(&side.background, unsettled).inspect_err(|_| resources.remove_obsolete_files())?;
         // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
         // or not, could prove.
-        if let Some(side) = &inner.writer {
-            let env = Arc::clone(&inner.env);
-            let log = Wal::create(Arc::clone(&vfs), env, directory, start, first_segment, wal_options)?;
-            // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until
-            // here the manifest says that of it.
-            let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
-            side.log_edit(&mut side.manifest.lock(), begun)?;
-            side.start_log(Box::new(log));
-        }
+        let log =
+            Wal::create(Arc::clone(vfs), Arc::clone(env), directory, start, first_segment, wal_options)?;
+        // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until
+        // here the manifest says that of it.
+        let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
+        side.versions.log_edit(&mut side.versions.lock(), begun)?;
+        side.write.start_log(Box::new(log));
         // Nothing needs the old log any more.
-        let set_aside = lsm_wal::set_aside_dropped(&*vfs, directory, report)?;
-        remove_leftover_tables(&inner)?;
-        lsm_wal::remove_segments_below(&*vfs, directory, first_segment)?;
-        Ok((inner, set_aside))
+        let set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
+        remove_leftover_tables(&resources, &side.versions)?;
+        lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
+        let database = Database::new(Arc::clone(&resources), trees, visibility, Some(side), lock);
+        Ok((Arc::new(database), set_aside))
     }
 }
 
@@ -218,21 +213,20 @@ fn make_room(vfs: &dyn Vfs, directory: &Path, current: &Current, state: &Manifes
 }
 
 /// Removes tables that the new manifest does not need. Files with other names are somebody else's.
-fn remove_leftover_tables(inner: &Inner) -> Result<()> {
-    let Some(side) = &inner.writer else { return Ok(()) };
-    let directory = &*inner.directory;
-    let tables = side.manifest.lock().state().table_numbers();
-    for name in list(&*inner.vfs, directory)? {
+fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Result<()> {
+    let directory = &*resources.directory;
+    let tables = versions.lock().state().table_numbers();
+    for name in list(&*resources.vfs, directory)? {
         let leftover = match files::parse(&name) {
             Some(FileKind::Table(number)) => !tables.contains(&number),
             Some(FileKind::CurrentNext) => true,
             _ => false,
         };
         if leftover {
-            inner.obsolete_files.remove_later(directory.join(name));
+            resources.obsolete_files.remove_later(directory.join(name));
         }
     }
-    inner.remove_obsolete_files();
+    resources.remove_obsolete_files();
     Ok(())
 }
 

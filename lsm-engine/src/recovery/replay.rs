@@ -11,9 +11,7 @@ use lsm_core::vfs::Vfs;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
 
-use crate::background::{Flush, UNSYNCED_FILES_MAX};
-use crate::catalog::new_tree;
-use crate::inner::{Inner, Numbers, WriteSide};
+use crate::background::{Flush, JobContext, UNSYNCED_FILES_MAX};
 use crate::keyspaces::Trees;
 use crate::keyspaces::{ReadState, Tree};
 use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
@@ -23,9 +21,8 @@ use crate::version::current::Current;
 use crate::version::edit::{AddedTable, LogStart, VersionEdit};
 use crate::version::files;
 use crate::version::manifest::{KeyspaceState, ManifestState};
-use crate::version::{Placement, Version};
-use crate::write::Committer;
-use crate::write::Operations;
+use crate::version::{Numbers, Placement, Version};
+use crate::write::{Committer, KeyspaceWriter, Operations};
 use crate::{Error, Result};
 
 /// The trees of a database on their way to being open.
@@ -128,7 +125,8 @@ impl Replay {
             }
             let version = Version::new(tables.remove(&id).unwrap_or_default());
             let name = Arc::clone(&record.name);
-            let (tree, writer) = new_tree(id, name, options.keyspace.clone(), version, memory);
+            let tree = Arc::new(Tree::new(id, name, options.keyspace.clone(), version, memory));
+            let writer = KeyspaceWriter::new(Arc::clone(&tree));
             memory.check_tables()?;
             if id == 0 {
                 tree.configure(options.keyspace.clone());
@@ -299,7 +297,7 @@ impl Unsettled {
         if let Some(committer) = committer {
             committer.set_last_sequence(last);
             for &keyspace in &self.touched {
-                committer.settle(keyspace);
+                committer.after_write(keyspace);
             }
         }
         self.last_sequence = last;
@@ -324,45 +322,45 @@ impl Unsettled {
     }
 
     /// Makes tables of all immutable memtables.
-    fn flush_immutable(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<()> {
+    fn flush_immutable(&mut self, context: &JobContext) -> Result<()> {
         let mut unsynced = Vec::new();
-        for tree in side.unflushed.trees() {
+        for tree in context.write.unflushed.trees() {
             while let Some(memtable) = tree.load().immutable.last().cloned() {
                 let last_sequence = memtable.last_sequence();
-                let mut flush = Flush::new(inner, Arc::clone(&tree), memtable);
-                let placements = flush.write(inner, side)?;
+                let mut flush = Flush::new(context, Arc::clone(&tree), memtable);
+                let placements = flush.write(context)?;
                 self.built.push(Built {
                     tree: Arc::clone(&tree),
                     last_sequence,
                     placements: placements.clone(),
                 });
-                flush.replace(side, placements);
-                unsynced.append(&mut flush.end(inner));
+                flush.replace(context, placements);
+                unsynced.append(&mut flush.end(context));
                 if unsynced.len() >= UNSYNCED_FILES_MAX {
                     unsynced.drain(..).try_for_each(|mut table| table.sync())?;
                 }
             }
         }
         unsynced.drain(..).try_for_each(|mut table| table.sync())?;
-        if self.built.is_empty() { Ok(()) } else { inner.sync_directory() }
+        if self.built.is_empty() { Ok(()) } else { context.resources.sync_directory() }
     }
 
     /// Takes in what did not fit memory, and makes tables of everything.
-    fn build(&mut self, inner: &Arc<Inner>, side: &WriteSide) -> Result<()> {
-        side.committer.lock().rotate_all();
-        self.flush_immutable(inner, side)?;
+    fn build(&mut self, context: &JobContext) -> Result<()> {
+        context.write.committer.lock().rotate_all();
+        self.flush_immutable(context)?;
         let Some(rest) = self.rest else { return Ok(()) };
-        let memory = &inner.memory;
+        let memory = &context.resources.memory;
         let mut reader = self.log.read_from(rest.0, memory)?;
         self.last_sequence = 0;
         while let Some(record) = reader.next()? {
-            let mut committer = side.committer.lock();
+            let mut committer = context.write.committer.lock();
             let mut wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
             if wanted > memory.room_bytes() {
                 committer.rotate_all();
                 drop(committer);
-                self.flush_immutable(inner, side)?;
-                committer = side.committer.lock();
+                self.flush_immutable(context)?;
+                committer = context.write.committer.lock();
                 wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
             }
             if wanted > memory.room_bytes() {
@@ -371,11 +369,11 @@ impl Unsettled {
             memory.clear_pool_for(wanted);
             self.take(&record, Some(&mut committer))?;
         }
-        let mut committer = side.committer.lock();
+        let mut committer = context.write.committer.lock();
         committer.rotate_all();
-        committer.set_last_sequence(inner.visible());
+        committer.set_last_sequence(context.visibility.sequence());
         drop(committer);
-        self.flush_immutable(inner, side)
+        self.flush_immutable(context)
     }
 
     /// What the manifest has to know.
@@ -402,28 +400,27 @@ fn check_parts<'t>(trees: impl IntoIterator<Item = &'t Arc<Tree>>) -> Result<()>
 
 /// Brings what was replayed into tables, and the start of the log behind it, with one edit: records that were replayed
 /// may be lost to a power cut until then, so either all that was in them is in tables, or they are replayed again.
-pub(crate) fn settle(inner: &Arc<Inner>, mut unsettled: Unsettled) -> Result<()> {
-    let Some(side) = &inner.writer else { return Ok(()) };
+pub(crate) fn settle(context: &JobContext, mut unsettled: Unsettled) -> Result<()> {
     let (position, segment) = {
-        let committer = side.committer.lock();
+        let committer = context.write.committer.lock();
         (committer.log_end(), committer.first_segment())
     };
-    if side.manifest.lock().state().log.position != position {
-        let settled = unsettled.build(inner, side).and_then(|()| {
-            check_parts(&inner.all_trees())?;
-            let mut manifest = side.manifest.lock();
+    if context.versions.lock().state().log.position != position {
+        let settled = unsettled.build(context).and_then(|()| {
+            check_parts(&context.all_trees())?;
+            let mut manifest = context.versions.lock();
             // What was read from the old log need not be durable, and does not matter any more.
             let log = LogStart { position, segment, synced: manifest.state().log.synced };
-            side.log_edit(&mut manifest, unsettled.edit(log))
+            context.versions.log_edit(&mut manifest, unsettled.edit(log))
         });
         // A manifest in doubt may name them after all: then they stay for the next open to decide.
-        if settled.is_err() && side.check_going().is_ok() {
+        if settled.is_err() && context.status.check_writing().is_ok() {
             for placement in unsettled.built.iter().flat_map(|built| &built.placements) {
-                inner.obsolete_files.remove_later(placement.table.path().to_owned());
+                context.resources.obsolete_files.remove_later(placement.table.path().to_owned());
             }
         }
         settled?;
     }
-    side.controller.set_log_start(position);
+    context.write.controller.set_log_start(position);
     Ok(())
 }

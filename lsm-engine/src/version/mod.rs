@@ -8,9 +8,11 @@ mod fence_pointers;
 pub(crate) mod files;
 mod hidden_bytes;
 pub(crate) mod manifest;
+mod numbers;
 mod opening;
 mod run;
 mod table_file;
+mod version_set;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -28,9 +30,11 @@ use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 pub(crate) use clock::Clock;
 pub(crate) use covered::CoveredTable;
+pub(crate) use numbers::Numbers;
 pub(crate) use opening::open_tables;
 pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{ObsoleteFiles, TableFile};
+pub(crate) use version_set::VersionSet;
 
 /// The tables of a keyspace at one moment. Never changes; a change makes a new one.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::edit::AddedTable;
 use super::manifest::ManifestState;
 use super::{ObsoleteFiles, Placement, TableFile, open_table};
-use crate::background::caught;
+use crate::callbacks::caught;
 use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 use crate::version::files;

@@ -1,469 +1,26 @@
 //! The commit path: log, memtable, visibility, all under one short lock; the sync outside it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use lsm_core::env::Event;
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
-use lsm_memtable::BPlusMemtable;
-use lsm_wal::{CleanClose, Durability, Log, Position};
+use lsm_core::{SequenceNumber, ValueKind};
+use lsm_wal::{Durability, Position};
 
-use crate::background::caught;
-use crate::inner::{Inner, Numbers, WriteSide};
-use crate::keyspaces::TreeSet;
-use crate::keyspaces::{ReadState, Tree};
-use crate::memory::{Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, batch_bytes, room_for, too_large};
-use crate::version::Version;
+use crate::callbacks::caught;
+use crate::keyspaces::Tree;
+use crate::memory::{Charge, Part, batch_bytes};
 use crate::write::batch::{self, Operation, Operations, WriteBatch};
-use crate::write::keyspace_writer::{ActiveMemtable, KeyspaceWriter};
-use crate::write::reservation::{self, Shares};
+use crate::write::committer::Committer;
+use crate::write::path::WritePath;
+use crate::write::reservation;
 use crate::{Error, Result};
 
 /// A buffer for records that grew past this is given back.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
-/// Everything that the commit lock protects.
-pub(crate) struct Committer {
-    /// Given at the end of recovery, taken by the close of the database.
-    log: Option<Box<dyn Log>>,
-    /// The end of the last record.
-    log_end: u64,
-    /// Number of the first segment that this process writes.
-    first_segment: u64,
-    next_sequence: SequenceNumber,
-    /// The last number of a record whose append succeeded. Those of failed appends after it are used up, but the log
-    /// may hold such a record: nothing may claim that a table has it.
-    last_sequence: SequenceNumber,
-    writers: BTreeMap<u32, KeyspaceWriter>,
-    /// The writer of keyspace 0, which is never dropped, outside the map.
-    default: KeyspaceWriter,
-    /// The memtables that are being filled, by their bytes, with their keyspaces.
-    active: BTreeSet<(usize, u32)>,
-    /// Bytes of all of them.
-    active_bytes: usize,
-    /// Keyspaces that have memtables.
-    unflushed: Arc<TreeSet>,
-    memory: Arc<Memory>,
-    numbers: Arc<Numbers>,
-    flush_wanted: Event,
-    scratch: Vec<u8>,
-    /// The keyspace whose memtable was last asked for its size.
-    settling: u32,
-}
-
-impl Committer {
-    /// Takes writes in after those up to `last_sequence`, without a log for now.
-    pub(crate) fn new(
-        last_sequence: SequenceNumber,
-        default: KeyspaceWriter,
-        others: impl IntoIterator<Item = KeyspaceWriter>,
-        memory: Arc<Memory>,
-        numbers: Arc<Numbers>,
-    ) -> Self {
-        Self {
-            log: None,
-            log_end: 0,
-            first_segment: 0,
-            next_sequence: last_sequence + 1,
-            last_sequence,
-            writers: others.into_iter().map(|writer| (writer.tree.id, writer)).collect(),
-            default,
-            active: BTreeSet::new(),
-            active_bytes: 0,
-            unflushed: Arc::new(TreeSet::new(|state| state.memtables().next().is_some())),
-            memory,
-            numbers,
-            flush_wanted: Event::new(),
-            scratch: Vec::new(),
-            settling: 0,
-        }
-    }
-
-    /// Says where the log will go on.
-    pub(crate) fn set_log_end(&mut self, log_end: u64, first_segment: u64) {
-        (self.log_end, self.first_segment) = (log_end, first_segment);
-    }
-
-    pub(crate) fn start_log(&mut self, log: Box<dyn Log>) {
-        self.log = Some(log);
-    }
-
-    pub(crate) fn log_end(&self) -> u64 {
-        self.log_end
-    }
-
-    pub(crate) fn first_segment(&self) -> u64 {
-        self.first_segment
-    }
-
-    /// The last write that is in the log and in a memtable.
-    pub(crate) fn last_sequence(&self) -> SequenceNumber {
-        self.last_sequence
-    }
-
-    /// Says which write was the last: those that follow have higher numbers.
-    pub(crate) fn set_last_sequence(&mut self, last_sequence: SequenceNumber) {
-        self.next_sequence = last_sequence + 1;
-        self.last_sequence = last_sequence;
-    }
-
-    pub(crate) fn flush_wanted(&self) -> &Event {
-        &self.flush_wanted
-    }
-
-    pub(crate) fn unflushed(&self) -> &Arc<TreeSet> {
-        &self.unflushed
-    }
-
-    pub(crate) fn add_writer(&mut self, writer: KeyspaceWriter) {
-        self.writers.insert(writer.tree.id, writer);
-    }
-
-    pub(crate) fn remove_writer(&mut self, id: u32) {
-        if let Some(writer) = self.writers.remove(&id) {
-            self.account(id, writer.active_bytes_of(), None);
-        }
-    }
-
-    /// Notes what the memtable of a keyspace that is being filled takes, and took before, if there is one.
-    fn account(&mut self, keyspace: u32, before: Option<usize>, now: Option<usize>) {
-        if let Some(before) = before {
-            self.active.remove(&(before, keyspace));
-        }
-        self.active.extend(now.map(|bytes| (bytes, keyspace)));
-        self.active_bytes = (self.active_bytes + now.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
-        self.memory.set_active_bytes(self.active_bytes);
-    }
-
-    /// Syncs and closes the log.
-    pub(crate) fn close_log(&mut self) -> Result<Option<CleanClose>> {
-        Ok(self.log.take().map(Log::close).transpose()?)
-    }
-
-    /// Appends a record. Its sequence numbers are used up, whether it succeeds or not.
-    fn append(&mut self, payload: &[u8], count: u64) -> Result<(SequenceNumber, Position)> {
-        let sequence = self.next_sequence;
-        let log = self.log.as_mut().ok_or(Error::Closed)?;
-        if count > (SEQUENCE_MAX + 1).saturating_sub(sequence) {
-            return Err(Error::invalid(
-                "all sequence numbers are used up; load the data into a new database",
-            ));
-        }
-        self.next_sequence += count;
-        let position = log
-            .append(sequence, payload)
-            .inspect_err(|error| self.memory.file_cache.give_way_after(error))?;
-        self.last_sequence = sequence + count - 1;
-        Ok((sequence, position))
-    }
-
-    /// A number for a change that is in no record. The next process may give it to a write.
-    pub(crate) fn use_up_number(&mut self) -> SequenceNumber {
-        let sequence = self.next_sequence.min(SEQUENCE_MAX);
-        self.next_sequence = sequence + 1;
-        sequence
-    }
-
-    pub(crate) fn tree(&self, keyspace: u32) -> Option<&Arc<Tree>> {
-        self.peek(keyspace).map(|writer| &writer.tree)
-    }
-
-    fn peek(&self, keyspace: u32) -> Option<&KeyspaceWriter> {
-        if keyspace == 0 { Some(&self.default) } else { self.writers.get(&keyspace) }
-    }
-
-    pub(crate) fn writer(&mut self, keyspace: u32) -> Option<&mut KeyspaceWriter> {
-        if keyspace == 0 { Some(&mut self.default) } else { self.writers.get_mut(&keyspace) }
-    }
-
-    /// Puts an operation of the record that starts at `log_start` into its memtable, rotating one that is full. `before`
-    /// is the last write before that record.
-    #[inline]
-    pub(crate) fn insert(
-        &mut self,
-        operation: &Operation<'_>,
-        log_start: u64,
-        before: SequenceNumber,
-    ) -> Result<()> {
-        let writer = self.writer(operation.keyspace).ok_or_else(|| Error::KeyspaceDropped("".into()))?;
-        if writer.active.as_mut().is_some_and(|active| active.insert(operation)) {
-            return Ok(());
-        }
-        self.insert_into_next(operation, log_start, before)
-    }
-
-    /// Takes the rest of a record in: the log has it. What a memtable panics at, as it did at the first of these with
-    /// `error`, goes into one of our own, and its keyspace takes no more writes.
-    fn take_rest<'o>(
-        &mut self,
-        rest: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
-        log_start: u64,
-        before: SequenceNumber,
-        error: &Error,
-    ) -> Result<()> {
-        let mut panic = Some(error.clone());
-        for operation in rest {
-            let operation = operation.map_err(Error::invalid)?;
-            let taken = match panic.take() {
-                Some(error) => Err(error),
-                None => caught("a write", || self.insert(&operation, log_start, before)),
-            };
-            if let Err(error) = taken {
-                self.insert_into_spare(&operation, log_start, before, &error)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts an operation that a memtable panicked at into one of our own, as if that one were full.
-    #[cold]
-    fn insert_into_spare(
-        &mut self,
-        operation: &Operation<'_>,
-        log_start: u64,
-        before: SequenceNumber,
-        error: &Error,
-    ) -> Result<()> {
-        let number = self.numbers.next();
-        let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
-        let tree = Arc::clone(&writer.tree);
-        // First, so that no flush begins that would call it.
-        tree.fail(error.clone());
-        if let Some(broken) = &writer.active {
-            // It may hold a part of this operation, which readers must not take for the whole record.
-            broken.memtable.cut(before);
-        }
-        let bytes = writer.active_bytes_of().unwrap_or(0);
-        let spare = ActiveMemtable::new(&tree, &BPlusMemtable::default(), number, log_start);
-        self.replace_unasked(operation.keyspace, operation.sequence - 1, Some(spare), bytes);
-        let active = self.writer(operation.keyspace).and_then(|writer| writer.active.as_mut());
-        if active.is_some_and(|active| active.insert(operation)) { Ok(()) } else { Err(error.clone()) }
-    }
-
-    #[cold]
-    fn insert_into_next(
-        &mut self,
-        operation: &Operation<'_>,
-        log_start: u64,
-        before: SequenceNumber,
-    ) -> Result<()> {
-        let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
-        if let Some(full) = &writer.active
-            && operation.sequence - 1 > before
-        {
-            full.memtable.cut(before);
-        }
-        self.begin(operation.keyspace, operation.sequence - 1, log_start)?;
-        let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
-        if writer.active.as_mut().is_some_and(|active| active.insert(operation)) {
-            return Ok(());
-        }
-        Err(Error::Callback(
-            format!("memtable {:?} refuses an entry while empty", writer.tree.options().memtable).into(),
-        ))
-    }
-
-    /// After a write: counts the memory and rotates what is too large.
-    #[inline]
-    pub(crate) fn settle(&mut self, keyspace: u32) {
-        let budget = self.memory.budget;
-        self.settling = keyspace;
-        let Some(active) = self.writer(keyspace).and_then(|writer| writer.active.as_mut()) else { return };
-        let bytes = active.memtable.memory_bytes();
-        // Memory comes in pieces that grow with the memtable: the last may be half of it, and is there to be used.
-        let is_full = bytes >= budget.memtable_bytes
-            && bytes.saturating_sub(active.unused_bytes()) >= budget.memtable_bytes;
-        let before = std::mem::replace(&mut active.bytes, bytes);
-        if bytes != before {
-            self.account(keyspace, Some(before), Some(bytes));
-            self.memory.bound_pool(0);
-        }
-        if is_full {
-            self.rotate(keyspace, self.last_sequence());
-        } else if self.active_bytes > budget.memtables_bytes_max / 2 {
-            self.rotate_largest();
-        }
-    }
-
-    /// By how much memtables of keyspaces may grow beside what is written to them.
-    pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
-        let growth = |id: &u32| {
-            // One that is full on the way leaves an empty one. Range deletes grow by as much as they take.
-            EMPTY_MEMTABLE_BYTES
-                + match self.peek(*id).and_then(|writer| writer.active.as_ref()) {
-                    Some(ActiveMemtable { bytes, memtable, .. }) => {
-                        self.memory.growth_bytes(*bytes) + memtable.range_tombstones.memory_bytes()
-                    }
-                    None => EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(0),
-                }
-        };
-        keyspaces.iter().map(growth).sum()
-    }
-
-    /// Fails if a write of `bytes` to keyspaces found no room with all memtables flushed and no merge under way: it
-    /// would wait for nothing, and others behind it.
-    #[cold]
-    pub(crate) fn check_ever_fits(&self, keyspaces: &[u32], bytes: usize) -> Result<()> {
-        let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(0);
-        let wanted = room_for(bytes) + each * keyspaces.len();
-        let bytes_max = self.memory.budget.memtables_bytes_max;
-        if wanted <= bytes_max { Ok(()) } else { Err(too_large(wanted, bytes_max)) }
-    }
-
-    /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces, `keyspaces_max` of them at most.
-    pub(crate) fn growth_bytes_max(&self, keyspaces_max: usize) -> usize {
-        let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX);
-        // What range deletes take is a part of their memtables.
-        (each * keyspaces_max.min(self.writers.len() + 1)).saturating_add(self.active_bytes)
-    }
-
-    /// Seals the largest memtable that can be flushed; `false` if there is none.
-    pub(crate) fn rotate_largest(&mut self) -> bool {
-        let is_flushable = |tree: &Arc<Tree>| tree.failure().is_none() && tree.flush_retry_micros().is_none();
-        let can_be_flushed = |id: &u32| self.tree(*id).is_some_and(is_flushable);
-        let Some(largest) = self.active.iter().rev().map(|&(_, id)| id).find(can_be_flushed) else {
-            return false;
-        };
-        self.rotate(largest, self.last_sequence());
-        true
-    }
-
-    /// Seals the memtable of a keyspace, if it has one. The next write begins another.
-    pub(crate) fn rotate(&mut self, keyspace: u32, last_sequence: SequenceNumber) {
-        if let Err(error) = self.replace(keyspace, last_sequence, None) {
-            self.fail(keyspace, error);
-        }
-    }
-
-    #[cold]
-    fn fail(&self, keyspace: u32, error: Error) {
-        if let Some(tree) = self.tree(keyspace) {
-            tree.fail(error);
-        }
-    }
-
-    /// Gives a keyspace a fresh memtable, and rotates the one that it has, if any.
-    #[cold]
-    pub(crate) fn begin(
-        &mut self,
-        keyspace: u32,
-        last_sequence: SequenceNumber,
-        log_start: u64,
-    ) -> Result<()> {
-        let number = self.numbers.next();
-        let Some(writer) = self.writer(keyspace) else { return Ok(()) };
-        let tree = Arc::clone(&writer.tree);
-        let fresh = || Ok(ActiveMemtable::new(&tree, &*tree.options().memtable, number, log_start));
-        caught("the start of a memtable", fresh)
-            .and_then(|fresh| self.replace(keyspace, last_sequence, Some(fresh)))
-            .inspect_err(|error| tree.fail(error.clone()))
-    }
-
-    /// Puts `next` in the place of the memtable that is being filled, and rotates that one.
-    fn replace(
-        &mut self,
-        keyspace: u32,
-        last_sequence: SequenceNumber,
-        next: Option<ActiveMemtable>,
-    ) -> Result<()> {
-        let Some(writer) = self.writer(keyspace) else { return Ok(()) };
-        if writer.active.is_some() || next.is_some() {
-            let immutable_bytes = caught("the rotation of a memtable", || {
-                Ok(writer.active.as_ref().map_or(0, |active| active.memtable.memory_bytes()))
-            })?;
-            self.replace_unasked(keyspace, last_sequence, next, immutable_bytes);
-        }
-        Ok(())
-    }
-
-    /// As [`replace`](Self::replace), without a call of what may come from outside.
-    fn replace_unasked(
-        &mut self,
-        keyspace: u32,
-        last_sequence: SequenceNumber,
-        next: Option<ActiveMemtable>,
-        immutable_bytes: usize,
-    ) {
-        let Some(writer) = self.writer(keyspace) else { return };
-        let (tree, memtable) =
-            (Arc::clone(&writer.tree), next.as_ref().map(|next| Arc::clone(&next.memtable)));
-        let (now, before) = (next.as_ref().map(|next| next.bytes), writer.active_bytes_of());
-        let filled = std::mem::replace(&mut writer.active, next);
-        let old = filled.as_ref().map(|filled| Arc::clone(&filled.memtable));
-        if let Some(old) = &old {
-            old.rotate(last_sequence, immutable_bytes);
-            self.memory.add_immutable_bytes(immutable_bytes);
-        }
-        self.account(keyspace, before, now);
-        if memtable.is_some() {
-            tree.empty_spans.leave_older_states();
-        }
-        tree.update(|state| ReadState {
-            begun_count: state.begun_count + u64::from(memtable.is_some()),
-            memtable,
-            immutable: old.iter().chain(&state.immutable).cloned().collect(),
-            ..(**state).clone()
-        });
-        self.unflushed.add(&tree);
-        if old.is_some() {
-            self.flush_wanted.notify();
-        }
-        let dropped = caught("the end of a memtable's writer", || {
-            drop(filled);
-            Ok(())
-        });
-        if let Err(error) = dropped {
-            tree.fail(error);
-        }
-    }
-
-    /// Seals all memtables.
-    pub(crate) fn rotate_all(&mut self) {
-        let ids: Vec<u32> = self.active.iter().map(|&(_, id)| id).collect();
-        for id in ids {
-            self.rotate(id, self.last_sequence());
-        }
-    }
-
-    /// Replaces everything that a keyspace holds by nothing, as of `sequence`.
-    pub(crate) fn clear(&mut self, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
-        let writer = self.writer(keyspace).ok_or(Error::Closed)?;
-        let (tree, before) = (Arc::clone(&writer.tree), writer.active_bytes_of());
-        writer.active = None;
-        self.account(keyspace, before, None);
-        tree.update(|state| {
-            let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
-            self.memory.remove_immutable_bytes(immutable);
-            self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
-            ReadState {
-                memtable: None,
-                immutable: Vec::new(),
-                version: Arc::new(Version::default()),
-                cleared: sequence,
-                before_clear: Some(Arc::clone(state)),
-                ..(**state).clone()
-            }
-        });
-        self.unflushed.look_at(&tree);
-        Ok(())
-    }
-
-    /// The keyspace whose memtable that is being filled keeps the oldest log segment, and where that memtable begins.
-    pub(crate) fn pins_oldest(&self) -> Option<(u64, u32)> {
-        let log_start = |id| {
-            let writer = if id == 0 { Some(&self.default) } else { self.writers.get(&id) };
-            Some((writer?.active.as_ref()?.memtable.log_start, id))
-        };
-        self.active.iter().filter_map(|&(_, id)| log_start(id)).min()
-    }
-}
-
-impl Inner {
+impl WritePath {
     /// Writes one key.
     pub(crate) fn write_one(
-        self: &Arc<Self>,
+        &self,
         tree: &Tree,
         kind: ValueKind,
         key: &[u8],
@@ -476,92 +33,86 @@ impl Inner {
         let range_deletes = u64::from(kind == ValueKind::RangeDelete);
         let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1, range_deletes);
         self.check_batch_bytes(bytes)?;
-        let side = self.admit(tree, bytes)?;
+        self.admit(tree, bytes)?;
         let position = {
-            let mut committer = self.lock_committer(side, bytes, |_| Ok([tree.id]))?.0;
+            let mut committer = self.lock_committer(bytes, |_| Ok([tree.id]))?.0;
             let committer = &mut *committer;
             // Somebody may have dropped the keyspace since; under the lock nobody does.
             tree.check_usable()?;
             let value_bytes = [value.map_or(0, <[u8]>::len)];
             self.prepare(committer, tree.id, &reservation::of_one(kind, key, &value_bytes))?;
             let mut scratch = std::mem::take(&mut committer.scratch);
-            let _charge =
-                (bytes > SCRATCH_BYTES_MAX).then(|| Charge::new(&self.memory, Part::Buffers, bytes));
+            let _charge = (bytes > SCRATCH_BYTES_MAX)
+                .then(|| Charge::new(&self.resources.memory, Part::Buffers, bytes));
             batch::encode_single(&mut scratch, tree.id, kind, key, value);
-            let log_start = committer.log_end;
+            let log_start = committer.log_end();
             let appended = committer.append(&scratch, 1);
             if scratch.capacity() <= SCRATCH_BYTES_MAX {
                 committer.scratch = scratch;
             }
             let (sequence, position) = appended?;
-            committer.log_end = position.0;
             let operation =
                 Operation { sequence, keyspace: tree.id, kind, key, value: value.unwrap_or_default() };
             let mut is_whole = false;
             let taken = caught("a write", || {
                 committer.insert(&operation, log_start, sequence - 1)?;
                 is_whole = true;
-                self.visible.store(sequence, Ordering::Release);
-                committer.settle(tree.id);
-                self.bound_log(committer, side);
+                self.visibility.publish(sequence);
+                committer.after_write(tree.id);
+                self.bound_log(committer);
                 Ok(())
             });
             if let Err(error) = taken {
                 let rest = (!is_whole).then_some(Ok(operation)).into_iter();
-                self.finish_write(side, committer, rest, log_start, sequence..=sequence, error)?;
+                self.finish_write(committer, rest, log_start, sequence..=sequence, error)?;
             }
             position
         };
-        make_durable(side, position, durability)
+        self.make_durable(position, durability)
     }
 
     /// Writes a batch.
-    pub(crate) fn write_batch(
-        self: &Arc<Self>,
-        batch: &mut WriteBatch,
-        durability: Durability,
-    ) -> Result<()> {
-        if batch.database().is_some_and(|id| id != self.id) {
+    pub(crate) fn write_batch(&self, batch: &mut WriteBatch, durability: Durability) -> Result<()> {
+        if batch.database().is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
         }
         let (count, bytes) = (batch.len() as u64, batch.memory_bytes());
         let payload = batch.finish()?;
         self.check_batch_bytes(bytes)?;
-        let side = self.admit_batch(payload)?;
+        self.admit_batch(payload)?;
         if count == 0 {
             return Ok(());
         }
         let position = {
             let (mut committer, shares) =
-                self.lock_committer(side, bytes, |committer| committer.shares(payload))?;
+                self.lock_committer(bytes, |committer| committer.shares(payload))?;
             let committer = &mut *committer;
             shares
                 .iter()
                 .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.coming()))?;
-            let log_start = committer.log_end;
+            let log_start = committer.log_end();
             let (sequence, position) = committer.append(payload, count)?;
-            committer.log_end = position.0;
             let mut left = count;
             let taken = caught("a write", || {
                 for operation in Operations::new(payload, sequence) {
                     committer.insert(&operation.map_err(Error::invalid)?, log_start, sequence - 1)?;
                     left -= 1;
                 }
-                self.visible.store(sequence + count - 1, Ordering::Release);
+                self.visibility.publish(sequence + count - 1);
                 for &keyspace in shares.as_ref() {
-                    committer.settle(keyspace);
+                    committer.after_write(keyspace);
                 }
-                self.bound_log(committer, side);
+                self.bound_log(committer);
                 Ok(())
             });
             if let Err(error) = taken {
                 let rest = Operations::new(payload, sequence).skip((count - left) as usize);
                 let sequences = sequence..=sequence + count - 1;
-                self.finish_write(side, committer, rest, log_start, sequences, error)?;
+                self.finish_write(committer, rest, log_start, sequences, error)?;
             }
             position
         };
-        make_durable(side, position, durability)
+        self.make_durable(position, durability)
     }
 
     /// After a panic in a write that the log has, with `rest` still to be taken in. A batch that is partly inserted must
@@ -569,7 +120,6 @@ impl Inner {
     #[cold]
     fn finish_write<'o>(
         &self,
-        side: &WriteSide,
         committer: &mut Committer,
         rest: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
         log_start: u64,
@@ -579,56 +129,35 @@ impl Inner {
         let mut rest = rest.peekable();
         if rest.peek().is_none() {
             // All of it is in memtables: one of them panicked when it was asked for its size.
-            committer.fail(committer.settling, error);
+            committer.fail_measured(error);
             return Ok(());
         }
         committer
             .take_rest(rest, log_start, sequences.start() - 1, &error)
-            .inspect_err(|error| side.stop(error.clone()))?;
-        self.visible.store(*sequences.end(), Ordering::Release);
+            .inspect_err(|error| self.status.stop_writing(error.clone()))?;
+        self.visibility.publish(*sequences.end());
         Err(error)
     }
 
     /// Logs the clearing of a keyspace and makes it empty. The caller then tells the manifest.
-    pub(crate) fn clear_tree(&self, side: &WriteSide, tree: &Tree) -> Result<SequenceNumber> {
-        let mut committer = side.committer.lock();
+    pub(crate) fn clear_tree(&self, tree: &Tree) -> Result<SequenceNumber> {
+        let mut committer = self.committer.lock();
         tree.check_usable()?;
         let mut payload = Vec::new();
         batch::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
-        let (sequence, position) = committer.append(&payload, 1)?;
-        committer.log_end = position.0;
-        committer.clear(tree.id, sequence).inspect_err(|error| side.stop(error.clone()))?;
-        self.visible.store(sequence, Ordering::Release);
+        let (sequence, _) = committer.append(&payload, 1)?;
+        committer.clear(tree.id, sequence).inspect_err(|error| self.status.stop_writing(error.clone()))?;
+        self.visibility.publish(sequence);
         Ok(sequence)
     }
-}
 
-#[inline]
-fn make_durable(side: &WriteSide, position: Position, durability: Durability) -> Result<()> {
-    match durability {
-        Durability::Sync => side.wait_durable(position.0),
-        // The log syncs it within a second.
-        Durability::Buffered => Ok(()),
-    }
-}
-
-impl Committer {
-    /// What a batch brings to which keyspaces; fails if one is gone or its background work failed.
-    fn shares(&mut self, payload: &[u8]) -> Result<Shares> {
-        let mut shares = Shares::default();
-        for operation in Operations::new(payload, 0) {
-            let operation = operation.map_err(Error::invalid)?;
-            if shares.add(&operation) {
-                let keyspace = operation.keyspace;
-                let name = || format!("number {keyspace}").into();
-                let tree = self.tree(keyspace).ok_or_else(|| Error::KeyspaceDropped(name()))?;
-                tree.check_usable()?;
-                if let Some(error) = tree.failure() {
-                    return Err(Error::WritingStopped(Arc::new(error)));
-                }
-            }
+    #[inline]
+    fn make_durable(&self, position: Position, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Sync => self.wait_durable(position.0),
+            // The log syncs it within a second.
+            Durability::Buffered => Ok(()),
         }
-        Ok(shares)
     }
 }
 

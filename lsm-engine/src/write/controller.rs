@@ -5,8 +5,10 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use lsm_core::env::{Env, Event};
+use lsm_core::env::Env;
 use parking_lot::Mutex;
+
+use crate::keyspaces::RateLimit;
 
 /// Runs in level 0 beyond which writers are slowed down: every one costs every read.
 const LEVEL_0_RUNS_SOFT: f64 = 16.0;
@@ -16,9 +18,6 @@ const DEBT_MEMTABLES_SOFT: f64 = 64.0;
 const KEYSPACES_SOFT: f64 = 4.0;
 /// Writers are never slowed below this, in bytes a second.
 const RATE_MIN: f64 = 1e6;
-/// Waits shorter than this are saved up.
-const WAIT_MICROS_MIN: f64 = 1_000.0;
-
 /// There is a limit somewhere.
 const RATE: u8 = 1;
 /// A keyspace that is not flushed keeps too much of the log.
@@ -30,7 +29,7 @@ pub(crate) struct WriteController {
     /// Why writers must look closer: [`RATE`], [`LOG`].
     checks: AtomicU8,
     /// Of all writers together.
-    all: Limit,
+    all: RateLimit,
     /// Bytes a second that background work takes in, smoothed.
     throughput: Mutex<f64>,
     /// Where the log began when last looked at.
@@ -99,7 +98,7 @@ impl WriteController {
     }
 
     /// The limit that all writers share.
-    pub(crate) fn of_all(&self) -> &Limit {
+    pub(crate) fn of_all(&self) -> &RateLimit {
         &self.all
     }
 
@@ -111,7 +110,7 @@ impl WriteController {
     }
 
     /// Sets the limits that suit the state of the keyspaces; `true` if one changed, and whoever waits must look again.
-    pub(crate) fn adjust(&self, env: &dyn Env, keyspaces: &[(&Limit, Pressure)]) -> bool {
+    pub(crate) fn adjust(&self, env: &dyn Env, keyspaces: &[(&RateLimit, Pressure)]) -> bool {
         let throughput = *self.throughput.lock();
         let all = Pressure::of_all(keyspaces.iter().map(|&(_, pressure)| pressure));
         let (mut changed, mut limited) = (false, false);
@@ -133,102 +132,11 @@ impl WriteController {
     }
 }
 
-/// A byte rate that writers are held to, while there is one.
-#[derive(Debug, Default)]
-pub(crate) struct Limit {
-    /// Bytes a second; 0 for no limit.
-    rate: AtomicU64,
-    bucket: Mutex<Bucket>,
-}
-
-#[derive(Debug, Default)]
-struct Bucket {
-    /// Bytes let in since there is a limit, and how many of them the rate has paid for at `paid_at_micros`.
-    admitted_bytes: f64,
-    paid_bytes: f64,
-    paid_at_micros: u64,
-    /// How often a limit ended: what was let in before is forgotten.
-    period: u64,
-}
-
-impl Bucket {
-    /// Counts what `rate` has paid for up to now. Nothing is paid in advance.
-    fn pay(&mut self, rate: f64, now_micros: u64) {
-        let paid = now_micros.saturating_sub(self.paid_at_micros) as f64 * rate / 1e6;
-        self.paid_bytes = (self.paid_bytes + paid).min(self.admitted_bytes);
-        self.paid_at_micros = now_micros;
-    }
-}
-
-#[expect(clippy::cast_sign_loss, reason = "times are positive")]
-impl Limit {
-    /// Bytes a second that writers are held to, if they are.
-    pub(crate) fn rate(&self) -> Option<u64> {
-        Some(self.rate.load(Ordering::Relaxed)).filter(|&rate| rate != 0)
-    }
-
-    /// Waits until `bytes` may be written, the limit ends or `given_up` says so; looks again whenever `changed` is
-    /// notified. Returns the time it took.
-    #[cold]
-    pub(crate) fn wait_turn(
-        &self,
-        env: &dyn Env,
-        changed: &Event,
-        bytes: usize,
-        given_up: impl Fn() -> bool,
-    ) -> u64 {
-        let started = env.monotonic_micros();
-        let (ticket, period) = {
-            let mut bucket = self.bucket.lock();
-            // The limit may have ended since the caller looked: the next one must not be charged for this.
-            if self.rate().is_none() {
-                return 0;
-            }
-            bucket.admitted_bytes += bytes as f64;
-            (bucket.admitted_bytes, bucket.period)
-        };
-        loop {
-            let seen = changed.epoch();
-            let now = env.monotonic_micros();
-            let wait_micros = {
-                let mut bucket = self.bucket.lock();
-                let rate = self.rate.load(Ordering::Relaxed) as f64;
-                if rate == 0.0 || bucket.period != period || given_up() {
-                    return now - started;
-                }
-                bucket.pay(rate, now);
-                (ticket - bucket.paid_bytes) * 1e6 / rate
-            };
-            if wait_micros < WAIT_MICROS_MIN {
-                return now - started;
-            }
-            env.wait(changed, seen, Some(now + wait_micros as u64));
-        }
-    }
-
-    /// Sets the rate, 0 for none; `true` if it changed.
-    fn set(&self, env: &dyn Env, rate: u64) -> bool {
-        let mut bucket = self.bucket.lock();
-        let before = self.rate.load(Ordering::Relaxed);
-        if rate == before {
-            return false;
-        }
-        bucket.pay(before as f64, env.monotonic_micros());
-        if rate == 0 {
-            // What is not paid yet is no debt of the next time that there is a limit.
-            (bucket.admitted_bytes, bucket.paid_bytes) = (0.0, 0.0);
-            bucket.period += 1;
-        }
-        self.rate.store(rate, Ordering::Relaxed);
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use lsm_core::env::{Job, Priority, SimEnv, Step};
+    use lsm_core::env::{Event, Job, Priority, SimEnv, Step};
 
     use super::*;
 
@@ -251,7 +159,7 @@ mod tests {
     struct World {
         env: Arc<SimEnv>,
         controller: WriteController,
-        limit: Limit,
+        limit: RateLimit,
         changed: Event,
     }
 
@@ -261,7 +169,7 @@ mod tests {
             Arc::new(Self {
                 env,
                 controller: WriteController::default(),
-                limit: Limit::default(),
+                limit: RateLimit::default(),
                 changed: Event::new(),
             })
         }
@@ -344,7 +252,7 @@ mod tests {
     #[test]
     fn the_debt_of_several_keyspaces_slows_all_writers() {
         let (env, controller) = (SimEnv::new(1), WriteController::default());
-        let limits: [Limit; 5] = Default::default();
+        let limits: [RateLimit; 5] = Default::default();
         let far_behind = Pressure::of(100, 1 << 40, 1);
         for (behind, slowed) in [(0, false), (1, false), (4, false), (5, true)] {
             let pressure = |index| if index < behind { far_behind } else { Pressure::default() };

@@ -6,14 +6,17 @@
 mod admission;
 mod batch;
 mod commit;
+mod committer;
 mod controller;
 mod keyspace_writer;
 mod log_bound;
+mod path;
+mod queue;
 mod reservation;
 
-pub(crate) use admission::WriteQueue;
 pub use batch::{Operation, Operations, WriteBatch};
 pub(crate) use batch::{check_range, inverted};
-pub(crate) use commit::Committer;
-pub(crate) use controller::{Limit, Pressure, WriteController};
+pub(crate) use committer::Committer;
+pub(crate) use controller::Pressure;
 pub(crate) use keyspace_writer::KeyspaceWriter;
+pub(crate) use path::{Compactor, WritePath};

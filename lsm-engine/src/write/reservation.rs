@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use lsm_core::ValueKind;
 use lsm_memtable::Coming;
 
-use crate::background::{caught, panic_message};
-use crate::inner::Inner;
+use crate::callbacks::{caught, panic_message};
 use crate::write::batch::Operation;
-use crate::write::commit::Committer;
+use crate::write::committer::Committer;
+use crate::write::path::WritePath;
 use crate::{Error, Result};
 
 /// What a single operation brings; `value_bytes` is the length of its value.
@@ -127,7 +127,7 @@ impl Committer {
     }
 }
 
-impl Inner {
+impl WritePath {
     /// Sees to it that a keyspace can take what comes with the next record, before it is in the log; see
     /// [`Committer::prepare`].
     #[inline]
@@ -141,6 +141,6 @@ impl Inner {
             return Ok(());
         }
         let no_memory = std::io::ErrorKind::OutOfMemory.into();
-        Err(Error::io("allocate memory for a write to", &self.directory, no_memory))
+        Err(Error::io("allocate memory for a write to", &self.resources.directory, no_memory))
     }
 }

@@ -3,7 +3,6 @@ use lsm_core::Cursor;
 
 use super::output::{NewTable, Output};
 use crate::Result;
-use crate::inner::WriteSide;
 
 /// Entries that one step handles, and about how many bytes of them: a millisecond or so.
 const ENTRIES_PER_STEP: usize = 8192;
@@ -21,7 +20,7 @@ pub(crate) struct BuildInput<C, O> {
     /// What it holds in buffers.
     pub(crate) read_bytes: fn(&C) -> usize,
     /// Copies the block that comes next as it is, if there is one to be copied; returns its bytes in the file, or 0.
-    pub(crate) copy_block: fn(&mut CompactionStream<C, O>, &mut Output, &WriteSide) -> Result<usize>,
+    pub(crate) copy_block: fn(&mut CompactionStream<C, O>, &mut Output) -> Result<usize>,
 }
 
 /// How far a build got.
@@ -38,16 +37,16 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
     }
 
     /// Handles the next entries. A build that failed must be dropped; it then removes what it wrote.
-    pub(crate) fn step(&mut self, side: &WriteSide) -> Result<Progress> {
+    pub(crate) fn step(&mut self) -> Result<Progress> {
         let mut bytes = 0;
         for _ in 0..ENTRIES_PER_STEP {
-            let copied = (self.source.copy_block)(&mut self.stream, &mut self.output, side)?;
+            let copied = (self.source.copy_block)(&mut self.stream, &mut self.output)?;
             if copied == 0 {
                 let Some(entry) = self.stream.next()? else {
-                    return Ok(Progress::Done(self.output.finish(side)?));
+                    return Ok(Progress::Done(self.output.finish()?));
                 };
                 bytes += entry.key.len() + entry.value.len();
-                self.output.add(side, entry)?;
+                self.output.add(entry)?;
             }
             bytes += copied;
             if bytes >= BYTES_PER_STEP {

@@ -11,10 +11,11 @@ use lsm_core::{MergingCursor, SequenceNumber, Slice};
 use lsm_sstable::{CursorAccess, FilterPolicy};
 use parking_lot::Mutex;
 
-use super::scheduler::{holds_all, install};
+use super::install::{holds_all, install};
 use super::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
-use crate::background::jobs::{JobToken, caught};
-use crate::inner::{Inner, WriteSide};
+use crate::background::context::JobContext;
+use crate::background::context::JobToken;
+use crate::callbacks::caught;
 use crate::keyspaces::Tree;
 use crate::options::KeyspaceOptions;
 use crate::version::edit::{AddedTable, VersionEdit};
@@ -59,25 +60,25 @@ impl Running {
     }
 
     /// The last part has ended: makes the outputs part of the keyspace, or removes them.
-    fn finish(self: &Arc<Self>, inner: &Arc<Inner>, side: &WriteSide) {
+    fn finish(self: &Arc<Self>, context: &JobContext, starter: &dyn Starter) {
         let outputs = std::mem::take(&mut *self.outputs.lock());
         let failure = self.failure.lock().take();
         let result = failure
             .map_or(Ok(()), Err)
-            .and_then(|()| caught("the end of a compaction", || self.install(inner, side, &outputs)));
+            .and_then(|()| caught("the end of a compaction", || self.install(context, &outputs)));
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
-            inner.make_way_after(error);
+            context.resources.make_way_after(error);
             // One that was given up, because its keyspace or the database goes, did not fail.
             if !matches!(error, Error::Closed) {
                 tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
                 // Before its files are discarded, which is an occasion to look for compactions.
-                side.scheduler.lock().pause(self.tree.id, inner.env.monotonic_micros());
+                starter.failed(&self.tree);
             }
-            side.discard(inner, &outputs);
+            context.discard(&outputs);
             fenced = self.fenced(error);
             if !self.tree.is_dropped() {
-                side.compaction_error.note(error.clone());
+                context.status.compaction_error.note(error.clone());
             }
             if matches!(error, Error::Callback(_)) {
                 self.tree.fail(error.clone());
@@ -90,12 +91,8 @@ impl Running {
             }
         }
         drop(busy);
-        side.scheduler.lock().remove(self);
-        side.compaction_queue.add(&self.tree);
-        if result.is_ok() {
-            inner.schedule_compactions();
-        }
-        side.progress.notify();
+        starter.ended(self, result.is_ok());
+        context.status.progress.notify();
     }
 
     /// The inputs that cannot be read: they stay busy, so that no policy picks them again. Reads of other data go on.
@@ -113,14 +110,17 @@ impl Running {
             .collect()
     }
 
-    fn install(&self, inner: &Inner, side: &WriteSide, outputs: &[NewTable]) -> Result<()> {
+    fn install(&self, context: &JobContext, outputs: &[NewTable]) -> Result<()> {
         let options = &self.tree.options();
         let since = self.inputs.iter().filter_map(|input| input.table.oldest_tombstone_micros()).min();
         let added = outputs
             .iter()
-            .map(|table| table.open(inner, options, (self.output_level, self.run), since))
+            .map(|table| {
+                let place = (self.output_level, self.run);
+                table.open(&context.resources, &context.versions, options, place, since)
+            })
             .collect::<Result<Vec<_>>>()?;
-        let mut manifest = side.manifest.lock();
+        let mut manifest = context.versions.lock();
         if self.tree.is_dropped() || !holds_all(&self.tree.load().version, &self.inputs) {
             // The keyspace was cleared or dropped meanwhile.
             for placement in &added {
@@ -133,22 +133,35 @@ impl Running {
             added: added.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
             ..VersionEdit::default()
         };
-        side.log_edit(&mut manifest, edit)?;
+        context.versions.log_edit(&mut manifest, edit)?;
         self.inputs.iter().for_each(|input| input.table.mark_obsolete());
         install(&self.tree, &self.inputs, added);
         drop(manifest);
         let read: u64 = self.inputs.iter().map(|input| input.table.meta().file_bytes).sum();
-        inner.counters.compactions.add(1);
-        inner.counters.compaction_bytes_in.add(read);
-        inner.counters.compaction_bytes_out.add(outputs.iter().map(|table| table.bytes).sum());
-        side.controller.observe(read, inner.env.monotonic_micros() - self.started_micros);
+        context.resources.counters.compactions.add(1);
+        context.resources.counters.compaction_bytes_in.add(read);
+        context.resources.counters.compaction_bytes_out.add(outputs.iter().map(|table| table.bytes).sum());
+        context
+            .write
+            .controller
+            .observe(read, context.resources.env.monotonic_micros() - self.started_micros);
         Ok(())
     }
 }
 
+/// Who started a compaction, and hears of its end.
+pub(super) trait Starter: Send + Sync {
+    /// It failed; its files are still there.
+    fn failed(&self, tree: &Tree);
+
+    /// Its last part ended; whether its outputs are part of the keyspace.
+    fn ended(&self, running: &Arc<Running>, installed: bool);
+}
+
 /// One part of a compaction: a stretch of keys.
 struct CompactionJob {
-    inner: Arc<Inner>,
+    context: Arc<JobContext>,
+    starter: Arc<dyn Starter>,
     running: Arc<Running>,
     build: Option<Build<MergingCursor<RunCursor>, OlderTables>>,
     _token: JobToken,
@@ -156,13 +169,13 @@ struct CompactionJob {
 
 impl CompactionJob {
     /// Works for a while; whether the part has ended.
-    fn step_part(&mut self, side: &WriteSide) -> bool {
+    fn step_part(&mut self) -> bool {
         let Some(build) = &mut self.build else { return true };
-        if side.is_stopping() || self.running.tree.is_dropped() || self.running.failed() {
+        if self.context.status.is_stopping() || self.running.tree.is_dropped() || self.running.failed() {
             self.running.fail(Error::Closed);
             return true;
         }
-        match caught("a compaction", || build.step(side)) {
+        match caught("a compaction", || build.step()) {
             Ok(Progress::More) => return false,
             Ok(Progress::Done(tables)) => self.running.outputs.lock().extend(tables),
             Err(error) => self.running.fail(error),
@@ -173,9 +186,7 @@ impl CompactionJob {
 
 impl Job for CompactionJob {
     fn step(&mut self) -> Step {
-        let inner = Arc::clone(&self.inner);
-        let Some(side) = &inner.writer else { return Step::Done };
-        if !self.step_part(side) {
+        if !self.step_part() {
             return Step::Again;
         }
         // Cursors and filters from outside are dropped here.
@@ -187,51 +198,62 @@ impl Job for CompactionJob {
             self.running.fail(error);
         }
         if self.running.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.running.finish(&inner, side);
+            self.running.finish(&self.context, &*self.starter);
         }
         Step::Done
     }
 }
 
-/// Splits a merge into parts, one job each.
-pub(super) fn prepare(
-    inner: &Arc<Inner>,
-    tree: &Arc<Tree>,
-    tree_shape: &TreeShape,
-    compaction: &Compaction,
-    inputs: Vec<Placement>,
-    run: u64,
-    shape: RunningShape,
-) -> (Arc<Running>, Vec<Box<dyn Job>>) {
-    let cuts = cuts(inner, tree, &inputs, compaction.target_table_bytes);
-    let running = Arc::new(Running {
-        tree: Arc::clone(tree),
-        output_level: compaction.output_level,
-        run,
-        shape,
-        started_micros: inner.env.monotonic_micros(),
-        parts_left: AtomicUsize::new(cuts.len() + 1),
-        outputs: Mutex::default(),
-        failure: Mutex::default(),
-        inputs,
-    });
-    let stripes = inner.snapshots.stripes(&inner.visible);
-    let mut jobs: Vec<Box<dyn Job>> = Vec::new();
-    for part in 0..=cuts.len() {
-        let lower = part.checked_sub(1).and_then(|before| cuts.get(before)).cloned();
-        let upper = cuts.get(part).cloned();
-        jobs.push(Box::new(CompactionJob {
-            build: Some(build_part(inner, tree_shape, compaction, &running, &stripes, lower, upper)),
-            inner: Arc::clone(inner),
-            running: Arc::clone(&running),
-            _token: JobToken::new(inner),
-        }));
+/// A merge that is about to start.
+pub(super) struct Plan<'p> {
+    pub(super) tree: &'p Arc<Tree>,
+    pub(super) shape: &'p TreeShape,
+    pub(super) compaction: &'p Compaction,
+    pub(super) inputs: Vec<Placement>,
+    /// The run that the outputs become or join.
+    pub(super) run: u64,
+    pub(super) running_shape: RunningShape,
+}
+
+impl Plan<'_> {
+    /// Splits the merge into parts, one job each.
+    pub(super) fn prepare(
+        self,
+        context: &Arc<JobContext>,
+        starter: &Arc<dyn Starter>,
+    ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
+        let Self { tree, shape, compaction, inputs, run, running_shape } = self;
+        let splits = split_keys(context, tree, &inputs, compaction.target_table_bytes);
+        let running = Arc::new(Running {
+            tree: Arc::clone(tree),
+            output_level: compaction.output_level,
+            run,
+            shape: running_shape,
+            started_micros: context.resources.env.monotonic_micros(),
+            parts_left: AtomicUsize::new(splits.len() + 1),
+            outputs: Mutex::default(),
+            failure: Mutex::default(),
+            inputs,
+        });
+        let stripes = context.visibility.snapshot_stripes();
+        let mut jobs: Vec<Box<dyn Job>> = Vec::new();
+        for part in 0..=splits.len() {
+            let lower = part.checked_sub(1).and_then(|before| splits.get(before)).cloned();
+            let upper = splits.get(part).cloned();
+            jobs.push(Box::new(CompactionJob {
+                build: Some(build_part(context, shape, compaction, &running, &stripes, lower, upper)),
+                context: Arc::clone(context),
+                starter: Arc::clone(starter),
+                running: Arc::clone(&running),
+                _token: JobToken::new(context),
+            }));
+        }
+        (running, jobs)
     }
-    (running, jobs)
 }
 
 fn build_part(
-    inner: &Arc<Inner>,
+    context: &Arc<JobContext>,
     tree_shape: &TreeShape,
     compaction: &Compaction,
     running: &Running,
@@ -268,7 +290,13 @@ fn build_part(
         upper,
     };
     let survivors = stream.surviving_range_tombstones();
-    let output = Output::new(Arc::clone(inner), options, output_options, survivors);
+    let output = Output::new(
+        Arc::clone(&context.resources),
+        Arc::clone(&context.versions),
+        options,
+        output_options,
+        survivors,
+    );
     Build::new(stream, BuildInput { read_bytes, copy_block }, output)
 }
 
@@ -279,13 +307,12 @@ fn read_bytes(merge: &MergingCursor<RunCursor>) -> usize {
 fn copy_block(
     stream: &mut CompactionStream<MergingCursor<RunCursor>, OlderTables>,
     output: &mut Output,
-    side: &WriteSide,
 ) -> Result<usize> {
     if stream.block().is_none() {
         return Ok(0);
     }
     let Some(block) = stream.cursor().current().and_then(RunCursor::table_block) else { return Ok(0) };
-    if !output.add_block(side, &block)? {
+    if !output.add_block(&block)? {
         return Ok(0);
     }
     let bytes = block.stored_bytes();
@@ -344,10 +371,10 @@ fn filter(
 }
 
 /// How many of the input runs, from the oldest on, can be read at once; two in any case.
-pub(super) fn readable_runs(inner: &Inner, tree: &Tree, inputs: &[Placement]) -> usize {
-    let mut left = inner.memory.merge_bytes_max();
+pub(super) fn readable_runs(context: &JobContext, tree: &Tree, inputs: &[Placement]) -> usize {
+    let mut left = context.resources.memory.merge_bytes_max();
     let fits = |run: &&Run| {
-        let rest = left.checked_sub(run_bytes(inner, tree, run));
+        let rest = left.checked_sub(run_bytes(context, tree, run));
         left = rest.unwrap_or(0);
         rest.is_some()
     };
@@ -355,19 +382,19 @@ pub(super) fn readable_runs(inner: &Inner, tree: &Tree, inputs: &[Placement]) ->
 }
 
 /// What it takes to read a run: what is read at once, and the block at hand.
-fn run_bytes(inner: &Inner, tree: &Tree, run: &Run) -> usize {
+fn run_bytes(context: &JobContext, tree: &Tree, run: &Run) -> usize {
     let largest = run.tables().iter().map(|table| table.table().properties().largest_entry_bytes).max();
     let block_bytes = tree.options().block_bytes.max(largest.unwrap_or(0) as usize);
-    2 * block_bytes + (inner.memory.budget.read_buffer_bytes as usize)
+    2 * block_bytes + (context.resources.memory.budget.read_buffer_bytes as usize)
 }
 
 /// Keys at which to split a large merge so that all threads get a share.
-fn cuts(inner: &Inner, tree: &Tree, inputs: &[Placement], target_bytes: u64) -> Vec<Slice> {
+fn split_keys(context: &JobContext, tree: &Tree, inputs: &[Placement], target_bytes: u64) -> Vec<Slice> {
     let bytes: u64 = inputs.iter().map(|input| input.table.meta().file_bytes).sum();
     let affordable = bytes / target_bytes.saturating_mul(PART_TABLES_MIN).max(1);
-    let read_bytes: usize = input_runs(inputs).iter().map(|run| run_bytes(inner, tree, run)).sum();
-    let parts_max = inner.memory.merge_bytes_max() / read_bytes.max(1);
-    let parts = parts_max.min((inner.env.worker_count() as u64).min(affordable) as usize);
+    let read_bytes: usize = input_runs(inputs).iter().map(|run| run_bytes(context, tree, run)).sum();
+    let parts_max = context.resources.memory.merge_bytes_max() / read_bytes.max(1);
+    let parts = parts_max.min((context.resources.env.worker_count() as u64).min(affordable) as usize);
     if parts < 2 {
         return Vec::new();
     }
@@ -375,8 +402,8 @@ fn cuts(inner: &Inner, tree: &Tree, inputs: &[Placement], target_bytes: u64) -> 
         inputs.iter().flat_map(|input| input.table.table().split_keys(parts * 4)).collect();
     keys.sort();
     keys.dedup();
-    let mut cuts: Vec<Slice> =
+    let mut splits: Vec<Slice> =
         (1..parts).filter_map(|part| keys.get(part * keys.len() / parts).cloned()).collect();
-    cuts.dedup();
-    cuts
+    splits.dedup();
+    splits
 }

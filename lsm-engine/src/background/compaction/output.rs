@@ -5,11 +5,11 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
 use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter, UnsyncedTable};
 
-use crate::inner::{Inner, WriteSide};
 use crate::memory::{Charge, Part};
 use crate::options::KeyspaceOptions;
+use crate::resources::Resources;
 use crate::version::files;
-use crate::version::{Placement, TableFile, open_table};
+use crate::version::{Placement, TableFile, VersionSet, open_table};
 use crate::{Error, Result};
 
 /// A table grows past its target by this factor at most while it waits for a boundary of the next level.
@@ -17,7 +17,8 @@ const STRETCH: u64 = 2;
 
 /// Where a stream of kept entries goes: one table after the other, cut where it suits the next level.
 pub(crate) struct Output {
-    inner: Arc<Inner>,
+    resources: Arc<Resources>,
+    versions: Arc<VersionSet>,
     /// What this and its inputs hold.
     charge: Charge,
     /// What they hold at least.
@@ -68,25 +69,27 @@ pub(crate) struct NewTable {
 
 impl Output {
     pub(crate) fn new(
-        inner: Arc<Inner>,
+        resources: Arc<Resources>,
+        versions: Arc<VersionSet>,
         keyspace: &KeyspaceOptions,
         options: OutputOptions,
         range_tombstones: Arc<FragmentedRangeTombstones>,
     ) -> Self {
         let table_options = TableOptions {
             block_bytes: keyspace.block_bytes,
-            write_buffer_bytes: inner.memory.budget.write_buffer_bytes,
+            write_buffer_bytes: resources.memory.budget.write_buffer_bytes,
             compression: options.compression,
             filter: options.filter.clone(),
             prefix_extractor: keyspace.prefix_extractor.clone(),
         };
-        let read_bytes = options.sources * inner.memory.budget.read_buffer_bytes as usize;
+        let read_bytes = options.sources * resources.memory.budget.read_buffer_bytes as usize;
         let bytes_min = table_options.write_buffer_bytes + read_bytes + 2 * range_tombstones.memory_bytes();
         Self {
-            charge: Charge::new(&inner.memory, Part::Buffers, bytes_min),
+            charge: Charge::new(&resources.memory, Part::Buffers, bytes_min),
             bytes_min,
             is_large: false,
-            inner,
+            resources,
+            versions,
             table_options,
             writer: None,
             finished: Vec::new(),
@@ -100,16 +103,16 @@ impl Output {
 
     /// Adds the next entry.
     #[inline]
-    pub(crate) fn add(&mut self, side: &WriteSide, entry: Entry<'_>) -> Result<()> {
+    pub(crate) fn add(&mut self, entry: Entry<'_>) -> Result<()> {
         self.cut(entry.key)?;
-        let writer = self.writer(side)?;
+        let writer = self.writer()?;
         writer.add(entry)?;
         self.decide_cut(entry.key);
         Ok(())
     }
 
     /// Adds the next entries as one block of another table; `false` if they are to be added one by one.
-    pub(crate) fn add_block(&mut self, side: &WriteSide, block: &TableBlock<'_>) -> Result<bool> {
+    pub(crate) fn add_block(&mut self, block: &TableBlock<'_>) -> Result<bool> {
         let (first_key, last_key) = (block.first_key(), block.last_key());
         let mut boundaries = self.options.boundaries.iter().skip(self.boundary);
         // The table may have to be cut there.
@@ -117,7 +120,7 @@ impl Output {
             return Ok(false);
         }
         self.cut(first_key)?;
-        let is_taken = self.writer(side)?.add_block(block)?;
+        let is_taken = self.writer()?.add_block(block)?;
         if is_taken {
             self.decide_cut(last_key);
         }
@@ -153,9 +156,9 @@ impl Output {
 
     /// The table being written.
     #[inline]
-    fn writer(&mut self, side: &WriteSide) -> Result<&mut TableWriter> {
+    fn writer(&mut self) -> Result<&mut TableWriter> {
         if self.writer.is_none() {
-            self.start_table(side)?;
+            self.start_table()?;
         }
         self.writer.as_mut().map(|(_, writer)| writer).ok_or(Error::Closed)
     }
@@ -164,7 +167,7 @@ impl Output {
     pub(crate) fn charge(&mut self, read_bytes: usize) {
         let written = self.writer.as_ref().map_or(0, |(_, writer)| writer.memory_bytes());
         self.is_large =
-            !self.options.is_one_table && written > self.inner.memory.budget.table_writer_bytes_max;
+            !self.options.is_one_table && written > self.resources.memory.budget.table_writer_bytes_max;
         self.charge.set(self.bytes_min.max(read_bytes + written));
     }
 
@@ -174,17 +177,17 @@ impl Output {
     }
 
     /// Writes what is left, range tombstones after the last entry included.
-    pub(crate) fn finish(&mut self, side: &WriteSide) -> Result<Vec<NewTable>> {
+    pub(crate) fn finish(&mut self) -> Result<Vec<NewTable>> {
         let upper = self.options.upper.clone();
         if self.writer.is_none() {
             let rest = self.range_tombstones.truncated(self.lower.as_deref(), upper.as_deref());
             if !rest.is_empty() {
-                self.start_table(side)?;
+                self.start_table()?;
             }
         }
         self.finish_table(upper.as_deref())?;
         if !self.finished.is_empty() && !self.options.sync_later {
-            self.inner.sync_directory()?;
+            self.resources.sync_directory()?;
         }
         Ok(std::mem::take(&mut self.finished))
     }
@@ -200,12 +203,12 @@ impl Output {
         passed
     }
 
-    fn start_table(&mut self, side: &WriteSide) -> Result<()> {
-        let number = side.new_number();
-        let env = &*self.inner.env;
+    fn start_table(&mut self) -> Result<()> {
+        let number = self.versions.numbers.next();
+        let env = &*self.resources.env;
         let id = TableId(u128::from(env.random()) << 64 | u128::from(env.random()));
-        let path = files::table(&self.inner.directory, number);
-        let writer = TableWriter::create(&*self.inner.vfs, &path, id, &self.table_options)?;
+        let path = files::table(&self.resources.directory, number);
+        let writer = TableWriter::create(&*self.resources.vfs, &path, id, &self.table_options)?;
         self.writer = Some((number, writer));
         Ok(())
     }
@@ -214,7 +217,7 @@ impl Output {
         self.cut_after = None;
         self.is_large = false;
         let Some((number, mut writer)) = self.writer.take() else { return Ok(()) };
-        let path = files::table(&self.inner.directory, number);
+        let path = files::table(&self.resources.directory, number);
         // Known before it is complete, so that a failure cleans it up.
         self.finished.push(NewTable { number, path, bytes: 0, unsynced: None });
         for fragment in self.range_tombstones.truncated(self.lower.as_deref(), upper).iter() {
@@ -222,7 +225,7 @@ impl Output {
                 writer.add_range_tombstone(fragment.start, fragment.end, sequence)?;
             }
         }
-        self.inner.counters.compaction_bytes_copied.add(writer.copied_bytes());
+        self.resources.counters.compaction_bytes_copied.add(writer.copied_bytes());
         let written = writer.finish_unsynced()?;
         if let Some(table) = self.finished.last_mut() {
             table.bytes = written.meta().file_bytes;
@@ -241,10 +244,10 @@ impl Drop for Output {
     fn drop(&mut self) {
         if let Some((number, writer)) = self.writer.take() {
             writer.abandon();
-            self.inner.obsolete_files.remove_later(files::table(&self.inner.directory, number));
+            self.resources.obsolete_files.remove_later(files::table(&self.resources.directory, number));
         }
         for table in self.finished.drain(..) {
-            self.inner.obsolete_files.remove_later(table.path);
+            self.resources.obsolete_files.remove_later(table.path);
         }
     }
 }
@@ -258,16 +261,17 @@ impl NewTable {
     /// Opens the table for a version. Tombstones in it were first written at `tombstones_since`, or just now.
     pub(crate) fn open(
         &self,
-        inner: &Inner,
+        resources: &Resources,
+        versions: &VersionSet,
         keyspace: &KeyspaceOptions,
         (level, run): (usize, u64),
         tombstones_since: Option<u64>,
     ) -> Result<Placement> {
-        let table = open_table(&inner.memory, &self.path, keyspace, None)?;
-        let created = inner.clock_micros();
+        let table = open_table(&resources.memory, &self.path, keyspace, None)?;
+        let created = versions.clock_micros();
         let tombstones = table.0.meta().tombstones + table.0.meta().range_tombstones;
         let since = (tombstones > 0).then(|| tombstones_since.unwrap_or(created));
-        let obsolete_files = Arc::clone(&inner.obsolete_files);
+        let obsolete_files = Arc::clone(&resources.obsolete_files);
         let file = TableFile::new(self.number, table, created, since, obsolete_files);
         Ok(Placement { level, run, table: Arc::new(file) })
     }

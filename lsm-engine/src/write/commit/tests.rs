@@ -70,7 +70,7 @@ fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
         for number in 0..filled {
             db.put(format!("other{number}"), "value").unwrap();
         }
-        let (inner, tree) = (&db.inner, db.default.tree());
+        let (visibility, tree) = (&db.database.visibility, db.default.tree());
         let states: Vec<_> = ["new", "newer"]
             .map(|value| {
                 let state = tree.load_full();
@@ -79,7 +79,7 @@ fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
             })
             .into();
         for (state, expected) in states.into_iter().zip(["old", "new"]) {
-            let visible = inner.visible_in(&state);
+            let visible = visibility.sequence_in(&state);
             let got = KEYS.map(|key| state.get(key.as_bytes(), visible).unwrap().unwrap());
             assert!(got.iter().all(|value| value == expected.as_bytes()), "{filled}: {got:?}");
             let mut cursor = DbCursor::new(state, visible, Bounds::ALL, None);
@@ -138,10 +138,10 @@ fn a_read_that_a_batch_with_a_panic_overtakes_sees_none_of_it() {
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
     let db = options.memory(8 << 20).memtable(Arc::new(Broken::default())).open("/db").unwrap();
     db.put("before", "value").unwrap();
-    let (inner, tree) = (&db.inner, db.default.tree());
+    let (visibility, tree) = (&db.database.visibility, db.default.tree());
     let state = tree.load_full();
     db.write(batch("value")).unwrap_err();
-    let visible = inner.visible_in(&state);
+    let visible = visibility.sequence_in(&state);
     assert!(KEYS.iter().all(|key| state.get(key.as_bytes(), visible).unwrap().is_none()));
     drop(state);
     // Whoever comes later sees all of it.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::background::caught;
-use crate::inner::{Inner, WriteSide};
+use super::{Database, WriteSide, join};
+use crate::callbacks::caught;
 use crate::keyspaces::{ReadState, Tree};
-use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 use crate::version::Version;
 use crate::version::edit::{KeyspaceRecord, VersionEdit};
@@ -18,13 +17,13 @@ pub(crate) const DEFAULT_NAME: &str = "default";
 /// Longest name of a keyspace in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-impl Inner {
+impl Database {
     pub(crate) fn tree_named(&self, name: &str) -> Option<Arc<Tree>> {
         self.trees.read().named(name).cloned()
     }
 
     /// The keyspace of this name, created if need be.
-    pub(crate) fn open_keyspace(self: &Arc<Self>, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
+    pub(crate) fn open_keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
         self.check_open()?;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -33,13 +32,13 @@ impl Inner {
             )));
         }
         options.check()?;
-        let options = self.memory.shared_with(options);
+        let options = self.resources.memory.shared_with(options);
         if let Some(tree) = self.tree_named(name) {
             self.configure(&tree, options)?;
             return Ok(tree);
         }
         let side = self.write_side()?;
-        let mut manifest = side.manifest.lock();
+        let mut manifest = side.versions.lock();
         if let Some(tree) = self.tree_named(name) {
             // Somebody created it meanwhile, perhaps with other options.
             drop(manifest);
@@ -56,15 +55,14 @@ impl Inner {
             next_keyspace: Some(next_keyspace),
             ..VersionEdit::default()
         };
-        let (tree, writer) = new_tree(id, name, options, Version::default(), &self.memory);
-        self.memory.check_tables()?;
+        let tree = Arc::new(Tree::new(id, name, options, Version::default(), &self.resources.memory));
+        self.resources.memory.check_tables()?;
         // Durable before the first record that names it.
-        side.log_edit(&mut manifest, edit)?;
-        tree.report_to(&side.progress);
-        tree.empty_spans.belongs_to(self, id);
-        let mut committer = side.committer.lock();
+        side.versions.log_edit(&mut manifest, edit)?;
+        join(&tree, &side.write);
+        let mut committer = side.write.committer.lock();
         tree.configure((*tree.options()).clone());
-        committer.add_writer(writer);
+        committer.add_writer(KeyspaceWriter::new(Arc::clone(&tree)));
         self.trees.write().insert(Arc::clone(&tree));
         Ok(tree)
     }
@@ -79,21 +77,23 @@ impl Inner {
             return Ok(());
         }
         let Some(side) = &self.writer else { return self.reopen_with(tree, options) };
-        let mut manifest = side.manifest.lock();
+        let mut manifest = side.versions.lock();
         if *recorded != *given {
             let record = KeyspaceRecord { id: tree.id, name: Arc::clone(&tree.name), policy: given.into() };
-            side.log_edit(&mut manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
+            side.versions
+                .log_edit(&mut manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
             tree.set_policy(given.into());
         }
         self.reopen_with(tree, options)?;
-        side.compaction_queue.add(tree);
+        side.background.compaction_queue.add(tree);
         Ok(())
     }
 
     /// Opens the tables of a keyspace anew: filters and prefix extractors come with the options.
     fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
-        let reopened =
-            caught("the opening of tables", || tree.load().version.reopened(&self.memory, &options))?;
+        let reopened = caught("the opening of tables", || {
+            tree.load().version.reopened(&self.resources.memory, &options)
+        })?;
         if tree.configure(options) {
             tree.update(|state| ReadState { version: Arc::new(reopened), ..(**state).clone() });
         }
@@ -107,10 +107,10 @@ impl Inner {
         }
         let tree =
             self.tree_named(name).ok_or_else(|| Error::invalid(format!("there is no keyspace {name:?}")))?;
-        let mut manifest = side.manifest.lock();
+        let mut manifest = side.versions.lock();
         // From here on nothing more is written to it.
         let end = {
-            let committer = side.committer.lock();
+            let committer = side.write.committer.lock();
             if tree.is_dropped() {
                 return Err(Error::KeyspaceDropped(Arc::clone(&tree.name)));
             }
@@ -119,16 +119,17 @@ impl Inner {
         };
         let edit = VersionEdit { dropped: vec![tree.id], ..VersionEdit::default() };
         // Batches that wrote to it must not lose the rest of what they wrote.
-        side.wait_durable(end)
-            .and_then(|()| side.log_edit(&mut manifest, edit))
-            .inspect_err(|_| tree.mark_dropped(side.check_going().is_err()))?;
-        side.committer.lock().remove_writer(tree.id);
+        side.write
+            .wait_durable(end)
+            .and_then(|()| side.versions.log_edit(&mut manifest, edit))
+            .inspect_err(|_| tree.mark_dropped(side.write.status.check_writing().is_err()))?;
+        side.write.committer.lock().remove_writer(tree.id);
         self.trees.write().remove(&tree);
         // Handles may stay for long: what they lead to must not.
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
-            self.memory.remove_immutable_bytes(immutable);
-            self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
+            self.resources.memory.remove_immutable_bytes(immutable);
+            self.resources.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             state.version.tables().for_each(|table| table.mark_obsolete());
             ReadState {
                 memtable: None,
@@ -138,22 +139,22 @@ impl Inner {
                 ..(**state).clone()
             }
         });
-        side.unflushed.look_at(&tree);
-        side.compaction_queue.add(&tree);
-        self.cleared.look_at(&tree);
+        side.write.unflushed.look_at(&tree);
+        side.background.compaction_queue.add(&tree);
+        self.visibility.look_at_cleared(&tree);
         drop(manifest);
-        side.progress.notify();
+        side.write.status.progress.notify();
         Ok(())
     }
 
     pub(crate) fn clear_keyspace(&self, tree: &Arc<Tree>) -> Result<()> {
         let side = self.write_side()?;
         // Flushes look for their memtable under this lock, and move the start of the log under it.
-        let mut manifest = side.manifest.lock();
+        let mut manifest = side.versions.lock();
         let version = Arc::clone(&tree.load().version);
-        let sequence = self.clear_tree(side, tree)?;
-        self.cleared.add(tree);
-        side.compaction_queue.add(tree);
+        let sequence = side.write.clear_tree(tree)?;
+        self.visibility.keep_cleared(tree);
+        side.background.compaction_queue.add(tree);
         let tables = manifest.state().keyspaces.get(&tree.id).map(|keyspace| keyspace.tables.keys().copied());
         let edit = VersionEdit {
             last_sequence: Some(sequence),
@@ -165,42 +166,21 @@ impl Inner {
         drop(manifest);
         // They go when their last reader does.
         version.tables().for_each(|table| table.mark_obsolete());
-        self.forget_cleared();
+        self.visibility.forget_cleared();
         // Its memtables are gone without a flush.
-        side.progress.notify();
+        side.write.status.progress.notify();
         Ok(())
     }
 }
 
 /// Logs an edit that must not become durable before the writes that came before it.
 fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) -> Result<()> {
-    let end = side.committer.lock().log_end();
+    let end = side.write.log_end();
     // What readers see is changed already: a failure leaves disk and memory apart, so nothing may follow.
-    side.wait_durable(end)
-        .and_then(|()| side.log_edit(manifest, edit))
-        .inspect_err(|error| side.stop(error.clone()))
-}
-
-/// The inside of a keyspace, and its writer.
-pub(crate) fn new_tree(
-    id: u32,
-    name: Arc<str>,
-    options: KeyspaceOptions,
-    version: Version,
-    memory: &Arc<Memory>,
-) -> (Arc<Tree>, KeyspaceWriter) {
-    let state = ReadState {
-        memtable: None,
-        immutable: Vec::new(),
-        version: Arc::new(version),
-        cleared: 0,
-        before_clear: None,
-        begun_count: 0,
-        empty_spans: Arc::default(),
-    };
-    let tree = Arc::new(Tree::new(id, name, options, state, memory));
-    let writer = KeyspaceWriter::new(Arc::clone(&tree));
-    (tree, writer)
+    side.write
+        .wait_durable(end)
+        .and_then(|()| side.versions.log_edit(manifest, edit))
+        .inspect_err(|error| side.write.status.stop_writing(error.clone()))
 }
 
 pub(crate) fn policy_mismatch(keyspace: &str, created: &str, given: &str) -> Error {
@@ -241,17 +221,17 @@ mod tests {
         db.flush().unwrap();
         cleared.put("in the log", "2").unwrap();
         db.put("elsewhere", "3").unwrap();
-        let (inner, tree) = (Arc::clone(&db.inner), db.default.tree());
-        let side = inner.writer.as_ref().unwrap();
-        side.committer.lock().rotate(tree.id, inner.visible());
+        let (database, tree) = (Arc::clone(&db.database), db.default.tree());
+        let side = database.writer.as_ref().unwrap();
+        side.write.committer.lock().rotate(tree.id, database.visibility.sequence());
         let memtable = Arc::clone(&tree.load().immutable[0]);
-        let mut group = FlushGroup::of(&inner, vec![(tree, memtable)]);
+        let mut group = FlushGroup::of(&side.background, vec![(tree, memtable)]);
         let manifest =
             format!("MANIFEST-{:06}", crate::inspect::current(&fs, "/db".as_ref()).unwrap().manifest);
         fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(manifest));
         cleared.clear().unwrap_err();
-        assert!(group.step(&inner, side).is_err());
-        drop((group, cleared, inner, db));
+        assert!(group.step(&side.background).is_err());
+        drop((group, cleared, database, db));
         env.drop_jobs();
         let (env, db) = open(&fs);
         let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();

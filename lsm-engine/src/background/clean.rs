@@ -1,0 +1,52 @@
+//! The job that tidies up: it unlinks obsolete files, has open tables fit their memory, and starts compactions that time
+//! alone makes due.
+
+use std::sync::Arc;
+
+use lsm_core::env::{Job, Step};
+
+use super::compaction::Compactions;
+use super::context::{JobContext, JobToken};
+use super::pinning::fit_tables;
+
+/// How often to look for compactions that time alone makes due.
+const LOOK_MICROS: u64 = 1_000_000;
+
+/// Unlinks files that nobody reads any more, has open tables fit their memory, and looks now and then for compactions that
+/// are due.
+pub(super) struct CleanJob {
+    context: Arc<JobContext>,
+    compactions: Arc<Compactions>,
+    /// When policies are asked next although nothing changed.
+    look_at_micros: u64,
+    _token: JobToken,
+}
+
+impl CleanJob {
+    pub(super) fn new(context: Arc<JobContext>, compactions: Arc<Compactions>) -> Self {
+        let look_at_micros = context.resources.env.monotonic_micros() + LOOK_MICROS;
+        Self { _token: JobToken::new(&context), context, compactions, look_at_micros }
+    }
+}
+
+impl Job for CleanJob {
+    fn step(&mut self) -> Step {
+        let resources = &self.context.resources;
+        let seen = resources.obsolete_files.event().epoch();
+        resources.remove_obsolete_files();
+        if self.context.status.is_stopping() {
+            return Step::Done;
+        }
+        let now_micros = resources.env.monotonic_micros();
+        if now_micros >= self.look_at_micros {
+            self.look_at_micros = now_micros + LOOK_MICROS;
+            self.compactions.ask_by_time();
+        }
+        self.compactions.start_due();
+        if fit_tables(&self.context) {
+            return Step::Again;
+        }
+        let deadline_micros = Some(self.look_at_micros);
+        Step::Pending { event: resources.obsolete_files.event().clone(), seen, deadline_micros }
+    }
+}

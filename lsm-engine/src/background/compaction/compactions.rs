@@ -1,0 +1,295 @@
+//! Starting compactions: those that policies want, those by hand, and the write rates that follow from what is left to do.
+
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+use lsm_compaction::{Action, Compaction, ManualOptions, TreeShape, manual, validate};
+use lsm_core::env::Priority;
+use parking_lot::Mutex;
+
+use super::covered::{drop_covered_tables, unseen_tables};
+use super::install::relocate;
+use super::job::{self, Plan, Running, Starter};
+use super::policy::{inputs as policy_inputs, is_its_own, pick};
+use super::scheduler::{Debt, Scheduler};
+use crate::background::context::JobContext;
+use crate::callbacks::caught;
+use crate::keyspaces::Tree;
+use crate::version::Version;
+use crate::write::{Compactor, Pressure};
+use crate::{Error, Result};
+
+/// Keyspaces whose policies are asked at a time because time has passed: some milliseconds, however many there are.
+const ASKED_BY_TIME_MAX: usize = 1024;
+
+/// What [`Compactions::start_manual`] found.
+pub(crate) enum Manual {
+    /// A compaction was started, or the tree was changed at once: look again.
+    Started,
+    /// Compactions that are under way must end first.
+    Wait,
+    /// The range is where it belongs.
+    Done,
+}
+
+/// The compactions of a database.
+pub(crate) struct Compactions {
+    context: Arc<JobContext>,
+    scheduler: Mutex<Scheduler>,
+    /// For the jobs that it starts.
+    this: Weak<Self>,
+}
+
+impl Compactions {
+    pub(crate) fn new(context: Arc<JobContext>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { context, scheduler: Mutex::default(), this: this.clone() })
+    }
+
+    /// Holds the policy of a keyspace back until the hold is dropped: what it compacts could be missed.
+    pub(crate) fn hold(&self, keyspace: u32) -> Hold<'_> {
+        self.scheduler.lock().hold(keyspace);
+        Hold { compactions: self, keyspace }
+    }
+
+    pub(crate) fn running_count(&self) -> usize {
+        self.scheduler.lock().running.len()
+    }
+
+    /// Starts the compactions that are due, as many as there are threads for.
+    pub(crate) fn start_due(&self) {
+        let mut scheduler = self.scheduler.lock();
+        drop_covered_tables(&self.context, &mut scheduler);
+        let parallel_max = self.context.resources.env.worker_count().saturating_sub(1).max(1);
+        while !self.context.status.is_stopping() && scheduler.running.len() < parallel_max {
+            if !self.start_next(&mut scheduler) {
+                break;
+            }
+        }
+        self.adjust_write_rates(&mut scheduler);
+    }
+
+    /// Has policies asked again although nothing changed, some of them, in turn: time alone makes some merges due.
+    pub(crate) fn ask_by_time(&self) {
+        let mut scheduler = self.scheduler.lock();
+        let trees = self.context.trees.read();
+        for tree in trees.from(scheduler.next_by_time).take(ASKED_BY_TIME_MAX) {
+            self.context.compaction_queue.add(tree);
+            scheduler.next_by_time = tree.id + 1;
+        }
+    }
+
+    /// Whether no compaction runs and none is due.
+    pub(crate) fn are_settled(&self) -> bool {
+        let scheduler = self.scheduler.lock();
+        scheduler.running.is_empty()
+            && self.context.compaction_queue.to_ask().iter().filter(|tree| tree.is_healthy()).all(|tree| {
+                let version = Arc::clone(&tree.load().version);
+                let shape = scheduler.shape(&self.context, tree, &version);
+                unseen_tables(&self.context, tree, &version).is_empty()
+                    && pick(&self.context.resources.memory, tree, &shape).is_none()
+            })
+    }
+
+    /// Starts the next compaction that brings a range of keys down to the last level. `since` is a number given out
+    /// at the beginning: runs of level 0 from there on stay out of it, tables of the last level are not rewritten.
+    pub(crate) fn start_manual(
+        &self,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        since: u64,
+    ) -> Result<Manual> {
+        let mut scheduler = self.scheduler.lock();
+        tree.check_usable()?;
+        if let Some(error) = tree.failure() {
+            return Err(Error::WritingStopped(Arc::new(error)));
+        }
+        let version = Arc::clone(&tree.load().version);
+        let shape = scheduler.shape(&self.context, tree, &version);
+        // What was flushed meanwhile stays out of it, so that there is an end. Its runs have new numbers, which those
+        // that a compaction within level 0 wrote meanwhile do not have.
+        let mut wanted = shape.clone();
+        if let Some((level_0, runs)) = wanted.levels.first_mut().zip(version.levels().first()) {
+            let flushed = runs.iter().take_while(|run| run.number() >= since).count();
+            level_0.runs.drain(..flushed);
+        }
+        let options = ManualOptions { rewritten_since: since, ..ManualOptions::default() };
+        let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
+        match validate(&shape, &compaction) {
+            Ok(()) => {
+                self.start(&mut scheduler, tree, &version, &shape, &compaction)?;
+                Ok(Manual::Started)
+            }
+            Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
+            Err(rejection) => {
+                Err(Error::invalid(format!("keyspace {:?} cannot be compacted: {rejection}", tree.name)))
+            }
+        }
+    }
+
+    /// Debt of all keyspaces in bytes.
+    pub(crate) fn debt_bytes(&self) -> u64 {
+        self.debt_under_lock(&mut self.scheduler.lock())
+    }
+
+    fn debt_under_lock(&self, scheduler: &mut Scheduler) -> u64 {
+        for (id, tree) in self.context.compaction_queue.take_owing() {
+            let bytes = if tree.is_dropped() { 0 } else { self.debt_of(&tree, scheduler) };
+            // One that owes no more stays until its limit is lifted.
+            if bytes > 0 || scheduler.debts.contains_key(&id) {
+                scheduler.debts.insert(id, Debt { tree, bytes });
+            }
+        }
+        scheduler.debts.values().map(|debt| debt.bytes).sum()
+    }
+
+    /// What the policy of a keyspace has yet to rewrite: nothing where it is not asked for compactions any more.
+    fn debt_of(&self, tree: &Tree, scheduler: &Scheduler) -> u64 {
+        let shape = scheduler.shape(&self.context, tree, &tree.load().version);
+        let policy = &tree.options().compaction;
+        let debt = || if is_its_own(tree, &**policy) { policy.debt_bytes(&shape) } else { 0 };
+        if tree.failure().is_some() { 0 } else { catch_unwind(AssertUnwindSafe(debt)).unwrap_or(0) }
+    }
+
+    /// Limits the writers of keyspaces that owe much, and lets go of those that owe no more.
+    fn adjust_write_rates(&self, scheduler: &mut Scheduler) {
+        self.debt_under_lock(scheduler);
+        let pressure = |debt: &Debt| self.pressure_on(&debt.tree, debt.bytes, scheduler);
+        let limits: Vec<_> =
+            scheduler.debts.values().map(|debt| (&debt.tree.limit, pressure(debt))).collect();
+        if self.context.write.controller.adjust(&*self.context.resources.env, &limits) {
+            self.context.status.progress.notify();
+        }
+        scheduler.debts.retain(|_, debt| debt.bytes > 0);
+    }
+
+    /// Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down, and neither
+    /// is debt that nothing works off: no background work would ever end it.
+    fn pressure_on(&self, tree: &Tree, debt_bytes: u64, scheduler: &Scheduler) -> Pressure {
+        let runs = tree.load().version.levels().first().map_or(0, Vec::len);
+        let pressure = Pressure::of(runs, debt_bytes, self.context.resources.memory.budget.memtable_bytes);
+        let real = debt_bytes > 0
+            && tree.is_healthy()
+            && (!pressure.slows() || scheduler.works_on(&self.context, tree));
+        if real { pressure } else { Pressure::default() }
+    }
+
+    /// Starts one compaction of the first keyspace, in turn, that has one to start.
+    fn start_next(&self, scheduler: &mut Scheduler) -> bool {
+        let now_micros = self.context.resources.env.monotonic_micros();
+        scheduler.end_pauses(now_micros);
+        let mut trees = self.context.compaction_queue.to_ask();
+        let turn = trees.partition_point(|tree| tree.id < scheduler.next_keyspace);
+        trees.rotate_left(turn);
+        for tree in &trees {
+            if scheduler.waits(tree.id) {
+                continue;
+            }
+            self.context.compaction_queue.begin_to_ask(tree);
+            if !tree.is_healthy() {
+                continue;
+            }
+            let version = Arc::clone(&tree.load().version);
+            let shape = scheduler.shape(&self.context, tree, &version);
+            let Some(compaction) = pick(&self.context.resources.memory, tree, &shape) else { continue };
+            self.context.compaction_queue.ask_again(tree);
+            scheduler.next_keyspace = tree.id + 1;
+            match self.start(scheduler, tree, &version, &shape, &compaction) {
+                Ok(()) => return true,
+                Err(error) => {
+                    tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start");
+                    if matches!(error, Error::Callback(_)) {
+                        tree.fail(error.clone());
+                    }
+                    scheduler.fail(&self.context, tree, error, now_micros);
+                }
+            }
+        }
+        false
+    }
+
+    fn start(
+        &self,
+        scheduler: &mut Scheduler,
+        tree: &Arc<Tree>,
+        version: &Version,
+        shape: &TreeShape,
+        compaction: &Compaction,
+    ) -> Result<()> {
+        let mut inputs = policy_inputs(version, compaction);
+        let fewer;
+        let mut compaction = compaction;
+        let readable = job::readable_runs(&self.context, tree, &inputs);
+        if compaction.action == Action::Merge && compaction.input_runs(shape) > readable {
+            fewer = compaction.of_oldest_runs(shape, readable);
+            if validate(shape, &fewer).is_ok() {
+                inputs = policy_inputs(version, &fewer);
+                compaction = &fewer;
+            }
+        }
+        let run = scheduler.output_run(&self.context, tree, version, compaction, &inputs);
+        match compaction.action {
+            Action::Move => relocate(&self.context, tree, compaction, &inputs, Some(run)),
+            Action::Drop => relocate(&self.context, tree, compaction, &inputs, None),
+            Action::Merge => {
+                let Some(running_shape) = compaction.running(shape) else { return Ok(()) };
+                let Some(starter) = self.this.upgrade() else { return Ok(()) };
+                let starter: Arc<dyn Starter> = starter;
+                let numbers: Vec<u64> = inputs.iter().map(|input| input.table.number()).collect();
+                let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
+                let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
+                tree.busy.lock().extend(numbers.iter().copied());
+                let (running, jobs) = caught("the start of a compaction", || {
+                    let plan = Plan { tree, shape, compaction, inputs, run, running_shape };
+                    Ok(plan.prepare(&self.context, &starter))
+                })
+                .inspect_err(|_| tree.busy.lock().retain(|number| !numbers.contains(number)))?;
+                scheduler.running.push(running);
+                for job in jobs {
+                    self.context.resources.env.spawn(priority, job);
+                }
+                Ok(())
+            }
+        }
+        .inspect(|()| {
+            self.context.compaction_queue.add(tree);
+            tracing::debug!(keyspace = &*tree.name, reason = %compaction.reason, "compaction");
+        })
+    }
+}
+
+/// A policy that is held back, until this is dropped.
+pub(crate) struct Hold<'c> {
+    compactions: &'c Compactions,
+    keyspace: u32,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.compactions.scheduler.lock().release(self.keyspace);
+    }
+}
+
+impl Compactor for Compactions {
+    fn start_due(&self) {
+        self.start_due();
+    }
+
+    fn is_running(&self) -> bool {
+        self.running_count() > 0
+    }
+}
+
+impl Starter for Compactions {
+    fn failed(&self, tree: &Tree) {
+        self.scheduler.lock().pause(tree.id, self.context.resources.env.monotonic_micros());
+    }
+
+    fn ended(&self, running: &Arc<Running>, installed: bool) {
+        self.scheduler.lock().remove(running);
+        self.context.compaction_queue.add(running.tree());
+        if installed {
+            self.start_due();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Tables that newer range tombstones cover from end to end leave without a merge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::install::replace_tables;
+use super::scheduler::Scheduler;
+use crate::Result;
+use crate::background::context::JobContext;
+use crate::keyspaces::Tree;
+use crate::version::{Placement, Version};
+
+/// Takes tables out of the trees that newer range tombstones cover from end to end, and that nobody sees.
+pub(super) fn drop_covered_tables(context: &JobContext, scheduler: &mut Scheduler) {
+    for tree in context.compaction_queue.to_ask() {
+        if context.status.is_stopping()
+            || !tree.is_healthy()
+            || scheduler.is_paused(&tree, &*context.resources.env)
+        {
+            continue;
+        }
+        if let Err(error) = drop_covered_tables_of(context, &tree) {
+            tracing::warn!(keyspace = &*tree.name, %error, "deleted tables could not be dropped");
+            scheduler.fail(context, &tree, error, context.resources.env.monotonic_micros());
+        }
+    }
+}
+
+fn drop_covered_tables_of(context: &JobContext, tree: &Arc<Tree>) -> Result<()> {
+    loop {
+        let version = Arc::clone(&tree.load().version);
+        let unseen = unseen_tables(context, tree, &version);
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        let mut manifest = context.versions.lock();
+        if tree.is_dropped() {
+            return Ok(());
+        }
+        if Arc::ptr_eq(&version, &tree.load().version) {
+            replace_tables(context, &mut manifest, tree, &unseen, Vec::new())?;
+            context.resources.counters.covered_tables_dropped.add(unseen.len() as u64);
+            context.compaction_queue.add(tree);
+            context.status.progress.notify();
+        }
+    }
+}
+
+/// The tables that newer range tombstones cover from end to end, that nobody sees, and that no compaction works on.
+pub(super) fn unseen_tables(context: &JobContext, tree: &Tree, version: &Version) -> Vec<Placement> {
+    let covered = version.covered_tables();
+    if covered.is_empty() {
+        return Vec::new();
+    }
+    // After the version: whoever reads one without these tables reads at one of these numbers or above the last.
+    let stripes = context.visibility.snapshot_stripes();
+    let busy = tree.busy.lock();
+    let unseen = covered
+        .iter()
+        .filter(|covered| !busy.contains(&covered.placement.table.number()) && covered.is_unseen(&stripes));
+    let by_number = unseen.map(|covered| (covered.placement.table.number(), &covered.placement));
+    by_number.collect::<BTreeMap<_, _>>().into_values().cloned().collect()
+}

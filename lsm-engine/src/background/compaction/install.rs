@@ -1,0 +1,108 @@
+//! Changes of tables: logged in the manifest, and then made visible.
+
+use std::sync::Arc;
+
+use lsm_compaction::Compaction;
+
+use crate::Result;
+use crate::background::context::JobContext;
+use crate::keyspaces::{ReadState, Tree};
+use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::manifest::Manifest;
+use crate::version::{Placement, Version};
+
+/// Moves tables to the output level without rewriting them, or drops them if there is no `run` for them.
+pub(super) fn relocate(
+    context: &JobContext,
+    tree: &Arc<Tree>,
+    compaction: &Compaction,
+    inputs: &[Placement],
+    run: Option<u64>,
+) -> Result<()> {
+    let moved: Vec<Placement> = inputs
+        .iter()
+        .filter_map(|input| {
+            Some(Placement { level: compaction.output_level, run: run?, table: Arc::clone(&input.table) })
+        })
+        .collect();
+    let mut manifest = context.versions.lock();
+    if tree.is_dropped() || !holds_all(&tree.load().version, inputs) {
+        // The keyspace was cleared or dropped meanwhile.
+        return Ok(());
+    }
+    if run.is_some() {
+        replace_tables(context, &mut manifest, tree, inputs, moved)?;
+    } else {
+        log_replacement(context, &mut manifest, tree, inputs, &[])?;
+        drop_tables(context, tree, inputs);
+    }
+    context.resources.counters.moves.add(1);
+    context.status.progress.notify();
+    Ok(())
+}
+
+/// Takes tables out of a keyspace, data and all. That has a sequence number, as clearing has: snapshots before it
+/// go on with the state that has the tables.
+fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
+    let mut committer = context.write.committer.lock();
+    let sequence = committer.use_up_number();
+    tree.empty_spans.leave_older_states();
+    tree.update(|state| ReadState {
+        begun_count: state.begun_count + 1,
+        version: Arc::new(state.version.changed(removed, Vec::new())),
+        cleared: sequence,
+        before_clear: Some(Arc::clone(state)),
+        ..(**state).clone()
+    });
+    context.visibility.publish(sequence);
+    drop(committer);
+    context.visibility.keep_cleared(tree);
+    context.visibility.forget_cleared();
+}
+
+/// Logs that tables leave their places for others, or for good if there are none, and makes it visible.
+pub(super) fn replace_tables(
+    context: &JobContext,
+    manifest: &mut Manifest,
+    tree: &Tree,
+    removed: &[Placement],
+    added: Vec<Placement>,
+) -> Result<()> {
+    log_replacement(context, manifest, tree, removed, &added)?;
+    install(tree, removed, added);
+    Ok(())
+}
+
+pub(super) fn log_replacement(
+    context: &JobContext,
+    manifest: &mut Manifest,
+    tree: &Tree,
+    removed: &[Placement],
+    added: &[Placement],
+) -> Result<()> {
+    let edit = VersionEdit {
+        removed: removed.iter().map(|placement| (tree.id, placement.table.number())).collect(),
+        added: added.iter().map(|placement| AddedTable::new(tree.id, placement)).collect(),
+        ..VersionEdit::default()
+    };
+    context.versions.log_edit(manifest, edit)?;
+    if added.is_empty() {
+        for placement in removed {
+            placement.table.mark_obsolete();
+        }
+    }
+    Ok(())
+}
+
+/// Whether a version still holds all the inputs.
+pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
+    inputs.iter().all(|input| version.find(input).is_some())
+}
+
+/// Makes a logged change of tables visible.
+pub(super) fn install(tree: &Tree, removed: &[Placement], added: Vec<Placement>) {
+    tree.update(|state| ReadState {
+        version: Arc::new(state.version.changed(removed, added)),
+        ..(**state).clone()
+    });
+}

@@ -1,0 +1,59 @@
+//! What a keyspace's compaction policy wants, checked before anybody believes it.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lsm_compaction::{Action, Compaction, CompactionPolicy, TreeShape, tidy, validate};
+
+use crate::Error;
+use crate::callbacks::panic_message;
+use crate::keyspaces::Tree;
+use crate::memory::Memory;
+use crate::version::{Placement, Version};
+
+/// What a policy says; one that panics stops its keyspace.
+pub(super) fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(question)) {
+        Ok(answer) => Some(answer),
+        Err(panic) => {
+            tree.fail(Error::Callback(panic_message(&format!("a compaction policy's {what}"), &*panic)));
+            None
+        }
+    }
+}
+
+/// What the policy wants, or else a merge of small tables: each takes some kilobytes of memory, whatever it holds.
+pub(super) fn pick(memory: &Memory, tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
+    let fits = |bytes, entries| memory.fits_table(bytes, entries);
+    pick_by_policy(tree, shape).or_else(|| if tree.failure().is_none() { tidy(shape, fits) } else { None })
+}
+
+/// Whether the policy of the options is the one that the keyspace was created with: nobody may have opened it yet.
+pub(super) fn is_its_own(tree: &Tree, policy: &dyn CompactionPolicy) -> bool {
+    *tree.policy() == *policy.name()
+}
+
+/// Asks the policy, and checks its answer.
+pub(super) fn pick_by_policy(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
+    let options = tree.options();
+    let policy = &options.compaction;
+    let question = || if is_its_own(tree, &**policy) { policy.pick(shape) } else { None };
+    let compaction = ask(tree, "pick", question)??;
+    if compaction.action == Action::Drop && !ask(tree, "drops_data", || policy.drops_data())? {
+        tracing::warn!(policy = policy.name(), "a policy that does not drop data wants to; ignored");
+        return None;
+    }
+    match validate(shape, &compaction) {
+        Ok(()) => Some(compaction),
+        Err(rejection) => {
+            tracing::warn!(policy = policy.name(), %rejection, "a compaction was rejected");
+            None
+        }
+    }
+}
+
+/// The inputs of a compaction.
+pub(super) fn inputs(version: &Version, compaction: &Compaction) -> Vec<Placement> {
+    let wanted: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
+    version.placements().filter(|placement| wanted.contains(&placement.table.number())).collect()
+}

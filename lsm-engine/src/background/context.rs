@@ -1,0 +1,77 @@
+//! What background jobs need of the database, and how they are counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use super::compaction::{CompactionQueue, NewTable};
+use crate::keyspaces::{Tree, Trees, Visibility};
+use crate::resources::Resources;
+use crate::status::Status;
+use crate::version::VersionSet;
+use crate::write::WritePath;
+
+/// What background jobs need of the database.
+pub(crate) struct JobContext {
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) trees: Arc<RwLock<Trees>>,
+    pub(crate) visibility: Arc<Visibility>,
+    pub(crate) versions: Arc<VersionSet>,
+    pub(crate) write: Arc<WritePath>,
+    pub(crate) compaction_queue: CompactionQueue,
+    /// Jobs that have not ended.
+    jobs: AtomicUsize,
+}
+
+impl JobContext {
+    pub(crate) fn new(trees: Arc<RwLock<Trees>>, versions: Arc<VersionSet>, write: Arc<WritePath>) -> Self {
+        Self {
+            resources: Arc::clone(&write.resources),
+            status: Arc::clone(&write.status),
+            trees,
+            visibility: Arc::clone(&write.visibility),
+            versions,
+            write,
+            compaction_queue: CompactionQueue::default(),
+            jobs: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn all_trees(&self) -> Vec<Arc<Tree>> {
+        self.trees.read().all().cloned().collect()
+    }
+
+    /// Removes tables that did not become part of a version. A manifest in doubt may name them after all: then they
+    /// stay for the next open to decide.
+    pub(crate) fn discard(&self, tables: &[NewTable]) {
+        if self.status.check_writing().is_ok() {
+            for table in tables {
+                self.resources.obsolete_files.remove_later(table.path.clone());
+            }
+        }
+    }
+
+    /// Whether a job has not ended.
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.jobs.load(Ordering::Acquire) > 0
+    }
+}
+
+/// Counts a job of a database for as long as it lives, so that closing can wait for the last.
+pub(crate) struct JobToken(Arc<JobContext>);
+
+impl JobToken {
+    pub(crate) fn new(context: &Arc<JobContext>) -> Self {
+        context.jobs.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(context))
+    }
+}
+
+impl Drop for JobToken {
+    fn drop(&mut self) {
+        self.0.jobs.fetch_sub(1, Ordering::AcqRel);
+        self.0.status.progress.notify();
+    }
+}

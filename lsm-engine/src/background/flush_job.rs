@@ -1,0 +1,116 @@
+//! The job that flushes, as long as the database is open.
+
+use std::sync::Arc;
+
+use lsm_core::env::{Job, Step};
+
+use super::compaction::Compactions;
+use super::context::{JobContext, JobToken};
+use super::flush::{FlushGroup, retried};
+use crate::callbacks::caught;
+use crate::{Error, Result};
+
+/// Flushes one group of memtables after the other.
+pub(crate) struct FlushJob {
+    context: Arc<JobContext>,
+    compactions: Arc<Compactions>,
+    group: Option<FlushGroup>,
+    /// Nothing was left but flushes that failed.
+    paused: bool,
+    _token: JobToken,
+}
+
+impl FlushJob {
+    pub(crate) fn new(context: Arc<JobContext>, compactions: Arc<Compactions>) -> Self {
+        Self { _token: JobToken::new(&context), context, compactions, group: None, paused: false }
+    }
+
+    /// Works for a while; what there is to say about it.
+    fn step_group(&mut self) -> Result<Progressed> {
+        if self.group.is_none() {
+            self.group = FlushGroup::next(&self.context);
+        }
+        let Some(group) = &mut self.group else { return Ok(Progressed::Idle) };
+        if !group.step(&self.context)? {
+            return Ok(Progressed::Some);
+        }
+        self.group = None;
+        Ok(Progressed::Flushed)
+    }
+
+    fn give_up(&mut self, error: Option<&Error>) {
+        if let Some(group) = self.group.take() {
+            group.give_up(&self.context, error);
+        }
+    }
+
+    /// Until when there is nothing to do, if not for ever. Whoever wants a flush ends the pause.
+    fn pause(&mut self) -> Option<u64> {
+        let deadline_micros = retried(&self.context).filter_map(|tree| tree.flush_retry_micros()).min();
+        self.paused = deadline_micros.is_some();
+        if !self.paused && self.context.status.flush_error.current().is_some() {
+            // The keyspace was cleared or dropped meanwhile.
+            self.context.status.flush_error.clear();
+            self.context.status.progress.notify();
+        }
+        deadline_micros
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.give_up(Some(&error));
+        self.context.resources.make_way_after(&error);
+        if error.may_pass() {
+            // Once, not twice a second.
+            if self.context.status.flush_error.current().is_none() {
+                tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
+            }
+            self.context.status.flush_error.note(error);
+        }
+        // Others of the group may be in tables.
+        self.compactions.start_due();
+        self.context.status.progress.notify();
+    }
+}
+
+/// How far a step of the flush job got.
+enum Progressed {
+    /// There is no memtable to flush.
+    Idle,
+    Some,
+    Flushed,
+}
+
+impl Job for FlushJob {
+    fn step(&mut self) -> Step {
+        let context = Arc::clone(&self.context);
+        let seen = context.write.flush_wanted.epoch();
+        let pending = |deadline_micros| Step::Pending {
+            event: context.write.flush_wanted.clone(),
+            seen,
+            deadline_micros,
+        };
+        if context.status.is_stopping() {
+            self.give_up(None);
+            return Step::Done;
+        }
+        if std::mem::take(&mut self.paused) {
+            retried(&self.context).for_each(|tree| tree.retry_flush_at(0));
+        }
+        match caught("a flush", || self.step_group()) {
+            Ok(Progressed::Idle) => pending(self.pause()),
+            Ok(Progressed::Some) => Step::Again,
+            Ok(Progressed::Flushed) => {
+                if retried(&self.context).next().is_none() {
+                    context.status.flush_error.clear();
+                }
+                self.compactions.start_due();
+                context.status.progress.notify();
+                Step::Again
+            }
+            Err(error) => {
+                self.failed(error);
+                Step::Again
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Closing: flushes, waits for background work, syncs, and leaves the marker of a clean close.
+
+use std::sync::Arc;
+
+use super::Database;
+use crate::Result;
+use crate::version::edit::VersionEdit;
+
+/// Closes the database when the last handle goes.
+#[derive(Debug)]
+pub(crate) struct Closer(Arc<Database>);
+
+impl Closer {
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self(database)
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        if self.0.resources.check_process().is_err() {
+            // The threads to wait for are not here, and log, files and locks are the parent's: they stay as they are.
+            std::mem::forget(Arc::clone(&self.0));
+            return;
+        }
+        if !self.0.status.mark_closed() {
+            return;
+        }
+        if let Err(error) = self.0.shut_down(false) {
+            tracing::warn!(%error, "the database was dropped, not closed, and failed to sync");
+        }
+    }
+}
+
+impl Database {
+    /// Closes for good: flushes, waits, syncs and leaves the marker of a clean close. Whoever closes a second time gets
+    /// what the first call came to, once it ended.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.resources.check_process()?;
+        if !self.status.mark_closed() {
+            self.resources.wait_until(&self.close_ended, || Ok(self.close_result.get().is_some()))?;
+            return self.close_result.get().cloned().unwrap_or(Ok(()));
+        }
+        let result = self.close_first();
+        self.close_result.get_or_init(|| result.clone());
+        self.close_ended.notify();
+        result
+    }
+
+    fn close_first(&self) -> Result<()> {
+        if let Some(side) = &self.writer {
+            side.write.status.progress.notify();
+        }
+        let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.rotate_and_flush(side));
+        // Whatever happened: jobs end and the lock is released.
+        let shut_down = self.shut_down(flushed.is_ok());
+        flushed.and(shut_down).inspect_err(|_| {
+            let _ = self.shut_down(false);
+        })
+    }
+
+    /// Ends background work and syncs the log. With `clean`, everything is in tables and the files are marked so.
+    fn shut_down(&self, clean: bool) -> Result<()> {
+        let Some(side) = &self.writer else {
+            self.lock.lock().take();
+            return Ok(());
+        };
+        self.status.ask_to_stop();
+        side.write.flush_wanted.notify();
+        self.resources.obsolete_files.event().notify();
+        self.resources.wait_until(&side.write.status.progress, || Ok(!side.background.has_jobs()))?;
+        self.resources.remove_obsolete_files();
+        if clean {
+            // So that the time since the last change counts. It may fail: then that does not count.
+            if let Err(error) = side.versions.log_edit(&mut side.versions.lock(), VersionEdit::default()) {
+                tracing::warn!(%error, "the time was not noted");
+            }
+        }
+        let going = side.write.status.check_writing();
+        let closed = side.write.close_log();
+        let result = match (going, closed) {
+            (Ok(()), Ok(Some(log))) if clean => side.versions.lock().close(log),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            _ => Ok(()),
+        };
+        self.lock.lock().take();
+        result
+    }
+}

@@ -1,0 +1,107 @@
+//! Metrics: the state of a database, in figures.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Database;
+use crate::keyspaces::{RateLimit, Tree};
+use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
+use crate::{Error, ErrorKind};
+
+impl Database {
+    pub(crate) fn metrics(&self) -> Metrics {
+        let trees = self.all_trees();
+        let mut metrics = Metrics {
+            keyspaces: trees.iter().map(|tree| keyspace_metrics(tree)).collect(),
+            cache_capacity_bytes: self.resources.memory.cache.capacity_bytes() as u64,
+            cache_hits: self.resources.memory.cache.stats().hits,
+            cache_misses: self.resources.memory.cache.stats().misses,
+            open_files: self.resources.memory.file_cache.count() as u64,
+            open_files_max: self.resources.memory.file_cache.count_max() as u64,
+            file_opens: self.resources.memory.file_cache.opened.get(),
+            snapshots: self.visibility.snapshot_count() as u64,
+            visible_sequence: self.visibility.sequence(),
+            flushes: self.resources.counters.flushes.get(),
+            flush_bytes_in: self.resources.counters.flush_bytes_in.get(),
+            flush_bytes_out: self.resources.counters.flush_bytes_out.get(),
+            compactions: self.resources.counters.compactions.get(),
+            moves: self.resources.counters.moves.get(),
+            covered_tables_dropped: self.resources.counters.covered_tables_dropped.get(),
+            compaction_bytes_in: self.resources.counters.compaction_bytes_in.get(),
+            compaction_bytes_out: self.resources.counters.compaction_bytes_out.get(),
+            compaction_bytes_copied: self.resources.counters.compaction_bytes_copied.get(),
+            stall_rate_micros: self.resources.counters.stall_rate_micros.get(),
+            stall_memory_micros: self.resources.counters.stall_memory_micros.get(),
+            stall_space_micros: self.resources.counters.stall_space_micros.get(),
+            ..Metrics::default()
+        };
+        metrics.stall_micros =
+            metrics.stall_rate_micros + metrics.stall_memory_micros + metrics.stall_space_micros;
+        let Some(side) = &self.writer else {
+            self.note_memory(&trees, &mut metrics);
+            return metrics;
+        };
+        metrics.log_window_bytes = self.resources.memory.budget.log_window_bytes;
+        metrics.compactions_running = side.compactions.running_count() as u64;
+        metrics.compaction_debt_bytes = side.compactions.debt_bytes();
+        let start = side.write.log_start(&HashSet::new());
+        let committer = side.write.committer.lock();
+        // Under the lock: what becomes immutable now would be counted twice or not at all.
+        self.note_memory(&trees, &mut metrics);
+        metrics.log_bytes = committer.log_end() - start.position;
+        metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.write.log_durable());
+        let limits = trees.iter().map(|tree| &tree.limit).chain([side.write.controller.of_all()]);
+        metrics.write_rate_limit = limits.filter_map(RateLimit::rate).min();
+        metrics.writers_waiting = side.write.queue.len() as u64;
+        let background_error = side.write.status.flush_error.current();
+        metrics.background_error = background_error.as_ref().map(Error::to_string);
+        metrics.waiting_for_space = background_error
+            .filter(|error| error.kind() == ErrorKind::NoSpace)
+            .map(|error| error.to_string());
+        metrics
+    }
+
+    fn note_memory(&self, trees: &[Arc<Tree>], metrics: &mut Metrics) {
+        metrics.active_memtable_bytes = self.resources.memory.active_bytes() as u64;
+        metrics.immutable_memtable_bytes = self.resources.memory.immutable_bytes() as u64;
+        metrics.pooled_memtable_bytes = pooled_bytes(trees);
+        metrics.held_memtable_bytes = self.resources.memory.held_bytes() as u64;
+        metrics.held_table_bytes = self.resources.memory.held_table_bytes() as u64;
+        metrics.buffer_bytes = self.resources.memory.buffer_bytes() as u64;
+        metrics.pinned_bytes = self.resources.memory.table_bytes() as u64;
+        metrics.cache_bytes = self.resources.memory.cache.used_bytes() as u64;
+    }
+}
+
+/// Keyspaces may share a factory.
+fn pooled_bytes(trees: &[Arc<Tree>]) -> u64 {
+    let mut factories: Vec<_> = trees.iter().map(|tree| Arc::clone(&tree.options().memtable)).collect();
+    factories.sort_by_key(|factory| Arc::as_ptr(factory).cast::<()>());
+    factories.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    factories.iter().map(|factory| factory.pooled_bytes() as u64).sum()
+}
+
+fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
+    let version = Arc::clone(&tree.load().version);
+    let level = |runs: &Vec<Arc<crate::version::Run>>| {
+        let mut level = LevelMetrics { runs: runs.len() as u64, ..LevelMetrics::default() };
+        for table in runs.iter().flat_map(|run| run.tables()) {
+            let meta = table.meta();
+            level.tables += 1;
+            level.unpinned_tables += u64::from(!table.table().is_pinned());
+            level.bytes += meta.file_bytes;
+            level.entries += meta.entries;
+            level.tombstones += meta.tombstones;
+            level.range_tombstones += meta.range_tombstones;
+            level.raw_bytes += meta.raw_key_bytes + meta.raw_value_bytes;
+        }
+        level
+    };
+    KeyspaceMetrics {
+        name: tree.name.to_string(),
+        policy: tree.options().compaction.name().to_owned(),
+        levels: version.levels().iter().map(level).collect(),
+        write_rate_limit: tree.limit.rate(),
+        failure: tree.failure().map(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,138 @@
+//! Calls that wait for background work: flushes, compactions, the sync of the log.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::{Database, WriteSide};
+use crate::background::Manual;
+use crate::keyspaces::{Memtable, Tree};
+use crate::write::inverted;
+use crate::{Error, Result};
+
+impl Database {
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        self.rotate_and_flush(self.write_side()?)
+    }
+
+    /// Seals all memtables and waits until they are in tables.
+    pub(super) fn rotate_and_flush(&self, side: &WriteSide) -> Result<()> {
+        side.write.status.check_writing()?;
+        // A flush that failed and waits tries again now.
+        let trouble = side.write.status.flush_error.count();
+        side.write.flush_wanted.notify();
+        let (mut waiting, mut stopped): (Vec<_>, _) = {
+            side.write.committer.lock().rotate_all();
+            let with_immutable = |tree: Arc<Tree>| {
+                let immutable = tree.load().immutable.clone();
+                (tree, immutable)
+            };
+            let trees = side.write.unflushed.trees();
+            // A memtable that panicked while it became immutable still takes its place.
+            let mut not_rotated = trees.iter().filter(|tree| tree.load().memtable.is_some());
+            let stopped = not_rotated.try_for_each(|tree| tree.check_writable());
+            (trees.into_iter().map(with_immutable).collect(), stopped)
+        };
+        // What fails for one is told once the others are in tables.
+        let mut retried = Vec::new();
+        self.resources.wait_until(&side.write.status.progress, || {
+            side.write.status.check_writing()?;
+            while let Some((tree, immutable)) = waiting.pop() {
+                if !has_left(&tree, &immutable) {
+                    continue;
+                }
+                if let Err(error) = tree.check_writable() {
+                    stopped = Err(error);
+                } else if tree.flush_retry_micros().is_some() {
+                    retried.push((tree, immutable));
+                } else {
+                    waiting.push((tree, immutable));
+                    return Ok(false);
+                }
+            }
+            retried.retain(|(tree, immutable)| {
+                let left = has_left(tree, immutable);
+                if left && let Err(error) = tree.check_writable() {
+                    stopped = Err(error);
+                }
+                left && tree.is_healthy()
+            });
+            if !retried.is_empty() {
+                side.write.status.flush_error.check(trouble)?;
+            }
+            Ok(retried.is_empty())
+        })?;
+        stopped
+    }
+
+    pub(crate) fn sync_log(&self) -> Result<()> {
+        self.write_side()?.write.sync_log()
+    }
+
+    pub(crate) fn wait_for_compactions(&self) -> Result<()> {
+        let side = self.write_side()?;
+        let trouble = (side.write.status.flush_error.count(), side.write.status.compaction_error.count());
+        side.write.flush_wanted.notify();
+        self.all_trees().iter().for_each(|tree| side.background.compaction_queue.add(tree));
+        self.resources.wait_until(&side.write.status.progress, || {
+            self.check_open()?;
+            side.write.status.check_writing()?;
+            side.write.status.flush_error.check(trouble.0)?;
+            side.write.status.compaction_error.check(trouble.1)?;
+            side.compactions.start_due();
+            let settled = side.write.unflushed.trees().iter().all(|tree| tree.load().immutable.is_empty())
+                && side.compactions.are_settled();
+            // A policy that was asked just now may have stopped its keyspace.
+            self.all_trees().iter().try_for_each(|tree| tree.check_writable())?;
+            Ok(settled)
+        })
+    }
+
+    pub(crate) fn compact_range(&self, tree: &Arc<Tree>, range: (Bound<&[u8]>, Bound<&[u8]>)) -> Result<()> {
+        use Bound::{Excluded, Included};
+        if let (Included(start) | Excluded(start), Included(end) | Excluded(end)) = range
+            && start > end
+        {
+            return Err(Error::InvalidArgument(inverted(start, end)));
+        }
+        let side = self.write_side()?;
+        let held = side.compactions.hold(tree.id);
+        let done = self.compact_held(side, tree, range);
+        drop(held);
+        side.background.compaction_queue.add(tree);
+        side.compactions.start_due();
+        // Whoever waits for compactions saw the policy held back, and moves alone tell nobody.
+        side.write.status.progress.notify();
+        done
+    }
+
+    /// Brings a range down while the policy is held back: what it merges from here on could be missed.
+    fn compact_held(
+        &self,
+        side: &WriteSide,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<()> {
+        self.rotate_and_flush(side)?;
+        let since = side.versions.numbers.next();
+        let trouble = side.write.status.compaction_error.count();
+        self.resources.wait_until(&side.write.status.progress, || {
+            loop {
+                self.check_open()?;
+                side.write.status.check_writing()?;
+                side.write.status.compaction_error.check(trouble)?;
+                match side.compactions.start_manual(tree, range, since)? {
+                    Manual::Started => {}
+                    Manual::Wait => return Ok(false),
+                    Manual::Done => return Ok(true),
+                }
+            }
+        })
+    }
+}
+
+/// Whether any of the memtables still waits for its flush.
+fn has_left(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
+    let state = tree.load();
+    let waits = |memtable: &Arc<Memtable>| state.immutable.iter().any(|left| Arc::ptr_eq(memtable, left));
+    !tree.is_dropped() && memtables.iter().any(waits)
+}

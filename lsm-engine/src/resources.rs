@@ -1,0 +1,84 @@
+//! What all parts of a database use: its directory, file system, environment, memory, counters and obsolete files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsm_core::env::{Env, Event};
+use lsm_core::vfs::Vfs;
+
+use crate::memory::Memory;
+use crate::metrics::Counters;
+use crate::version::ObsoleteFiles;
+use crate::{Error, Result};
+
+/// What all parts of a database use. It knows none of them.
+pub(crate) struct Resources {
+    /// Tells databases apart.
+    pub(crate) database_id: u64,
+    pub(crate) directory: PathBuf,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) counters: Counters,
+    pub(crate) obsolete_files: Arc<ObsoleteFiles>,
+}
+
+impl Resources {
+    pub(crate) fn new(
+        directory: PathBuf,
+        vfs: Arc<dyn Vfs>,
+        env: Arc<dyn Env>,
+        memory: Arc<Memory>,
+    ) -> Arc<Self> {
+        let (counters, obsolete_files) = (Counters::default(), Arc::default());
+        let database_id = env.random();
+        Arc::new(Self { database_id, directory, vfs, env, memory, counters, obsolete_files })
+    }
+
+    /// Makes the names of files durable.
+    pub(crate) fn sync_directory(&self) -> Result<()> {
+        let directory = &self.directory;
+        self.vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))
+    }
+
+    /// Unlinks the files that nobody needs any more. One that cannot be removed is found again at the next open.
+    pub(crate) fn remove_obsolete_files(&self) {
+        for path in self.obsolete_files.take() {
+            match self.vfs.remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "an obsolete file stays");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What background work failed for may be what others hold.
+    pub(crate) fn make_way_after(&self, error: &Error) {
+        if let Error::Storage(error) = error {
+            self.memory.file_cache.give_way_after(error);
+        }
+    }
+
+    /// Fails in a child by `fork`: files, their locks and the window of the log are those of its parent.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.env.is_forked() { Err(forked()) } else { Ok(()) }
+    }
+
+    /// Blocks until `done` says yes, looking again after each notification.
+    pub(crate) fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        loop {
+            let seen = event.epoch();
+            if done()? {
+                return Ok(());
+            }
+            self.env.wait(event, seen, None);
+        }
+    }
+}
+
+#[cold]
+fn forked() -> Error {
+    Error::invalid("the database was opened by the process that this one was forked from")
+}

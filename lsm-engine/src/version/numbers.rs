@@ -1,0 +1,22 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Numbers for files, memtables and runs.
+#[derive(Debug)]
+pub(crate) struct Numbers(AtomicU64);
+
+impl Numbers {
+    /// The first to be given out.
+    pub(crate) fn from(first: u64) -> Self {
+        Self(AtomicU64::new(first))
+    }
+
+    /// Higher than all before, never given twice.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The one to be given out next.
+    pub(crate) fn unused(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,51 @@
+//! The versions of all keyspaces as the disk has them: edits go to the manifest, and only then count.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::edit::VersionEdit;
+use super::manifest::{AppendError, Manifest};
+use super::{Clock, Numbers};
+use crate::Result;
+use crate::status::Status;
+
+/// The manifest, with the numbers and clocks that every edit carries.
+pub(crate) struct VersionSet {
+    manifest: Mutex<Manifest>,
+    pub(crate) numbers: Arc<Numbers>,
+    clock: Clock,
+    status: Arc<Status>,
+}
+
+impl VersionSet {
+    pub(crate) fn new(manifest: Manifest, numbers: Arc<Numbers>, clock: Clock, status: Arc<Status>) -> Self {
+        Self { manifest: Mutex::new(manifest), numbers, clock, status }
+    }
+
+    /// Who changes a version holds this from the edit to the change in memory.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock()
+    }
+
+    /// The clock by which tables are dated.
+    pub(crate) fn clock_micros(&self) -> u64 {
+        self.clock.now_micros()
+    }
+
+    /// Logs an edit, durably. A manifest in doubt stops all writing.
+    pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
+        // A flush or merge may have been waiting for the manifest while whoever held it failed: memory and disk are
+        // apart now, and the log must not be shortened by what memory says.
+        self.status.check_writing()?;
+        edit.next_number = Some(self.numbers.unused());
+        self.clock.mark(&mut edit);
+        manifest.append(&edit, || self.numbers.next()).map_err(|error| match error {
+            AppendError::Refused(error) => error,
+            AppendError::InDoubt(error) => {
+                self.status.stop_writing(error.clone());
+                error
+            }
+        })
+    }
+}

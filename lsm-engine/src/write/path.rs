@@ -1,0 +1,140 @@
+//! The write path as a whole, and what background work asks of it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock, Weak};
+
+use lsm_core::env::Event;
+use lsm_wal::{CleanClose, Log, LogSync, Position};
+use parking_lot::Mutex;
+
+use crate::keyspaces::{ReadState, TreeSet, Visibility, WriteExclusion};
+use crate::resources::Resources;
+use crate::status::Status;
+use crate::version::edit::LogStart;
+use crate::write::committer::Committer;
+use crate::write::controller::WriteController;
+use crate::write::queue::WriteQueue;
+use crate::{Error, Result};
+
+/// Everything that a write passes on its way: controller and queue, commit lock, log, memtables, visible number.
+pub(crate) struct WritePath {
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) visibility: Arc<Visibility>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) committer: Mutex<Committer>,
+    /// There is none until recovery has brought what the last one held into tables.
+    log: OnceLock<Arc<dyn LogSync>>,
+    /// Keyspaces that have memtables.
+    pub(crate) unflushed: Arc<TreeSet>,
+    pub(crate) controller: WriteController,
+    /// Writers that wait for memory.
+    pub(crate) queue: WriteQueue,
+    /// There is a memtable to flush, or the database closes.
+    pub(crate) flush_wanted: Event,
+    pub(super) compactor: OnceLock<Weak<dyn Compactor>>,
+}
+
+/// Who can make the tables fewer, whose indexes and filters take memory that writers wait for.
+pub(crate) trait Compactor: Send + Sync {
+    /// Starts the compactions that are due.
+    fn start_due(&self);
+
+    /// Whether one runs.
+    fn is_running(&self) -> bool;
+}
+
+impl WritePath {
+    pub(crate) fn new(
+        resources: Arc<Resources>,
+        visibility: Arc<Visibility>,
+        status: Arc<Status>,
+        committer: Committer,
+    ) -> Self {
+        Self {
+            resources,
+            visibility,
+            status,
+            flush_wanted: committer.flush_wanted().clone(),
+            unflushed: Arc::clone(committer.unflushed()),
+            committer: Mutex::new(committer),
+            log: OnceLock::new(),
+            controller: WriteController::default(),
+            queue: WriteQueue::default(),
+            compactor: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn compacted_by(&self, compactor: Weak<dyn Compactor>) {
+        self.compactor.get_or_init(|| compactor);
+    }
+
+    /// Fails if the database is closed, or takes no writes any more.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        self.status.check_open()?;
+        self.status.check_writing()?;
+        self.resources.check_process()
+    }
+
+    /// Gives the database its log.
+    pub(crate) fn start_log(&self, log: Box<dyn Log>) {
+        self.log.get_or_init(|| log.sync_handle());
+        self.committer.lock().start_log(log);
+    }
+
+    /// Syncs and closes the log.
+    pub(crate) fn close_log(&self) -> Result<Option<CleanClose>> {
+        self.committer.lock().close_log()
+    }
+
+    /// The end of the last record.
+    pub(crate) fn log_end(&self) -> u64 {
+        self.committer.lock().log_end()
+    }
+
+    /// Blocks until the log is durable up to `position`.
+    #[inline]
+    pub(crate) fn wait_durable(&self, position: u64) -> Result<()> {
+        self.log.get().map_or(Ok(()), |log| log.wait_durable(Position(position))).map_err(Error::from)
+    }
+
+    /// Makes durable all that was written before.
+    pub(crate) fn sync_log(&self) -> Result<()> {
+        self.wait_durable(self.log_end())
+    }
+
+    /// Segments of the log wholly below `position` may go.
+    pub(crate) fn truncate_log(&self, position: u64) -> Result<()> {
+        self.log.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
+    }
+
+    /// Up to where the log is durable; 0 before there is one.
+    pub(crate) fn log_durable(&self) -> u64 {
+        self.log.get().map_or(0, |log| log.durable().0)
+    }
+
+    /// Where replay must start once the memtables of the numbers `flushed` are in tables.
+    pub(crate) fn log_start(&self, flushed: &HashSet<u64>) -> LogStart {
+        // Taken first: a record that arrives during the search below starts at or after it.
+        let (mut position, segment) = {
+            let committer = self.committer.lock();
+            (committer.log_end(), committer.first_segment())
+        };
+        for tree in self.unflushed.trees() {
+            let state = tree.load();
+            for memtable in state.memtables().filter(|memtable| !flushed.contains(&memtable.number)) {
+                position = position.min(memtable.log_start);
+            }
+        }
+        LogStart { position, segment, synced: self.log_durable() }
+    }
+}
+
+impl WriteExclusion for WritePath {
+    fn if_newest(&self, keyspace: u32, state: &Arc<ReadState>, then: &mut dyn FnMut()) {
+        let Some(committer) = self.committer.try_lock() else { return };
+        if committer.tree(keyspace).is_some_and(|tree| Arc::ptr_eq(&tree.load(), state)) {
+            then();
+        }
+    }
+}
