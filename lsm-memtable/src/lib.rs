@@ -30,6 +30,8 @@ mod memtable;
 mod reference;
 mod skiplist;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod writer_checks;
 
 pub use bplus::BPlusMemtable;
 pub use memtable::{Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};

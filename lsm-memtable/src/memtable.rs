@@ -5,8 +5,8 @@ use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
 
 /// Makes memtables of one kind.
 ///
-/// A store is given one factory and calls [`create`](Self::create) each time that a memtable is sealed. What
-/// tables share, such as memory that is handed on from a dropped table to the next, lives in the factory.
+/// A store has one factory and calls [`create`](Self::create) each time that a memtable is full and becomes an
+/// immutable memtable. What tables share, such as memory that a dropped table leaves to the next, lives in the factory.
 pub trait MemtableFactory: Send + Sync + fmt::Debug {
     /// Name of the structure, for logs and reports.
     fn name(&self) -> &'static str;
@@ -63,8 +63,8 @@ pub trait MemtableWriter: Send {
         Ok(())
     }
 
-    /// Bytes of [`MemtableReader::memory_bytes`] that are there for entries to come. A store that seals tables by their
-    /// size goes on filling one as long as this is what makes it large.
+    /// Bytes of [`MemtableReader::memory_bytes`] that are there for entries to come. A store that limits
+    /// tables by their size need not count these bytes.
     fn unused_bytes(&self) -> usize {
         0
     }
@@ -105,13 +105,13 @@ pub trait MemtableReader: Send + Sync {
     fn entry_count(&self) -> usize;
 }
 
-/// The table cannot take this entry; seal the table and go on with a new one.
+/// The table cannot take this entry: make it immutable and go on with a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the memtable is full; seal it and go on with a new one")
+        f.write_str("the memtable is full; make it immutable and go on with a new one")
     }
 }
 

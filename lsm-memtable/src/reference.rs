@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use lsm_core::{Cursor, Entry, Error, SequenceNumber, ValueKind};
 use parking_lot::RwLock;
 
+use crate::memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 use crate::memtable::{assert_ascending, assert_insertable};
-use crate::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 
 /// A factory of memtables on the standard library's `BTreeMap`, behind a lock.
 ///

@@ -6,10 +6,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::chunk::CHUNK_BYTES_MAX;
-use super::{ALIGN_MAX, Arena, CHUNKS, NewRecord, Record, Ref, SMALL_CHUNKS, chunk_range};
-use crate::{Coming, Full};
+use super::memory::{ALIGN_MAX, Arena, CHUNKS, SMALL_CHUNKS, chunk_range};
+use super::record::{NewRecord, Record};
+use super::reference::Ref;
+use crate::memtable::{Coming, Full};
 
-/// The one that writes into an arena. `Home` is the table that contains the arena.
+/// Allocates from an arena, and writes there. `Home` is the table that contains the arena.
 pub(crate) struct Allocator<Home> {
     home: Arc<Home>,
     /// The next free offset, and the end of its chunk. 64-bit, because the end of the arena is 4 GiB.

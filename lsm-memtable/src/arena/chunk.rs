@@ -78,6 +78,9 @@ pub(crate) struct ChunkPool {
 }
 
 impl ChunkPool {
+    /// What the pool of a factory keeps at most, where nobody said otherwise.
+    pub(crate) const BYTES_MAX_DEFAULT: usize = 64 << 20;
+
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { free: Mutex::default(), bytes: AtomicUsize::new(0), bytes_max: AtomicUsize::new(bytes_max) }
     }

@@ -15,10 +15,10 @@ use std::num::NonZeroU32;
 
 use lsm_core::{Entry, SequenceNumber, key};
 
-use super::{Arena, Ref};
+use super::reference::Ref;
 
 /// Every so many versions of a key one carries a long jump; the others lead to the last of those.
-const BLOCK_VERSIONS: u32 = 8;
+pub(super) const BLOCK_VERSIONS: u32 = 8;
 
 const CHAINED: u16 = 1;
 const OUTSIDE: u16 = 2;
@@ -44,27 +44,9 @@ pub(crate) struct Record {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Chain {
-    previous: NonZeroU32,
-    jump: NonZeroU32,
-    depth: u32,
-}
-
-impl Chain {
-    /// The links of a version that follows `newest`.
-    pub(crate) fn onto(arena: &Arena, newest: Ref<Record>) -> Self {
-        let depth = arena.record(newest).depth() + 1;
-        let block = arena.record(newest).block(newest);
-        let mut jump = block;
-        if depth.is_multiple_of(BLOCK_VERSIONS) {
-            let near = arena.record(block).jump().unwrap_or(block);
-            let far = arena.record(near).jump().unwrap_or(near);
-            let depth_of = |record| arena.record(record).depth();
-            if depth_of(block) - depth_of(near) == depth_of(near) - depth_of(far) {
-                jump = far;
-            }
-        }
-        Self { previous: newest.offset(), jump: jump.offset(), depth }
-    }
+    pub(super) previous: NonZeroU32,
+    pub(super) jump: NonZeroU32,
+    pub(super) depth: u32,
 }
 
 /// What a record is made of.
@@ -139,7 +121,7 @@ impl NewRecord<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct RecordView<'a> {
     address: *const u8,
-    arena: PhantomData<&'a Arena>,
+    memory: PhantomData<&'a [u8]>,
 }
 
 impl<'a> RecordView<'a> {
@@ -148,7 +130,7 @@ impl<'a> RecordView<'a> {
     /// happen before this.
     #[inline]
     pub(super) unsafe fn new(address: *const u8) -> Self {
-        let view = Self { address, arena: PhantomData };
+        let view = Self { address, memory: PhantomData };
         #[cfg(loom)]
         view.header().witness.with(|_| ());
         view
@@ -223,55 +205,19 @@ impl<'a> RecordView<'a> {
         self.chain().map(|chain| Ref::new(chain.previous))
     }
 
-    fn jump(self) -> Option<Ref<Record>> {
+    pub(super) fn jump(self) -> Option<Ref<Record>> {
         self.chain().map(|chain| Ref::new(chain.jump))
     }
 
-    fn depth(self) -> u32 {
+    pub(super) fn depth(self) -> u32 {
         self.chain().map_or(0, |chain| chain.depth)
     }
 
     /// The last version at or below this one that carries a long jump. `own` is the reference to this record.
-    fn block(self, own: Ref<Record>) -> Ref<Record> {
+    pub(super) fn block(self, own: Ref<Record>) -> Ref<Record> {
         match self.chain() {
             Some(chain) if !chain.depth.is_multiple_of(BLOCK_VERSIONS) => Ref::new(chain.jump),
             _ => own,
         }
-    }
-}
-
-/// Versions of one key, found from the newest.
-impl Arena {
-    /// The newest version with a sequence number of at most `sequence`.
-    #[inline]
-    pub(crate) fn version_at(&self, newest: Ref<Record>, sequence: SequenceNumber) -> Option<Ref<Record>> {
-        if self.record(newest).sequence() <= sequence {
-            return Some(newest);
-        }
-        self.record(self.version_above(newest, sequence)).previous()
-    }
-
-    /// The oldest version with a sequence number above `sequence`; `newest` must be such a one.
-    pub(crate) fn version_above(&self, newest: Ref<Record>, sequence: SequenceNumber) -> Ref<Record> {
-        let is_above = |&version: &Ref<Record>| self.record(version).sequence() > sequence;
-        debug_assert!(is_above(&newest));
-        let mut version = newest;
-        loop {
-            let record = self.record(version);
-            let further = record.jump().filter(is_above).or_else(|| record.previous().filter(is_above));
-            match further {
-                Some(older) => version = older,
-                None => return version,
-            }
-        }
-    }
-
-    /// The oldest version of all.
-    pub(crate) fn version_oldest(&self, newest: Ref<Record>) -> Ref<Record> {
-        let mut version = newest;
-        while let Some(older) = self.record(version).jump() {
-            version = older;
-        }
-        version
     }
 }

@@ -136,11 +136,7 @@ impl Cursor for BPlusCursor {
             let arena = &self.tree.arena;
             let newest = self.rows[index].record;
             if arena.record(newest).sequence() >= sequence {
-                // Above `sequence - 1` is at or above `sequence`; all versions are at or above 0.
-                self.version = Some(match sequence.checked_sub(1) {
-                    Some(below) => arena.version_above(newest, below),
-                    None => arena.version_oldest(newest),
-                });
+                self.version = Some(arena.version_at_or_above(newest, sequence));
                 self.index = index;
                 return;
             }

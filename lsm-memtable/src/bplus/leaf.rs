@@ -1,14 +1,14 @@
 //! Leaves: up to 32 keys in the order of their insertion.
 //!
 //! ```text
-//! leaf     := count u32, prefix (bytes u32, guess u32), marks [u8; 32], records [u32; 32], heads [u64; 32]
+//! leaf     := count u32, prefix (bytes u32, guess u32), fingerprints [u8; 32], records [u32; 32], heads [u64; 32]
 //! ```
 //!
 //! A slot is written before `count` covers it and keeps its key for ever; only its record is replaced, when a newer
 //! version of the key comes. So readers need no version: what `count` covers is there. A leaf that is full is
 //! replaced by two others and stays as it is for those who still read it.
 //!
-//! A key is found by its mark, one byte, all 32 of which are compared by a few operations on four words.
+//! A key is found by its fingerprint, one byte, all 32 of which are compared by a few operations on four words.
 
 use super::prefix::{Prefix, Probe, Row};
 use crate::arena::{Arena, AtomicRef, Record, Ref};
@@ -17,14 +17,14 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// Keys in a leaf. A model checker must try every interleaving, so it gets few.
 pub(super) const LEAF_SLOTS: usize = if cfg!(loom) { 3 } else { 32 };
 
-const MARKS_PER_WORD: usize = 8;
-const MARK_WORDS: usize = LEAF_SLOTS.div_ceil(MARKS_PER_WORD);
+const FINGERPRINTS_PER_WORD: usize = 8;
+const FINGERPRINT_WORDS: usize = LEAF_SLOTS.div_ceil(FINGERPRINTS_PER_WORD);
 
 #[repr(C, align(64))]
 pub(super) struct Leaf {
     count: AtomicU32,
     prefix: Prefix,
-    marks: [AtomicU64; MARK_WORDS],
+    fingerprints: [AtomicU64; FINGERPRINT_WORDS],
     records: [AtomicRef<Record>; LEAF_SLOTS],
     heads: [AtomicU64; LEAF_SLOTS],
 }
@@ -35,14 +35,15 @@ impl Leaf {
 
     /// A leaf with these keys, whose heads are taken after this prefix.
     pub(super) fn new(prefix: Prefix, rows: &[Row]) -> Self {
-        let mut marks = [0; MARK_WORDS];
+        let mut fingerprints = [0; FINGERPRINT_WORDS];
         for (slot, row) in rows.iter().enumerate() {
-            marks[slot / MARKS_PER_WORD] |= u64::from(row.mark) << (slot % MARKS_PER_WORD * 8);
+            fingerprints[slot / FINGERPRINTS_PER_WORD] |=
+                u64::from(row.fingerprint) << (slot % FINGERPRINTS_PER_WORD * 8);
         }
         Self {
             count: AtomicU32::new(rows.len() as u32),
             prefix,
-            marks: marks.map(AtomicU64::new),
+            fingerprints: fingerprints.map(AtomicU64::new),
             records: std::array::from_fn(|slot| AtomicRef::new(rows.get(slot).map(|row| row.record))),
             heads: std::array::from_fn(|slot| AtomicU64::new(rows.get(slot).map_or(0, |row| row.head))),
         }
@@ -65,9 +66,9 @@ impl Leaf {
         let count = self.count.load(Ordering::Acquire) as usize;
         let probe = Probe::new(key, self.prefix.bytes);
         let mut candidates = 0_u64;
-        for (index, word) in self.marks.iter().enumerate() {
-            let equal = equal_bytes(word.load(Ordering::Relaxed), probe.mark);
-            candidates |= u64::from(equal) << (index * MARKS_PER_WORD);
+        for (index, word) in self.fingerprints.iter().enumerate() {
+            let equal = equal_bytes(word.load(Ordering::Relaxed), probe.fingerprint);
+            candidates |= u64::from(equal) << (index * FINGERPRINTS_PER_WORD);
         }
         candidates &= (1 << count) - 1;
         while candidates != 0 {
@@ -89,9 +90,9 @@ impl Leaf {
         let count = self.count.load(Ordering::Relaxed);
         let slot = count as usize;
         self.heads[slot].store(probe.head, Ordering::Relaxed);
-        let word = &self.marks[slot / MARKS_PER_WORD];
-        let mark = u64::from(probe.mark) << (slot % MARKS_PER_WORD * 8);
-        word.store(word.load(Ordering::Relaxed) | mark, Ordering::Relaxed);
+        let word = &self.fingerprints[slot / FINGERPRINTS_PER_WORD];
+        let fingerprint = u64::from(probe.fingerprint) << (slot % FINGERPRINTS_PER_WORD * 8);
+        word.store(word.load(Ordering::Relaxed) | fingerprint, Ordering::Relaxed);
         self.records[slot].store(Some(record));
         self.count.store(count + 1, Ordering::Release);
     }
@@ -117,9 +118,13 @@ impl Leaf {
             if PREFETCH {
                 arena.prefetch(record, 0);
             }
-            let mark =
-                self.marks[slot / MARKS_PER_WORD].load(Ordering::Relaxed) >> (slot % MARKS_PER_WORD * 8);
-            rows.push(Row { head: self.heads[slot].load(Ordering::Relaxed), record, mark: mark as u8 });
+            let fingerprint = self.fingerprints[slot / FINGERPRINTS_PER_WORD].load(Ordering::Relaxed)
+                >> (slot % FINGERPRINTS_PER_WORD * 8);
+            rows.push(Row {
+                head: self.heads[slot].load(Ordering::Relaxed),
+                record,
+                fingerprint: fingerprint as u8,
+            });
         }
         Row::sort(arena, rows);
     }

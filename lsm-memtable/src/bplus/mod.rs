@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! inner node   63 children, separators in order, changed in place under a version
-//!   leaf       32 keys in the order of insertion, found by one-byte marks, replaced when full
+//!   leaf       32 keys in the order of insertion, found by one-byte fingerprints, replaced when full
 //!     record   the newest version of a key, written once
 //!       older versions, newest first, with jumps
 //! ```
@@ -15,6 +15,7 @@ mod cursor;
 mod inner;
 mod leaf;
 mod prefix;
+mod reader;
 mod tree;
 mod writer;
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use self::tree::Tree;
 use self::writer::Writer;
 use crate::arena::ChunkPool;
-use crate::{MemtableFactory, MemtableReader, MemtableWriter};
+use crate::memtable::{MemtableFactory, MemtableReader, MemtableWriter};
 
 /// A factory of B+ trees: the default memtable.
 ///
@@ -38,7 +39,7 @@ pub struct BPlusMemtable {
 
 impl BPlusMemtable {
     /// Bytes that the pool of [`default`](Self::default) keeps at most.
-    pub const POOL_BYTES_DEFAULT: usize = 64 << 20;
+    pub const POOL_BYTES_DEFAULT: usize = ChunkPool::BYTES_MAX_DEFAULT;
 
     /// A factory that keeps up to `bytes_max` of memory of dropped tables for the next ones.
     pub fn with_pool_bytes(bytes_max: usize) -> Self {

@@ -17,7 +17,7 @@ pub(super) struct Prefix {
     pub(super) guess: Option<Ref<Record>>,
 }
 
-/// The keys between which a node lies: the lower inclusive, the upper exclusive, `None` for no bound.
+/// The fence keys of a node (Graefe, 2004): the lower inclusive, the upper exclusive, `None` for no bound.
 #[derive(Clone, Copy)]
 pub(super) struct Fences {
     pub(super) low: Option<Ref<Record>>,
@@ -80,8 +80,8 @@ fn common_bytes(arena: &Arena, a: Ref<Record>, b: Ref<Record>) -> usize {
 pub(super) struct Probe {
     /// The eight bytes after the prefix; orders like the keys do.
     pub(super) head: u64,
-    /// Eight bits of a hash of head and tail: whether a slot is worth a look.
-    pub(super) mark: u8,
+    /// Eight bits of a hash of head and tail (as in `FPTree`, Oukid et al., 2016): whether a slot is worth a look.
+    pub(super) fingerprint: u8,
 }
 
 impl Probe {
@@ -94,7 +94,7 @@ impl Probe {
             None => self::head(key, 0),
         };
         let mixed = head ^ tail.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self { head, mark: (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 56) as u8 }
+        Self { head, fingerprint: (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 56) as u8 }
     }
 }
 
@@ -103,13 +103,13 @@ impl Probe {
 pub(super) struct Row {
     pub(super) head: u64,
     pub(super) record: Ref<Record>,
-    pub(super) mark: u8,
+    pub(super) fingerprint: u8,
 }
 
 impl Row {
     pub(super) fn new(arena: &Arena, record: Ref<Record>, prefix_bytes: u32) -> Self {
-        let Probe { head, mark } = Probe::new(arena.record(record).key(), prefix_bytes);
-        Self { head, record, mark }
+        let Probe { head, fingerprint } = Probe::new(arena.record(record).key(), prefix_bytes);
+        Self { head, record, fingerprint }
     }
 
     /// Brings rows with heads after the same prefix into the order of their keys.

@@ -1,15 +1,10 @@
-//! The tree as readers see it.
+//! The tree, and the descent that readers and cursors share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
-use lsm_core::{Cursor, Entry, SequenceNumber};
-
-use super::cursor::BPlusCursor;
 use super::inner::{Inner, Target};
 use super::leaf::Leaf;
-use super::writer::Writer;
-use crate::MemtableReader;
 use crate::arena::{Arena, AtomicEither, ChunkPool, Either, Record, Ref};
 use crate::sync::Backoff;
 
@@ -102,27 +97,5 @@ impl Tree {
 impl AsRef<Arena> for Tree {
     fn as_ref(&self) -> &Arena {
         &self.arena
-    }
-}
-
-impl MemtableReader for Tree {
-    fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>> {
-        let leaf = self.arena.node(self.descend(Target::At(key))?.leaf);
-        let (_, newest) = leaf.find(&self.arena, key)?;
-        self.arena.record(self.arena.version_at(newest, sequence)?).entry()
-    }
-
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        Box::new(BPlusCursor::new(self))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        /// The two counts in front of what an `Arc` holds.
-        const ARC_BYTES: usize = 2 * size_of::<usize>();
-        ARC_BYTES + size_of::<Self>() + size_of::<Writer>() + self.arena.allocated_bytes()
-    }
-
-    fn entry_count(&self) -> usize {
-        self.entry_count.load(Ordering::Relaxed)
     }
 }

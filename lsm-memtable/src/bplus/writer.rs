@@ -1,4 +1,4 @@
-//! The one that changes the tree.
+//! The writing half: inserts into the tree.
 
 use std::sync::atomic::Ordering;
 
@@ -10,8 +10,7 @@ use super::leaf::{LEAF_SLOTS, Leaf};
 use super::prefix::{Fences, Prefix, Probe, Row};
 use super::tree::Tree;
 use crate::arena::{Allocator, Arena, Chain, Either, NewRecord, Record, Ref};
-use crate::memtable::{assert_ascending, assert_insertable};
-use crate::{Coming, Full, MemtableWriter};
+use crate::memtable::{Coming, Full, MemtableWriter, assert_ascending, assert_insertable};
 
 /// Inner nodes above each other. A root gets a parent only after it was filled, and so was each of its children
 /// before it split, so a tree of this height does not fit 4 GiB by far.
@@ -164,7 +163,7 @@ impl Writer {
         let leaf = self.arena().node(old);
         if let Some((slot, newest)) = leaf.find(self.arena(), version.key) {
             assert_ascending(self.arena().record(newest).sequence(), version.trailer >> 8);
-            let chain = Chain::onto(self.arena(), newest);
+            let chain = self.arena().chain_onto(newest);
             let record = self.write(version, Some(chain));
             self.arena().node(old).replace(slot, record);
             return;
@@ -334,34 +333,17 @@ fn fitted_leaf(arena: &Arena, mut prefix: Prefix, fences: Fences, rows: &mut [Ro
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use lsm_core::SEQUENCE_MAX;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::MemtableReader;
     use crate::arena::ChunkPool;
+    use crate::writer_checks;
 
     #[test]
     fn a_full_table_refuses_and_stays_as_it_was() {
-        let mut writer = Writer::new(Tree::new(std::sync::Arc::new(ChunkPool::new(0))));
-        let key = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-        let mut insert =
-            |number: u64| writer.insert(&key(number), number, ValueKind::Put, &number.to_le_bytes());
-        for number in 1..1000 {
-            insert(number).expect("there is room");
-        }
-        writer.allocator.skip_to_last_chunk();
-        let mut insert =
-            |number: u64| writer.insert(&key(number), number, ValueKind::Put, &number.to_le_bytes());
-        let full = (1000..1_000_000).find(|&number| insert(number) == Err(Full)).expect("an end");
-        assert!(full > 10_000);
-        assert_eq!(insert(full), Err(Full));
-
-        let table = writer.tree();
-        assert_eq!(table.entry_count() as u64, full - 1);
-        for number in 1..full {
-            let entry = table.get(&key(number), SEQUENCE_MAX).expect("inserted");
-            assert_eq!(entry.value, number.to_le_bytes());
-        }
-        assert_eq!(table.get(&key(full), SEQUENCE_MAX), None);
+        let writer = Writer::new(Tree::new(Arc::new(ChunkPool::new(0))));
+        let table = Arc::clone(writer.tree());
+        let skip = |writer: &mut Writer| writer.allocator.skip_to_last_chunk();
+        writer_checks::a_full_table_refuses_and_stays_as_it_was(writer, &*table, skip);
     }
 }

@@ -1,19 +1,15 @@
-//! The list as readers see it.
+//! The list: its nodes, and the search that writer, readers and cursors share.
 
 use std::cmp::Ordering as KeyOrder;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use lsm_core::key::head;
-use lsm_core::{Cursor, Entry, SequenceNumber};
 
-use super::cursor::SkipListCursor;
-use super::writer::Writer;
-use crate::MemtableReader;
 use crate::arena::{Arena, AtomicRef, ChunkPool, Either, Record, Ref};
 
-/// Lanes above the nodes, each with a quarter of the stops of the one below. A model checker gets one.
-pub(super) const LANES: usize = if cfg!(loom) { 1 } else { 14 };
+/// Index levels above the nodes, each with a quarter of the keys of the one below. A model checker gets one.
+pub(super) const INDEX_LEVELS: usize = if cfg!(loom) { 1 } else { 14 };
 
 /// A key and its newest version.
 pub(super) struct Node {
@@ -23,28 +19,28 @@ pub(super) struct Node {
     pub(super) next: AtomicRef<Node>,
 }
 
-/// A stop of an upper lane.
-pub(super) struct Stop {
+/// A key on an index level.
+pub(super) struct IndexNode {
     pub(super) head: u64,
     /// Any version, for the key.
     pub(super) record: Ref<Record>,
-    pub(super) next: AtomicRef<Stop>,
-    /// The same key one lane below.
+    pub(super) next: AtomicRef<IndexNode>,
+    /// The same key one level below.
     pub(super) below: Place,
 }
 
-/// A place in the list, which is on a lane or on the ground.
-pub(super) type Place = Either<Stop, Node>;
+/// A node of an index level, or of the ground level that has every key.
+pub(super) type Place = Either<IndexNode, Node>;
 
 /// What writer, readers and cursors of one table share.
 pub(super) struct List {
-    pub(super) lanes: [AtomicRef<Stop>; LANES],
+    pub(super) levels: [AtomicRef<IndexNode>; INDEX_LEVELS],
     pub(super) first: AtomicRef<Node>,
     pub(super) arena: Arena,
     pub(super) entry_count: AtomicUsize,
 }
 
-/// Two nodes that were neighbours when the link between them was read, `None` for the ends. The writer may insert
+/// Two nodes that were neighbours when the link between them was read; `None` for the ends. The writer may insert
 /// between them at any time, so the link must not be read again.
 #[derive(Clone, Copy)]
 pub(super) struct Gap {
@@ -64,37 +60,41 @@ pub(super) enum Target<'a> {
 impl List {
     pub(super) fn new(pool: Arc<ChunkPool>) -> Self {
         Self {
-            lanes: std::array::from_fn(|_| AtomicRef::new(None)),
+            levels: std::array::from_fn(|_| AtomicRef::new(None)),
             first: AtomicRef::new(None),
             arena: Arena::new(pool),
             entry_count: AtomicUsize::new(0),
         }
     }
 
-    /// The gap after the last node that the target leaves behind. `note` is told the last such stop of each lane.
+    /// The gap after the last node that the target leaves behind. `visit` is told the last such node of each index level.
     #[inline]
-    pub(super) fn search(&self, target: Target<'_>, mut visit: impl FnMut(usize, Option<Ref<Stop>>)) -> Gap {
+    pub(super) fn search(
+        &self,
+        target: Target<'_>,
+        mut visit: impl FnMut(usize, Option<Ref<IndexNode>>),
+    ) -> Gap {
         let target_head = match target {
             Target::Before(key) => head(key, 0),
             Target::End => 0,
         };
         let mut place: Option<Place> = None;
-        for lane in (0..LANES).rev() {
-            let mut stop = match place {
-                Some(Either::A(stop)) => Some(stop),
+        for level in (0..INDEX_LEVELS).rev() {
+            let mut upper = match place {
+                Some(Either::A(upper)) => Some(upper),
                 _ => None,
             };
             loop {
-                let link = stop.map_or(&self.lanes[lane], |stop| &self.arena.node(stop).next);
+                let link = upper.map_or(&self.levels[level], |upper| &self.arena.node(upper).next);
                 let Some(next) = link.load() else { break };
                 let node = self.arena.node(next);
                 if !self.leaves_behind(target, target_head, node.head, || Some(node.record)) {
                     break;
                 }
-                stop = Some(next);
+                upper = Some(next);
             }
-            visit(lane, stop);
-            place = stop.map(|stop| self.arena.node(stop).below);
+            visit(level, upper);
+            place = upper.map(|upper| self.arena.node(upper).below);
         }
         let mut before = match place {
             Some(Either::B(node)) => Some(node),
@@ -152,30 +152,5 @@ impl List {
 impl AsRef<Arena> for List {
     fn as_ref(&self) -> &Arena {
         &self.arena
-    }
-}
-
-impl MemtableReader for List {
-    fn get(&self, key: &[u8], sequence: SequenceNumber) -> Option<Entry<'_>> {
-        let node = self.search(Target::Before(key), |_, _| ()).after?;
-        let newest = self.newest(node)?;
-        if self.arena.record(newest).key() != key {
-            return None;
-        }
-        self.arena.record(self.arena.version_at(newest, sequence)?).entry()
-    }
-
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        Box::new(SkipListCursor::new(self))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        /// The two counts in front of what an `Arc` holds.
-        const ARC_BYTES: usize = 2 * size_of::<usize>();
-        ARC_BYTES + size_of::<Self>() + size_of::<Writer>() + self.arena.allocated_bytes()
-    }
-
-    fn entry_count(&self) -> usize {
-        self.entry_count.load(Ordering::Relaxed)
     }
 }

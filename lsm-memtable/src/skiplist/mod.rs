@@ -1,8 +1,8 @@
 //! The second table: a skip list (Pugh, 1990) in the same arena.
 //!
 //! ```text
-//! lane 2    ------------------> e -------------->     every sixteenth node or so
-//! lane 1    ----> c ----------> e ------> g ---->     every fourth
+//! level 2    ------------------> e -------------->     every sixteenth node or so
+//! level 1    ----> c ----------> e ------> g ---->     every fourth
 //! nodes     a > b > c > d > ... e > f > g > h ...     one per key, with its newest version
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 mod cursor;
 mod list;
+mod reader;
 mod writer;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use self::list::List;
 use self::writer::Writer;
 use crate::arena::ChunkPool;
-use crate::{MemtableFactory, MemtableReader, MemtableWriter};
+use crate::memtable::{MemtableFactory, MemtableReader, MemtableWriter};
 
 /// A factory of skip lists.
 ///
@@ -42,7 +43,7 @@ impl SkipListMemtable {
 
 impl Default for SkipListMemtable {
     fn default() -> Self {
-        Self::with_pool_bytes(crate::BPlusMemtable::POOL_BYTES_DEFAULT)
+        Self::with_pool_bytes(ChunkPool::BYTES_MAX_DEFAULT)
     }
 }
 
