@@ -7,10 +7,12 @@ use lsm_core::vfs::Vfs;
 use lsm_core::{Error, Result};
 
 use crate::directory::{self, LogFile};
+use crate::log::Position;
+use crate::record;
+use crate::report::RecoveryMode;
 use crate::segment::{self, HeaderState, SegmentHeader};
 use crate::source::Source;
 use crate::window::WindowFile;
-use crate::{Position, RecoveryMode, record};
 
 /// A segment's file.
 pub(crate) struct Listed {

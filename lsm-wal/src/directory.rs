@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
-use crate::RecoveryReport;
+use crate::report::RecoveryReport;
 use crate::segment::{self, HeaderState, SegmentHeader};
 
 /// What the name of a segment ends with, after its number of at least six digits.

@@ -15,7 +15,11 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::Mutex;
 use shuttle::{Config, Runner, thread};
 
-use crate::{Log, LogSync, Position, RecoveryMode, Wal, WalOptions, WalReader};
+use crate::log::{Log, LogSync, Position};
+use crate::options::WalOptions;
+use crate::reader::WalReader;
+use crate::report::RecoveryMode;
+use crate::wal::Wal;
 
 const SEED: u64 = 0x5eed_0001;
 const SCHEDULES: usize = 500;

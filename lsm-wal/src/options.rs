@@ -1,6 +1,8 @@
 use lsm_core::{Error, Result};
 
-use crate::{RecoveryMode, record, segment};
+use crate::record;
+use crate::report::RecoveryMode;
+use crate::segment;
 
 /// How a log is written. The defaults suit a database; change them with struct update syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,13 @@ use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
 use crate::damage;
+use crate::log::{CleanClose, Position};
 use crate::record::{self, RecordHeader, RecordType};
 use crate::report::Dropped;
+use crate::report::{RecoveryMode, RecoveryReport};
 use crate::segment::{self, HeaderState, SegmentHeader};
+use crate::source::Record;
 use crate::source::{Found, Source};
-use crate::{CleanClose, Position, Record, RecoveryMode, RecoveryReport};
 
 /// One file of records in the format of the log, without window, rotation or threads: what a manifest needs.
 ///

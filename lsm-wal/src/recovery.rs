@@ -10,10 +10,12 @@ use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_core::{Error, Result};
 
 use crate::directory::{self, LogFile};
+use crate::log::Position;
 use crate::reader::Joint;
+use crate::reader::WalReader;
+use crate::report::RecoveryReport;
 use crate::rewrite::Rewrite;
 use crate::writer::{Live, Origin, Site, Writer};
-use crate::{Position, RecoveryReport, WalReader};
 
 /// Takes the lock of a directory, which is created if it is not there.
 pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn LockGuard>> {

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::Position;
+use crate::log::Position;
 
 /// What to do when a log does not end where a record ends.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, Result};
 
-use crate::Position;
+use crate::log::Position;
 use crate::record::{self, RecordHeader};
 
 /// How much is read at once.

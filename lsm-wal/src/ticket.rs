@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use lsm_core::Result;
 
-use crate::{DurableCallback, LogSync, Position};
+use crate::log::{DurableCallback, LogSync, Position};
 
 /// A promise that a record will be durable, to be asked for, waited for or heard of.
 ///

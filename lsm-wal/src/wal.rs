@@ -9,11 +9,14 @@ use lsm_core::{Error, Result};
 use crate::directory::{self, LogFile};
 use crate::group_commit::GroupCommit;
 use crate::housekeeping::Housekeeping;
+use crate::log::{CleanClose, Log, LogSync, Position};
+use crate::options::WalOptions;
+use crate::reader::WalReader;
+use crate::recovery;
+use crate::report::{RecoveryMode, RecoveryReport};
 use crate::sync::MutexGuard;
+use crate::ticket::Ticket;
 use crate::writer::{Origin, Site, Writer};
-use crate::{
-    CleanClose, Log, LogSync, Position, RecoveryMode, RecoveryReport, Ticket, WalOptions, WalReader, recovery,
-};
 
 /// A write-ahead log in the files of a directory, which it may share with other files.
 ///

@@ -10,12 +10,13 @@ use lsm_core::vfs::Vfs;
 use lsm_core::{Error, Result};
 
 use crate::directory;
+use crate::log::{CleanClose, Position};
+use crate::options::WalOptions;
 use crate::reader::Joint;
 use crate::record::{self, RecordHeader, RecordType};
 use crate::segment::{self, SegmentHeader};
 use crate::segment_file::{CLOSE_BYTES, Segment, Spare};
 use crate::window::WindowWriter;
-use crate::{CleanClose, Position, WalOptions};
 
 /// Where a log goes on: after which segment, from which position and checksum.
 #[derive(Clone, Copy)]

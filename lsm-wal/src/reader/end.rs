@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use lsm_core::{Error, Result};
 
 use super::{Cursor, WalReader};
+use crate::chain;
 use crate::damage::{self, Aftermath};
 use crate::directory::LogFile;
+use crate::record;
 use crate::report::Dropped;
+use crate::report::RecoveryMode;
+use crate::segment;
 use crate::verdict::Verdict;
-use crate::{RecoveryMode, chain, record, segment, window};
+use crate::window;
 
 impl WalReader {
     /// Decides what it means that no sound record stands at the cursor.

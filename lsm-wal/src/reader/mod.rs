@@ -10,11 +10,13 @@ use lsm_core::{Error, Result};
 
 use crate::chain::{self, Chain};
 use crate::directory::LogFile;
+use crate::log::{CleanClose, Position};
 use crate::record::RecordType;
 use crate::report::Dropped;
+use crate::report::{RecoveryMode, RecoveryReport};
 use crate::segment::SegmentHeader;
 use crate::source::{Found, FoundRecord, Record, Source};
-use crate::{CleanClose, Position, RecoveryMode, RecoveryReport, window};
+use crate::window;
 
 /// Reads a log without changing anything on disk: for recovery, for looking into files, for followers.
 ///

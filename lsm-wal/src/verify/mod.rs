@@ -30,10 +30,12 @@ use lsm_core::{Error, Result};
 
 use crate::chain::Chain;
 use crate::directory::LogFile;
+use crate::log::{CleanClose, Position};
+use crate::reader::WalReader;
+use crate::report::{RecoveryMode, RecoveryReport};
 use crate::segment::SegmentHeader;
 use crate::source::Record;
 use crate::window::{Slot, WindowFile};
-use crate::{CleanClose, Position, RecoveryMode, RecoveryReport, WalReader};
 use rounds::Rounds;
 use stream::{Accepted, Part, Taken};
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
-use super::{Rounds, Slot, WindowFile};
-use crate::RecoveryReport;
+use super::rounds::Rounds;
 use crate::reader::Located;
+use crate::report::RecoveryReport;
 use crate::segment::{self, SegmentHeader};
 use crate::source::Record;
+use crate::window::{Slot, WindowFile};
 
 /// The log as the reader accepted it.
 pub(super) struct Accepted {
