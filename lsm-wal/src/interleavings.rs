@@ -17,7 +17,7 @@ use shuttle::{Config, Runner, thread};
 
 use crate::log::{Log, LogSync, Position};
 use crate::options::WalOptions;
-use crate::reader::WalReader;
+use crate::read::wal_reader::WalReader;
 use crate::report::RecoveryMode;
 use crate::wal::Wal;
 

@@ -28,45 +28,32 @@
 
 #![forbid(unsafe_code)]
 
-mod chain;
-mod damage;
-mod directory;
-mod flip;
-mod group_commit;
-mod housekeeping;
+mod files;
+mod format;
 #[cfg(test)]
 mod interleavings;
 mod log;
 mod options;
-mod reader;
-mod record;
+mod read;
 mod record_file;
-mod recovery;
 mod report;
-mod rewrite;
-mod segment;
-mod segment_file;
-mod source;
 mod sync;
 mod ticket;
-mod verdict;
 mod verify;
 mod wal;
-mod window;
-mod window_reader;
-mod writer;
+mod write;
 
-pub use directory::{
+pub use files::directory::{
     DROPPED_SUFFIX, SEGMENT_SUFFIX, UNFINISHED_SUFFIX, WINDOW_SUFFIX, remove_segments_below,
     set_aside_dropped,
 };
+pub use files::record_reader::Record;
 pub use log::{CleanClose, Durability, DurableCallback, Log, LogSync, Position};
 pub use options::WalOptions;
-pub use reader::WalReader;
+pub use read::wal_reader::WalReader;
+pub use read::window_reader::WindowReader;
 pub use record_file::{RecordFile, RecordFileReader};
 pub use report::{Dropped, RecoveryMode, RecoveryReport};
-pub use source::Record;
 pub use ticket::Ticket;
 pub use verify::{Extent, LogExpectation, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;
-pub use window_reader::WindowReader;

@@ -1,8 +1,7 @@
 use lsm_core::{Error, Result};
 
-use crate::record;
+use crate::format::{record, segment};
 use crate::report::RecoveryMode;
-use crate::segment;
 
 /// How a log is written. The defaults suit a database; change them with struct update syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,14 +5,12 @@ use lsm_core::checksum::crc64;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
-use crate::damage;
+use crate::files::record_reader::{Found, Record, RecordReader};
+use crate::format::record::{self, RecordHeader, RecordType};
+use crate::format::segment::{self, HeaderState, SegmentHeader};
 use crate::log::{CleanClose, Position};
-use crate::record::{self, RecordHeader, RecordType};
-use crate::report::Dropped;
-use crate::report::{RecoveryMode, RecoveryReport};
-use crate::segment::{self, HeaderState, SegmentHeader};
-use crate::source::Record;
-use crate::source::{Found, Source};
+use crate::read::damage;
+use crate::report::{Dropped, RecoveryMode, RecoveryReport};
 
 /// One file of records in the format of the log, without window, rotation or threads: what a manifest needs.
 ///
@@ -138,7 +136,7 @@ impl RecordFile {
 
 /// Reads what a [`RecordFile`] wrote, changing nothing.
 pub struct RecordFileReader {
-    source: Source,
+    reader: RecordReader,
     number: Option<u64>,
     mode: RecoveryMode,
     position: u64,
@@ -155,8 +153,8 @@ impl RecordFileReader {
         let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
         let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
         let first_offset = segment::HEADER_BYTES as u64;
-        let mut source = Source::new(file, path.to_owned(), len, first_offset, 0, None);
-        let header = match SegmentHeader::decode(source.load(0, segment::HEADER_BYTES)?) {
+        let mut reader = RecordReader::new(file, path.to_owned(), len, first_offset, 0, None);
+        let header = match SegmentHeader::decode(reader.load(0, segment::HEADER_BYTES)?) {
             HeaderState::Valid(header) => Some(header),
             HeaderState::Newer(found) => {
                 return Err(Error::UnsupportedVersion {
@@ -172,11 +170,11 @@ impl RecordFileReader {
         };
         let seed = match header {
             Some(header) => Some(header.record_seed),
-            None => source.guess_seed()?,
+            None => reader.guess_seed()?,
         };
-        source.set_record_seed(seed);
+        reader.set_record_seed(seed);
         let mut reader = Self {
-            source,
+            reader,
             number: header.map(|header| header.number),
             mode,
             position: 0,
@@ -203,11 +201,11 @@ impl RecordFileReader {
             if self.finished {
                 return Ok(None);
             }
-            match self.source.record_at(self.position, self.chain)? {
+            match self.reader.record_at(self.position, self.chain)? {
                 Found::Record(found) => break found,
                 Found::Nothing => {
                     self.finished = true;
-                    let offset = self.source.offset_of(self.position).unwrap_or(0);
+                    let offset = self.reader.offset_of(self.position).unwrap_or(0);
                     self.end_of_log(offset)?;
                 }
             }
@@ -218,7 +216,7 @@ impl RecordFileReader {
         self.report.records += 1;
         self.report.bytes += u64::from(found.header.length);
         self.report.last_tag = Some(found.header.tag);
-        Ok(Some(self.source.record(&found)))
+        Ok(Some(self.reader.record(&found)))
     }
 
     /// What was found, complete once [`next`](Self::next) returned `None`.
@@ -228,9 +226,9 @@ impl RecordFileReader {
 
     /// Decides what it means that no sound record stands at `offset`.
     fn end_of_log(&mut self, offset: u64) -> Result<()> {
-        let Self { source, position, chain, claimed, mode, .. } = self;
-        let headless = offset < source.first_offset();
-        let seen = damage::aftermath(source, offset.max(source.first_offset()), !headless)?;
+        let Self { reader, position, chain, claimed, mode, .. } = self;
+        let headless = offset < reader.first_offset();
+        let seen = damage::scan_tail(reader, offset.max(reader.first_offset()), !headless)?;
         let corrupt = if let Some((synced, at)) = seen.claim.filter(|&(synced, _)| synced > *position) {
             *claimed = (*claimed).max(synced);
             Some((
@@ -242,7 +240,7 @@ impl RecordFileReader {
         } else if headless {
             None
         } else {
-            damage::flipped_byte(source, *position, *chain)?
+            damage::flipped_byte(reader, *position, *chain)?
                 .map(|byte| (byte, "one bit of this byte was flipped".to_owned()))
         };
         let reason = match (&corrupt, headless) {
@@ -255,10 +253,10 @@ impl RecordFileReader {
             return self.salvage(offset, damaged, seen.nonzero_end);
         }
         if let Some((offset, _)) = corrupt {
-            return Err(Error::corruption(source.path(), offset, damaged));
+            return Err(Error::corruption(reader.path(), offset, damaged));
         }
         if *mode == RecoveryMode::Strict && seen.nonzero_end > offset {
-            return Err(Error::corruption(source.path(), offset, damaged));
+            return Err(Error::corruption(reader.path(), offset, damaged));
         }
         let bytes = seen.nonzero_end.saturating_sub(offset);
         self.drop_and_close(offset, bytes, damaged);
@@ -266,11 +264,11 @@ impl RecordFileReader {
     }
 
     fn salvage(&mut self, offset: u64, reason: String, nonzero_end: u64) -> Result<()> {
-        let search = offset.max(self.source.first_offset()) + 8;
-        match damage::next_sound(&mut self.source, search)? {
+        let search = offset.max(self.reader.first_offset()) + 8;
+        match damage::next_sound(&mut self.reader, search)? {
             Some((next, found)) => {
                 self.report.drop_bytes(Dropped {
-                    path: self.source.path().to_owned(),
+                    path: self.reader.path().to_owned(),
                     offset,
                     bytes: next - offset,
                     reason,
@@ -285,7 +283,7 @@ impl RecordFileReader {
     }
 
     fn drop_and_close(&mut self, offset: u64, bytes: u64, reason: String) {
-        let path = self.source.path().to_owned();
+        let path = self.reader.path().to_owned();
         self.report.drop_bytes(Dropped { path, offset, bytes, reason });
         self.report.end = Position(self.position);
         self.report.synced = Position(self.claimed.min(self.position));

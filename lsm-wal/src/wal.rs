@@ -6,17 +6,19 @@ use lsm_core::env::{Env, Priority};
 use lsm_core::vfs::{LockGuard, Vfs};
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, LogFile};
-use crate::group_commit::GroupCommit;
-use crate::housekeeping::Housekeeping;
+use crate::files::directory::{self, LogFile};
 use crate::log::{CleanClose, Log, LogSync, Position};
 use crate::options::WalOptions;
-use crate::reader::WalReader;
-use crate::recovery;
+use crate::read::wal_reader::WalReader;
 use crate::report::{RecoveryMode, RecoveryReport};
 use crate::sync::MutexGuard;
 use crate::ticket::Ticket;
-use crate::writer::{Origin, Site, Writer};
+use crate::write::background_job::BackgroundJob;
+use crate::write::group_commit::GroupCommit;
+use crate::write::origin::Origin;
+use crate::write::recovery;
+use crate::write::site::Site;
+use crate::write::writer::Writer;
 
 /// A write-ahead log in the files of a directory, which it may share with other files.
 ///
@@ -97,7 +99,7 @@ impl Wal {
 
     fn start(site: Site, env: Arc<dyn Env>, writer: Writer, lock: Option<Box<dyn LockGuard>>) -> Self {
         let shared = Arc::new(GroupCommit::new(env, site.clone(), writer));
-        let job = Housekeeping::new(Arc::clone(&shared), site);
+        let job = BackgroundJob::new(Arc::clone(&shared), site);
         shared.env.spawn(Priority::High, Box::new(job));
         Self { shared, _lock: lock }
     }
@@ -124,15 +126,16 @@ impl Wal {
             return self.shared.synced(|_| Ok(()));
         }
         let mut reader = self.read_from(position)?;
-        let joint = reader.find_joint()?.filter(|joint| joint.position == position.0);
-        let Some(joint) = joint.filter(|_| position < self.end()) else {
+        let resume_point =
+            reader.find_resume_point()?.filter(|resume_point| resume_point.position == position.0);
+        let Some(resume_point) = resume_point.filter(|_| position < self.end()) else {
             return Err(Error::invalid(format!("no record of the log ends at position {position}")));
         };
-        let origin = Origin::after(joint, &*self.shared.env);
+        let origin = Origin::after(resume_point, &*self.shared.env);
         let _one_at_a_time = self.shared.removing.lock();
         let Site { vfs, directory, .. } = &self.shared.site;
         self.shared.synced(|writer| {
-            let (segments, window) = writer.cut(origin).inspect_err(|error| writer.stop(error))?;
+            let (segments, window) = writer.truncate_tail(origin).inspect_err(|error| writer.stop(error))?;
             self.shared.set_durable(position.0);
             for number in segments {
                 directory::remove(&**vfs, &LogFile::Segment(number).path(directory))?;

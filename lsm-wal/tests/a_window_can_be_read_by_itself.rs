@@ -1,4 +1,4 @@
-//! A window shows its newest round, and what is left behind it of the one before.
+//! A window shows its newest generation, and what is left behind it of the one before.
 
 mod simulation;
 
@@ -11,7 +11,7 @@ use simulation::{open, options, payload};
 
 const PATH: &str = "/log/000001.window";
 
-/// Tag, position, and whether it is of the newest round.
+/// Tag, position, and whether it is of the newest generation.
 fn records(fs: &SimFs) -> Vec<(u64, u64, bool)> {
     let mut window = WindowReader::open(fs, Path::new(PATH)).unwrap().unwrap();
     assert_eq!((window.number(), window.area_bytes()), (1, 1024));
@@ -27,7 +27,7 @@ fn records(fs: &SimFs) -> Vec<(u64, u64, bool)> {
 fn the_newest_round_comes_first_and_damage_leaves_a_gap() {
     let (fs, env) = (SimFs::new(), SimEnv::new(1));
     let (mut log, _) = open(&fs, &env, &options(1024)).unwrap();
-    // Eight records of 120 bytes fill a round, the last four begin the next.
+    // Eight records of 120 bytes fill a generation, the last four begin the next.
     for tag in 0..12 {
         log.append(tag, &payload(tag, 80)).unwrap();
     }

@@ -76,7 +76,7 @@ fn kill(fs: &SimFs, env: &SimEnv, log: Wal) -> SimFs {
     left
 }
 
-/// Panics unless all that went unnoticed is one fragment in the window, behind the records of the two rounds that its
+/// Panics unless all that went unnoticed is one fragment in the window, behind the records of the two generations that its
 /// slots name: the end of a record of an older one, whose beginning was overwritten.
 fn assert_one_fragment(fs: &SimFs, unnoticed: &[(PathBuf, u64, u8)], log_end: Position) {
     let Some((path, first, _)) = unnoticed.first() else { panic!("there is no such fragment") };
@@ -88,7 +88,7 @@ fn assert_one_fragment(fs: &SimFs, unnoticed: &[(PathBuf, u64, u8)], log_end: Po
     let last = first + unnoticed.len() as u64;
     let expected: Vec<u64> = (*first..last).collect();
     assert_eq!(unnoticed.iter().map(|(_, byte, _)| *byte).collect::<Vec<_>>(), expected);
-    // Then a record of an earlier round follows, or nothing.
+    // Then a record of an earlier generation follows, or nothing.
     let place = base(last as usize + 8);
     let position = place & ((1 << 56) - 1);
     assert!(place == 0 || place >> 56 == 1 && position < other, "{place:x}");
@@ -171,7 +171,7 @@ fn when_the_log_was_recovered() {
     append(&mut log, 23..40, LENGTHS);
     let end = log.end();
     let left = kill(&fs, &env, log);
-    // How far the window had come before the rounds that its slots name is not known.
+    // How far the window had come before the generations that its slots name is not known.
     assert_one_fragment(&left, &unnoticed(&left, None), end);
 }
 

@@ -3,12 +3,12 @@ use std::fmt::Write as _;
 use lsm_core::Result;
 use lsm_core::vfs::Vfs;
 
-use super::stream::{Accepted, overlap};
-use super::{Bits, Check};
-use crate::record::RecordType;
-use crate::segment::SegmentHeader;
-use crate::source::{Found, Source};
-use crate::{chain, damage, segment};
+use super::accepted_log::{AcceptedLog, overlap};
+use super::check::{Bits, Check};
+use crate::files::record_reader::{Found, RecordReader};
+use crate::format::record::RecordType;
+use crate::format::segment::{self, SegmentHeader};
+use crate::read::{damage, segment_list};
 
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -16,20 +16,22 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(super) fn check(
     vfs: &dyn Vfs,
     check: &mut Check,
-    accepted: &Accepted,
+    accepted: &AcceptedLog,
     index: usize,
     clean: bool,
 ) -> Result<()> {
     let Some(part) = accepted.parts.get(index) else { return Ok(()) };
     check.file.what = format!("segment, {} records from position {} on", part.records, part.header.start);
-    let Some(mut source) = chain::open_source(vfs, &part.path, Some(&part.header))? else { return Ok(()) };
-    copies(check, accepted, index, &mut source)?;
+    let Some(mut reader) = segment_list::open_reader(vfs, &part.path, Some(&part.header))? else {
+        return Ok(());
+    };
+    copies(check, accepted, index, &mut reader)?;
     let last = index + 1 == accepted.parts.len();
-    behind(check, &mut source, part.end, part.checksum, last, last && clean)
+    behind(check, &mut reader, part.end, part.checksum, last, last && clean)
 }
 
 /// Compares what stands in the segment where the reader had to turn to the window.
-fn copies(check: &mut Check, accepted: &Accepted, index: usize, source: &mut Source) -> Result<()> {
+fn copies(check: &mut Check, accepted: &AcceptedLog, index: usize, reader: &mut RecordReader) -> Result<()> {
     let (Some(part), Some(window)) = (accepted.parts.get(index), &accepted.window) else { return Ok(()) };
     let mut area = window.area(0);
     let mut missing = 0;
@@ -41,7 +43,7 @@ fn copies(check: &mut Check, accepted: &Accepted, index: usize, source: &mut Sou
             // Sector by sector of the segment.
             let bytes = (damage::SECTOR_BYTES - offset % damage::SECTOR_BYTES).min(there.end - position);
             let right = area.load(taken.offset + (position - taken.positions.start), bytes as usize)?;
-            let stored = source.load(offset, bytes as usize)?;
+            let stored = reader.load(offset, bytes as usize)?;
             if let Some(byte) = (0..right.len()).find(|&at| right.get(at) != stored.get(at)) {
                 missing += bytes;
                 let at = offset + byte as u64;
@@ -72,7 +74,7 @@ fn copies(check: &mut Check, accepted: &Accepted, index: usize, source: &mut Sou
 /// Checks what stands behind the last record that counts.
 fn behind(
     check: &mut Check,
-    source: &mut Source,
+    reader: &mut RecordReader,
     end: u64,
     checksum: u64,
     is_last: bool,
@@ -80,22 +82,22 @@ fn behind(
 ) -> Result<()> {
     let (mut position, mut chain) = (end, checksum);
     let mut closed = false;
-    while let Found::Record(found) = source.record_at(position, chain)? {
+    while let Found::Record(found) = reader.record_at(position, chain)? {
         closed |= found.header.kind == RecordType::Close;
         position += found.header.record_bytes();
         chain = found.checksum;
     }
     let given_up = position - end;
-    let Some(offset) = source.offset_of(position) else { return Ok(()) };
+    let Some(offset) = reader.offset_of(position) else { return Ok(()) };
     if clean && !closed {
         check.damaged(offset, "the record that closes the log is missing");
         return Ok(());
     }
-    if let Some(byte) = damage::flipped_byte(source, position, chain)? {
+    if let Some(byte) = damage::flipped_byte(reader, position, chain)? {
         check.damaged(byte, "one bit of this byte was flipped");
         return Ok(());
     }
-    let bits = bits(source, offset)?;
+    let bits = bits(reader, offset)?;
     if bits.count == 1 || bits.count > 0 && clean {
         check.damaged(bits.last, "nothing was ever written here");
     } else if !is_last && given_up + bits.count > 0 && !(closed && bits.count == 0) {
@@ -107,14 +109,14 @@ fn behind(
 /// Checks a segment that was never used, or whose header is lost.
 pub(super) fn check_headless(vfs: &dyn Vfs, check: &mut Check, number: u64) -> Result<()> {
     check.file.what = "spare segment".into();
-    let Some(mut source) = chain::open_source(vfs, &check.file.path, None)? else { return Ok(()) };
-    let header = source.load(0, segment::HEADER_BYTES)?;
+    let Some(mut reader) = segment_list::open_reader(vfs, &check.file.path, None)? else { return Ok(()) };
+    let header = reader.load(0, segment::HEADER_BYTES)?;
     if !SegmentHeader::is_part(header, number) {
         let byte = header.iter().position(|&byte| byte != 0).unwrap_or(0);
         check.damaged(byte as u64, "this is no header of a segment");
         return Ok(());
     }
-    let bits = bits(&mut source, 0)?;
+    let bits = bits(&mut reader, 0)?;
     match bits.count {
         0 => {}
         // A part of a header may be as little as this, but a flipped bit of a spare is likelier.
@@ -127,10 +129,10 @@ pub(super) fn check_headless(vfs: &dyn Vfs, check: &mut Check, number: u64) -> R
     Ok(())
 }
 
-fn bits(source: &mut Source, mut offset: u64) -> Result<Bits> {
+fn bits(reader: &mut RecordReader, mut offset: u64) -> Result<Bits> {
     let mut bits = Bits::default();
     loop {
-        let bytes = source.load(offset, CHUNK_BYTES)?;
+        let bytes = reader.load(offset, CHUNK_BYTES)?;
         if bytes.is_empty() {
             return Ok(bits);
         }

@@ -8,7 +8,7 @@ use super::{Dumper, log};
 use crate::exit::Result;
 use crate::item::Item;
 
-/// Shows where the window begins, the records in it, and those that earlier rounds left.
+/// Shows where the window begins, the records in it, and those that earlier generations left.
 pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
     PosixFs.metadata(path).map_err(|error| Error::io("open", path, error))?;
     let Some(mut window) = WindowReader::open(&PosixFs, path)? else {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, LogFile};
-use crate::record::{self, RecordHeader, RecordType};
-use crate::segment;
-use crate::segment_file::{CLOSE_BYTES, Segment};
-use crate::writer::{Live, Mark, Origin, Site, Writer};
+use super::origin::Origin;
+use super::site::Site;
+use super::writer::{Live, Writer};
+use crate::files::directory::{self, LogFile};
+use crate::files::segment_file::{CLOSE_BYTES, Segment};
+use crate::format::record::{self, Boundary, RecordHeader, RecordType};
+use crate::format::segment;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -26,7 +28,7 @@ pub(crate) struct Rewrite {
     path: PathBuf,
     chunk: Vec<u8>,
     chunk_offset: u64,
-    end: Mark,
+    end: Boundary,
 }
 
 impl Rewrite {
@@ -34,7 +36,7 @@ impl Rewrite {
         directory::check_number(number)?;
         let path = LogFile::Unfinished(number).path(&site.directory);
         let file = site.vfs.create_new(&path).map_err(|error| Error::io("create", &path, error))?;
-        let end = Mark { position: origin.position, checksum: origin.seed };
+        let end = Boundary { position: origin.position, checksum: origin.seed };
         let chunk_offset = segment::HEADER_BYTES as u64;
         Ok(Self { site, number, origin, live, file, path, chunk: Vec::new(), chunk_offset, end })
     }
@@ -49,7 +51,7 @@ impl Rewrite {
         };
         let checksum =
             record::encode(&mut self.chunk, &header, payload, self.end.checksum, self.origin.record_seed);
-        self.end = Mark { position: header.end(), checksum };
+        self.end = Boundary { position: header.end(), checksum };
         if self.chunk.len() >= CHUNK_BYTES { self.write_chunk() } else { Ok(()) }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
+use crate::format::segment::{self, HeaderState, SegmentHeader};
 use crate::report::RecoveryReport;
-use crate::segment::{self, HeaderState, SegmentHeader};
 
 /// What the name of a segment ends with, after its number of at least six digits.
 pub const SEGMENT_SUFFIX: &str = ".wal";

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use lsm_core::vfs::Vfs;
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, LogFile};
+use crate::files::directory::{self, LogFile};
+use crate::files::record_reader::RecordReader;
+use crate::files::window_file::WindowFile;
+use crate::format::record;
+use crate::format::segment::{self, HeaderState, SegmentHeader};
 use crate::log::Position;
-use crate::record;
 use crate::report::RecoveryMode;
-use crate::segment::{self, HeaderState, SegmentHeader};
-use crate::source::Source;
-use crate::window::WindowFile;
 
 /// A segment's file.
-pub(crate) struct Listed {
+pub(crate) struct ListedSegment {
     pub(crate) number: u64,
     pub(crate) path: PathBuf,
     /// `None` if it was never used, or lost before it was synced.
@@ -27,12 +27,12 @@ pub(crate) struct Listed {
 /// A segment continues its predecessor. When several name the same predecessor, the highest number is right: it
 /// was written because the others were given up, by recovery, by [`truncate_tail`](crate::Wal::truncate_tail)
 /// or after a write failed.
-pub(crate) struct Chain {
-    pub(crate) segments: Vec<Listed>,
+pub(crate) struct SegmentList {
+    pub(crate) segments: Vec<ListedSegment>,
     pub(crate) files: Vec<LogFile>,
 }
 
-impl Chain {
+impl SegmentList {
     pub(crate) fn read(vfs: &dyn Vfs, directory: &Path, mode: RecoveryMode) -> Result<Self> {
         let files = directory::list(vfs, directory)?;
         let mut segments = Vec::new();
@@ -55,7 +55,7 @@ impl Chain {
                 Err(_) if mode == RecoveryMode::Salvage => None,
                 header => header?,
             };
-            segments.push(Listed { number, path, header });
+            segments.push(ListedSegment { number, path, header });
         }
         Ok(Self { segments, files })
     }
@@ -63,7 +63,7 @@ impl Chain {
     /// Where to begin in order to read from a position: the newest segment that begins at or before it. From
     /// position 0, the oldest of a log whose front was truncated will do.
     pub(crate) fn first(&self, from: Position, mode: RecoveryMode) -> Result<Option<usize>> {
-        let starts = |listed: &Listed| listed.header.is_some_and(|header| header.start <= from.0);
+        let starts = |listed: &ListedSegment| listed.header.is_some_and(|header| header.start <= from.0);
         if let Some(index) = self.segments.iter().rposition(starts) {
             return Ok(Some(index));
         }
@@ -98,7 +98,7 @@ impl Chain {
     /// The segment that continues this one.
     pub(crate) fn successor(&self, index: usize) -> Option<usize> {
         let number = self.segments.get(index)?.number;
-        let names = |listed: &Listed| listed.header.is_some_and(|header| header.predecessor == number);
+        let names = |listed: &ListedSegment| listed.header.is_some_and(|header| header.predecessor == number);
         self.segments.iter().rposition(names).filter(|&successor| successor > index)
     }
 
@@ -141,32 +141,32 @@ impl Chain {
     }
 
     /// Opens a segment for reading, up to where its successor begins.
-    pub(crate) fn open(&self, vfs: &dyn Vfs, index: usize) -> Result<Option<Source>> {
-        let Some(Listed { path, header: Some(header), .. }) = self.segments.get(index) else {
+    pub(crate) fn open(&self, vfs: &dyn Vfs, index: usize) -> Result<Option<RecordReader>> {
+        let Some(ListedSegment { path, header: Some(header), .. }) = self.segments.get(index) else {
             return Ok(None);
         };
-        let Some(mut source) = open_source(vfs, path, Some(header))? else {
+        let Some(mut reader) = open_reader(vfs, path, Some(header))? else {
             return Err(Error::io("open", path, std::io::ErrorKind::NotFound.into()));
         };
         if let Some(next) = self.successor(index).and_then(|next| self.header(next))
-            && let Some(end) = source.offset_of(next.start)
+            && let Some(end) = reader.offset_of(next.start)
         {
-            source.limit(end);
+            reader.limit(end);
         }
-        Ok(Some(source))
+        Ok(Some(reader))
     }
 }
 
 /// Opens a segment's file; without a header positions mean nothing. `None` if it is gone.
-pub(crate) fn open_source(
+pub(crate) fn open_reader(
     vfs: &dyn Vfs,
     path: &Path,
     header: Option<&SegmentHeader>,
-) -> Result<Option<Source>> {
+) -> Result<Option<RecordReader>> {
     let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
     let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
     let (start, seed) = (header.map_or(0, |header| header.start), header.map(|header| header.record_seed));
-    Ok(Some(Source::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start, seed)))
+    Ok(Some(RecordReader::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start, seed)))
 }
 
 fn check_header(path: &Path, number: u64, header: SegmentHeader) -> Result<SegmentHeader> {

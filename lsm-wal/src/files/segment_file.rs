@@ -4,9 +4,9 @@ use std::sync::Arc;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, LogFile};
-use crate::record;
-use crate::segment::{self, SegmentHeader};
+use super::directory::{self, LogFile};
+use crate::format::record;
+use crate::format::segment::{self, SegmentHeader};
 
 const HEADER_BYTES: u64 = segment::HEADER_BYTES as u64;
 /// Room that every segment keeps for the record that closes the log.

@@ -42,6 +42,14 @@ pub(crate) const fn record_bytes(payload_bytes: u64) -> u64 {
     (HEADER_BYTES + CHECKSUM_BYTES) as u64 + payload_bytes.next_multiple_of(8)
 }
 
+/// Where one record ends and the next begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Boundary {
+    pub(crate) position: u64,
+    /// Checksum of the record that ends here, which the next one continues.
+    pub(crate) checksum: u64,
+}
+
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

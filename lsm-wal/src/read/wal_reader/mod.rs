@@ -1,6 +1,6 @@
 //! Reading a log, from segment to segment and into the window, and deciding where it ends.
 
-mod end;
+mod end_of_log;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +8,14 @@ use std::sync::Arc;
 use lsm_core::vfs::Vfs;
 use lsm_core::{Error, Result};
 
-use crate::chain::{self, Chain};
-use crate::directory::LogFile;
+use super::segment_list::{self, SegmentList};
+use crate::files::directory::LogFile;
+use crate::files::record_reader::{Found, FoundRecord, Record, RecordReader};
+use crate::files::window_file;
+use crate::format::record::{Boundary, RecordType};
+use crate::format::segment::SegmentHeader;
 use crate::log::{CleanClose, Position};
-use crate::record::RecordType;
-use crate::report::Dropped;
-use crate::report::{RecoveryMode, RecoveryReport};
-use crate::segment::SegmentHeader;
-use crate::source::{Found, FoundRecord, Record, Source};
-use crate::window;
+use crate::report::{Dropped, RecoveryMode, RecoveryReport};
 
 /// Reads a log without changing anything on disk: for recovery, for looking into files, for followers.
 ///
@@ -45,16 +44,17 @@ use crate::window;
 pub struct WalReader {
     vfs: Arc<dyn Vfs>,
     directory: PathBuf,
-    chain: Chain,
+    list: SegmentList,
     /// Index of the segment where reading began.
     first: Option<usize>,
     /// Index of the segment that is being read.
     segment: usize,
-    source: Option<Source>,
+    reader: Option<RecordReader>,
     /// The window that goes with the segment, once it was needed.
-    windows: Vec<Source>,
+    windows: Vec<RecordReader>,
     windows_of: Option<u64>,
-    cursor: Cursor,
+    /// Where the next record begins, and the checksum that it continues.
+    next: Boundary,
     from: Position,
     /// Where to stop although there may be more: the end of a log that is being written.
     until: Option<Position>,
@@ -69,18 +69,11 @@ pub struct WalReader {
     report: RecoveryReport,
 }
 
-/// Where the next record begins, and the checksum that it continues.
-#[derive(Clone, Copy)]
-struct Cursor {
-    position: u64,
-    checksum: u64,
-}
-
 /// What recovery needs to know beyond the report.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Trace {
     /// Where the position to read from was reached.
-    pub(crate) joint: Option<Joint>,
+    pub(crate) resume_point: Option<ResumePoint>,
     /// The first position below a synced one that does not stand in a segment as it should: damaged and left
     /// out, or mended from the window.
     pub(crate) first_weak: Option<u64>,
@@ -88,7 +81,7 @@ pub(crate) struct Trace {
 
 /// Where a segment can be continued.
 #[derive(Clone, Copy)]
-pub(crate) struct Joint {
+pub(crate) struct ResumePoint {
     pub(crate) segment: u64,
     /// Bytes of the segment that count, its header included.
     pub(crate) bytes: u64,
@@ -125,10 +118,10 @@ impl WalReader {
         mode: RecoveryMode,
         clean: Option<CleanClose>,
     ) -> Result<Self> {
-        let chain = Chain::read(&*vfs, directory, mode)?;
-        let first = chain.first(from, mode)?;
+        let list = SegmentList::read(&*vfs, directory, mode)?;
+        let first = list.first(from, mode)?;
         let claimed = claimed_synced.max(clean.map_or(Position::ZERO, |clean| clean.end));
-        let mut reader = Self::new(vfs, directory, chain, first, mode)?;
+        let mut reader = Self::new(vfs, directory, list, first, mode)?;
         reader.from = from;
         reader.claimed = reader.claimed.max(claimed.0);
         reader.clean = clean;
@@ -138,11 +131,12 @@ impl WalReader {
     /// Fails unless the log was begun: a segment of this number, or a later one, has a header. That holds from when
     /// [`Wal::create`](crate::Wal::create) returned, whatever is truncated. Salvaging reports it instead.
     pub fn expect_begun(&mut self, segment: u64) -> Result<()> {
-        let begun = |listed: &chain::Listed| listed.number >= segment && listed.header.is_some();
-        if self.chain.segments.iter().any(begun) {
+        let begun =
+            |listed: &segment_list::ListedSegment| listed.number >= segment && listed.header.is_some();
+        if self.list.segments.iter().any(begun) {
             return Ok(());
         }
-        let lost = self.chain.segments.iter().find(|listed| listed.number >= segment);
+        let lost = self.list.segments.iter().find(|listed| listed.number >= segment);
         let detail = match lost {
             Some(_) => "its header or an earlier segment is lost: the log is known to have more",
             None => "the file is missing, yet the log is known to have it or a later one",
@@ -165,9 +159,9 @@ impl WalReader {
         from: Position,
         mode: RecoveryMode,
     ) -> Result<Self> {
-        let chain = Chain::read(&*vfs, directory, mode)?;
-        let first = chain.find(segment);
-        let mut reader = Self::new(vfs, directory, chain, first, mode)?;
+        let list = SegmentList::read(&*vfs, directory, mode)?;
+        let first = list.find(segment);
+        let mut reader = Self::new(vfs, directory, list, first, mode)?;
         reader.from = from;
         Ok(reader)
     }
@@ -175,22 +169,22 @@ impl WalReader {
     fn new(
         vfs: Arc<dyn Vfs>,
         directory: &Path,
-        chain: Chain,
+        list: SegmentList,
         first: Option<usize>,
         mode: RecoveryMode,
     ) -> Result<Self> {
-        let files: Vec<String> = chain.files.iter().map(|file| file.name()).collect();
-        let next_segment = chain.files.iter().map(|file| file.number()).max().unwrap_or(0) + 1;
+        let files: Vec<String> = list.files.iter().map(|file| file.name()).collect();
+        let next_segment = list.files.iter().map(|file| file.number()).max().unwrap_or(0) + 1;
         let mut reader = Self {
             vfs,
             directory: directory.to_owned(),
-            chain,
+            list,
             first,
             segment: 0,
-            source: None,
+            reader: None,
             windows: Vec::new(),
             windows_of: None,
-            cursor: Cursor { position: 0, checksum: 0 },
+            next: Boundary { position: 0, checksum: 0 },
             from: Position::ZERO,
             until: None,
             claimed: 0,
@@ -203,7 +197,7 @@ impl WalReader {
         };
         if let Some(first) = first {
             reader.enter(first)?;
-            reader.report.start = Position(reader.cursor.position);
+            reader.report.start = Position(reader.next.position);
         }
         Ok(reader)
     }
@@ -232,14 +226,14 @@ impl WalReader {
         self.report.records += 1;
         self.report.bytes += u64::from(found.header.length);
         self.report.last_tag = Some(found.header.tag);
-        let (source, is_window) = match place {
-            Place::Segment => (self.source.as_ref(), false),
+        let (reader, is_window) = match place {
+            Place::Segment => (self.reader.as_ref(), false),
             Place::Window(index) => (self.windows.get(index), true),
         };
-        Ok(source.map(|source| {
-            let window_offset = source.offset_of(found.header.position).filter(|_| is_window);
+        Ok(reader.map(|reader| {
+            let window_offset = reader.offset_of(found.header.position).filter(|_| is_window);
             let located = Located { window_offset, checksum: found.checksum };
-            (source.record(&found), located)
+            (reader.record(&found), located)
         }))
     }
 
@@ -247,7 +241,7 @@ impl WalReader {
     /// [`next`](Self::next) that returns it.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
-        self.source.iter().chain(&self.windows).map(Source::memory_bytes).sum()
+        self.reader.iter().chain(&self.windows).map(RecordReader::memory_bytes).sum()
     }
 
     /// What was found, complete once [`next`](Self::next) returned `None`.
@@ -259,38 +253,38 @@ impl WalReader {
         self.trace
     }
 
-    pub(crate) fn chain(&self) -> &Chain {
-        &self.chain
+    pub(crate) fn list(&self) -> &SegmentList {
+        &self.list
     }
 
     /// Where the log can be continued from the position to read from on. Before the first record was read.
-    pub(crate) fn find_joint(&mut self) -> Result<Option<Joint>> {
+    pub(crate) fn find_resume_point(&mut self) -> Result<Option<ResumePoint>> {
         self.pausing = true;
         let found = self.advance();
         self.pausing = false;
-        found.map(|_| self.trace.joint)
+        found.map(|_| self.trace.resume_point)
     }
 
     /// The segments that were read, oldest first, their headers.
     pub(crate) fn read_segments(&self) -> impl Iterator<Item = &SegmentHeader> {
-        let next = |&index: &usize| self.chain.successor(index);
-        std::iter::successors(self.first, next).filter_map(|index| self.chain.header(index))
+        let next = |&index: &usize| self.list.successor(index);
+        std::iter::successors(self.first, next).filter_map(|index| self.list.header(index))
     }
 
     fn advance(&mut self) -> Result<Option<(Place, FoundRecord)>> {
         loop {
-            if self.trace.joint.is_none() && self.cursor.position >= self.from.0 {
-                self.trace.joint = self.joint();
+            if self.trace.resume_point.is_none() && self.next.position >= self.from.0 {
+                self.trace.resume_point = self.resume_point();
                 if self.pausing {
                     return Ok(None);
                 }
             }
-            if self.finished || self.until.is_some_and(|until| self.cursor.position >= until.0) {
+            if self.finished || self.until.is_some_and(|until| self.next.position >= until.0) {
                 self.finish();
                 return Ok(None);
             }
-            if let Some(successor) = self.chain.successor(self.segment)
-                && self.chain.header(successor).is_some_and(|header| header.start == self.cursor.position)
+            if let Some(successor) = self.list.successor(self.segment)
+                && self.list.header(successor).is_some_and(|header| header.start == self.next.position)
             {
                 self.enter(successor)?;
                 continue;
@@ -309,7 +303,7 @@ impl WalReader {
             if let Place::Window(_) = place {
                 self.trace.first_weak.get_or_insert(found.header.position);
             }
-            self.cursor = Cursor { position: found.header.end(), checksum: found.checksum };
+            self.next = Boundary { position: found.header.end(), checksum: found.checksum };
             self.claimed = self.claimed.max(found.header.synced);
             if found.header.position >= self.from.0 {
                 return Ok(Some((place, found)));
@@ -317,12 +311,12 @@ impl WalReader {
         }
     }
 
-    /// The record at the cursor, from the segment or else from the window.
+    /// The next record, from the segment or else from the window.
     #[inline]
     fn find(&mut self) -> Result<Option<(Place, FoundRecord)>> {
-        let Cursor { position, checksum } = self.cursor;
-        let Some(source) = &mut self.source else { return Ok(None) };
-        if let Found::Record(found) = source.record_at(position, checksum)? {
+        let Boundary { position, checksum } = self.next;
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        if let Found::Record(found) = reader.record_at(position, checksum)? {
             return Ok(Some((Place::Segment, found)));
         }
         if self.until.is_some() {
@@ -338,12 +332,12 @@ impl WalReader {
     }
 
     fn open_windows(&mut self) -> Result<()> {
-        let segment = self.chain.header(self.segment);
+        let segment = self.list.header(self.segment);
         let number = segment.map_or(0, |header| header.window);
         if self.windows_of != Some(number) {
             let windows = match number {
                 0 => Ok(Vec::new()),
-                number => window::read(&*self.vfs, &self.directory, number, segment),
+                number => window_file::read(&*self.vfs, &self.directory, number, segment),
             };
             self.windows = match windows {
                 Err(Error::Corruption { path, offset, detail }) if self.mode == RecoveryMode::Salvage => {
@@ -360,47 +354,47 @@ impl WalReader {
 
     /// Goes on at the start of a segment.
     fn enter(&mut self, index: usize) -> Result<()> {
-        let Some(&header) = self.chain.header(index) else { return Ok(()) };
-        let continues = self.source.is_some()
-            && self.chain.segments.get(self.segment).is_some_and(|now| now.number == header.predecessor)
-            && header.start == self.cursor.position;
+        let Some(&header) = self.list.header(index) else { return Ok(()) };
+        let continues = self.reader.is_some()
+            && self.list.segments.get(self.segment).is_some_and(|now| now.number == header.predecessor)
+            && header.start == self.next.position;
         if continues
-            && header.predecessor_checksum != self.cursor.checksum
+            && header.predecessor_checksum != self.next.checksum
             && self.mode != RecoveryMode::Salvage
         {
-            let path = self.chain.segments.get(index).map_or(&self.directory, |listed| &listed.path);
+            let path = self.list.segments.get(index).map_or(&self.directory, |listed| &listed.path);
             let detail = format!("the segment does not continue segment {}", header.predecessor);
             return Err(Error::corruption(path, 48, detail));
         }
-        self.source = self.chain.open(&*self.vfs, index)?;
+        self.reader = self.list.open(&*self.vfs, index)?;
         self.segment = index;
-        self.cursor = Cursor { position: header.start, checksum: header.seed };
+        self.next = Boundary { position: header.start, checksum: header.seed };
         self.claimed = self.claimed.max(header.synced);
         Ok(())
     }
 
-    fn joint(&self) -> Option<Joint> {
-        let source = self.source.as_ref()?;
-        Some(Joint {
-            segment: self.chain.segments.get(self.segment)?.number,
-            bytes: source.offset_of(self.cursor.position)?,
-            checksum: self.cursor.checksum,
-            position: self.cursor.position,
-            record_seed: self.chain.header(self.segment)?.record_seed,
+    fn resume_point(&self) -> Option<ResumePoint> {
+        let reader = self.reader.as_ref()?;
+        Some(ResumePoint {
+            segment: self.list.segments.get(self.segment)?.number,
+            bytes: reader.offset_of(self.next.position)?,
+            checksum: self.next.checksum,
+            position: self.next.position,
+            record_seed: self.list.header(self.segment)?.record_seed,
         })
     }
 
     fn finish(&mut self) {
         self.finished = true;
-        let Cursor { position, checksum } = self.cursor;
+        let Boundary { position, checksum } = self.next;
         let end = Position(position).max(self.from);
         self.report.end = end;
         self.report.synced = Position(self.claimed).min(end);
         self.report.checksum = checksum;
         self.report.closed &= self.report.dropped.is_empty();
-        if let Some(source) = &self.source {
-            self.report.segment = self.chain.segments.get(self.segment).map_or(0, |listed| listed.number);
-            self.report.length = source.offset_of(position).unwrap_or(0);
+        if let Some(reader) = &self.reader {
+            self.report.segment = self.list.segments.get(self.segment).map_or(0, |listed| listed.number);
+            self.report.length = reader.offset_of(position).unwrap_or(0);
         }
     }
 }

@@ -1,37 +1,34 @@
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use lsm_core::vfs::{Vfs, VfsFile};
-use lsm_core::{Error, Result};
-
-use super::rounds::Rounds;
-use crate::reader::Located;
+use super::generations::Generations;
+use crate::files::record_reader::Record;
+use crate::files::window_file::WindowFile;
+use crate::format::segment::{self, SegmentHeader};
+use crate::format::window::Slot;
+use crate::read::wal_reader::Located;
 use crate::report::RecoveryReport;
-use crate::segment::{self, SegmentHeader};
-use crate::source::Record;
-use crate::window::{Slot, WindowFile};
 
 /// The log as the reader accepted it.
-pub(super) struct Accepted {
-    pub(super) parts: Vec<Part>,
+pub(super) struct AcceptedLog {
+    pub(super) parts: Vec<AcceptedSegment>,
     /// What the reader took from the window, by position.
-    pub(super) taken: Vec<Taken>,
+    pub(super) taken: Vec<TakenFromWindow>,
     /// Everything before this was synced.
     pub(super) synced: u64,
     /// Where the log ends. A power cut may have left segments that begin behind it.
     pub(super) end: u64,
     pub(super) window: Option<WindowFile>,
-    /// The rounds of the window if it was begun with the segment of its number.
-    whole: Option<Rounds>,
-    /// The rounds of the window from the older of the two bases on that it names.
-    newest: Option<Rounds>,
+    /// The generations of the window if it was begun with the segment of its number.
+    whole: Option<Generations>,
+    /// The generations of the window from the older of the two bases on that it names.
+    newest: Option<Generations>,
     /// Bases of slots that are being changed, and whether a record begins or ends there.
     pub(super) open_bases: Vec<(u64, bool)>,
 }
 
 /// A segment that was read.
-pub(super) struct Part {
+pub(super) struct AcceptedSegment {
     pub(super) path: PathBuf,
     pub(super) header: SegmentHeader,
     /// Position where its records end, and the checksum of the last.
@@ -42,13 +39,13 @@ pub(super) struct Part {
 
 /// A stretch of the log that its segment does not have.
 #[derive(Clone)]
-pub(super) struct Taken {
+pub(super) struct TakenFromWindow {
     pub(super) positions: Range<u64>,
     /// Where it stands in the window's file.
     pub(super) offset: u64,
 }
 
-impl Part {
+impl AcceptedSegment {
     pub(super) fn new(path: PathBuf, header: SegmentHeader) -> Self {
         Self { path, header, end: header.start, checksum: header.seed, records: 0 }
     }
@@ -59,8 +56,8 @@ impl Part {
     }
 }
 
-impl Accepted {
-    pub(super) fn new(parts: Vec<Part>, window: Option<WindowFile>) -> Self {
+impl AcceptedLog {
+    pub(super) fn new(parts: Vec<AcceptedSegment>, window: Option<WindowFile>) -> Self {
         let number = parts.last().map_or(0, |part| part.header.window);
         let begun = parts.iter().find(|part| part.header.number == number).map(|part| part.header.start);
         let bases = window.as_ref().map_or(Vec::new(), WindowFile::bases);
@@ -74,8 +71,8 @@ impl Accepted {
             synced: 0,
             end: 0,
             open_bases: open_bases.collect(),
-            whole: begun.map(|start| Rounds::new(area, start, None)),
-            newest: bases.last().map(|&oldest| Rounds::new(area, oldest, bases.first().copied())),
+            whole: begun.map(|start| Generations::new(area, start, None)),
+            newest: bases.last().map(|&oldest| Generations::new(area, oldest, bases.first().copied())),
             parts,
             window,
         }
@@ -91,8 +88,8 @@ impl Accepted {
         for (base, seen) in &mut self.open_bases {
             *seen |= *base == positions.start || *base == positions.end;
         }
-        for rounds in self.whole.iter_mut().chain(&mut self.newest) {
-            rounds.add(&positions);
+        for generations in self.whole.iter_mut().chain(&mut self.newest) {
+            generations.add(&positions);
         }
         if let Some(offset) = located.window_offset {
             match self.taken.last_mut() {
@@ -102,7 +99,7 @@ impl Accepted {
                 {
                     last.positions.end = positions.end;
                 }
-                _ => self.taken.push(Taken { positions, offset }),
+                _ => self.taken.push(TakenFromWindow { positions, offset }),
             }
         }
     }
@@ -118,79 +115,14 @@ impl Accepted {
         }
     }
 
-    /// The rounds of the window, as far as they are known, and whether those are all there were.
-    pub(super) fn rounds(&self) -> (Option<&Rounds>, bool) {
+    /// The generations of the window, as far as they are known, and whether those are all there were.
+    pub(super) fn generations(&self) -> (Option<&Generations>, bool) {
         (self.whole.as_ref().or(self.newest.as_ref()), self.whole.is_some())
     }
 
     /// Where reading began.
     pub(super) fn start(&self) -> u64 {
         self.parts.first().map_or(0, |part| part.header.start)
-    }
-}
-
-/// Reads the log in its segments, anywhere.
-pub(super) struct Stream<'a> {
-    vfs: &'a dyn Vfs,
-    accepted: &'a Accepted,
-    open: Option<(u64, Arc<dyn VfsFile>)>,
-}
-
-impl<'a> Stream<'a> {
-    pub(super) fn new(vfs: &'a dyn Vfs, accepted: &'a Accepted) -> Self {
-        Self { vfs, accepted, open: None }
-    }
-
-    /// Reads from a position on. `known` says for each byte whether it stands in a segment and was accepted there.
-    pub(super) fn read(&mut self, position: u64, bytes: &mut [u8], known: &mut [bool]) -> Result<()> {
-        let accepted = self.accepted;
-        let wanted = position..position.saturating_add(bytes.len() as u64);
-        for part in &accepted.parts {
-            let there = overlap(&wanted, &(part.header.start..part.end));
-            if there.is_empty() {
-                continue;
-            }
-            let within = (there.start - position) as usize..(there.end - position) as usize;
-            let (Some(bytes), Some(known)) = (bytes.get_mut(within.clone()), known.get_mut(within)) else {
-                continue;
-            };
-            let count = self.fill(part, bytes, part.offset_of(there.start))?;
-            known[..count].fill(true);
-        }
-        let first = accepted.taken.partition_point(|taken| taken.positions.end <= wanted.start);
-        for taken in accepted.taken.iter().skip(first).take_while(|taken| taken.positions.start < wanted.end)
-        {
-            let there = overlap(&wanted, &taken.positions);
-            if let Some(known) =
-                known.get_mut((there.start - position) as usize..(there.end - position) as usize)
-            {
-                known.fill(false);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what a segment has; returns how much that is.
-    fn fill(&mut self, part: &Part, bytes: &mut [u8], offset: u64) -> Result<usize> {
-        let number = part.header.number;
-        let file = match &self.open {
-            Some((open, file)) if *open == number => Arc::clone(file),
-            _ => {
-                let opened = self.vfs.open_read(&part.path);
-                opened.map_err(|error| Error::io("open", &part.path, error))?
-            }
-        };
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", &part.path, error)),
-            }
-        }
-        self.open = Some((number, file));
-        Ok(filled)
     }
 }
 

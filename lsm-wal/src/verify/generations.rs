@@ -1,21 +1,21 @@
 //! Which record ought to stand where in a window's area.
 //!
 //! The writer begins the area anew when a record does not fit behind the last, and behind each record that is too
-//! long for the window, so the rounds follow from the records' lengths. An append that failed may have begun a
-//! round too: the slots say so for the newest.
+//! long for the window, so the generations follow from the records' lengths. An append that failed may have begun a
+//! generation too: the slots say so for the newest.
 
 use std::ops::Range;
 
 /// The times that the area was filled from its front, oldest first.
-pub(super) struct Rounds {
+pub(super) struct Generations {
     area_bytes: u64,
-    filled: Vec<Round>,
-    /// A round begins here, whatever the lengths say.
+    filled: Vec<Generation>,
+    /// A generation begins here, whatever the lengths say.
     forced: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
-struct Round {
+struct Generation {
     /// Log position of the area's first byte.
     base: u64,
     /// End of the last record.
@@ -28,9 +28,9 @@ pub(super) struct Piece {
     pub(super) position: u64,
 }
 
-impl Rounds {
+impl Generations {
     pub(super) fn new(area_bytes: u64, base: u64, forced: Option<u64>) -> Self {
-        Self { area_bytes, filled: vec![Round { base, end: base }], forced }
+        Self { area_bytes, filled: vec![Generation { base, end: base }], forced }
     }
 
     /// Takes note of the next record of the log.
@@ -54,27 +54,27 @@ impl Rounds {
 
     fn begin(&mut self, base: u64) {
         if self.filled.last().is_none_or(|last| last.base < base) {
-            self.filled.push(Round { base, end: base });
+            self.filled.push(Generation { base, end: base });
         }
     }
 
     pub(super) fn has_base(&self, base: u64) -> bool {
-        self.filled.binary_search_by_key(&base, |round| round.base).is_ok()
+        self.filled.binary_search_by_key(&base, |generation| generation.base).is_ok()
     }
 
     pub(super) fn len(&self) -> usize {
         self.filled.len()
     }
 
-    /// What stands in the area after the first `count` rounds: each covers the beginning of those before. Ordered
+    /// What stands in the area after the first `count` generations: each covers the beginning of those before. Ordered
     /// by place, without gaps, from the area's beginning on.
     pub(super) fn layout(&self, count: usize) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut covered = 0;
-        for round in self.filled.iter().take(count).rev() {
-            let bytes = round.end - round.base;
+        for generation in self.filled.iter().take(count).rev() {
+            let bytes = generation.end - generation.base;
             if bytes > covered {
-                pieces.push(Piece { area: covered..bytes, position: round.base + covered });
+                pieces.push(Piece { area: covered..bytes, position: generation.base + covered });
                 covered = bytes;
             }
         }
@@ -88,14 +88,14 @@ mod tests {
 
     #[test]
     fn rounds_follow_from_the_lengths_of_records() {
-        let mut rounds = Rounds::new(100, 0, None);
-        // The third does not fit, the fourth is too long for the window, the fifth is the first of its round.
+        let mut generations = Generations::new(100, 0, None);
+        // The third does not fit, the fourth is too long for the window, the fifth is the first of its generation.
         for positions in [0..40, 40..88, 88..128, 128..188, 188..204] {
-            rounds.add(&positions);
+            generations.add(&positions);
         }
-        let pieces = rounds.layout(rounds.len());
+        let pieces = generations.layout(generations.len());
         let pieces: Vec<_> = pieces.into_iter().map(|piece| (piece.area, piece.position)).collect();
         assert_eq!(pieces, [(0..16, 188), (16..40, 104), (40..88, 40)]);
-        assert!(rounds.has_base(88) && rounds.has_base(188) && !rounds.has_base(128));
+        assert!(generations.has_base(88) && generations.has_base(188) && !generations.has_base(128));
     }
 }

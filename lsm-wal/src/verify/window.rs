@@ -4,20 +4,23 @@ use std::path::Path;
 use lsm_core::Result;
 use lsm_core::vfs::Vfs;
 
-use super::rounds::{Piece, Rounds};
-use super::stream::{Accepted, Stream, overlap};
-use super::{Bits, Check, Extent};
-use crate::damage::{self, SECTOR_BYTES};
-use crate::directory;
-use crate::record;
-use crate::source::Source;
-use crate::window::{AREA_OFFSET, COVERED_BYTES, HEADER_BYTES, SLOT_BYTES, SLOT_OFFSETS, Slot, WindowFile};
+use super::accepted_log::{AcceptedLog, TakenFromWindow, overlap};
+use super::check::{Bits, Check};
+use super::generations::{Generations, Piece};
+use super::log_bytes::LogBytes;
+use super::report::Extent;
+use crate::files::directory;
+use crate::files::record_reader::RecordReader;
+use crate::files::window_file::WindowFile;
+use crate::format::record;
+use crate::format::window::{AREA_OFFSET, COVERED_BYTES, HEADER_BYTES, SLOT_BYTES, SLOT_OFFSETS, Slot};
+use crate::read::damage::{self, SECTOR_BYTES};
 
 /// A multiple of a sector.
 const CHUNK_BYTES: usize = 64 << 10;
 const AREA: u64 = AREA_OFFSET as u64;
-/// Earlier rounds that a sector is compared with when it seems damaged.
-const OLDER_ROUNDS_MAX: usize = 1024;
+/// Earlier generations that a sector is compared with when it seems damaged.
+const OLDER_GENERATIONS_MAX: usize = 1024;
 
 /// Checks a window of a log that was read, or as much as can be said of it without.
 pub(super) fn check(
@@ -25,7 +28,7 @@ pub(super) fn check(
     check: &mut Check,
     directory: &Path,
     number: u64,
-    accepted: Option<&Accepted>,
+    accepted: Option<&AcceptedLog>,
 ) -> Result<()> {
     let Some(window) = WindowFile::open(vfs, directory, number)? else { return check_headless(vfs, check) };
     zeros(check, &mut window.area(0))?;
@@ -48,8 +51,8 @@ fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
     let Some(file) = directory::open_if_there(vfs, &check.file.path)? else { return Ok(()) };
     let path = check.file.path.clone();
     let len = file.len().map_err(|error| lsm_core::Error::io("read the length of", &path, error))?;
-    let mut source = Source::new(file, path, len, AREA, 0, None);
-    let header = source.load(0, HEADER_BYTES)?;
+    let mut reader = RecordReader::new(file, path, len, AREA, 0, None);
+    let header = reader.load(0, HEADER_BYTES)?;
     // Its checksum was written last.
     if header.iter().skip(COVERED_BYTES).all(|&byte| byte == 0) {
         check.note("its header is missing, as a power cut leaves it".into());
@@ -57,15 +60,15 @@ fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
     } else {
         check.damaged(0, "this is no header of a window");
     }
-    zeros(check, &mut source)
+    zeros(check, &mut reader)
 }
 
 /// Checks that between header, slots and area nothing is.
-fn zeros(check: &mut Check, source: &mut Source) -> Result<()> {
+fn zeros(check: &mut Check, reader: &mut RecordReader) -> Result<()> {
     let [first, second] = SLOT_OFFSETS;
     let gaps = [HEADER_BYTES..first, first + SLOT_BYTES..second, second + SLOT_BYTES..AREA_OFFSET];
     for gap in gaps {
-        let bytes = source.load(gap.start as u64, gap.len())?;
+        let bytes = reader.load(gap.start as u64, gap.len())?;
         if let Some(byte) = bytes.iter().position(|&byte| byte != 0) {
             check.damaged((gap.start + byte) as u64, "nothing is ever written here");
         }
@@ -73,7 +76,7 @@ fn zeros(check: &mut Check, source: &mut Source) -> Result<()> {
     Ok(())
 }
 
-fn slots(check: &mut Check, window: &WindowFile, accepted: Option<&Accepted>) {
+fn slots(check: &mut Check, window: &WindowFile, accepted: Option<&AcceptedLog>) {
     for (slot, offset) in window.slots.into_iter().zip(SLOT_OFFSETS) {
         let offset = offset as u64;
         match slot {
@@ -100,14 +103,14 @@ fn slots(check: &mut Check, window: &WindowFile, accepted: Option<&Accepted>) {
 struct AreaCheck<'a> {
     check: &'a mut Check,
     window: &'a WindowFile,
-    source: Source,
-    stream: Stream<'a>,
-    /// The rounds that are known, and whether there were no others.
-    rounds: Option<&'a Rounds>,
+    reader: RecordReader,
+    log: LogBytes<'a>,
+    /// The generations that are known, and whether there were no others.
+    generations: Option<&'a Generations>,
     complete: bool,
     /// What the reader took from here.
     taken: Vec<Range<u64>>,
-    /// What belongs to no round that is known, and was not checked by the reader.
+    /// What belongs to no generation that is known, and was not checked by the reader.
     unknown: Vec<Range<u64>>,
     /// Where a difference ended last that reached the end of its sector.
     differs_up_to: u64,
@@ -116,20 +119,25 @@ struct AreaCheck<'a> {
 }
 
 impl<'a> AreaCheck<'a> {
-    fn new(vfs: &'a dyn Vfs, check: &'a mut Check, window: &'a WindowFile, accepted: &'a Accepted) -> Self {
-        let place = |taken: &super::Taken| {
+    fn new(
+        vfs: &'a dyn Vfs,
+        check: &'a mut Check,
+        window: &'a WindowFile,
+        accepted: &'a AcceptedLog,
+    ) -> Self {
+        let place = |taken: &TakenFromWindow| {
             let start = taken.offset.saturating_sub(AREA);
             start..start + (taken.positions.end - taken.positions.start)
         };
         let mut taken: Vec<_> = accepted.taken.iter().map(place).collect();
         taken.sort_unstable_by_key(|range| range.start);
-        let (rounds, complete) = accepted.rounds();
+        let (generations, complete) = accepted.generations();
         Self {
             check,
             window,
-            source: window.area(0),
-            stream: Stream::new(vfs, accepted),
-            rounds,
+            reader: window.area(0),
+            log: LogBytes::new(vfs, accepted),
+            generations,
             complete,
             taken,
             unknown: Vec::new(),
@@ -147,7 +155,7 @@ impl<'a> AreaCheck<'a> {
         let mut at = 0;
         while at < area_bytes {
             let bytes = CHUNK_BYTES.min((area_bytes - at) as usize);
-            let loaded = self.source.load(AREA + at, bytes)?;
+            let loaded = self.reader.load(AREA + at, bytes)?;
             if loaded.len() < bytes {
                 break;
             }
@@ -179,7 +187,7 @@ impl<'a> AreaCheck<'a> {
     }
 
     fn layout(&self, count: usize) -> Vec<Piece> {
-        self.rounds.map_or(Vec::new(), |rounds| rounds.layout(count))
+        self.generations.map_or(Vec::new(), |generations| generations.layout(count))
     }
 
     /// What ought to stand from `offset` of the area on, and of which bytes that is known.
@@ -190,7 +198,7 @@ impl<'a> AreaCheck<'a> {
             let there = overlap(&wanted, &piece.area);
             let within = (there.start - offset) as usize..(there.end - offset) as usize;
             if let (Some(bytes), Some(known)) = (bytes.get_mut(within.clone()), known.get_mut(within)) {
-                self.stream.read(piece.position + (there.start - piece.area.start), bytes, known)?;
+                self.log.read(piece.position + (there.start - piece.area.start), bytes, known)?;
             }
         }
         let covered = layout.last().map_or(0, |piece| piece.area.end);
@@ -255,7 +263,7 @@ impl<'a> AreaCheck<'a> {
         }
         let mut expected = vec![0; rest.len()];
         let mut known = vec![false; rest.len()];
-        for count in (0..self.rounds.map_or(0, Rounds::len)).rev().take(OLDER_ROUNDS_MAX) {
+        for count in (0..self.generations.map_or(0, Generations::len)).rev().take(OLDER_GENERATIONS_MAX) {
             let layout = self.layout(count);
             self.expect(&layout, at, &mut expected, &mut known)?;
             if expected == rest && known.iter().all(|&known| known) {
@@ -265,7 +273,7 @@ impl<'a> AreaCheck<'a> {
         Ok(false)
     }
 
-    /// Checks what rounds left whose records the log no longer has, as far as one sound record leads to the next.
+    /// Checks what generations left whose records the log no longer has, as far as one sound record leads to the next.
     /// Returns how many bytes that leaves open.
     fn stale(&mut self, range: Range<u64>, to_the_end: bool) -> Result<u64> {
         let mut budget = (range.end - range.start).saturating_mul(4);
@@ -275,7 +283,7 @@ impl<'a> AreaCheck<'a> {
         let mut bits = Bits::default();
         let mut at = range.start;
         while at + 8 <= range.end {
-            if let Some(header) = self.source.header_at(at)?
+            if let Some(header) = self.reader.header_at(at)?
                 && at + header.record_bytes() <= range.end
                 && let Some(rest) = budget.checked_sub(header.record_bytes())
             {
@@ -284,10 +292,10 @@ impl<'a> AreaCheck<'a> {
                 let chain = match chained {
                     Some((_, checksum)) => Some(checksum),
                     None => {
-                        self.source.load(at - 8, 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+                        self.reader.load(at - 8, 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
                     }
                 };
-                let record = self.source.load(at, header.record_bytes() as usize)?;
+                let record = self.reader.load(at, header.record_bytes() as usize)?;
                 let checksum = record::stored_checksum(record).unwrap_or(0);
                 if chain.is_some_and(|chain| record::expected_checksum(record, chain) == checksum) {
                     joint = Some((header.end(), checksum));
@@ -303,7 +311,7 @@ impl<'a> AreaCheck<'a> {
                 self.check.damaged(byte, "one bit of this byte was flipped");
                 return Ok(unchecked);
             }
-            let word = self.source.load(at, 8)?;
+            let word = self.reader.load(at, 8)?;
             if word.iter().any(|&byte| byte != 0) {
                 if bits.last / SECTOR_BYTES != at / SECTOR_BYTES {
                     bits = Bits::default();

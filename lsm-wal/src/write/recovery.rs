@@ -9,13 +9,14 @@ use lsm_core::env::Env;
 use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, LogFile};
+use super::origin::Origin;
+use super::rewrite::Rewrite;
+use super::site::Site;
+use super::writer::{Live, Writer};
+use crate::files::directory::{self, LogFile};
 use crate::log::Position;
-use crate::reader::Joint;
-use crate::reader::WalReader;
+use crate::read::wal_reader::{ResumePoint, WalReader};
 use crate::report::RecoveryReport;
-use crate::rewrite::Rewrite;
-use crate::writer::{Live, Origin, Site, Writer};
 
 /// Takes the lock of a directory, which is created if it is not there.
 pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn LockGuard>> {
@@ -58,9 +59,9 @@ pub(crate) fn recover(site: &Site, env: &dyn Env) -> Result<(Writer, RecoveryRep
         // What is known to be durable, and stands in segments as it should.
         let weak = reader.trace().first_weak.map_or(report.end, Position);
         let sound = report.synced.min(weak).clamp(report.start, report.end);
-        let (mut tail, joint) = find_joint(site, &reader, sound)?;
-        let origin = Origin::after(joint, env);
-        let kept = reader.read_segments().take_while(|header| header.number <= joint.segment);
+        let (mut tail, resume_point) = find_resume_point(site, &reader, sound)?;
+        let origin = Origin::after(resume_point, env);
+        let kept = reader.read_segments().take_while(|header| header.number <= resume_point.segment);
         let live = kept.map(|header| Live { number: header.number, start: header.start }).collect();
         if sound == report.end {
             Writer::begin(site.clone(), number, origin, live)?
@@ -80,13 +81,16 @@ pub(crate) fn recover(site: &Site, env: &dyn Env) -> Result<(Writer, RecoveryRep
 ///
 /// A segment whose records are known to be durable has a durable header. One that begins where they end may not,
 /// so its predecessor is continued; if there is none, its header is written once more.
-fn find_joint(site: &Site, whole: &WalReader, sound: Position) -> Result<(WalReader, Joint)> {
+fn find_resume_point(site: &Site, whole: &WalReader, sound: Position) -> Result<(WalReader, ResumePoint)> {
     let Site { vfs, directory, options } = site;
     let changed = || Error::corruption(directory, 0, "the log changed while it was read");
     let first = whole.read_segments().next().copied().ok_or_else(changed)?;
     let header = whole.read_segments().take_while(|header| header.start < sound.0).last().unwrap_or(&first);
     let mut reader = WalReader::open_at(Arc::clone(vfs), directory, header.number, sound, options.recovery)?;
-    let joint = reader.find_joint()?.filter(|joint| joint.position == sound.0).ok_or_else(changed)?;
+    let resume_point = reader
+        .find_resume_point()?
+        .filter(|resume_point| resume_point.position == sound.0)
+        .ok_or_else(changed)?;
     if header.start == sound.0 {
         let path = LogFile::Segment(header.number).path(directory);
         let file = vfs.open_write(&path).map_err(|error| Error::io("open", &path, error))?;
@@ -94,7 +98,7 @@ fn find_joint(site: &Site, whole: &WalReader, sound: Position) -> Result<(WalRea
         file.sync_data().map_err(|error| Error::io("sync", &path, error))?;
         directory::sync(&**vfs, directory)?;
     }
-    Ok((reader, joint))
+    Ok((reader, resume_point))
 }
 
 /// Removes what is no longer part of the log, and sets aside what holds dropped records.
@@ -102,10 +106,10 @@ fn clean_up(site: &Site, reader: &WalReader, writer: &Writer) -> Result<()> {
     let Site { vfs, directory, .. } = site;
     let is_live = |file: LogFile| matches!(file, LogFile::Segment(number) if writer.is_live(number));
     let mut report = reader.report().clone();
-    let live: Vec<_> = reader.chain().files.iter().filter(|file| is_live(**file)).collect();
+    let live: Vec<_> = reader.list().files.iter().filter(|file| is_live(**file)).collect();
     report.dropped.retain(|dropped| !live.iter().any(|file| file.path(directory) == dropped.path));
     directory::set_aside_dropped(&**vfs, directory, &report)?;
-    for &file in reader.chain().files.iter().filter(|file| !is_live(**file)) {
+    for &file in reader.list().files.iter().filter(|file| !is_live(**file)) {
         // One that was set aside has this name no more.
         directory::remove(&**vfs, &file.path(directory))?;
     }

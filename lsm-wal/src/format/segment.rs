@@ -29,7 +29,7 @@ use std::ops::Range;
 
 use lsm_core::checksum::crc64;
 
-use crate::flip;
+use super::bit_flip;
 
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: usize = 128;
@@ -117,7 +117,7 @@ impl SegmentHeader {
         let version = word(1) as u32;
         if syndrome != 0 {
             let flipped = syndrome.is_power_of_two()
-                || flip::bits_after_flip(syndrome, COVERED_BYTES as u64 * 8).is_some();
+                || bit_flip::bits_after_flip(syndrome, COVERED_BYTES as u64 * 8).is_some();
             return match flipped {
                 true => HeaderState::Flipped,
                 false if bytes[..8] == MAGIC && version > VERSION => HeaderState::Newer(version),

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use lsm_core::env::{Job, Step};
 
-use crate::group_commit::GroupCommit;
-use crate::segment_file::Spare;
-use crate::writer::Site;
+use super::group_commit::GroupCommit;
+use super::site::Site;
+use crate::files::segment_file::Spare;
 
-pub(crate) struct Housekeeping {
+pub(crate) struct BackgroundJob {
     log: Arc<GroupCommit>,
     site: Site,
 }
 
-impl Housekeeping {
+impl BackgroundJob {
     pub(crate) fn new(log: Arc<GroupCommit>, site: Site) -> Self {
         Self { log, site }
     }
@@ -33,7 +33,7 @@ impl Housekeeping {
     }
 }
 
-impl Job for Housekeeping {
+impl Job for BackgroundJob {
     fn step(&mut self) -> Step {
         let seen = self.log.work.epoch();
         if self.log.writer.lock().is_finished() {

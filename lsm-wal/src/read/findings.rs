@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 
+use crate::files::record_reader::RecordReader;
 use crate::report::Dropped;
-use crate::source::Source;
 
 /// What was found out about the end of a log.
-pub(crate) struct Verdict {
+pub(crate) struct TailFindings {
     /// Everything before this was synced, as later records and segments say.
     pub(crate) claimed: u64,
     /// Which file, where, why.
@@ -13,9 +13,9 @@ pub(crate) struct Verdict {
     pub(crate) dropped: Vec<Dropped>,
 }
 
-impl Verdict {
-    pub(crate) fn flipped(&mut self, source: &Source, byte: u64) {
-        let place = (source.path().to_owned(), byte);
+impl TailFindings {
+    pub(crate) fn flipped(&mut self, reader: &RecordReader, byte: u64) {
+        let place = (reader.path().to_owned(), byte);
         self.corrupt.get_or_insert((place, "one bit of this byte was flipped".to_owned()));
     }
 
@@ -25,9 +25,9 @@ impl Verdict {
         }
     }
 
-    pub(crate) fn dropped(&mut self, source: &Source, offset: u64, end: u64, reason: &str) {
+    pub(crate) fn dropped(&mut self, reader: &RecordReader, offset: u64, end: u64, reason: &str) {
         if end > offset {
-            let path = source.path().to_owned();
+            let path = reader.path().to_owned();
             self.dropped.push(Dropped { path, offset, bytes: end - offset, reason: reason.to_owned() });
         }
     }

@@ -13,10 +13,11 @@ use std::sync::atomic::Ordering;
 use lsm_core::env::{self, Env};
 use lsm_core::{Error, Result};
 
-use crate::directory::{self, LogFile};
+use super::site::Site;
+use super::writer::Writer;
+use crate::files::directory::{self, LogFile};
 use crate::log::{DurableCallback, LogSync, Position};
 use crate::sync::{AtomicU64, Event, Mutex, MutexGuard, yield_now};
-use crate::writer::{Site, Writer};
 
 /// How many yields in a row may bring nobody before a leader goes. On an idle core they take some forty microseconds,
 /// in which a sleeping core is woken; a sync that covers half of those who come takes twice that.

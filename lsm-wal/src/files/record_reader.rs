@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, Result};
 
+use crate::format::record::{self, RecordHeader};
 use crate::log::Position;
-use crate::record::{self, RecordHeader};
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -15,7 +15,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 ///
 /// Reads in chunks, one kept. Memory is bounded by a chunk or the longest record, whichever is more, and no
 /// length is believed before it was compared with what the file has.
-pub(crate) struct Source {
+pub(crate) struct RecordReader {
     file: Arc<dyn VfsFile>,
     path: PathBuf,
     /// Log position of `first_offset`.
@@ -40,7 +40,7 @@ pub(crate) enum Found {
     Nothing,
 }
 
-/// A record in the chunk of a [`Source`].
+/// A record in the chunk of a [`RecordReader`].
 #[derive(Debug)]
 pub(crate) struct FoundRecord {
     pub(crate) header: RecordHeader,
@@ -52,7 +52,7 @@ pub(crate) struct FoundRecord {
     payload: Range<usize>,
 }
 
-impl Source {
+impl RecordReader {
     pub(crate) fn new(
         file: Arc<dyn VfsFile>,
         path: PathBuf,

@@ -1,0 +1,44 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsm_core::Result;
+use lsm_core::vfs::Vfs;
+
+use super::window_writer::WindowWriter;
+use crate::files::directory;
+use crate::options::WalOptions;
+
+/// Bytes of a log's first segment, unless all are to be smaller.
+const FIRST_SEGMENT_BYTES: u64 = 2 << 20;
+
+/// The place that a log is written in.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: WalOptions,
+}
+
+impl Site {
+    /// Bytes of the segment after one of `capacity`. The first are small, so that a log of few records is, and each is
+    /// twice as large as the one before.
+    pub(crate) fn segment_bytes_after(&self, capacity: u64) -> u64 {
+        capacity.saturating_mul(2).max(FIRST_SEGMENT_BYTES).min(self.options.segment_bytes)
+    }
+
+    pub(crate) fn window(&self, number: u64, base: u64, record_seed: u32) -> Result<Option<WindowWriter>> {
+        let bytes = (self.options.window_bytes as usize).next_multiple_of(8);
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let window = WindowWriter::create(&*self.vfs, &self.directory, number, bytes, base, record_seed)?;
+        if let Some(window) = &window
+            && let Err(error) = directory::sync(&*self.vfs, &self.directory)
+        {
+            // A segment that names a window proves that its file was there: one that is gone is damage.
+            let _ = directory::remove(&*self.vfs, window.path());
+            return Err(error);
+        }
+        Ok(window)
+    }
+}

@@ -1,0 +1,120 @@
+//! The writing side of a window.
+
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use lsm_core::checksum::crc64;
+use lsm_core::vfs::{Vfs, Window};
+use lsm_core::{Error, Result};
+
+use crate::files::directory::LogFile;
+use crate::files::segment_file::Segment;
+use crate::format::record::{self, RecordHeader};
+use crate::format::segment::VERSION;
+use crate::format::window::{AREA_OFFSET, COVERED_BYTES, HEADER_BYTES, MAGIC, SLOT_OFFSETS, slot_check};
+
+/// Copies records to a window, and from there to a segment.
+pub(crate) struct WindowWriter {
+    window: Box<dyn Window>,
+    number: u64,
+    slot: usize,
+    /// Log position of the first byte of the area.
+    base: u64,
+    area_bytes: u64,
+    /// What the checksum of each record's header continues from.
+    record_seed: u32,
+    path: PathBuf,
+}
+
+impl WindowWriter {
+    /// Creates a window whose area begins at `base`. `None` where windows are not to be had.
+    pub(crate) fn create(
+        vfs: &dyn Vfs,
+        directory: &Path,
+        number: u64,
+        area_bytes: usize,
+        base: u64,
+        record_seed: u32,
+    ) -> Result<Option<Self>> {
+        let path = LogFile::Window(number).path(directory);
+        let window = match vfs.window(&path, (AREA_OFFSET + area_bytes) as u64) {
+            Ok(window) => window,
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
+            Err(error) => return Err(Error::io("create the window", &path, error)),
+        };
+        let area_bytes = area_bytes as u64;
+        let mut writer = Self { window, number, slot: 0, base, area_bytes, record_seed, path };
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[16..24].copy_from_slice(&number.to_le_bytes());
+        header[24..32].copy_from_slice(&area_bytes.to_le_bytes());
+        header[64..68].copy_from_slice(&record_seed.to_le_bytes());
+        writer.window.write_at(0, &header[..COVERED_BYTES]);
+        writer.window.publish(COVERED_BYTES, crc64(0, &header[..COVERED_BYTES]));
+        writer.rebase(base);
+        Ok(Some(writer))
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Starts the area anew at a log position. What was in it must be in the segment.
+    pub(crate) fn rebase(&mut self, base: u64) {
+        self.base = base;
+        self.slot ^= 1;
+        let [offset, other] = if self.slot == 0 { SLOT_OFFSETS } else { [SLOT_OFFSETS[1], SLOT_OFFSETS[0]] };
+        debug_assert_ne!(offset, other);
+        self.window.publish(offset + 8, 0);
+        self.window.publish(offset, base);
+        self.window.publish(offset + 8, slot_check(self.number, base));
+    }
+
+    /// Whether the window is meant for a record: one of more than half of it would only be copied twice.
+    #[inline]
+    pub(crate) fn is_for(&self, header: &RecordHeader) -> bool {
+        header.record_bytes() <= self.area_bytes / 2
+    }
+
+    /// Whether a record fits where the area was not used yet.
+    #[inline]
+    pub(crate) fn has_room(&self, header: &RecordHeader) -> bool {
+        header.end() - self.base <= self.area_bytes
+    }
+
+    /// Copies a record to its place in the area, its checksum last. Returns the checksum.
+    #[inline]
+    pub(crate) fn put(&mut self, header: &RecordHeader, payload: &[u8], chain: u64) -> u64 {
+        let words = header.words(self.record_seed);
+        let checksum = record::checksum(chain, words, payload);
+        let offset = self.offset_of(header.position);
+        let payload_end = offset + record::HEADER_BYTES + payload.len();
+        let checksum_offset = payload_end.next_multiple_of(8);
+        self.window.write_at(offset, &record::bytes_of(words));
+        self.window.write_at(offset + record::HEADER_BYTES, payload);
+        if checksum_offset > payload_end {
+            self.window.write_at(payload_end, &[0; 7][..checksum_offset - payload_end]);
+        }
+        self.window.publish(checksum_offset, checksum);
+        checksum
+    }
+
+    /// Writes the records between two positions to their segment.
+    pub(crate) fn write_to(&self, segment: &Segment, positions: Range<u64>) -> Result<()> {
+        let Range { start, end } = positions;
+        let range = self.offset_of(start)..self.offset_of(end);
+        let written = self.window.write_to(range, &*segment.file, segment.offset_of(start));
+        written.map_err(|error| Error::io("write to", &segment.path, error))
+    }
+
+    #[inline]
+    fn offset_of(&self, position: u64) -> usize {
+        AREA_OFFSET + (position - self.base) as usize
+    }
+}
