@@ -1,4 +1,4 @@
-use crate::Cursor;
+use crate::cursor::Cursor;
 
 /// Entries that a source keeps together; see [`BlockCursor::block`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-use crate::{Entry, Error, SequenceNumber};
+use crate::error::Error;
+use crate::key::{Entry, SequenceNumber};
 
 /// A position in a sorted sequence of entries.
 ///

@@ -45,6 +45,7 @@ mod merging_cursor;
 mod prefetch;
 pub mod range_tombstone;
 mod slice;
+mod split_mix;
 pub mod vfs;
 
 pub use block_cursor::{Block, BlockCursor};

@@ -9,8 +9,10 @@
 use std::cmp::Ordering;
 use std::hint::select_unpredictable;
 
-use crate::key;
-use crate::{Block, BlockCursor, Cursor, Entry, Error, SequenceNumber};
+use crate::block_cursor::{Block, BlockCursor};
+use crate::cursor::Cursor;
+use crate::error::Error;
+use crate::key::{self, Entry, SequenceNumber};
 
 /// Stands for "no source is here".
 const NOWHERE: usize = usize::MAX;

@@ -7,7 +7,10 @@ use std::task::{Wake, Waker};
 
 use parking_lot::Mutex;
 
-use super::{Env, Event, Job, Priority, Step, mix};
+use super::environment::Env;
+use super::event::Event;
+use super::job::{Job, Priority, Step};
+use crate::split_mix::mix;
 
 /// Where the simulated calendar starts: 2026-01-01 00:00 UTC.
 const UNIX_START_MICROS: u64 = 1_767_225_600_000_000;

@@ -17,8 +17,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::environment::Env;
+use super::event::Event;
+use super::job::{Job, Priority, Step};
 use super::origin::Origin;
-use super::{Env, Event, Job, Priority, Step};
+use crate::split_mix::mix;
 
 /// Number of values of [`Priority`].
 const PRIORITY_COUNT: usize = 3;
@@ -371,6 +374,6 @@ impl Random {
 
     fn next(&self) -> u64 {
         let count = self.counter.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        super::mix(super::mix(count) ^ self.key)
+        mix(mix(count) ^ self.key)
     }
 }

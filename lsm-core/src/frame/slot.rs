@@ -7,7 +7,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Frame;
+use super::counted::Frame;
 use crate::prefetch::prefetch_address;
 
 /// Set by readers, cleared by the clock's hand.

@@ -1,6 +1,5 @@
-use super::fragmented::FragmentedRangeTombstones;
-use crate::SequenceNumber;
-use crate::key::{common_prefix_bytes, head};
+use super::fragmented::{Fragment, FragmentedRangeTombstones};
+use crate::key::{SequenceNumber, common_prefix_bytes, head};
 
 /// Puts fragments, given in order, together.
 #[derive(Default)]
@@ -71,5 +70,50 @@ impl Builder {
             built.heads = (0..count).map(|index| head(built.boundary(index), built.prefix_bytes)).collect();
         }
         built
+    }
+}
+
+impl FragmentedRangeTombstones {
+    /// Takes fragments as [`iter`](Self::iter) gave them, in time and space linear in their size.
+    ///
+    /// `None` if they are not in order, overlap, are empty, or their sequence numbers are not descending: bytes
+    /// read from a file may say anything.
+    pub fn from_fragments<'a>(fragments: impl IntoIterator<Item = Fragment<'a>>) -> Option<Self> {
+        let mut builder = Builder::default();
+        for fragment in fragments {
+            let in_order = fragment.start < fragment.end
+                && builder.last_end().is_none_or(|end| end <= fragment.start)
+                && !fragment.sequences.is_empty()
+                && fragment.sequences.windows(2).all(|pair| pair[0] > pair[1]);
+            if !in_order {
+                return None;
+            }
+            builder.push(fragment.start, fragment.end, fragment.sequences);
+        }
+        Some(builder.finish())
+    }
+
+    /// The part of all this that lies in `[lower, upper)`; `None` means no bound.
+    #[must_use]
+    pub fn truncated(&self, lower: Option<&[u8]>, upper: Option<&[u8]>) -> Self {
+        let mut builder = Builder::default();
+        let mut next = match lower {
+            Some(lower) => self.boundaries_up_to(lower).saturating_sub(1),
+            None => 0,
+        };
+        while next < self.sequence_ends.len() {
+            if upper.is_some_and(|upper| upper <= self.boundary(next)) {
+                break;
+            }
+            if let Some(fragment) = self.fragment(next) {
+                let start = lower.map_or(fragment.start, |lower| lower.max(fragment.start));
+                let end = upper.map_or(fragment.end, |upper| upper.min(fragment.end));
+                if start < end {
+                    builder.push(start, end, fragment.sequences);
+                }
+            }
+            next += 1;
+        }
+        builder.finish()
     }
 }

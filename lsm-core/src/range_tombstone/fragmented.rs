@@ -1,8 +1,6 @@
-use super::RangeTombstone;
-use super::builder::Builder;
-use super::fragmenter::{Keep, Span, fragment};
-use crate::key::head;
-use crate::{SequenceNumber, Slice};
+use super::tombstone::RangeTombstone;
+use crate::key::{SequenceNumber, head};
+use crate::slice::Slice;
 
 /// Range tombstones, cut at each other's boundaries: sorted, immutable, searched by bisection.
 ///
@@ -62,53 +60,6 @@ fn newest_visible(sequences: &[SequenceNumber], visible: SequenceNumber) -> Sequ
 }
 
 impl FragmentedRangeTombstones {
-    /// Fragments tombstones in any order, keeping every sequence number that covers a fragment.
-    ///
-    /// Time and space grow with the number of overlapping pairs: `n` tombstones that all overlap make up to
-    /// `2 n` fragments of up to `n` numbers. [`for_snapshots`](Self::for_snapshots) has no such cost.
-    pub fn new(tombstones: impl IntoIterator<Item = RangeTombstone>) -> Self {
-        let tombstones: Vec<_> = tombstones.into_iter().collect();
-        fragment(tombstones.iter().map(Span::from).collect(), Keep::All)
-    }
-
-    /// Fragments tombstones in any order, keeping for each fragment the newest sequence number that each of
-    /// `snapshots` (ascending, the last is the visible number) sees, and all above the last: what a flush has to
-    /// write. Without snapshots, only the newest is kept.
-    ///
-    /// The result answers [`covering_sequence`](Self::covering_sequence) rightly for those snapshots and for all
-    /// numbers from the last of them on.
-    pub fn for_snapshots(
-        tombstones: impl IntoIterator<Item = RangeTombstone>,
-        snapshots: &[SequenceNumber],
-    ) -> Self {
-        let tombstones: Vec<_> = tombstones.into_iter().collect();
-        fragment(tombstones.iter().map(Span::from).collect(), Keep::Snapshots(snapshots))
-    }
-
-    /// Takes fragments as [`iter`](Self::iter) gave them, in time and space linear in their size.
-    ///
-    /// `None` if they are not in order, overlap, are empty, or their sequence numbers are not descending: bytes
-    /// read from a file may say anything.
-    pub fn from_fragments<'a>(fragments: impl IntoIterator<Item = Fragment<'a>>) -> Option<Self> {
-        let mut builder = Builder::default();
-        for fragment in fragments {
-            let in_order = fragment.start < fragment.end
-                && builder.last_end().is_none_or(|end| end <= fragment.start)
-                && !fragment.sequences.is_empty()
-                && fragment.sequences.windows(2).all(|pair| pair[0] > pair[1]);
-            if !in_order {
-                return None;
-            }
-            builder.push(fragment.start, fragment.end, fragment.sequences);
-        }
-        Some(builder.finish())
-    }
-
-    /// One list of all tombstones of many, keeping every sequence number.
-    pub fn merged<'a>(lists: impl IntoIterator<Item = &'a Self>) -> Self {
-        fragment(lists.into_iter().flat_map(Self::spans).collect(), Keep::All)
-    }
-
     /// No tombstones.
     pub fn empty() -> Self {
         Self::default()
@@ -168,35 +119,12 @@ impl FragmentedRangeTombstones {
 
     /// One tombstone for each fragment and each of its sequence numbers, in order of fragments.
     pub fn tombstones(&self) -> impl Iterator<Item = RangeTombstone> {
-        self.spans().map(|span| RangeTombstone {
-            start: Slice::copy_from(span.start),
-            end: Slice::copy_from(span.end),
-            sequence: span.sequence,
+        self.iter().flat_map(|Fragment { start, end, sequences }| {
+            let (start, end) = (Slice::copy_from(start), Slice::copy_from(end));
+            let tombstone =
+                move |&sequence| RangeTombstone { start: start.clone(), end: end.clone(), sequence };
+            sequences.iter().map(tombstone)
         })
-    }
-
-    /// The part of all this that lies in `[lower, upper)`; `None` means no bound.
-    #[must_use]
-    pub fn truncated(&self, lower: Option<&[u8]>, upper: Option<&[u8]>) -> Self {
-        let mut builder = Builder::default();
-        let mut next = match lower {
-            Some(lower) => self.boundaries_up_to(lower).saturating_sub(1),
-            None => 0,
-        };
-        while next < self.sequence_ends.len() {
-            if upper.is_some_and(|upper| upper <= self.boundary(next)) {
-                break;
-            }
-            if let Some(fragment) = self.fragment(next) {
-                let start = lower.map_or(fragment.start, |lower| lower.max(fragment.start));
-                let end = upper.map_or(fragment.end, |upper| upper.min(fragment.end));
-                if start < end {
-                    builder.push(start, end, fragment.sequences);
-                }
-            }
-            next += 1;
-        }
-        builder.finish()
     }
 
     /// The first key deleted, and the first key after all that are.
@@ -212,12 +140,6 @@ impl FragmentedRangeTombstones {
             + size_of_val(&*self.heads)
             + size_of_val(&*self.sequence_ends)
             + size_of_val(&*self.sequences)
-    }
-
-    fn spans(&self) -> impl Iterator<Item = Span<'_>> {
-        self.iter().flat_map(|Fragment { start, end, sequences }| {
-            sequences.iter().map(move |sequence| Span { start, end, sequence: *sequence })
-        })
     }
 
     pub(super) fn boundary(&self, index: usize) -> &[u8] {
@@ -283,11 +205,5 @@ impl FragmentedRangeTombstones {
 impl std::fmt::Debug for FragmentedRangeTombstones {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-impl<'a> From<&'a RangeTombstone> for Span<'a> {
-    fn from(tombstone: &'a RangeTombstone) -> Self {
-        Self { start: &tombstone.start, end: &tombstone.end, sequence: tombstone.sequence }
     }
 }

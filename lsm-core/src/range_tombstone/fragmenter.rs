@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::builder::Builder;
-use super::fragmented::FragmentedRangeTombstones;
-use crate::SequenceNumber;
+use super::fragmented::{Fragment, FragmentedRangeTombstones};
+use super::tombstone::RangeTombstone;
+use crate::key::SequenceNumber;
 
 /// A tombstone, borrowed.
 #[derive(Clone, Copy)]
@@ -81,5 +82,47 @@ impl Keep<'_> {
                 }
             }
         }
+    }
+}
+
+impl<'a> From<&'a RangeTombstone> for Span<'a> {
+    fn from(tombstone: &'a RangeTombstone) -> Self {
+        Self { start: &tombstone.start, end: &tombstone.end, sequence: tombstone.sequence }
+    }
+}
+
+impl FragmentedRangeTombstones {
+    /// Fragments tombstones in any order, keeping every sequence number that covers a fragment.
+    ///
+    /// Time and space grow with the number of overlapping pairs: `n` tombstones that all overlap make up to
+    /// `2 n` fragments of up to `n` numbers. [`for_snapshots`](Self::for_snapshots) has no such cost.
+    pub fn new(tombstones: impl IntoIterator<Item = RangeTombstone>) -> Self {
+        let tombstones: Vec<_> = tombstones.into_iter().collect();
+        fragment(tombstones.iter().map(Span::from).collect(), Keep::All)
+    }
+
+    /// Fragments tombstones in any order, keeping for each fragment the newest sequence number that each of
+    /// `snapshots` (ascending, the last is the visible number) sees, and all above the last: what a flush has to
+    /// write. Without snapshots, only the newest is kept.
+    ///
+    /// The result answers [`covering_sequence`](Self::covering_sequence) rightly for those snapshots and for all
+    /// numbers from the last of them on.
+    pub fn for_snapshots(
+        tombstones: impl IntoIterator<Item = RangeTombstone>,
+        snapshots: &[SequenceNumber],
+    ) -> Self {
+        let tombstones: Vec<_> = tombstones.into_iter().collect();
+        fragment(tombstones.iter().map(Span::from).collect(), Keep::Snapshots(snapshots))
+    }
+
+    /// One list of all tombstones of many, keeping every sequence number.
+    pub fn merged<'a>(lists: impl IntoIterator<Item = &'a Self>) -> Self {
+        fragment(lists.into_iter().flat_map(Self::spans).collect(), Keep::All)
+    }
+
+    fn spans(&self) -> impl Iterator<Item = Span<'_>> {
+        self.iter().flat_map(|Fragment { start, end, sequences }| {
+            sequences.iter().map(move |sequence| Span { start, end, sequence: *sequence })
+        })
     }
 }

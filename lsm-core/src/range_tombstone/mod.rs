@@ -9,25 +9,12 @@ mod append_vec;
 mod builder;
 mod fragmented;
 mod fragmenter;
-mod painted_tree;
+mod persistent_tree;
 mod set;
+mod tombstone;
 mod walk;
 
 pub use fragmented::{Fragment, FragmentedRangeTombstones};
 pub use set::{Cover, RangeTombstoneSet};
+pub use tombstone::RangeTombstone;
 pub use walk::FragmentWalk;
-
-use crate::{SequenceNumber, Slice};
-
-/// Deletes the versions below `sequence` of all keys from `start` up to `end`, exclusive.
-///
-/// If `start` is not below `end`, nothing is deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeTombstone {
-    /// The first key deleted.
-    pub start: Slice,
-    /// The first key after `start` that is not deleted.
-    pub end: Slice,
-    /// When the deletion was written.
-    pub sequence: SequenceNumber,
-}

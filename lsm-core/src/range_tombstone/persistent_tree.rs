@@ -1,16 +1,17 @@
-//! A persistent map from keys to "the newest tombstone that covers this".
+//! A persistent (copy-on-write) search tree that maps each key to the newest range tombstone that covers it.
 //!
 //! Boundary keys in a height-balanced tree (AVL); the number of a boundary holds up to the next boundary. A new
-//! tombstone, being newer than all others, *paints* its range: the boundaries inside it go, its own two come.
-//! Nodes are never changed: a paint copies the way from the root to both ends and leaves the trees of before
-//! intact, each the answer for readers that see no further. Nodes carry the heads of their keys, so that a walk seldom
-//! leaves the nodes. Splits and joins are
-//! those of Blelloch, Ferizovic and Sun, "Just Join for Parallel Ordered Sets" (SPAA 2016).
+//! tombstone is newer than all others, so its number is assigned to its whole range: the boundaries inside the range
+//! go, its own two come. Nodes are never changed: an assignment copies the path from the root to both ends and leaves
+//! the earlier trees intact, each the answer for readers that see no further. Nodes carry the heads of their keys, so
+//! that a search seldom leaves the nodes. Split and join are those of Blelloch, Ferizovic and Sun, "Just Join for
+//! Parallel Ordered Sets" (SPAA 2016).
 
 use std::cmp::Ordering;
 
 use super::append_vec::AppendVec;
-use crate::{SequenceNumber, Slice, key};
+use crate::key::{self, SequenceNumber};
+use crate::slice::Slice;
 
 /// Index of no node.
 pub(super) const NONE: u32 = u32::MAX;
@@ -67,8 +68,8 @@ impl Node {
 }
 
 /// The nodes of all trees, and their keys.
-pub(super) struct Forest {
-    nodes: AppendVec<Node>,
+pub(super) struct Nodes {
+    all: AppendVec<Node>,
     keys: AppendVec<Slice>,
 }
 
@@ -79,9 +80,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) sequence: SequenceNumber,
 }
 
-impl Forest {
+impl Nodes {
     pub(super) fn new() -> Self {
-        Self { nodes: AppendVec::new(), keys: AppendVec::new() }
+        Self { all: AppendVec::new(), keys: AppendVec::new() }
     }
 
     pub(super) fn key(&self, key: u32) -> &[u8] {
@@ -92,7 +93,7 @@ impl Forest {
         let (mut start, mut end) = (None, None);
         let key_head = key::head(key, 0);
         let mut next = root;
-        while let Some(node) = self.nodes.get(next) {
+        while let Some(node) = self.all.get(next) {
             if self.compare(key, key_head, *node) == Ordering::Less {
                 end = Some(node.key);
                 next = node.left;
@@ -115,75 +116,75 @@ impl Forest {
     }
 }
 
-/// How much of a [`Forest`] is in use. Held by the one who paints.
+/// Makes new trees, and knows how much of [`Nodes`] is in use.
 #[derive(Default)]
-pub(super) struct Painter {
+pub(super) struct TreeWriter {
     node_count: u32,
     key_count: u32,
-    /// Nodes of the paint at hand. Most are superseded before it is done; only the others are stored.
+    /// Nodes of the assignment at hand. Most are superseded before it is done; only the others are stored.
     fresh: Vec<Node>,
     pub(super) allocated_bytes: usize,
 }
 
-/// A paint's result.
-pub(super) struct Painted {
+/// The tree that an assignment made.
+pub(super) struct Assigned {
     pub(super) root: u32,
     pub(super) start_key: u32,
     pub(super) end_key: u32,
 }
 
-impl Painter {
-    /// Paints `[start, end)`, not empty, over the tree at `root`. `None` if the forest is full.
-    pub(super) fn paint(
+impl TreeWriter {
+    /// Assigns `sequence` to `[start, end)`, not empty, in the tree at `root`. `None` if there is no room for nodes.
+    pub(super) fn assign(
         &mut self,
-        forest: &Forest,
+        nodes: &Nodes,
         root: u32,
         (start, end): (&[u8], &[u8]),
         sequence: SequenceNumber,
-    ) -> Option<Painted> {
+    ) -> Option<Assigned> {
         self.fresh.clear();
-        let beyond = forest.surroundings(root, end).sequence;
-        let (left, at_start, rest) = self.split(forest, root, start);
-        let (_, at_end, right) = self.split(forest, rest, end);
+        let beyond = nodes.surroundings(root, end).sequence;
+        let (left, at_start, rest) = self.split(nodes, root, start);
+        let (_, at_end, right) = self.split(nodes, rest, end);
         let start_key = match at_start {
             Some(boundary) => boundary.key,
-            None => self.store_key(forest, start)?,
+            None => self.store_key(nodes, start)?,
         };
         let end_key = match at_end {
             Some(boundary) => boundary.key,
-            None => self.store_key(forest, end)?,
+            None => self.store_key(nodes, end)?,
         };
         let right = self.join(
-            forest,
+            nodes,
             NONE,
             Boundary { key: end_key, head: key::head(end, 0), sequence: beyond },
             right,
         );
         let root =
-            self.join(forest, left, Boundary { key: start_key, head: key::head(start, 0), sequence }, right);
-        let root = self.store(forest, root)?;
-        Some(Painted { root, start_key, end_key })
+            self.join(nodes, left, Boundary { key: start_key, head: key::head(start, 0), sequence }, right);
+        let root = self.store(nodes, root)?;
+        Some(Assigned { root, start_key, end_key })
     }
 
-    fn store_key(&mut self, forest: &Forest, key: &[u8]) -> Option<u32> {
+    fn store_key(&mut self, nodes: &Nodes, key: &[u8]) -> Option<u32> {
         let index = self.key_count;
         let key = Slice::copy_from(key);
         self.allocated_bytes += heap_bytes(&key);
-        self.allocated_bytes += forest.keys.push(index, key)?;
+        self.allocated_bytes += nodes.keys.push(index, key)?;
         self.key_count += 1;
         Some(index)
     }
 
     /// Stores the fresh nodes of the tree at `root`, returns its index for good.
-    fn store(&mut self, forest: &Forest, root: u32) -> Option<u32> {
+    fn store(&mut self, nodes: &Nodes, root: u32) -> Option<u32> {
         let Some(fresh) = self.fresh_index(root) else {
             return Some(root);
         };
         let mut node = self.fresh[fresh];
-        node.left = self.store(forest, node.left)?;
-        node.right = self.store(forest, node.right)?;
+        node.left = self.store(nodes, node.left)?;
+        node.right = self.store(nodes, node.right)?;
         let index = self.node_count;
-        self.allocated_bytes += forest.nodes.push(index, node)?;
+        self.allocated_bytes += nodes.all.push(index, node)?;
         self.node_count += 1;
         Some(index)
     }
@@ -194,89 +195,89 @@ impl Painter {
         (fresh < self.fresh.len()).then_some(fresh)
     }
 
-    fn node(&self, forest: &Forest, index: u32) -> Option<Node> {
+    fn node(&self, nodes: &Nodes, index: u32) -> Option<Node> {
         match self.fresh_index(index) {
             Some(fresh) => self.fresh.get(fresh).copied(),
-            None => forest.nodes.get(index).copied(),
+            None => nodes.all.get(index).copied(),
         }
     }
 
-    fn height(&self, forest: &Forest, index: u32) -> u32 {
-        self.node(forest, index).map_or(0, Node::height)
+    fn height(&self, nodes: &Nodes, index: u32) -> u32 {
+        self.node(nodes, index).map_or(0, Node::height)
     }
 
-    fn make(&mut self, forest: &Forest, left: u32, boundary: Boundary, right: u32) -> u32 {
-        let height = 1 + self.height(forest, left).max(self.height(forest, right));
+    fn make(&mut self, nodes: &Nodes, left: u32, boundary: Boundary, right: u32) -> u32 {
+        let height = 1 + self.height(nodes, left).max(self.height(nodes, right));
         self.fresh.push(Node::new(left, boundary, right, height));
         NONE - self.fresh.len() as u32
     }
 
     /// The boundaries below `key`, the one at it, those above.
-    fn split(&mut self, forest: &Forest, root: u32, key: &[u8]) -> (u32, Option<Boundary>, u32) {
-        let Some(node) = self.node(forest, root) else {
+    fn split(&mut self, nodes: &Nodes, root: u32, key: &[u8]) -> (u32, Option<Boundary>, u32) {
+        let Some(node) = self.node(nodes, root) else {
             return (NONE, None, NONE);
         };
-        match forest.compare(key, key::head(key, 0), node) {
+        match nodes.compare(key, key::head(key, 0), node) {
             Ordering::Less => {
-                let (left, at, right) = self.split(forest, node.left, key);
-                (left, at, self.join(forest, right, node.boundary(), node.right))
+                let (left, at, right) = self.split(nodes, node.left, key);
+                (left, at, self.join(nodes, right, node.boundary(), node.right))
             }
             Ordering::Equal => (node.left, Some(node.boundary()), node.right),
             Ordering::Greater => {
-                let (left, at, right) = self.split(forest, node.right, key);
-                (self.join(forest, node.left, node.boundary(), left), at, right)
+                let (left, at, right) = self.split(nodes, node.right, key);
+                (self.join(nodes, node.left, node.boundary(), left), at, right)
             }
         }
     }
 
     /// One tree of `left`, `middle` and `right`, which are in order.
-    fn join(&mut self, forest: &Forest, left: u32, middle: Boundary, right: u32) -> u32 {
-        let (left_height, right_height) = (self.height(forest, left), self.height(forest, right));
+    fn join(&mut self, nodes: &Nodes, left: u32, middle: Boundary, right: u32) -> u32 {
+        let (left_height, right_height) = (self.height(nodes, left), self.height(nodes, right));
         if left_height > right_height + 1
-            && let Some(node) = self.node(forest, left)
+            && let Some(node) = self.node(nodes, left)
         {
-            let joined = self.join(forest, node.right, middle, right);
-            return self.balance(forest, node.left, node.boundary(), joined);
+            let joined = self.join(nodes, node.right, middle, right);
+            return self.balance(nodes, node.left, node.boundary(), joined);
         }
         if right_height > left_height + 1
-            && let Some(node) = self.node(forest, right)
+            && let Some(node) = self.node(nodes, right)
         {
-            let joined = self.join(forest, left, middle, node.left);
-            return self.balance(forest, joined, node.boundary(), node.right);
+            let joined = self.join(nodes, left, middle, node.left);
+            return self.balance(nodes, joined, node.boundary(), node.right);
         }
-        self.make(forest, left, middle, right)
+        self.make(nodes, left, middle, right)
     }
 
     /// A node of two trees whose heights differ by two at most, rotated where they do.
-    fn balance(&mut self, forest: &Forest, left: u32, middle: Boundary, right: u32) -> u32 {
-        let (left_height, right_height) = (self.height(forest, left), self.height(forest, right));
+    fn balance(&mut self, nodes: &Nodes, left: u32, middle: Boundary, right: u32) -> u32 {
+        let (left_height, right_height) = (self.height(nodes, left), self.height(nodes, right));
         if left_height > right_height + 1
-            && let Some(node) = self.node(forest, left)
+            && let Some(node) = self.node(nodes, left)
         {
-            if self.height(forest, node.left) >= self.height(forest, node.right) {
-                let lower = self.make(forest, node.right, middle, right);
-                return self.make(forest, node.left, node.boundary(), lower);
+            if self.height(nodes, node.left) >= self.height(nodes, node.right) {
+                let lower = self.make(nodes, node.right, middle, right);
+                return self.make(nodes, node.left, node.boundary(), lower);
             }
-            if let Some(inner) = self.node(forest, node.right) {
-                let lower_left = self.make(forest, node.left, node.boundary(), inner.left);
-                let lower_right = self.make(forest, inner.right, middle, right);
-                return self.make(forest, lower_left, inner.boundary(), lower_right);
+            if let Some(inner) = self.node(nodes, node.right) {
+                let lower_left = self.make(nodes, node.left, node.boundary(), inner.left);
+                let lower_right = self.make(nodes, inner.right, middle, right);
+                return self.make(nodes, lower_left, inner.boundary(), lower_right);
             }
         }
         if right_height > left_height + 1
-            && let Some(node) = self.node(forest, right)
+            && let Some(node) = self.node(nodes, right)
         {
-            if self.height(forest, node.right) >= self.height(forest, node.left) {
-                let lower = self.make(forest, left, middle, node.left);
-                return self.make(forest, lower, node.boundary(), node.right);
+            if self.height(nodes, node.right) >= self.height(nodes, node.left) {
+                let lower = self.make(nodes, left, middle, node.left);
+                return self.make(nodes, lower, node.boundary(), node.right);
             }
-            if let Some(inner) = self.node(forest, node.left) {
-                let lower_left = self.make(forest, left, middle, inner.left);
-                let lower_right = self.make(forest, inner.right, node.boundary(), node.right);
-                return self.make(forest, lower_left, inner.boundary(), lower_right);
+            if let Some(inner) = self.node(nodes, node.left) {
+                let lower_left = self.make(nodes, left, middle, inner.left);
+                let lower_right = self.make(nodes, inner.right, node.boundary(), node.right);
+                return self.make(nodes, lower_left, inner.boundary(), lower_right);
             }
         }
-        self.make(forest, left, middle, right)
+        self.make(nodes, left, middle, right)
     }
 }
 
@@ -291,14 +292,14 @@ mod tests {
     use super::*;
 
     /// Checks order, balance and heights; returns the height.
-    fn check(forest: &Forest, root: u32, lower: Option<&[u8]>, upper: Option<&[u8]>) -> u32 {
-        let Some(node) = forest.nodes.get(root) else {
+    fn check(nodes: &Nodes, root: u32, lower: Option<&[u8]>, upper: Option<&[u8]>) -> u32 {
+        let Some(node) = nodes.all.get(root) else {
             return 0;
         };
-        let key = forest.key(node.key);
+        let key = nodes.key(node.key);
         assert!(lower.is_none_or(|lower| lower < key) && upper.is_none_or(|upper| key < upper));
-        let left = check(forest, node.left, lower, Some(key));
-        let right = check(forest, node.right, Some(key), upper);
+        let left = check(nodes, node.left, lower, Some(key));
+        let right = check(nodes, node.right, Some(key), upper);
         assert!(left.abs_diff(right) <= 1, "heights {left} and {right}");
         assert_eq!(node.height(), 1 + left.max(right));
         node.height()
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn trees_stay_sorted_and_balanced_and_cheap() {
-        let (forest, mut painter) = (Forest::new(), Painter::default());
+        let (nodes, mut writer) = (Nodes::new(), TreeWriter::default());
         let mut root = NONE;
         let mut state = 1_u64;
         for sequence in 1..5_000 {
@@ -315,13 +316,13 @@ mod tests {
             // Now and then one that covers half of everything.
             let length = if sequence % 500 == 0 { 500_000 } else { 1 + (state >> 20) as u32 % 50 };
             let (start, end) = (start.to_be_bytes(), (start + length).to_be_bytes());
-            root = painter.paint(&forest, root, (&start, &end), sequence).expect("there is room").root;
+            root = writer.assign(&nodes, root, (&start, &end), sequence).expect("there is room").root;
             if sequence % 100 == 0 {
-                check(&forest, root, None, None);
+                check(&nodes, root, None, None);
             }
         }
-        assert!(check(&forest, root, None, None) < 20);
-        assert!(painter.node_count < 5_000 * 30, "{} nodes", painter.node_count);
+        assert!(check(&nodes, root, None, None) < 20);
+        assert!(writer.node_count < 5_000 * 30, "{} nodes", writer.node_count);
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::RangeTombstone;
 use super::append_vec::AppendVec;
 use super::fragmented::FragmentedRangeTombstones;
 use super::fragmenter::{Keep, Span, fragment};
-use super::painted_tree::{Forest, NONE, Painted, Painter};
-use crate::{Error, Result, SequenceNumber};
+use super::persistent_tree::{Assigned, NONE, Nodes, TreeWriter};
+use super::tombstone::RangeTombstone;
+use crate::error::{Error, Result};
+use crate::key::SequenceNumber;
 
 /// The range tombstones of a memtable: added one by one, while others read.
 ///
@@ -35,11 +36,11 @@ pub struct RangeTombstoneSet {
     published_count: AtomicU32,
     memory_bytes: AtomicUsize,
     store: OnceLock<Box<Store>>,
-    painter: Mutex<Painter>,
+    writer: Mutex<TreeWriter>,
 }
 
 struct Store {
-    forest: Forest,
+    nodes: Nodes,
     versions: AppendVec<Version>,
 }
 
@@ -78,10 +79,10 @@ impl RangeTombstoneSet {
         if start >= end {
             return Ok(());
         }
-        let mut painter = self.painter.lock();
+        let mut writer = self.writer.lock();
         let store = self.store.get_or_init(|| {
-            painter.allocated_bytes += size_of::<Store>();
-            Box::new(Store { forest: Forest::new(), versions: AppendVec::new() })
+            writer.allocated_bytes += size_of::<Store>();
+            Box::new(Store { nodes: Nodes::new(), versions: AppendVec::new() })
         });
         let count = self.published_count.load(Ordering::Relaxed);
         let newest = count.checked_sub(1).and_then(|last| store.versions.get(last));
@@ -90,11 +91,11 @@ impl RangeTombstoneSet {
         }
         let root = newest.map_or(NONE, |newest| newest.root);
         let full = || Error::invalid("too many range tombstones in one memtable");
-        let Painted { root, start_key, end_key } =
-            painter.paint(&store.forest, root, (&start, &end), sequence).ok_or_else(full)?;
+        let Assigned { root, start_key, end_key } =
+            writer.assign(&store.nodes, root, (&start, &end), sequence).ok_or_else(full)?;
         let version = Version { sequence, start_key, end_key, root };
-        painter.allocated_bytes += store.versions.push(count, version).ok_or_else(full)?;
-        self.memory_bytes.store(painter.allocated_bytes, Ordering::Relaxed);
+        writer.allocated_bytes += store.versions.push(count, version).ok_or_else(full)?;
+        self.memory_bytes.store(writer.allocated_bytes, Ordering::Relaxed);
         self.published_count.store(count + 1, Ordering::Release);
         Ok(())
     }
@@ -155,7 +156,7 @@ impl RangeTombstoneSet {
         let Some(version) = store.versions.get(index) else {
             return nothing;
         };
-        let found = store.forest.surroundings(version.root, key);
+        let found = store.nodes.surroundings(version.root, key);
         Cover { start: found.start, end: found.end, sequence: found.sequence }
     }
 
@@ -191,8 +192,8 @@ impl RangeTombstoneSet {
             .filter_map(|index| store.versions.get(index))
             .take_while(|version| version.sequence <= visible)
             .map(|version| Span {
-                start: store.forest.key(version.start_key),
-                end: store.forest.key(version.end_key),
+                start: store.nodes.key(version.start_key),
+                end: store.nodes.key(version.end_key),
                 sequence: version.sequence,
             })
             .collect()

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapMut, MmapOptions};
 
-use super::{VfsFile, Window, platform};
+use super::file::VfsFile;
+use super::platform;
+use super::window::Window;
 
 const PAGE_BYTES: usize = 4096;
 

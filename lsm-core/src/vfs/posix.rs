@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::file::{Access, VfsFile};
+use super::file_system::{LockGuard, LockMode, Metadata, Vfs};
 use super::mapped_window::MappedWindow;
-use super::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window, platform};
+use super::platform;
+use super::window::Window;
 
 /// The file system of the operating system, on any platform.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use crate::vfs::Access;
+use crate::vfs::file::Access;
 
 pub(in crate::vfs) const TOO_MANY_OPEN_FILES: &[i32] = &[];
 

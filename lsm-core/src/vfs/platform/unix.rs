@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::vfs::Access;
+use crate::vfs::file::Access;
 
 /// `EMFILE` first.
 pub(in crate::vfs) const TOO_MANY_OPEN_FILES: &[i32] =

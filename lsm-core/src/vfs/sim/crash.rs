@@ -1,5 +1,7 @@
 //! What a power cut leaves.
 
+use crate::split_mix::mix;
+
 /// Something that was changed and not yet synced: a power cut may keep it or lose it.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
@@ -123,13 +125,13 @@ pub struct Seeded {
 impl Seeded {
     /// The same fates for the same seed.
     pub fn new(seed: u64) -> Self {
-        Self { state: crate::env::mix(seed) }
+        Self { state: mix(seed) }
     }
 
     /// A number below `bound`.
     pub(super) fn draw(&mut self, bound: usize) -> usize {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        (crate::env::mix(self.state) % bound as u64) as usize
+        (mix(self.state) % bound as u64) as usize
     }
 }
 
@@ -148,7 +150,7 @@ impl Choice for Seeded {
 /// Noise that is the same for the same seed.
 pub(super) fn garble(bytes: &mut [u8], seed: u64) {
     for (index, word) in bytes.chunks_mut(8).enumerate() {
-        let noise = crate::env::mix(seed ^ crate::env::mix(index as u64 + 1)).to_le_bytes();
+        let noise = mix(seed ^ mix(index as u64 + 1)).to_le_bytes();
         word.copy_from_slice(&noise[..word.len()]);
     }
 }

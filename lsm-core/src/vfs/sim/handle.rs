@@ -11,9 +11,11 @@ use super::content::{PAGE_BYTES, spans};
 use super::directory::{DirectoryNode, InodeId};
 use super::faults::{Failure, OperationKind};
 use super::file::FileNode;
+use super::file_system::{SimFs, State};
 use super::tree::Node;
-use super::{SimFs, State};
-use crate::vfs::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window};
+use crate::vfs::file::{Access, VfsFile};
+use crate::vfs::file_system::{LockGuard, LockMode, Metadata, Vfs};
+use crate::vfs::window::Window;
 
 impl SimFs {
     /// Counts a call; the state is locked until it is done.

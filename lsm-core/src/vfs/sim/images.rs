@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::SimFs;
 use super::content::{PAGE_BYTES, SECTOR_BYTES, SECTOR_COUNT};
 use super::crash::{Choice, Fate, Piece, PieceKind, Seeded};
+use super::file_system::SimFs;
 use super::tree::{Node, Tree};
 
 /// Up to so many units, every subset of them is an image.
@@ -45,8 +45,17 @@ pub struct CrashImages {
     seen: BTreeSet<u64>,
 }
 
+impl SimFs {
+    /// Distinct images of what a power cut may leave now: everything unsynced lost, everything kept, each piece
+    /// alone, each piece missing, tears, and random ones; see [`CrashImages`].
+    pub fn crash_images(&self) -> CrashImages {
+        let state = self.state.lock();
+        CrashImages::new(state.restarted(state.tree.clone()))
+    }
+}
+
 impl CrashImages {
-    pub(super) fn new(fs: SimFs) -> Self {
+    fn new(fs: SimFs) -> Self {
         Self { fs, seed: 0, images_max: IMAGES_MAX, plans: None, seen: BTreeSet::new() }
     }
 
