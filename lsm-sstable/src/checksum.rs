@@ -5,7 +5,7 @@
 //! than 4 GiB apart always differ, and CRCs of equal bytes with different starting values always differ.) The
 //! file as a whole has a CRC-64, kept in the footer and by whoever keeps the list of tables.
 
-use crate::TableId;
+use crate::meta::TableId;
 use lsm_core::checksum::crc32;
 
 /// Computes the checksums of one table's blocks.

@@ -20,7 +20,7 @@ use lsm_core::checksum::crc32;
 use lsm_core::coding::Decoder;
 use lsm_core::{Error, Result};
 
-use crate::TableId;
+use crate::meta::TableId;
 
 /// The format that this build writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 0;

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use lsm_core::{Error, Result};
 
-use crate::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableId, TableMeta};
+use crate::compression::Compression;
+use crate::filter::{BloomFilter, FilterPolicy};
+use crate::meta::{TableId, TableMeta};
+use crate::prefix::PrefixExtractor;
 
 /// How a table is written.
 ///

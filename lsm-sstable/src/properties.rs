@@ -9,7 +9,7 @@
 use lsm_core::Slice;
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
 
-use crate::{TableId, TableMeta};
+use crate::meta::{TableId, TableMeta};
 
 /// What a table says about itself beyond its [`TableMeta`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

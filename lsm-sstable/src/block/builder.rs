@@ -2,14 +2,10 @@ use lsm_core::Entry;
 use lsm_core::coding::put_varint;
 use lsm_core::key::{common_prefix_bytes, pack_trailer};
 
-use super::BlockHeader;
-use super::header::BLOCK_HEADER_BYTES_MAX;
+use super::header::{BLOCK_HEADER_BYTES_MAX, BlockHeader, ROWS_MAX};
 use crate::capacity::grown;
 use crate::checksum::BlockChecksum;
 use crate::compression::Compressor;
-
-/// Most rows of a block.
-pub(crate) const ROWS_MAX: usize = u16::MAX as usize;
 
 /// Gathers the rows of one block and writes it; `header.rs` draws the format. Reused from block to block.
 #[derive(Default)]

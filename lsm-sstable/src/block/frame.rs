@@ -20,6 +20,8 @@ use lsm_core::coding::Decoder;
 use lsm_core::key::{self, pack_trailer, unpack_trailer};
 use lsm_core::{Entry, SequenceNumber, ValueKind, prefetch};
 
+use super::header::BlockHeader;
+
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
 
 /// Zeros at the end, so that eight bytes can be read at every number in the column, whatever follows it.
@@ -47,7 +49,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// The shape of a frame with these parameters, and the frame's length; `None` if it does not fit memory.
-    pub(super) fn plan(header: &super::BlockHeader) -> Option<(Self, usize)> {
+    pub(super) fn plan(header: &BlockHeader) -> Option<(Self, usize)> {
         let record_bytes = header.raw_bytes.checked_sub(header.rows * header.width)?;
         let offset_width = match record_bytes {
             0..=0xffff => 2,

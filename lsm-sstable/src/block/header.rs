@@ -27,10 +27,12 @@
 use lsm_core::coding::{Decoder, put_varint};
 use lsm_core::key::{KEY_BYTES_MAX, unpack_trailer};
 
-use super::ROWS_MAX;
 use crate::compression::{Codec, EXPANSION_MAX};
 
 const DATA_TAG: u8 = 0x10;
+
+/// Most rows of a block.
+pub(crate) const ROWS_MAX: usize = u16::MAX as usize;
 
 /// Longest encoding of a header, checksum included.
 pub(crate) const BLOCK_HEADER_BYTES_MAX: usize = 4 + 1 + 3 + 10 + 10 + 3 + 1 + 10;

@@ -2,8 +2,8 @@ use lsm_core::ValueKind;
 use lsm_core::coding::Decoder;
 use lsm_core::key::KEY_BYTES_MAX;
 
-use super::BlockHeader;
 use super::frame::{FRAME_HEADER_BYTES, FRAME_PADDING_BYTES, Shape, head};
+use super::header::BlockHeader;
 use crate::compression::decompress;
 
 /// Turns a block of the file, of which `covered` is what follows the verified checksum, into a frame at the front

@@ -5,7 +5,7 @@ mod frame;
 mod header;
 mod load;
 
-pub(crate) use builder::{BlockBuilder, ROWS_MAX};
+pub(crate) use builder::BlockBuilder;
 pub(crate) use frame::{Frame, Row, Shape};
-pub(crate) use header::BlockHeader;
+pub(crate) use header::{BlockHeader, ROWS_MAX};
 pub(crate) use load::load;

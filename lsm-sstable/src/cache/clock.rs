@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use lsm_core::frame::{Frame, FramePool, Visit};
 use parking_lot::Mutex;
 
-use super::BlockCache;
+use super::budget::Budget;
 use super::slots::Slots;
 
 /// The ring of all cached blocks and the hand that goes round it.
@@ -38,7 +38,7 @@ impl Clock {
     /// was first.
     pub(super) fn insert(
         &self,
-        cache: &BlockCache,
+        budget: &Budget,
         slots: &Arc<Slots>,
         block: usize,
         frame: &[u8],
@@ -51,22 +51,22 @@ impl Clock {
             return None;
         }
         let frame = loop {
-            if let Some(frame) = cache.allocate(frame) {
+            if let Some(frame) = budget.allocate(frame) {
                 break frame;
             }
-            cache.is_full.store(true, Ordering::Relaxed);
-            let was_pooled = ring.evict(cache, &mut evicted)?;
-            let over = cache.over_bytes(frame.len());
-            if was_pooled && over > 0 && !BlockCache::is_poolable(frame) {
-                ring.give_pages_back(cache, over, &mut evicted);
+            budget.is_full.store(true, Ordering::Relaxed);
+            let was_pooled = ring.evict(budget, &mut evicted)?;
+            let over = budget.over_bytes(frame.len());
+            if was_pooled && over > 0 && !Budget::is_poolable(frame) {
+                ring.give_pages_back(budget, over, &mut evicted);
             }
         };
         let is_pooled = frame.is_pooled();
         if let Err(frame) = slot.fill(frame.clone()) {
-            cache.uncharge(&frame);
+            budget.uncharge(&frame);
             return None;
         }
-        cache.counters.insertions.fetch_add(1, Ordering::Relaxed);
+        budget.counters.insertions.fetch_add(1, Ordering::Relaxed);
         let entry = Some(Place { slots: Arc::downgrade(slots), block, is_pooled });
         match ring.vacant.pop() {
             Some(place) => ring.places[place] = entry,
@@ -76,17 +76,17 @@ impl Clock {
     }
 
     /// Evicts until everything fits into the budget.
-    pub(super) fn shrink(&self, cache: &BlockCache) {
+    pub(super) fn shrink(&self, budget: &Budget) {
         let mut evicted = Vec::new();
         let mut ring = self.ring.lock();
-        if cache.over_bytes(0) == 0 {
+        if budget.over_bytes(0) == 0 {
             return;
         }
         // First what gives its bytes back at once, so that small changes of the budget do not cost a page.
-        ring.sweep(cache, &mut evicted, |place, _| !place.is_pooled && cache.over_bytes(0) > 0);
-        ring.give_pages_back(cache, cache.over_bytes(0), &mut evicted);
+        ring.sweep(budget, &mut evicted, |place, _| !place.is_pooled && budget.over_bytes(0) > 0);
+        ring.give_pages_back(budget, budget.over_bytes(0), &mut evicted);
         // Blocks that were being read are still there.
-        while cache.over_bytes(0) > 0 && ring.evict(cache, &mut evicted).is_some() {}
+        while budget.over_bytes(0) > 0 && ring.evict(budget, &mut evicted).is_some() {}
     }
 
     /// A table with so many cached blocks closes.
@@ -112,7 +112,7 @@ impl Clock {
 impl Ring {
     /// Evicts the next block that may go, and says whether it was in the pool; `None` if there is no block. Frames of
     /// the pool make room at once, others are moved to `evicted`, to be freed when the lock is released.
-    fn evict(&mut self, cache: &BlockCache, evicted: &mut Vec<Frame>) -> Option<bool> {
+    fn evict(&mut self, budget: &Budget, evicted: &mut Vec<Frame>) -> Option<bool> {
         while self.vacant.len() < self.places.len() {
             if self.hand >= self.places.len() {
                 self.hand = 0;
@@ -132,7 +132,7 @@ impl Ring {
                 Visit::Empty => self.vacate(at),
                 Visit::Taken(frame) => {
                     self.vacate(at);
-                    forget_frame(cache, frame, evicted);
+                    forget_frame(budget, frame, evicted);
                     return Some(is_pooled);
                 }
             }
@@ -146,7 +146,7 @@ impl Ring {
     }
 
     /// Evicts the blocks that `goes` picks by place and address, referenced or not, unless they are being read.
-    fn sweep(&mut self, cache: &BlockCache, evicted: &mut Vec<Frame>, goes: impl Fn(&Place, usize) -> bool) {
+    fn sweep(&mut self, budget: &Budget, evicted: &mut Vec<Frame>, goes: impl Fn(&Place, usize) -> bool) {
         for at in 0..self.places.len() {
             let Some(place) = &self.places[at] else { continue };
             let Some(slots) = place.slots.upgrade() else { continue };
@@ -156,29 +156,29 @@ impl Ring {
                 && let Some(frame) = slot.take()
             {
                 self.vacate(at);
-                forget_frame(cache, frame, evicted);
+                forget_frame(budget, frame, evicted);
             }
         }
     }
 
     /// Empties as many huge pages as have so many bytes: a page counts until its last frame is gone, and evicting
     /// by turns would empty half the cache before it emptied a page.
-    fn give_pages_back(&mut self, cache: &BlockCache, bytes: usize, evicted: &mut Vec<Frame>) {
-        let mut pages = cache.pool.emptiest_pages(bytes.div_ceil(FramePool::PAGE_BYTES));
+    fn give_pages_back(&mut self, budget: &Budget, bytes: usize, evicted: &mut Vec<Frame>) {
+        let mut pages = budget.pool.emptiest_pages(bytes.div_ceil(FramePool::PAGE_BYTES));
         if pages.is_empty() {
             return;
         }
         pages.sort_unstable();
-        self.sweep(cache, evicted, |place, address| {
+        self.sweep(budget, evicted, |place, address| {
             let page = address - address % FramePool::PAGE_BYTES;
             place.is_pooled && pages.binary_search(&page).is_ok()
         });
     }
 }
 
-fn forget_frame(cache: &BlockCache, frame: Frame, evicted: &mut Vec<Frame>) {
-    cache.uncharge(&frame);
-    cache.counters.evictions.fetch_add(1, Ordering::Relaxed);
+fn forget_frame(budget: &Budget, frame: Frame, evicted: &mut Vec<Frame>) {
+    budget.uncharge(&frame);
+    budget.counters.evictions.fetch_add(1, Ordering::Relaxed);
     if !frame.is_pooled() {
         evicted.push(frame);
     }

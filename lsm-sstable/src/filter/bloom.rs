@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::FilterPolicy;
+use super::policy::FilterPolicy;
 
 const LINE_BYTES: usize = 64;
 const PROBES: usize = 6;

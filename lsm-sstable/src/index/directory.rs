@@ -5,7 +5,9 @@ use lsm_core::coding::Decoder;
 use lsm_core::key::{self, KEY_BYTES_MAX};
 use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber};
 
-use super::{IndexEntry, PagePlace, Target};
+use super::entry::IndexEntry;
+use super::page::PagePlace;
+use super::target::Target;
 use crate::file_header::FILE_HEADER_BYTES;
 use crate::section::SectionStream;
 

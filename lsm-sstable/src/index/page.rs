@@ -4,7 +4,8 @@ use lsm_core::SequenceNumber;
 use lsm_core::checksum::crc32;
 use lsm_core::coding::Decoder;
 
-use super::{IndexEntry, Target};
+use super::entry::IndexEntry;
+use super::target::Target;
 
 /// A page: what is to be read, and what it must be.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@ use std::ops::Range;
 
 use lsm_core::{Result, SequenceNumber};
 
-use super::Table;
-use super::lookup::Lookup;
-use super::paged::{Paged, read_page};
+use super::handle::Table;
+use super::lookup::{Lookup, Paged};
+use super::paged::read_page;
 use crate::index::{IndexPage, PagePlace};
 
 /// Finds the blocks of a table, for someone who stays with it. If the index is not in memory, the page used last is

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use lsm_core::frame::Frame as StoredFrame;
 use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, Result, SequenceNumber};
 
-use super::Table;
 use super::block::TableBlock;
 use super::block_finder::BlockFinder;
+use super::handle::Table;
 use super::lookup::{Lookup, Pinned};
 use super::read::{self, KEPT_BUFFER_BYTES_MAX};
 use crate::block::{Frame, Row, Shape};

@@ -1,14 +1,13 @@
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lsm_core::Result;
+use parking_lot::Mutex;
 
-use super::Table;
-use super::paged::Paged;
-use crate::FilterPolicy;
 use crate::cache::CachedTable;
+use crate::filter::{FilterDirectory, FilterPolicy};
 use crate::footer::Footer;
-use crate::index::Index;
+use crate::index::{Index, IndexDirectory};
 use crate::section::SECTION_HEADER_BYTES;
 
 /// What says where a key can be.
@@ -34,20 +33,32 @@ pub(super) struct LoadedFilter {
     filter: Range<usize>,
 }
 
+/// A table whose index and filter stay in the file.
+pub(super) struct Paged {
+    /// Who can ask the filter by its pages, if there is one.
+    pub(super) policy: Option<Arc<dyn FilterPolicy>>,
+    pub(super) directories: OnceLock<Directories>,
+    /// Held by who reads them.
+    pub(super) reading: Mutex<()>,
+}
+
+/// Where the pages of index and filter are.
+pub(super) struct Directories {
+    pub(super) index: IndexDirectory,
+    pub(super) filter: Option<PagedFilter>,
+}
+
+pub(super) struct PagedFilter {
+    pub(super) policy: Arc<dyn FilterPolicy>,
+    pub(super) directory: FilterDirectory,
+}
+
 impl Lookup {
     /// Whether the table has a filter that can be asked.
     pub(super) fn has_filter(&self) -> bool {
         match self {
             Self::Pinned(pinned) => pinned.filter.is_some(),
             Self::Paged(paged) => paged.policy.is_some(),
-        }
-    }
-
-    /// Asks the filter; `true` if there is none.
-    pub(super) fn may_contain(&self, table: &Table, hash: u64, buffer: &mut Vec<u8>) -> Result<bool> {
-        match self {
-            Self::Pinned(pinned) => Ok(pinned.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))),
-            Self::Paged(paged) => paged.may_contain(table, hash, buffer),
         }
     }
 
@@ -89,5 +100,31 @@ impl LoadedFilter {
     #[inline]
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         self.policy.may_contain(&self.buffer[self.filter.clone()], hash)
+    }
+}
+
+impl Paged {
+    pub(super) fn new(policy: Option<Arc<dyn FilterPolicy>>) -> Self {
+        Self { policy, directories: OnceLock::new(), reading: Mutex::new(()) }
+    }
+
+    /// Bytes of memory held, the struct itself excepted; about what will be, before the directories are read.
+    pub(super) fn memory_bytes(&self, footer: &Footer) -> usize {
+        self.directories
+            .get()
+            .map_or_else(|| Directories::memory_bytes_about(footer), Directories::memory_bytes)
+    }
+}
+
+impl Directories {
+    fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.filter.as_ref().map_or(0, |filter| filter.directory.memory_bytes())
+    }
+
+    /// About what they take.
+    fn memory_bytes_about(footer: &Footer) -> usize {
+        let bytes = IndexDirectory::memory_bytes_about(footer.index_bytes)
+            .saturating_add(FilterDirectory::memory_bytes_about(footer.filter_bytes));
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }

@@ -1,4 +1,3 @@
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -6,21 +5,21 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::{Access, Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
-use super::Table;
-use super::lookup::{LoadedFilter, Lookup, Pinned};
-use super::paged::Paged;
+use super::handle::Table;
+use super::lookup::{LoadedFilter, Lookup, Paged};
+use super::sections::Sections;
 use super::tail::{TAIL_BYTES, Tail};
-use crate::cache::CachedTable;
+use crate::cache::{BlockCache, CachedTable};
 use crate::checksum::BlockChecksum;
 use crate::file_header::{self, FILE_HEADER_BYTES};
-use crate::filter::FilterDirectory;
+use crate::filter::FilterPolicy;
 use crate::footer::{FOOTER_BYTES, Footer};
 use crate::index::Index;
-use crate::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag};
-use crate::{
-    BlockCache, FilterPolicy, Properties, TableExpectation, TableMeta, TableOpen, properties,
-    range_tombstones,
-};
+use crate::meta::TableMeta;
+use crate::options::{TableExpectation, TableOpen};
+use crate::properties::{self, Properties};
+use crate::range_tombstones;
+use crate::section::{SECTION_HEADER_BYTES, SectionTag};
 
 impl Table {
     /// Opens a table: reads and checks everything but the data blocks, which are checked as they are read, and but an
@@ -161,89 +160,6 @@ impl<'b> Basics<'b> {
         }
         let range_tombstones = Arc::new(range_tombstones);
         Ok(Self { path, file, footer, meta, properties, range_tombstones, tail })
-    }
-}
-
-/// The sections of a table.
-pub(super) struct Sections<'a> {
-    pub(super) file: &'a dyn VfsFile,
-    pub(super) path: &'a Path,
-    pub(super) checksum: BlockChecksum,
-    pub(super) tail: Tail<'a>,
-}
-
-impl Sections<'_> {
-    /// Index and filter, to stay in memory.
-    fn pinned(
-        &self,
-        footer: &Footer,
-        properties: &Properties,
-        policy: Option<Arc<dyn FilterPolicy>>,
-        cache: Option<Arc<BlockCache>>,
-    ) -> Result<Pinned> {
-        let index = self.decode(footer.index(), SectionTag::Index, |payload| {
-            Index::decode(payload, properties.data_blocks, footer.data_end)
-        })?;
-        let at = footer.filter();
-        let filter = match policy {
-            Some(policy) if footer.filter_bytes > 0 => {
-                let read = |buffer: &mut [u8]| self.read(&at, SectionTag::Filter, buffer);
-                Some(LoadedFilter::read(policy, self.bytes(&at)?, read)?)
-            }
-            _ if footer.filter_bytes > 0 => {
-                self.filter_directory(footer)?;
-                None
-            }
-            _ => None,
-        };
-        let cached = cache.map(|cache| CachedTable::new(cache, index.block_count()));
-        Ok(Pinned { index, filter, cached })
-    }
-
-    /// Proves the filter, whether there is someone to ask it or not.
-    pub(super) fn filter_directory(&self, footer: &Footer) -> Result<FilterDirectory> {
-        FilterDirectory::read(&mut self.stream(footer.filter(), SectionTag::Filter)?)
-    }
-
-    pub(super) fn stream(&self, section: Range<u64>, tag: SectionTag) -> Result<SectionStream<'_>> {
-        SectionStream::new(self.file, self.path, section, tag, self.checksum)
-    }
-
-    /// Reads a section as a whole, and decodes it.
-    fn decode<T>(
-        &self,
-        section: Range<u64>,
-        tag: SectionTag,
-        decode: impl FnOnce(&[u8]) -> Result<T, String>,
-    ) -> Result<T> {
-        let bytes = self.bytes(&section)?;
-        let mut buffer = Vec::new();
-        let read = if let Some(read) = self.tail.get(section.start, bytes) {
-            self.check(&section, tag, read)?;
-            read
-        } else {
-            buffer.resize(bytes, 0);
-            self.read(&section, tag, &mut buffer)?;
-            &buffer
-        };
-        let payload = read.get(SECTION_HEADER_BYTES..).unwrap_or_default();
-        decode(payload).map_err(|detail| Error::corruption(self.path, section.start, detail))
-    }
-
-    /// Reads a section, and proves it.
-    fn read(&self, section: &Range<u64>, tag: SectionTag, buffer: &mut [u8]) -> Result<()> {
-        self.tail.read_exact(self.file, self.path, buffer, section.start)?;
-        self.check(section, tag, buffer)
-    }
-
-    fn check(&self, section: &Range<u64>, tag: SectionTag, read: &[u8]) -> Result<()> {
-        section::check(read, tag, self.checksum, section.start)
-            .map_err(|detail| Error::corruption(self.path, section.start, detail))
-    }
-
-    fn bytes(&self, section: &Range<u64>) -> Result<usize> {
-        usize::try_from(section.end - section.start)
-            .map_err(|_| Error::corruption(self.path, section.start, "section does not fit memory"))
     }
 }
 

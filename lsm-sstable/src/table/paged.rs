@@ -8,47 +8,31 @@
 //! The directories are read, and the whole of index and filter proved with them, when the table is first asked: opening
 //! a large database would read gigabytes otherwise.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber};
-use parking_lot::Mutex;
 
-use super::open::Sections;
+use super::handle::Table;
+use super::lookup::{Directories, Lookup, Paged, PagedFilter};
 use super::read::{self, BorrowedBlock};
-use super::reader::value_in;
+use super::sections::Sections;
 use super::tail::Tail;
-use super::{Table, TableValue};
-use crate::FilterPolicy;
-use crate::filter::FilterDirectory;
-use crate::footer::Footer;
+use super::value::{TableValue, value_in};
+use crate::filter::FilterPolicy;
 use crate::index::{IndexDirectory, PagePlace};
 use crate::section::SectionTag;
 
-/// A table whose index and filter stay in the file.
-pub(super) struct Paged {
-    /// Who can ask the filter by its pages, if there is one.
-    pub(super) policy: Option<Arc<dyn FilterPolicy>>,
-    directories: OnceLock<Directories>,
-    /// Held by who reads them.
-    reading: Mutex<()>,
-}
-
-/// Where the pages of index and filter are.
-pub(super) struct Directories {
-    pub(super) index: IndexDirectory,
-    pub(super) filter: Option<PagedFilter>,
-}
-
-pub(super) struct PagedFilter {
-    pub(super) policy: Arc<dyn FilterPolicy>,
-    pub(super) directory: FilterDirectory,
+impl Lookup {
+    /// Asks the filter; `true` if there is none.
+    pub(super) fn may_contain(&self, table: &Table, hash: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+        match self {
+            Self::Pinned(pinned) => Ok(pinned.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))),
+            Self::Paged(paged) => paged.may_contain(table, hash, buffer),
+        }
+    }
 }
 
 impl Paged {
-    pub(super) fn new(policy: Option<Arc<dyn FilterPolicy>>) -> Self {
-        Self { policy, directories: OnceLock::new(), reading: Mutex::new(()) }
-    }
-
     /// The directories, read at the first call. A failure is the next caller's as well, who reads them again.
     pub(super) fn directories(&self, table: &Table) -> Result<&Directories> {
         if let Some(directories) = self.directories.get() {
@@ -113,13 +97,6 @@ impl Paged {
         let found = read_page(table, &place, &mut page).ok().and_then(|page| place.find(page, target).ok());
         found.map_or(place.block_offset, |(_, range)| range.start)
     }
-
-    /// Bytes of memory held, the struct itself excepted; about what will be, before the directories are read.
-    pub(super) fn memory_bytes(&self, footer: &Footer) -> usize {
-        self.directories
-            .get()
-            .map_or_else(|| Directories::memory_bytes_about(footer), Directories::memory_bytes)
-    }
 }
 
 impl Directories {
@@ -135,17 +112,6 @@ impl Directories {
             filter = policy.cloned().map(|policy| PagedFilter { policy, directory });
         }
         Ok(Self { index, filter })
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.index.memory_bytes() + self.filter.as_ref().map_or(0, |filter| filter.directory.memory_bytes())
-    }
-
-    /// About what they take.
-    fn memory_bytes_about(footer: &Footer) -> usize {
-        let bytes = IndexDirectory::memory_bytes_about(footer.index_bytes)
-            .saturating_add(FilterDirectory::memory_bytes_about(footer.filter_bytes));
-        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 

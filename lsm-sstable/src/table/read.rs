@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lsm_core::frame::{Frame as StoredFrame, PinnedFrame};
 use lsm_core::{Result, Slice};
 
-use super::Table;
+use super::handle::Table;
 use super::lookup::Pinned;
 use crate::block::{self, Frame};
 
@@ -156,46 +156,4 @@ pub(super) fn read_range<'b>(table: &Table, range: Range<u64>, buffer: &'b mut V
         }
     })?;
     Ok(buffer)
-}
-
-#[cfg(all(test, not(feature = "zstd")))]
-mod tests {
-    use super::*;
-    use crate::block::BlockHeader;
-    use crate::compression::Codec;
-    use crate::{TableId, TableOpen, TableOptions, TableWriter};
-    use lsm_core::vfs::PosixFs;
-    use lsm_core::{Entry, Error, ValueKind};
-
-    #[test]
-    fn a_block_that_this_build_cannot_decompress_is_not_called_corrupt() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("1.sst");
-        let mut writer = TableWriter::create(&PosixFs, &path, TableId(1), &TableOptions::default()).unwrap();
-        writer.add(Entry { key: b"k", sequence: 0, kind: ValueKind::Put, value: b"v" }).unwrap();
-        writer.finish().unwrap();
-        let table = Table::open(&PosixFs, &path, None, &TableOpen::default()).unwrap();
-        let stored = b"not looked into";
-        let header = BlockHeader {
-            codec: Codec::Zstd,
-            rows: 1,
-            stored_bytes: stored.len(),
-            raw_bytes: 100,
-            prefix_bytes: 0,
-            width: 0,
-            mixed: false,
-            base: ValueKind::Put as u64,
-        };
-        let mut block = Vec::new();
-        header.encode(&mut block);
-        block.extend_from_slice(stored);
-        let checksum = table.checksum.compute(64, &block[4..]);
-        block[..4].copy_from_slice(&checksum.to_le_bytes());
-        let error = decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
-        assert!(matches!(&error, Error::Unsupported { path: named, .. } if **named == path), "{error}");
-        assert!(error.to_string().contains("feature `zstd`"), "{error}");
-        block[20] ^= 1;
-        let error = decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
-        assert!(matches!(error, Error::Corruption { .. }), "{error}");
-    }
 }

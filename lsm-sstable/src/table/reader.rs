@@ -1,53 +1,23 @@
-use std::fmt;
+//! Reading an open table: lookups, cursors, and what is known without reading.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsm_core::hash::key_hash;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::vfs::VfsFile;
-use lsm_core::{Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
+use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block_finder::BlockFinder;
+use super::cursor::{CursorAccess, TableCursor};
+use super::handle::Table;
 use super::lookup::Lookup;
-use super::read::{self, BorrowedBlock};
-use crate::block::BlockHeader;
-use crate::checksum::BlockChecksum;
-use crate::footer::Footer;
-use crate::{CursorAccess, PrefixExtractor, Properties, TableCursor, TableMeta};
+use super::read;
+use super::value::{TableValue, value_in};
+use crate::meta::TableMeta;
+use crate::properties::Properties;
 
 /// About what the open file and the counts of what is shared take.
 const SHARED_BYTES: usize = 128;
-
-/// An open table. It never changes; any number of threads may read it at once.
-///
-/// Index and filter stay in memory as long as the table is open, unless
-/// [`TableOpen::pinned_bytes_max`](crate::TableOpen::pinned_bytes_max) is too low for that. Dropping it closes the
-/// file and drops the blocks that the cache has of it.
-pub struct Table {
-    pub(super) path: Arc<PathBuf>,
-    pub(super) file: Arc<dyn VfsFile>,
-    pub(super) meta: TableMeta,
-    pub(super) properties: Properties,
-    pub(super) footer: Footer,
-    pub(super) checksum: BlockChecksum,
-    pub(super) lookup: Lookup,
-    pub(super) pinnable_bytes: u64,
-    /// Set if the filter has the prefixes that this extractor finds.
-    pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
-    pub(super) range_tombstones: Arc<FragmentedRangeTombstones>,
-    pub(super) sequential_read_bytes: u64,
-}
-
-/// The newest version of a key that a read may see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableValue {
-    /// When it was written.
-    pub sequence: SequenceNumber,
-    /// What was done; tombstones are found like any other version.
-    pub kind: ValueKind,
-    /// With what.
-    pub value: Slice,
-}
 
 impl Table {
     /// The newest version of `key` at or below `sequence`. Range tombstones are not applied.
@@ -174,52 +144,48 @@ impl Table {
             Lookup::Paged(paged) => paged.approximate_offset(self, key),
         }
     }
-
-    /// Data blocks, as the properties say. The index, when it is read, must say the same.
-    #[inline]
-    pub(super) fn block_count(&self) -> usize {
-        match &self.lookup {
-            Lookup::Pinned(pinned) => pinned.index.block_count(),
-            Lookup::Paged(_) => usize::try_from(self.properties.data_blocks).unwrap_or(usize::MAX),
-        }
-    }
-
-    pub(super) fn corruption(&self, offset: u64, detail: String) -> Error {
-        Error::Corruption { path: Arc::clone(&self.path), offset, detail: detail.into() }
-    }
-
-    /// Why a block whose checksum is right could not be loaded.
-    #[cold]
-    pub(super) fn refused(&self, offset: u64, covered: &[u8], detail: String) -> Error {
-        match BlockHeader::decode(covered) {
-            Ok((header, _)) if !header.codec.is_built_in() => Error::Unsupported {
-                path: Arc::clone(&self.path),
-                detail: format!("the {detail} (at offset {offset})").into(),
-            },
-            _ => self.corruption(offset, detail),
-        }
-    }
-
-    pub(super) fn io(&self, operation: &'static str, source: std::io::Error) -> Error {
-        Error::Io { operation, path: Arc::clone(&self.path), source: Arc::new(source) }
-    }
 }
 
-/// The newest version of `key` at or below `sequence` in the only block that can have it.
-#[inline]
-pub(super) fn value_in(
-    block: &BorrowedBlock<'_>,
-    key: &[u8],
-    sequence: SequenceNumber,
-) -> Option<TableValue> {
-    let row = block.frame().get(key, sequence)?;
-    let entry = row.entry(block.bytes())?;
-    let (sequence, kind) = (entry.sequence, entry.kind);
-    Some(TableValue { sequence, kind, value: block.slice(row.value_range()) })
-}
+#[cfg(all(test, not(feature = "zstd")))]
+mod tests {
+    use super::*;
+    use crate::block::BlockHeader;
+    use crate::compression::Codec;
+    use crate::meta::TableId;
+    use crate::options::{TableOpen, TableOptions};
+    use crate::table::writer::TableWriter;
+    use lsm_core::vfs::PosixFs;
+    use lsm_core::{Entry, Error, ValueKind};
 
-impl fmt::Debug for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("path", &self.path).field("meta", &self.meta).finish_non_exhaustive()
+    #[test]
+    fn a_block_that_this_build_cannot_decompress_is_not_called_corrupt() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("1.sst");
+        let mut writer = TableWriter::create(&PosixFs, &path, TableId(1), &TableOptions::default()).unwrap();
+        writer.add(Entry { key: b"k", sequence: 0, kind: ValueKind::Put, value: b"v" }).unwrap();
+        writer.finish().unwrap();
+        let table = Table::open(&PosixFs, &path, None, &TableOpen::default()).unwrap();
+        let stored = b"not looked into";
+        let header = BlockHeader {
+            codec: Codec::Zstd,
+            rows: 1,
+            stored_bytes: stored.len(),
+            raw_bytes: 100,
+            prefix_bytes: 0,
+            width: 0,
+            mixed: false,
+            base: ValueKind::Put as u64,
+        };
+        let mut block = Vec::new();
+        header.encode(&mut block);
+        block.extend_from_slice(stored);
+        let checksum = table.checksum.compute(64, &block[4..]);
+        block[..4].copy_from_slice(&checksum.to_le_bytes());
+        let error = read::decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
+        assert!(matches!(&error, Error::Unsupported { path: named, .. } if **named == path), "{error}");
+        assert!(error.to_string().contains("feature `zstd`"), "{error}");
+        block[20] ^= 1;
+        let error = read::decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
+        assert!(matches!(error, Error::Corruption { .. }), "{error}");
     }
 }

@@ -6,13 +6,16 @@ use lsm_core::hash::key_hash;
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, key};
 
 use super::block_finder::BlockFinder;
+use super::handle::Table;
 use super::open::read_ends;
+use super::read;
 use super::tail::TAIL_BYTES;
-use super::{Table, read};
 use crate::block::Frame;
 use crate::checksum::BlockChecksum;
 use crate::footer::Footer;
-use crate::{TableExpectation, TableMeta, range_tombstones};
+use crate::meta::TableMeta;
+use crate::options::TableExpectation;
+use crate::range_tombstones;
 
 /// Bytes read at a time, unless a block is larger.
 const READ_BYTES: u64 = 1 << 20;

@@ -34,9 +34,11 @@ use crate::compression::Compressor;
 use crate::file_header;
 use crate::footer::{FOOTER_BYTES, Footer};
 use crate::index::IndexBuilder;
+use crate::meta::{TableId, TableMeta};
+use crate::options::TableOptions;
+use crate::properties::{self, Properties};
 use crate::range_tombstones::{self, TombstoneBuilder};
 use crate::section::{self, SectionTag};
-use crate::{Properties, TableId, TableMeta, TableOptions, properties};
 
 /// What properties take while they are encoded, the bounds excepted.
 const PROPERTIES_BYTES: usize = 4096;
