@@ -2,48 +2,15 @@
 //! else does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use lsm_core::{SequenceNumber, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{Db, Keyspace, KeyspaceOptions, Options, WriteBatch};
-use lsm_memtable::{BPlusMemtable, Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};
+use lsm_memtable::BPlusMemtable;
 
-/// Memtables for which there is no memory when that is said.
-#[derive(Clone, Debug)]
-struct Short(BPlusMemtable, Arc<AtomicBool>);
+mod short;
 
-struct ShortWriter(Box<dyn MemtableWriter>, Arc<AtomicBool>);
-
-impl MemtableFactory for Short {
-    fn name(&self) -> &'static str {
-        "short"
-    }
-
-    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
-        let (writer, reader) = self.0.create();
-        (Box::new(ShortWriter(writer, Arc::clone(&self.1))), reader)
-    }
-}
-
-impl ShortWriter {
-    fn check(&self) -> Result<(), Full> {
-        if self.1.load(Ordering::Relaxed) { Err(Full) } else { Ok(()) }
-    }
-}
-
-impl MemtableWriter for ShortWriter {
-    fn insert(&mut self, key: &[u8], at: SequenceNumber, kind: ValueKind, value: &[u8]) -> Result<(), Full> {
-        self.check()?;
-        self.0.insert(key, at, kind, value)
-    }
-
-    fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
-        self.check()?;
-        self.0.reserve(coming)
-    }
-}
+use short::{Short, Shortage};
 
 fn open(fs: &SimFs, memtable: &Short) -> (Arc<SimEnv>, Db, Keyspace) {
     let env = Arc::new(SimEnv::new(1));
@@ -62,12 +29,12 @@ fn batch(short: &Keyspace, key: &str) -> WriteBatch {
 
 #[test]
 fn it_fails_alone() {
-    let (fs, is_short) = (SimFs::new(), Arc::new(AtomicBool::new(false)));
-    let memtable = Short(BPlusMemtable::default(), Arc::clone(&is_short));
+    let (fs, shortage) = (SimFs::new(), Arc::new(Shortage::default()));
+    let memtable = Short(Arc::new(BPlusMemtable::default()), Arc::clone(&shortage));
     let (env, db, short) = open(&fs, &memtable);
     db.write(batch(&short, "before")).unwrap();
     for filled in [true, false] {
-        is_short.store(true, Ordering::Relaxed);
+        shortage.set(&["reserve", "insert"], 0, usize::MAX);
         for _ in 0..3 {
             for refused in [short.put("refused", "value"), db.write(batch(&short, "refused"))] {
                 let error = refused.unwrap_err().to_string();
@@ -79,7 +46,8 @@ fn it_fails_alone() {
         assert_eq!(short.get("before").unwrap().unwrap(), "2");
         assert_eq!(short.get("refused").unwrap(), None);
         db.flush().unwrap();
-        is_short.store(false, Ordering::Relaxed);
+        assert!(shortage.refusals() >= 6);
+        shortage.set(&[], 0, 0);
         db.write(batch(&short, &format!("after{filled}"))).unwrap();
         short.delete("nothing").unwrap();
         if filled {

@@ -14,6 +14,7 @@ mod fused;
 mod manifest;
 mod random;
 mod reads;
+mod short;
 mod storms;
 mod wide;
 

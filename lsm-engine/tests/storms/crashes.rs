@@ -70,6 +70,8 @@ impl World {
             match self.random.below(12) {
                 0..4 => self.inject_faults(&AT_OPENING),
                 4 => self.run_out_of_files(),
+                5 => self.light_the_fuse(),
+                6 => self.run_short_of_memory(),
                 _ => {}
             }
             if self.open() {

@@ -110,8 +110,13 @@ const PANICS: [(&str, &[&str], usize); 3] = [
     ("a policy that panics", POLICY, 20),
 ];
 
+/// Calls of a memtable that get no memory: the one before a write is logged, and one after it, which should not happen.
+const SHORTAGES: [(&str, &[&str], usize); 2] =
+    [("no memory for a write", &["reserve"], 60), ("no memory in a write", &["insert"], 150)];
+
 pub(super) fn names() -> impl Iterator<Item = String> {
-    let others = [OPEN_FILES, CLOCK, WENT_ON].into_iter().chain(PANICS.map(|(part, ..)| part));
+    let others = [OPEN_FILES, CLOCK, WENT_ON].into_iter();
+    let others = others.chain(PANICS.map(|(part, ..)| part)).chain(SHORTAGES.map(|(what, ..)| what));
     kinds().map(name).chain(others.map(str::to_owned))
 }
 
@@ -175,6 +180,26 @@ impl World {
         self.note(part);
     }
 
+    /// One of the next calls of memtables that came from outside gets no memory, and maybe some after it.
+    pub(super) fn run_short_of_memory(&mut self) {
+        self.faults = Faults::Injected;
+        self.look_at_the_shortage();
+        let (what, methods, skip_max) = SHORTAGES[self.random.below(SHORTAGES.len())];
+        self.shortage.set(methods, self.random.below(skip_max), 1 + self.random.below(4));
+        self.short = Some((what, self.shortage.refusals()));
+        self.note(what);
+    }
+
+    /// Takes notice of whether there was too little memory.
+    fn look_at_the_shortage(&mut self) {
+        self.shortage.set(&[], 0, 0);
+        if let Some((what, before)) = self.short.take()
+            && self.shortage.refusals() > before
+        {
+            self.count(what);
+        }
+    }
+
     /// Runs what may call parts from outside. A panic must not come through, or leave anybody waiting.
     pub(super) fn risking<T>(&self, call: impl FnOnce() -> T) -> T {
         self.fuse.arm(true);
@@ -216,6 +241,7 @@ impl World {
         self.fs.set_open_files_max(None);
         self.look_at_the_fuse();
         self.fuse.set(&[], 0);
+        self.look_at_the_shortage();
     }
 
     pub(super) fn heal(&mut self) {
@@ -226,9 +252,9 @@ impl World {
         }
     }
 
-    /// How many calls failed of injected faults, or panicked.
+    /// How many calls failed of injected faults, panicked or got no memory.
     pub(super) fn fired(&self) -> u64 {
         let calls: u64 = self.injected.iter().map(|(_, fault)| fault.fired()).sum();
-        calls + self.panics + u64::from(self.lit.is_some() && self.fuse.fired())
+        calls + self.shortage.refusals() + self.panics + u64::from(self.lit.is_some() && self.fuse.fired())
     }
 }

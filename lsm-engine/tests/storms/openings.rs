@@ -7,6 +7,7 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMe
 use lsm_sstable::BloomFilter;
 
 use crate::fused::Fused;
+use crate::short::Short;
 
 use super::faults::{AT_CLOSE, AT_OPENING};
 use super::world::{DIRECTORY, Faults, World, wants_memory};
@@ -21,6 +22,7 @@ impl World {
             // Only this one counts memory so finely that it is sealed after a few dozen entries.
             _ => Arc::new(ReferenceMemtable),
         };
+        let memtable: Arc<dyn MemtableFactory> = Arc::new(Short(memtable, Arc::clone(&self.shortage)));
         if !self.random.one_in(3) {
             return options.memtable(memtable);
         }
@@ -63,7 +65,8 @@ impl World {
         let mut generous = false;
         let db = loop {
             let fired = self.fired();
-            let result = self.options(generous).open(DIRECTORY);
+            let options = self.options(generous);
+            let result = self.risking(|| options.open(DIRECTORY));
             if self.fs.crashed() {
                 return false;
             }

@@ -9,6 +9,7 @@ use lsm_engine::{Db, Error, Keyspace, Result, Snapshot};
 use crate::fused::Fuse;
 use crate::random::Random;
 use crate::reads::Walk;
+use crate::short::Shortage;
 use crate::wide::Wide;
 
 use super::faults::WHILE_OPEN;
@@ -52,6 +53,10 @@ pub(super) struct World {
     /// Which of them is to panic.
     pub(super) lit: Option<&'static str>,
     pub(super) panics: u64,
+    /// In some memtables.
+    pub(super) shortage: Arc<Shortage>,
+    /// Which of their calls are to get no memory, and how many had got none before.
+    pub(super) short: Option<(&'static str, u64)>,
     /// With what they are called.
     pub(super) injected: Vec<(String, InjectedFault)>,
     /// How many calls had failed when the process began.
@@ -92,6 +97,8 @@ impl World {
             fuse: Arc::default(),
             lit: None,
             panics: 0,
+            shortage: Arc::default(),
+            short: None,
             injected: Vec::new(),
             fired_before: 0,
             promises: Promises::default(),
@@ -134,9 +141,10 @@ impl World {
                     self.check_memory();
                 }
             }
-            53 => match self.random.below(5) {
+            53 => match self.random.below(7) {
                 0 => self.set_clock(),
                 1 | 2 => self.light_the_fuse(),
+                3 | 4 => self.run_short_of_memory(),
                 _ => self.run_out_of_files(),
             },
             54..=64 => {

@@ -99,7 +99,8 @@ impl World {
 
     /// Readers see it or not, and a crash may bring back what they do not see: it may be in the log.
     fn write_failed(&mut self, commit: Commit, error: &Error) {
-        let wants_memory = wants_memory(error);
+        // Neither is ever in the log.
+        let wants_memory = wants_memory(error) || error.to_string().contains("allocate memory");
         assert!(wants_memory || self.faults != Faults::None, "a write fails for no reason: {error}");
         self.note(&format!("failed write: {error}"));
         self.heal();
