@@ -577,6 +577,34 @@ fn too_many_tables_or_keyspaces_for_the_memory_are_an_error() {
     env.drop_jobs();
 }
 
+/// What a merge holds is no part of what stays: it said that the tables are too large, with figures by which they were not.
+#[test]
+fn a_keyspace_is_created_while_a_merge_takes_much_memory() {
+    const MEMORY: usize = 8 << 20;
+    let env = Arc::new(SimEnv::new(14));
+    let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.memory(MEMORY).open("/db").unwrap();
+    for run in 0..8 {
+        db.put("key", value(run, 1_900_000)).unwrap();
+        db.put("other", value(run, 10)).unwrap();
+        db.flush().unwrap();
+    }
+    let mut buffer_bytes = 0;
+    for step in 0.. {
+        buffer_bytes = buffer_bytes.max(db.metrics().buffer_bytes);
+        let name = (step % 50).to_string();
+        db.keyspace(&name, KeyspaceOptions::new()).unwrap();
+        db.drop_keyspace(&name).unwrap();
+        if step > 50 && db.metrics().compactions_running == 0 {
+            break;
+        }
+        env.step();
+    }
+    assert!(buffer_bytes > MEMORY as u64 / 2, "{buffer_bytes}");
+    db.close().unwrap();
+    env.drop_jobs();
+}
+
 /// Merges that are due leave fewer tables: a write waits for them rather than fail.
 #[test]
 fn a_write_waits_for_merges_where_tables_take_too_much() {

@@ -143,8 +143,14 @@ impl Memory {
     /// What memtables may hold now, all together.
     #[inline]
     fn memtables_bytes_max(&self) -> usize {
+        self.memtables_bytes_max_beside(self.buffer_bytes())
+    }
+
+    /// What they may hold where buffers take so many bytes.
+    #[inline]
+    fn memtables_bytes_max_beside(&self, buffer_bytes: usize) -> usize {
         let shares = self.budget.buffers_bytes + self.budget.cache_bytes;
-        let over = (self.buffer_bytes() + self.table_bytes()).saturating_sub(shares);
+        let over = (buffer_bytes + self.table_bytes()).saturating_sub(shares);
         self.budget.memtables_bytes_max.saturating_sub(over)
     }
 
@@ -190,7 +196,8 @@ impl Memory {
 
     /// Fails if the tables and keyspaces that are open leave no room for writes.
     pub(crate) fn check_tables(&self) -> Result<()> {
-        if self.memtables_bytes_max() >= self.budget.memtable_bytes {
+        // Merges give back what they hold.
+        if self.memtables_bytes_max_beside(0) >= self.budget.memtable_bytes {
             return Ok(());
         }
         Err(Error::invalid(format!(
