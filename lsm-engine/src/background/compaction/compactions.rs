@@ -14,7 +14,6 @@ use super::job::{self, Plan, Running, Starter};
 use super::policy::{inputs as policy_inputs, is_its_own, pick};
 use super::scheduler::{Debt, Scheduler};
 use crate::background::context::JobContext;
-use crate::callbacks::caught;
 use crate::keyspaces::Tree;
 use crate::version::Version;
 use crate::write::{Compactor, Pressure};
@@ -235,15 +234,11 @@ impl Compactions {
                 let Some(running_shape) = compaction.running(shape) else { return Ok(()) };
                 let Some(starter) = self.this.upgrade() else { return Ok(()) };
                 let starter: Arc<dyn Starter> = starter;
-                let numbers: Vec<u64> = inputs.iter().map(|input| input.table.number()).collect();
                 let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
                 let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
-                tree.busy.lock().extend(numbers.iter().copied());
-                let (running, jobs) = caught("the start of a compaction", || {
-                    let plan = Plan { tree, shape, compaction, inputs, run, running_shape };
-                    Ok(plan.prepare(&self.context, &starter))
-                })
-                .inspect_err(|_| tree.busy.lock().retain(|number| !numbers.contains(number)))?;
+                tree.busy.lock().extend(inputs.iter().map(|input| input.table.number()));
+                let plan = Plan { tree, shape, compaction, inputs, run, running_shape };
+                let (running, jobs) = plan.prepare(&self.context, &starter);
                 scheduler.running.push(running);
                 for job in jobs {
                     self.context.resources.env.spawn(priority, job);
