@@ -200,3 +200,39 @@ impl WritePath {
         Err(self.resources.memory.exhausted(wanted))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use crate::Options;
+    use crate::background::Flush;
+
+    /// A flush that ends on another thread gives its memory back a moment after it is part of its keyspace: a write that
+    /// looked for room in between was refused as too large.
+    #[test]
+    fn a_write_waits_for_a_memtable_that_is_replaced_by_its_tables_and_not_freed_yet() {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().memory(1 << 20).vfs(Arc::new(SimFs::new()));
+        let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        db.put("key", "value").unwrap();
+        let (inner, tree) = (Arc::clone(&db.inner), db.default_keyspace().tree());
+        let side = inner.writer.as_ref().unwrap();
+        let make_room = || inner.make_room(side, &mut side.committer.lock(), 1 << 20);
+        side.committer.lock().rotate(tree.id, inner.visible());
+        let memtable = Arc::clone(&tree.load().immutable[0]);
+        let mut flush = Flush::new(&inner, Arc::clone(&tree), memtable);
+        let placements = flush.write(&inner, side).unwrap();
+        flush.replace(side, placements);
+        make_room().unwrap();
+        flush.end(&inner);
+        // Nothing is left to wait for.
+        let refused = make_room().unwrap_err();
+        assert!(refused.to_string().contains("over the limit"), "{refused}");
+        drop((inner, tree, db));
+        env.drop_jobs();
+    }
+}
