@@ -24,15 +24,20 @@ struct Machine {
     fs: SimFs,
     env: Arc<SimEnv>,
     fuse: Arc<Fuse>,
+    cache_bytes: usize,
 }
 
 impl Machine {
     fn new(fuse: &Arc<Fuse>) -> Self {
-        Self { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)), fuse: Arc::clone(fuse) }
+        let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
+        // Of a filter that fits memory no part is asked for.
+        let cache_bytes = if fuse.is_set_for("part") { 2 << 10 } else { 4 << 20 };
+        Self { fs, env, fuse: Arc::clone(fuse), cache_bytes }
     }
 
     fn options(&self) -> Options {
-        let options = Options::new().memory(8 << 20).vfs(Arc::new(self.fs.clone()) as Arc<dyn Vfs>);
+        let options = Options::new().memory(8 << 20).cache_bytes(self.cache_bytes);
+        let options = options.vfs(Arc::new(self.fs.clone()) as Arc<dyn Vfs>);
         options.env(Arc::clone(&self.env) as Arc<dyn Env>)
     }
 
@@ -193,7 +198,7 @@ fn a_memtable_cursor_that_panics() {
 
 #[test]
 fn a_filter_that_panics() {
-    for method in ["filter name", "filter build", "filter_bytes"] {
+    for method in ["filter name", "filter build", "filter_bytes", "part"] {
         panic_at_every_call(method, 2);
     }
 }
@@ -260,7 +265,10 @@ fn parts_that_panic_while_recovery_flushes() {
     for method in ["cursor", "entry_count", "first", "next", "entry"] {
         at_every_call(method, 2, panic_in_open);
     }
-    for method in ["filter name", "filter build", "filter_bytes", "prefix", "prefix name", "policy name"] {
+    for method in ["filter name", "filter build", "filter_bytes", "part"] {
+        at_every_call(method, 1, panic_in_open);
+    }
+    for method in ["prefix", "prefix name", "policy name"] {
         at_every_call(method, 1, panic_in_open);
     }
 }
@@ -360,9 +368,83 @@ fn parts_that_panic_in_the_thread_of_a_reader_unwind_it_and_leave_nothing_locked
     for (method, at_least) in [("get", 2), ("may_contain", 1), ("cursor", 2), ("seek", 1), ("next", 1)] {
         at_every_call(method, at_least, panic_in_reader);
     }
-    for (method, at_least) in [("prefix", 1), ("entry", 2), ("first", 1)] {
+    for (method, at_least) in [("prefix", 1), ("entry", 2), ("first", 1), ("part", 1)] {
         at_every_call(method, at_least, panic_in_reader);
     }
+}
+
+/// Takes data away with a memtable that panics at the call of this number; whether it came to that.
+fn panic_as_data_goes(method: &'static str, call: usize) -> bool {
+    let what = format!("{method}, call {call}");
+    let fuse = fuse_at(method, call);
+    let machine = Machine::new(&fuse);
+    let (db, odd) = machine.open();
+    let gone = db.keyspace("gone", machine.fused()).unwrap();
+    for entry in ["in a table", "in a memtable"] {
+        db.flush().unwrap();
+        odd.put(entry, "1").unwrap();
+        gone.put(entry, "1").unwrap();
+    }
+    fuse.arm(true);
+    let cleared = named(&odd.clear(), &what);
+    let dropped = named(&db.drop_keyspace("gone"), &what);
+    fuse.arm(false);
+    let rows = |keyspace: &Keyspace| keyspace.iter().map(Result::unwrap).count();
+    // A call that fails may have done its work, which is no half of it then.
+    let found = rows(&odd);
+    assert!(found == 0 || (found == 2 && !cleared), "{what}: {found}");
+    assert!(!dropped || db.existing_keyspace("gone").unwrap().is_none(), "{what}");
+    db.put("beside", "4").unwrap();
+    db.default_keyspace().clear().unwrap();
+    db.put("beside", "5").unwrap();
+    named(&db.close(), &what);
+    drop((odd, gone));
+    let machine = machine.next();
+    let (db, odd) = machine.open();
+    assert_eq!(rows(&odd), found, "{what}, reopened");
+    assert!(!dropped || db.existing_keyspace("gone").unwrap().is_none(), "{what}, reopened");
+    assert_eq!(db.get("beside").unwrap().unwrap(), "5", "{what}, reopened");
+    db.close().unwrap();
+    drop(odd);
+    machine.env.drop_jobs();
+    fuse.fired()
+}
+
+#[test]
+fn a_memtable_that_panics_as_its_keyspace_is_cleared_or_dropped() {
+    at_every_call("drop", 2, panic_as_data_goes);
+}
+
+/// Of a keyspace that has stopped already a memtable panics while it is sealed: it stays where it is, and whoever flushes
+/// hears why the keyspace stopped, after all others were flushed.
+#[test]
+fn a_stopped_keyspace_whose_memtable_panics_while_it_is_sealed_holds_nobody_back() {
+    let fuse = fuse_at("pick", 1);
+    let machine = Machine::new(&fuse);
+    let (db, odd) = machine.open();
+    odd.put("key", "1").unwrap();
+    db.put("beside", "1").unwrap();
+    fuse.arm(true);
+    let stopped = db.wait_for_compactions().unwrap_err().to_string();
+    assert!(stopped.contains("pick"), "{stopped}");
+    fuse.set(&["memory_bytes"], 1);
+    for round in 0..2 {
+        let flushed = db.flush();
+        assert!(!named(&flushed, "flush"));
+        assert!(flushed.unwrap_err().to_string().contains("pick"));
+        assert_eq!(flushed_entries(&db), 1 + round);
+        assert_eq!(odd.get("key").unwrap().unwrap(), "1");
+        db.put(format!("beside {round}"), "1").unwrap();
+    }
+    assert!(fuse.fired());
+    named(&db.close(), "close");
+    drop(odd);
+    let machine = machine.next();
+    let (db, odd) = machine.open();
+    assert_eq!((odd.iter().count(), db.iter().count()), (1, 3));
+    db.close().unwrap();
+    drop(odd);
+    machine.env.drop_jobs();
 }
 
 /// The panic came in the very call that waits, and was told by the next.
@@ -382,7 +464,7 @@ fn whoever_waits_for_compactions_hears_of_a_policy_that_panics_when_it_is_asked(
 #[test]
 fn a_keyspace_can_be_opened_again_after_its_filter_panicked() {
     let fuse = Arc::new(Fuse::default());
-    let machine = Machine { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)), fuse: Arc::clone(&fuse) };
+    let machine = Machine::new(&fuse);
     let (db, odd) = machine.open();
     odd.put("key", "value").unwrap();
     drop(odd);

@@ -116,8 +116,9 @@ impl Committer {
     }
 
     pub(crate) fn remove_writer(&mut self, id: u32) {
-        if let Some(writer) = self.writers.remove(&id) {
-            self.account(id, writer.active_bytes_of(), None);
+        if let Some(KeyspaceWriter { tree, active }) = self.writers.remove(&id) {
+            self.account(id, active.as_ref().map(|active| active.bytes), None);
+            end_filling(&tree, active);
         }
     }
 
@@ -411,13 +412,7 @@ impl Committer {
         if old.is_some() {
             self.flush_wanted.notify();
         }
-        let dropped = caught("the end of a memtable's writer", || {
-            drop(filled);
-            Ok(())
-        });
-        if let Err(error) = dropped {
-            tree.fail(error);
-        }
+        end_filling(&tree, filled);
     }
 
     /// Seals all memtables.
@@ -432,7 +427,7 @@ impl Committer {
     pub(crate) fn clear(&mut self, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
         let writer = self.writer(keyspace).ok_or(Error::Closed)?;
         let (tree, before) = (Arc::clone(&writer.tree), writer.active_bytes_of());
-        writer.active = None;
+        let filled = writer.active.take();
         self.account(keyspace, before, None);
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
@@ -448,6 +443,7 @@ impl Committer {
             }
         });
         self.unflushed.look_at(&tree);
+        end_filling(&tree, filled);
         Ok(())
     }
 
@@ -478,5 +474,16 @@ impl Committer {
             }
         }
         Ok(shares)
+    }
+}
+
+/// Drops what a memtable was filled by; it may come from outside.
+fn end_filling(tree: &Tree, filled: Option<ActiveMemtable>) {
+    let dropped = caught("the end of a memtable's writer", || {
+        drop(filled);
+        Ok(())
+    });
+    if let Err(error) = dropped {
+        tree.fail(error);
     }
 }

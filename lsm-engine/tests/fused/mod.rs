@@ -1,5 +1,6 @@
 //! Parts from outside that do what those of the engine do, until one of their calls panics.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -22,7 +23,7 @@ pub(crate) struct Fuse {
 
 impl Fuse {
     fn call(&self, method: &str) {
-        if !self.is_armed.load(Ordering::Relaxed) || !self.methods.lock().unwrap().contains(&method) {
+        if !self.is_armed.load(Ordering::Relaxed) || !self.is_set_for(method) {
             return;
         }
         let left = self.calls_left.load(Ordering::Relaxed);
@@ -34,6 +35,10 @@ impl Fuse {
     pub(crate) fn set(&self, methods: &[&'static str], call: usize) {
         *self.methods.lock().unwrap() = methods.to_vec();
         self.calls_left.store(call, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set_for(&self, method: &str) -> bool {
+        self.methods.lock().unwrap().contains(&method)
     }
 
     pub(crate) fn arm(&self, armed: bool) {
@@ -178,6 +183,11 @@ impl FilterPolicy for Fused<BloomFilter> {
     fn filter_bytes(&self, hash_count: usize) -> usize {
         self.1.call("filter_bytes");
         self.0.filter_bytes(hash_count)
+    }
+
+    fn part(&self, filter_bytes: u64, hash: u64) -> Option<Range<u64>> {
+        self.1.call("part");
+        self.0.part(filter_bytes, hash)
     }
 }
 

@@ -98,9 +98,20 @@ pub(super) const CLOCK: &str = "a jump of the clock";
 pub(super) const WENT_ON: &str = "a write after one that failed";
 
 /// The calls that may panic, part by part.
-const MEMTABLE: &[&str] =
-    &["create", "insert", "cursor", "memory_bytes", "entry_count", "first", "seek", "next", "entry"];
-const FILTER: &[&str] = &["filter name", "filter build", "filter_bytes"];
+const MEMTABLE: &[&str] = &[
+    "create",
+    "reserve",
+    "insert",
+    "drop",
+    "cursor",
+    "memory_bytes",
+    "entry_count",
+    "first",
+    "seek",
+    "next",
+    "entry",
+];
+const FILTER: &[&str] = &["filter name", "filter build", "filter_bytes", "part"];
 const POLICY: &[&str] = &["level_count", "pick", "debt_bytes", "drops_data"];
 
 /// Parts that panic, their methods, and at which of their calls at most.
