@@ -53,7 +53,7 @@ impl Fill {
     }
 }
 
-/// A permutation of all numbers: the end of SplitMix64.
+/// A permutation of all numbers: the end of `SplitMix64`.
 fn mix(number: u64) -> u64 {
     let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let number = (number ^ number >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);

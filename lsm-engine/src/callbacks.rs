@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What a panic said.
 pub(crate) fn panic_message(during: &str, panic: &(dyn Any + Send)) -> Arc<str> {

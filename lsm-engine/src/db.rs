@@ -1,12 +1,14 @@
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::Slice;
 use lsm_wal::Durability;
 
+use crate::batch::WriteBatch;
 use crate::callbacks::caught;
 use crate::database::{Closer, Database};
+use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
@@ -14,8 +16,6 @@ use crate::read::DbCursor;
 use crate::read::Iter;
 use crate::recovery::{self, Recovery};
 use crate::snapshot::Snapshot;
-use crate::write::WriteBatch;
-use crate::{Error, Result};
 
 /// An embedded, ordered, durable map from bytes to bytes.
 ///
@@ -120,7 +120,8 @@ impl Db {
 
     /// Writes a batch, durable as asked when this returns.
     pub fn write_with(&self, batch: impl Into<WriteBatch>, durability: Durability) -> Result<()> {
-        self.database.write_path()?.write_batch(&mut batch.into(), durability)
+        let mut batch = batch.into();
+        self.database.write_path()?.write_batch(batch.finish()?, durability)
     }
 
     /// Keys and values of a range, in order, from both ends.
@@ -244,17 +245,25 @@ impl Db {
     }
 }
 
-impl From<&WriteBatch> for WriteBatch {
-    fn from(batch: &WriteBatch) -> Self {
-        batch.clone()
+impl Options {
+    /// Opens the database in `path`, creating it if need be.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
+        Db::open_with(path.as_ref(), self)
     }
 }
 
-/// A range of borrowed keys, from a range of anything.
-pub(crate) fn borrow_range<'r, K: AsRef<[u8]> + 'r>(
-    range: &'r impl RangeBounds<K>,
-) -> (Bound<&'r [u8]>, Bound<&'r [u8]>) {
-    let start: Bound<&'r K> = range.start_bound();
-    let end: Bound<&'r K> = range.end_bound();
-    (start.map(AsRef::as_ref), end.map(AsRef::as_ref))
+/// `for entry in &db` walks over everything.
+macro_rules! into_iterator {
+    ($($source:ty),*) => {$(
+        impl IntoIterator for &$source {
+            type Item = Result<(Slice, Slice)>;
+            type IntoIter = Iter;
+
+            fn into_iter(self) -> Iter {
+                self.iter()
+            }
+        }
+    )*};
 }
+
+into_iterator!(Db, Keyspace, Snapshot);

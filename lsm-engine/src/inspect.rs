@@ -8,8 +8,9 @@ pub use crate::version::current::Current;
 pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 pub use crate::write::{Operation, Operations};
 
+use crate::error::Result;
+use crate::recovery;
 use crate::version::files::{self, FileKind};
-use crate::{Result, recovery};
 
 /// What a file of a database is, as its name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

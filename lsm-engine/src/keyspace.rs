@@ -5,13 +5,13 @@ use lsm_core::{Slice, ValueKind};
 use lsm_wal::Durability;
 
 use crate::database::{Closer, Database};
-use crate::db::borrow_range;
+use crate::error::{Error, Result};
 use crate::keyspaces::{ReadState, Tree};
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
+use crate::read::borrow_range;
 use crate::write::check_range;
-use crate::{Error, Result};
 
 /// A named map of its own inside a database: the same calls as [`Db`](crate::Db), own options, shared log.
 ///

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod background;
+mod batch;
 mod callbacks;
 mod database;
 mod db;
@@ -38,6 +39,7 @@ mod error;
 pub mod inspect;
 mod keyspace;
 mod keyspaces;
+mod lock_order;
 mod memory;
 mod metrics;
 mod options;
@@ -49,6 +51,7 @@ mod status;
 mod version;
 mod write;
 
+pub use batch::WriteBatch;
 pub use db::Db;
 pub use error::{Error, ErrorKind, Result};
 pub use keyspace::Keyspace;
@@ -57,7 +60,6 @@ pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Optio
 pub use read::{DbCursor, Iter};
 pub use recovery::Recovery;
 pub use snapshot::Snapshot;
-pub use write::WriteBatch;
 
 pub use lsm_compaction as compaction_policies;
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};

@@ -1,7 +1,6 @@
 mod filter_bits;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use lsm_compaction::{CompactionPolicy, Leveled};
@@ -11,7 +10,7 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory};
 use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen};
 use lsm_wal::RecoveryMode;
 
-use crate::{Db, Error, Result};
+use crate::error::{Error, Result};
 use filter_bits::bits_per_key;
 
 /// How to open a database.
@@ -157,7 +156,7 @@ impl Options {
         self
     }
 
-    /// Options of the default keyspace, and of keyspaces that [`Db::keyspace`] finds on disk when none are given.
+    /// Options of the default keyspace, and of keyspaces that [`Db::keyspace`](crate::Db::keyspace) finds on disk when none are given.
     pub fn keyspace(mut self, options: KeyspaceOptions) -> Self {
         self.keyspace = options;
         self
@@ -197,11 +196,6 @@ impl Options {
     pub fn env(mut self, env: Arc<dyn Env>) -> Self {
         self.env = Some(env);
         self
-    }
-
-    /// Opens the database in `path`, creating it if need be.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
-        Db::open_with(path.as_ref(), self)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -336,7 +330,7 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Puts prefixes into the filters too, so that [`Db::prefix`] skips tables without them.
+    /// Puts prefixes into the filters too, so that [`Db::prefix`](crate::Db::prefix) skips tables without them.
     pub fn prefix_extractor(mut self, extractor: Arc<dyn PrefixExtractor>) -> Self {
         self.prefix_extractor = Some(extractor);
         self

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use lsm_core::env::{Env, Event};
 use lsm_core::vfs::Vfs;
 
+use crate::error::{Error, Result};
+use crate::lock_order::assert_none_held;
 use crate::memory::Memory;
 use crate::metrics::Counters;
 use crate::version::ObsoleteFiles;
-use crate::{Error, Result};
 
 /// What all parts of a database use. It knows none of them.
 pub(crate) struct Resources {
@@ -68,6 +69,7 @@ impl Resources {
 
     /// Blocks until `done` says yes, looking again after each notification.
     pub(crate) fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        assert_none_held();
         loop {
             let seen = event.epoch();
             if done()? {

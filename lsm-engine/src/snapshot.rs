@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use lsm_core::{SequenceNumber, Slice};
 
-use crate::Result;
 use crate::database::{Closer, Database};
+use crate::error::Result;
 use crate::keyspace::Keyspace;
 use crate::keyspaces::{ReadState, Tree};
 use crate::read::Bounds;

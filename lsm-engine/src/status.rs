@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lsm_core::env::Event;
 use parking_lot::Mutex;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Whether a database is open and takes writes, and what went wrong.
 #[derive(Default)]

@@ -8,10 +8,10 @@ use lsm_core::Cursor;
 use crate::background::compaction::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::keyspaces::{Memtable, ReadState, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
-use crate::{Error, Result};
 
 /// How long to wait before trying again when the operating system failed: the disk is full, say.
 const RETRY_MICROS: u64 = 500_000;

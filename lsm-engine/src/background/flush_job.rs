@@ -8,7 +8,7 @@ use super::compaction::Compactions;
 use super::context::{JobContext, JobToken};
 use super::flush::{FlushGroup, retried};
 use crate::callbacks::caught;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Flushes one group of memtables after the other.
 pub(crate) struct FlushJob {

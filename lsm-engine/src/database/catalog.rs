@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::{Database, WriteSide, join};
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::keyspaces::{ReadState, Tree};
 use crate::options::KeyspaceOptions;
 use crate::version::Version;
 use crate::version::edit::{KeyspaceRecord, VersionEdit};
 use crate::version::manifest::Manifest;
 use crate::write::KeyspaceWriter;
-use crate::{Error, Result};
 
 /// Name of keyspace 0, which every database has.
 pub(crate) const DEFAULT_NAME: &str = "default";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Database;
-use crate::Result;
+use crate::error::Result;
 use crate::version::edit::VersionEdit;
 
 /// Closes the database when the last handle goes.

@@ -15,20 +15,19 @@ use lsm_core::vfs::LockGuard;
 use parking_lot::{Mutex, RwLock};
 
 use crate::background::{Compactions, JobContext};
+use crate::error::{Error, Result};
 use crate::keyspaces::{Tree, Trees, Visibility};
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::VersionSet;
 use crate::write::WritePath;
-use crate::{Error, Result};
 
 pub(crate) use catalog::{DEFAULT_NAME, policy_mismatch};
 pub(crate) use closing::Closer;
 
 /// A database: what its handles share.
 ///
-/// Lock order: the scheduler of compactions, then the manifest ([`VersionSet::lock`]), then the commit lock
-/// ([`WritePath::committer`]), then what is inside a [`Tree`]. Nobody waits for an event while holding any of them.
+/// The order of its locks is that of [`Rank`](crate::lock_order::Rank).
 pub(crate) struct Database {
     pub(crate) resources: Arc<Resources>,
     pub(crate) status: Arc<Status>,

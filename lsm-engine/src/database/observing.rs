@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Database;
+use crate::error::{Error, ErrorKind};
 use crate::keyspaces::{RateLimit, Tree};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
-use crate::{Error, ErrorKind};
 
 impl Database {
     pub(crate) fn metrics(&self) -> Metrics {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Database, WriteSide};
 use crate::background::Manual;
+use crate::error::{Error, Result};
 use crate::keyspaces::{Memtable, Tree};
 use crate::write::inverted;
-use crate::{Error, Result};
 
 impl Database {
     pub(crate) fn flush_all(&self) -> Result<()> {

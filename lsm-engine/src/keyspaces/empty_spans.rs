@@ -19,8 +19,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use lsm_core::{SequenceNumber, Slice};
 use parking_lot::Mutex;
 
-use crate::keyspaces::tree::ReadState;
-
 /// Spans remembered for a keyspace. Every put of a key compares it with some of them.
 const SPANS_MAX: usize = 16;
 /// Longer keys bound no span.
@@ -49,8 +47,8 @@ pub(crate) struct EmptySpans {
 
 /// What keeps writers out for a moment: the commit lock.
 pub(crate) trait WriteExclusion: Send + Sync {
-    /// Does `then` while nobody writes, if nobody does just now and `state` is the newest of the keyspace.
-    fn if_newest(&self, keyspace: u32, state: &Arc<ReadState>, then: &mut dyn FnMut());
+    /// Does `then` while nobody writes, if nobody does just now and the newest state of the keyspace is of this generation.
+    fn if_newest(&self, keyspace: u32, generation: u64, then: &mut dyn FnMut());
 }
 
 impl std::fmt::Debug for dyn WriteExclusion {
@@ -88,11 +86,11 @@ impl EmptySpans {
         self.begun_count.fetch_add(1, Ordering::Release);
     }
 
-    /// The last write whose spans a reader may use that loaded `state` and then read the number `visible`. Between the
-    /// two there may have been writes that the state lacks: the reader sees none of them, and must not see what they
-    /// deleted as gone.
-    pub(crate) fn readable_up_to(&self, state: &ReadState, visible: SequenceNumber) -> SequenceNumber {
-        if self.begun_count.load(Ordering::Acquire) == state.begun_count { visible } else { 0 }
+    /// The last write whose spans a reader may use that loaded a state with this count and then read the number
+    /// `visible`. Between the two there may have been writes that the state lacks: the reader sees none of them, and must
+    /// not see what they deleted as gone.
+    pub(crate) fn readable_up_to(&self, begun_count: u64, visible: SequenceNumber) -> SequenceNumber {
+        if self.begun_count.load(Ordering::Acquire) == begun_count { visible } else { 0 }
     }
 
     #[inline]
@@ -139,18 +137,18 @@ impl EmptySpans {
         last.map(|span| span.start.clone())
     }
 
-    /// Announces a walk over the keys from `start` on, or down from `end`, of which `state` must be the newest state.
+    /// Announces a walk over the keys from `start` on, or down from `end`, by a reader whose state is of this generation.
     /// `None` if it is not, or if a writer is at work: readers do not wait for writers.
     pub(crate) fn watch(
         self: &Arc<Self>,
-        state: &Arc<ReadState>,
+        generation: u64,
         start: &[u8],
         end: Option<&[u8]>,
         forward: bool,
     ) -> Option<Watch> {
         let (writers, keyspace) = self.writers.get()?;
         let mut watch = None;
-        writers.upgrade()?.if_newest(*keyspace, state, &mut || {
+        writers.upgrade()?.if_newest(*keyspace, generation, &mut || {
             let id = self.change(|spans| {
                 let id = spans.next_watch;
                 spans.next_watch += 1;

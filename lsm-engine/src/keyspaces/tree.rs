@@ -1,160 +1,21 @@
 //! The inside of a keyspace: its memtables, its version, and how the two change.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
 use lsm_core::env::Event;
-use lsm_core::hash::key_hash;
-use lsm_core::range_tombstone::RangeTombstoneSet;
-use lsm_core::{SequenceNumber, Slice};
-use lsm_memtable::MemtableReader;
 use parking_lot::Mutex;
 
+use crate::error::{Error, Result};
 use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::rate_limit::RateLimit;
+use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
+use crate::version::Version;
 use crate::version::manifest::KeyspaceState;
-use crate::version::{Lookup, Version};
-use crate::{Error, Result};
-
-/// A memtable and the range deletes beside it.
-pub(crate) struct Memtable {
-    /// Orders memtables by age, and the runs that they become.
-    pub(crate) number: u64,
-    pub(crate) reader: Arc<dyn MemtableReader>,
-    pub(crate) range_tombstones: RangeTombstoneSet,
-    /// Position in the log before the first record in here.
-    pub(crate) log_start: u64,
-    /// Once immutable: no write of the keyspace up to here is newer than this memtable.
-    last_sequence: AtomicU64,
-    /// Its memory when it became immutable, as it is accounted for until it goes.
-    immutable_bytes: AtomicUsize,
-    /// The last write before the log record in whose middle this became immutable: the rest of that record is in the next
-    /// memtable. `u64::MAX` if it became immutable between records.
-    whole_up_to: AtomicU64,
-}
-
-impl Memtable {
-    pub(crate) fn new(number: u64, reader: Arc<dyn MemtableReader>, log_start: u64) -> Self {
-        Self {
-            number,
-            reader,
-            range_tombstones: RangeTombstoneSet::new(),
-            log_start,
-            last_sequence: AtomicU64::new(0),
-            immutable_bytes: AtomicUsize::new(0),
-            whole_up_to: AtomicU64::new(SequenceNumber::MAX),
-        }
-    }
-
-    pub(crate) fn last_sequence(&self) -> SequenceNumber {
-        self.last_sequence.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn rotate(&self, last_sequence: SequenceNumber, bytes: usize) {
-        self.last_sequence.store(last_sequence, Ordering::Release);
-        self.immutable_bytes.store(bytes, Ordering::Release);
-    }
-
-    pub(crate) fn immutable_bytes(&self) -> usize {
-        self.immutable_bytes.load(Ordering::Acquire)
-    }
-
-    /// Says that this is to become immutable in the middle of a log record, and which write came before that.
-    pub(crate) fn cut(&self, whole_up_to: SequenceNumber) {
-        self.whole_up_to.store(whole_up_to, Ordering::Release);
-    }
-
-    pub(crate) fn whole_up_to(&self) -> SequenceNumber {
-        self.whole_up_to.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_cut(&self) -> bool {
-        self.whole_up_to() != SequenceNumber::MAX
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.reader.entry_count() == 0 && self.range_tombstones.is_empty()
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.reader.memory_bytes() + self.range_tombstones.memory_bytes()
-    }
-}
-
-/// What a keyspace consists of at one moment.
-#[derive(Clone)]
-pub(crate) struct ReadState {
-    /// The one that is being filled, if anything was written since the last rotation.
-    pub(crate) memtable: Option<Arc<Memtable>>,
-    /// Waiting to be flushed, newest first.
-    pub(crate) immutable: Vec<Arc<Memtable>>,
-    pub(crate) version: Arc<Version>,
-    /// The keyspace was cleared by this write, or its policy dropped tables: older readers must not read this.
-    pub(crate) cleared: SequenceNumber,
-    /// What it was before, for snapshots that are older.
-    pub(crate) before_clear: Option<Arc<ReadState>>,
-    /// How often a memtable was begun or data dropped.
-    pub(crate) begun_count: u64,
-    /// The same in all states of the keyspace.
-    pub(crate) empty_spans: Arc<EmptySpans>,
-}
-
-impl ReadState {
-    /// The state that a reader at `sequence` must use.
-    #[inline]
-    pub(crate) fn at(&self, sequence: SequenceNumber) -> &Self {
-        let mut state = self;
-        while sequence < state.cleared {
-            match &state.before_clear {
-                Some(before) => state = before,
-                None => break,
-            }
-        }
-        state
-    }
-
-    /// The states from before clears that readers at one of these numbers, ascending, use: no more of them than there
-    /// are readers, however often the keyspace is cleared.
-    pub(crate) fn still_read(&self, numbers: &[SequenceNumber]) -> Option<Arc<Self>> {
-        let (mut end, mut next) = (self.cleared, self.before_clear.as_ref());
-        while let Some(state) = next {
-            let first = numbers.partition_point(|&number| number < state.cleared);
-            if numbers.get(first).is_some_and(|&number| number < end) {
-                let before_clear = state.still_read(numbers);
-                return Some(Arc::new(Self { before_clear, ..(**state).clone() }));
-            }
-            (end, next) = (state.cleared, state.before_clear.as_ref());
-        }
-        None
-    }
-
-    /// Newest first.
-    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
-        self.memtable.iter().chain(&self.immutable)
-    }
-
-    pub(crate) fn get(&self, key: &[u8], sequence: SequenceNumber) -> Result<Option<Slice>> {
-        let state = self.at(sequence);
-        let mut covering = 0;
-        for memtable in state.memtables() {
-            if !memtable.range_tombstones.is_empty() {
-                covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
-            }
-            if let Some(entry) = memtable.reader.get(key, sequence) {
-                let deleted = entry.kind.is_tombstone() || entry.sequence < covering;
-                return Ok((!deleted).then(|| Slice::copy_from(entry.value)));
-            }
-        }
-        match state.version.get(key, key_hash(key), sequence, covering)? {
-            Lookup::Found(value) => Ok(Some(value)),
-            Lookup::Deleted | Lookup::Unknown => Ok(None),
-        }
-    }
-}
 
 /// A keyspace. Handles, the committer and background jobs share it.
 pub(crate) struct Tree {
@@ -196,15 +57,7 @@ impl Tree {
         version: Version,
         memory: &Arc<Memory>,
     ) -> Self {
-        let state = ReadState {
-            memtable: None,
-            immutable: Vec::new(),
-            version: Arc::new(version),
-            cleared: 0,
-            before_clear: None,
-            begun_count: 0,
-            empty_spans: Arc::default(),
-        };
+        let state = ReadState::new(version);
         let own = size_of::<Self>() + size_of::<ReadState>() + size_of::<Version>();
         let recorded = size_of::<KeyspaceOptions>() + size_of::<KeyspaceState>() + name.len();
         Self {
@@ -272,7 +125,9 @@ impl Tree {
     /// Replaces the state by what `change` makes of it.
     pub(crate) fn update(&self, change: impl FnOnce(&Arc<ReadState>) -> ReadState) {
         let _changing = self.change.lock();
-        let next = Arc::new(change(&self.state.load()));
+        let state = self.state.load();
+        let next = Arc::new(ReadState { generation: state.generation + 1, ..change(&state) });
+        drop(state);
         let old = self.state.swap(Arc::clone(&next));
         if !Arc::ptr_eq(&old.version, &next.version) {
             next.version.take_over_from(&old.version);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::keyspaces::tree::{ReadState, Tree};
+use crate::keyspaces::read_state::ReadState;
+use crate::keyspaces::tree::Tree;
 
 /// The keyspaces whose states have something.
 pub(crate) struct TreeSet {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lsm_core::SequenceNumber;
 use parking_lot::Mutex;
 
-use crate::keyspaces::tree::{ReadState, Tree};
+use crate::keyspaces::read_state::ReadState;
+use crate::keyspaces::tree::Tree;
 use crate::keyspaces::tree_set::TreeSet;
 
 /// The last write that readers see, and the snapshots of earlier moments.

@@ -19,10 +19,10 @@ use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
 use crate::options::{KeyspaceOptions, Options};
-use crate::{Error, Result};
 
 /// The most that a memtable takes at a time, and the least. Longer values are taken as they are.
 const GROWTH_BYTES_MAX: usize = 2 << 20;

@@ -1,6 +1,6 @@
 //! Ranges and prefixes of keys, and which tables may hold any of them.
 
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 use lsm_core::Slice;
 
@@ -79,6 +79,15 @@ fn prefix_end(prefix: &[u8]) -> Bound<Slice> {
         }
         None => Bound::Unbounded,
     }
+}
+
+/// A range of borrowed keys, from a range of anything.
+pub(crate) fn borrow_range<'r, K: AsRef<[u8]> + 'r>(
+    range: &'r impl RangeBounds<K>,
+) -> (Bound<&'r [u8]>, Bound<&'r [u8]>) {
+    let start: Bound<&'r K> = range.start_bound();
+    let end: Bound<&'r K> = range.end_bound();
+    (start.map(AsRef::as_ref), end.map(AsRef::as_ref))
 }
 
 #[cfg(test)]

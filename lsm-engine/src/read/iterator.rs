@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use lsm_core::{SequenceNumber, Slice};
 
+use crate::error::{Error, Result};
 use crate::keyspaces::ReadState;
 use crate::read::bounds::Bounds;
 use crate::read::cursor::DbCursor;
 use crate::write::inverted;
-use crate::{Error, Result};
 
 /// Keys and values of a range in order, from both ends, as they were when the iterator was made.
 ///
@@ -137,19 +137,3 @@ impl DoubleEndedIterator for Iter {
 }
 
 impl std::iter::FusedIterator for Iter {}
-
-/// `for entry in &db` walks over everything.
-macro_rules! into_iterator {
-    ($($source:ty),*) => {$(
-        impl IntoIterator for &$source {
-            type Item = Result<(Slice, Slice)>;
-            type IntoIter = Iter;
-
-            fn into_iter(self) -> Iter {
-                self.iter()
-            }
-        }
-    )*};
-}
-
-into_iterator!(crate::Db, crate::Keyspace, crate::Snapshot);

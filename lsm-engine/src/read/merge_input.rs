@@ -1,8 +1,13 @@
 //! What a cursor merges: memtables and runs.
 
-use lsm_core::{Cursor, Entry, SEQUENCE_MAX, SequenceNumber};
+use std::sync::Arc;
 
-use crate::version::RunCursor;
+use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, SequenceNumber};
+use lsm_sstable::CursorAccess;
+
+use crate::keyspaces::ReadState;
+use crate::read::bounds::Bounds;
+use crate::version::{Run, RunCursor, common_prefix};
 
 /// One sorted source of a merge.
 #[expect(clippy::large_enum_variant, reason = "most sources are runs, and boxing them costs every step")]
@@ -76,4 +81,26 @@ impl Cursor for MergeInput {
     fn error(&self) -> Option<&lsm_core::Error> {
         each!(self, cursor => cursor.error())
     }
+}
+
+/// One cursor over what a state holds between bounds.
+pub(super) fn merged(state: &ReadState, bounds: &Bounds, prefix: Option<&[u8]>) -> MergingCursor<MergeInput> {
+    let mut sources = Vec::new();
+    for memtable in state.memtables() {
+        if memtable.reader.entry_count() > 0 {
+            // One that is not immutable may yet take anything.
+            let newest = Some(memtable.last_sequence()).filter(|&sequence| sequence != 0);
+            let cursor = Arc::clone(&memtable.reader).cursor();
+            sources.push(MergeInput::Memtable(cursor, newest.unwrap_or(SEQUENCE_MAX)));
+        }
+    }
+    let is_wanted = |run: &&Arc<Run>| {
+        bounds.may_hold(run) && !prefix.is_some_and(|prefix| bounds.prefix_is_absent(run, prefix))
+    };
+    let runs: Vec<&Arc<Run>> = state.version.runs().filter(is_wanted).collect();
+    let prefix = common_prefix(runs.iter().map(|run| &***run));
+    sources.extend(
+        runs.into_iter().map(|run| MergeInput::Run(RunCursor::new(Arc::clone(run), CursorAccess::Cached))),
+    );
+    MergingCursor::with_prefix(sources, &prefix)
 }

@@ -8,7 +8,9 @@ mod cursor;
 mod iterator;
 mod merge_input;
 mod range_deletes;
+mod search;
+mod skip;
 
-pub(crate) use bounds::Bounds;
+pub(crate) use bounds::{Bounds, borrow_range};
 pub use cursor::DbCursor;
 pub use iterator::Iter;

@@ -5,6 +5,7 @@
 
 mod open;
 mod replay;
+mod report;
 
-pub use open::Recovery;
 pub(crate) use open::{existing_current, open};
+pub use report::Recovery;

@@ -12,11 +12,13 @@ use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_wal::{Position, RecoveryReport, Wal, WalOptions};
 use parking_lot::RwLock;
 
-use crate::database::{DEFAULT_NAME, Database, WriteSide, policy_mismatch};
+use crate::database::{DEFAULT_NAME, Database, WriteSide};
+use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Visibility;
 use crate::memory::Memory;
-use crate::options::{KeyspaceOptions, Options};
+use crate::options::Options;
 use crate::recovery::replay::{Replay, settle};
+use crate::recovery::report::Recovery;
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::Clock;
@@ -26,28 +28,6 @@ use crate::version::files::{self, FileKind};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
 use crate::version::{VersionSet, open_tables};
 use crate::write::WritePath;
-use crate::{Error, ErrorKind, Result};
-
-/// What opening a database found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Recovery {
-    /// The database was created.
-    pub created: bool,
-    /// It had been closed cleanly.
-    pub was_clean: bool,
-    /// Log records that were replayed.
-    pub records: u64,
-    /// Writes in them that were not in tables yet.
-    pub operations: u64,
-    /// Bytes at the end of the log that were no whole record: promised to nobody, and left out.
-    pub bytes_dropped: u64,
-    /// Where those bytes stood, and why they were left out.
-    pub dropped: Vec<String>,
-    /// Log segments that hold such bytes, under the names that they were given so that nobody takes them for a part of
-    /// the log or removes them. None if the database was opened read-only.
-    pub set_aside: Vec<PathBuf>,
-}
 
 /// Opens the database in `directory`.
 pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Database>, Recovery)> {
@@ -228,14 +208,6 @@ fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Resul
     }
     resources.remove_obsolete_files();
     Ok(())
-}
-
-/// Fails if the default keyspace has another policy than the options say.
-pub(crate) fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
-    if *record.policy == *options.compaction.name() || options.change_compaction {
-        return Ok(());
-    }
-    Err(policy_mismatch(&record.name, &record.policy, options.compaction.name()))
 }
 
 /// `CURRENT` of a database that must be there.

@@ -12,18 +12,19 @@ use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
 
 use crate::background::{Flush, JobContext, UNSYNCED_FILES_MAX};
+use crate::database::policy_mismatch;
+use crate::error::{Error, Result};
 use crate::keyspaces::Trees;
 use crate::keyspaces::{ReadState, Tree};
 use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
-use crate::options::Options;
-use crate::recovery::open::{Recovery, check_policy};
+use crate::options::{KeyspaceOptions, Options};
+use crate::recovery::report::Recovery;
 use crate::version::current::Current;
-use crate::version::edit::{AddedTable, LogStart, VersionEdit};
+use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::files;
 use crate::version::manifest::{KeyspaceState, ManifestState};
 use crate::version::{Numbers, Placement, Version};
 use crate::write::{Committer, KeyspaceWriter, Operations};
-use crate::{Error, Result};
 
 /// The trees of a database on their way to being open.
 pub(crate) struct Replay {
@@ -423,4 +424,12 @@ pub(crate) fn settle(context: &JobContext, mut unsettled: Unsettled) -> Result<(
     }
     context.write.controller.set_log_start(position);
     Ok(())
+}
+
+/// Fails if the default keyspace has another policy than the options say.
+fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
+    if *record.policy == *options.compaction.name() || options.change_compaction {
+        return Ok(());
+    }
+    Err(policy_mismatch(&record.name, &record.policy, options.compaction.name()))
 }

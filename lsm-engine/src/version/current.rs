@@ -17,8 +17,8 @@ use lsm_core::coding::Decoder;
 use lsm_core::vfs::Vfs;
 use lsm_wal::{CleanClose, Position};
 
+use crate::error::{Error, Result};
 use crate::version::files;
-use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"lsmCURR\n";
 const VERSION: u32 = 0;

@@ -11,8 +11,8 @@ use lsm_wal::{CleanClose, RecordFile, RecordFileReader, RecoveryMode};
 
 use super::current::Current;
 use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+use crate::error::{Error, Result};
 use crate::version::files;
-use crate::{Error, Result};
 
 /// A manifest is replaced by a fresh one when it is this long and the fresh one would be a quarter of it.
 const ROLL_BYTES: u64 = 4 << 20;

@@ -25,7 +25,7 @@ use lsm_core::{SequenceNumber, Slice};
 use lsm_sstable::{Table, TableExpectation, TableOpen, TableValue};
 use parking_lot::Mutex;
 
-use crate::Result;
+use crate::error::Result;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 pub(crate) use clock::Clock;

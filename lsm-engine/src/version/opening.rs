@@ -14,10 +14,10 @@ use super::edit::AddedTable;
 use super::manifest::ManifestState;
 use super::{ObsoleteFiles, Placement, TableFile, open_table};
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 use crate::version::files;
-use crate::{Error, Result};
 
 /// Tables that one step opens: a millisecond or so.
 const TABLES_PER_STEP: usize = 16;

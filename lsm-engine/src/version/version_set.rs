@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::edit::VersionEdit;
 use super::manifest::{AppendError, Manifest};
 use super::{Clock, Numbers};
-use crate::Result;
+use crate::error::Result;
+use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
 use crate::status::Status;
 
 /// The manifest, with the numbers and clocks that every edit carries.
 pub(crate) struct VersionSet {
-    manifest: Mutex<Manifest>,
+    manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
     clock: Clock,
     status: Arc<Status>,
@@ -20,11 +19,11 @@ pub(crate) struct VersionSet {
 
 impl VersionSet {
     pub(crate) fn new(manifest: Manifest, numbers: Arc<Numbers>, clock: Clock, status: Arc<Status>) -> Self {
-        Self { manifest: Mutex::new(manifest), numbers, clock, status }
+        Self { manifest: OrderedMutex::new(Rank::Manifest, manifest), numbers, clock, status }
     }
 
     /// Who changes a version holds this from the edit to the change in memory.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Manifest> {
+    pub(crate) fn lock(&self) -> OrderedGuard<'_, Manifest> {
         self.manifest.lock()
     }
 

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use lsm_core::ValueKind;
-use parking_lot::MutexGuard;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Tree;
+use crate::lock_order::OrderedGuard;
 use crate::memory::{batch_bytes, room_for};
 use crate::metrics::Counters;
-use crate::write::batch::{Operation, Operations};
 use crate::write::committer::Committer;
 use crate::write::path::WritePath;
-use crate::{Error, ErrorKind, Result};
+use crate::write::payload::{Operation, Operations};
 
 /// A writer that waits for memory, and whether for room on the disk when it last looked.
 struct Stall<'p> {
@@ -109,7 +109,7 @@ impl WritePath {
         &self,
         bytes: usize,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
-    ) -> Result<(MutexGuard<'_, Committer>, K)> {
+    ) -> Result<(OrderedGuard<'_, Committer>, K)> {
         let mut committer = self.committer.lock();
         let found = keyspaces(&mut committer)?;
         let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
@@ -127,7 +127,7 @@ impl WritePath {
         &self,
         bytes: usize,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
-    ) -> Result<(MutexGuard<'_, Committer>, K)> {
+    ) -> Result<(OrderedGuard<'_, Committer>, K)> {
         let mut stall =
             Stall { path: self, looked_micros: self.resources.env.monotonic_micros(), for_space: false };
         let turn = self.queue.join();
@@ -219,20 +219,21 @@ mod tests {
         let options = Options::new().memory(1 << 20).vfs(Arc::new(SimFs::new()));
         let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
         db.put("key", "value").unwrap();
-        let (inner, tree) = (Arc::clone(&db.inner), db.default_keyspace().tree());
-        let side = inner.writer.as_ref().unwrap();
-        let make_room = || inner.make_room(side, &mut side.committer.lock(), 1 << 20);
-        side.committer.lock().rotate(tree.id, inner.visible());
+        let tree = db.default_keyspace().tree();
+        let side = db.database.writer.as_ref().unwrap();
+        let (write, context) = (&side.write, &side.background);
+        let make_room = || write.make_room(&mut write.committer.lock(), 1 << 20);
+        write.committer.lock().rotate(tree.id, db.database.visibility.sequence());
         let memtable = Arc::clone(&tree.load().immutable[0]);
-        let mut flush = Flush::new(&inner, Arc::clone(&tree), memtable);
-        let placements = flush.write(&inner, side).unwrap();
-        flush.replace(side, placements);
+        let mut flush = Flush::new(context, Arc::clone(&tree), memtable);
+        let placements = flush.write(context).unwrap();
+        flush.replace(context, placements);
         make_room().unwrap();
-        flush.end(&inner);
+        flush.end(context);
         // Nothing is left to wait for.
         let refused = make_room().unwrap_err();
         assert!(refused.to_string().contains("over the limit"), "{refused}");
-        drop((inner, tree, db));
+        drop((tree, db));
         env.drop_jobs();
     }
 }

@@ -6,13 +6,13 @@ use lsm_core::{SequenceNumber, ValueKind};
 use lsm_wal::{Durability, Position};
 
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::memory::{Charge, Part, batch_bytes};
-use crate::write::batch::{self, Operation, Operations, WriteBatch};
 use crate::write::committer::Committer;
 use crate::write::path::WritePath;
+use crate::write::payload::{self, Operation, Operations, Payload};
 use crate::write::reservation;
-use crate::{Error, Result};
 
 /// A buffer for records that grew past this is given back.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
@@ -27,8 +27,8 @@ impl WritePath {
         value: Option<&[u8]>,
         durability: Durability,
     ) -> Result<()> {
-        batch::check_key(key)?;
-        batch::check_value(value.unwrap_or_default())?;
+        payload::check_key(key)?;
+        payload::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
         let range_deletes = u64::from(kind == ValueKind::RangeDelete);
         let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1, range_deletes);
@@ -44,7 +44,7 @@ impl WritePath {
             let mut scratch = std::mem::take(&mut committer.scratch);
             let _charge = (bytes > SCRATCH_BYTES_MAX)
                 .then(|| Charge::new(&self.resources.memory, Part::Buffers, bytes));
-            batch::encode_single(&mut scratch, tree.id, kind, key, value);
+            payload::encode_single(&mut scratch, tree.id, kind, key, value);
             let log_start = committer.log_end();
             let appended = committer.append(&scratch, 1);
             if scratch.capacity() <= SCRATCH_BYTES_MAX {
@@ -72,29 +72,28 @@ impl WritePath {
     }
 
     /// Writes a batch.
-    pub(crate) fn write_batch(&self, batch: &mut WriteBatch, durability: Durability) -> Result<()> {
-        if batch.database().is_some_and(|id| id != self.resources.database_id) {
+    pub(crate) fn write_batch(&self, batch: Payload<'_>, durability: Durability) -> Result<()> {
+        let Payload { encoded, count, memory_bytes, database } = batch;
+        if database.is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
         }
-        let (count, bytes) = (batch.len() as u64, batch.memory_bytes());
-        let payload = batch.finish()?;
-        self.check_batch_bytes(bytes)?;
-        self.admit_batch(payload)?;
+        self.check_batch_bytes(memory_bytes)?;
+        self.admit_batch(encoded)?;
         if count == 0 {
             return Ok(());
         }
         let position = {
             let (mut committer, shares) =
-                self.lock_committer(bytes, |committer| committer.shares(payload))?;
+                self.lock_committer(memory_bytes, |committer| committer.shares(encoded))?;
             let committer = &mut *committer;
             shares
                 .iter()
                 .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.coming()))?;
             let log_start = committer.log_end();
-            let (sequence, position) = committer.append(payload, count)?;
+            let (sequence, position) = committer.append(encoded, count)?;
             let mut left = count;
             let taken = caught("a write", || {
-                for operation in Operations::new(payload, sequence) {
+                for operation in Operations::new(encoded, sequence) {
                     committer.insert(&operation.map_err(Error::invalid)?, log_start, sequence - 1)?;
                     left -= 1;
                 }
@@ -106,7 +105,7 @@ impl WritePath {
                 Ok(())
             });
             if let Err(error) = taken {
-                let rest = Operations::new(payload, sequence).skip((count - left) as usize);
+                let rest = Operations::new(encoded, sequence).skip((count - left) as usize);
                 let sequences = sequence..=sequence + count - 1;
                 self.finish_write(committer, rest, log_start, sequences, error)?;
             }
@@ -144,7 +143,7 @@ impl WritePath {
         let mut committer = self.committer.lock();
         tree.check_usable()?;
         let mut payload = Vec::new();
-        batch::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
+        payload::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
         let (sequence, _) = committer.append(&payload, 1)?;
         committer.clear(tree.id, sequence).inspect_err(|error| self.status.stop_writing(error.clone()))?;
         self.visibility.publish(sequence);

@@ -9,13 +9,13 @@ use lsm_memtable::BPlusMemtable;
 use lsm_wal::{CleanClose, Log, Position};
 
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::keyspaces::{ReadState, Tree, TreeSet};
 use crate::memory::{EMPTY_MEMTABLE_BYTES, Memory, room_for, too_large};
 use crate::version::{Numbers, Version};
-use crate::write::batch::{Operation, Operations};
 use crate::write::keyspace_writer::{ActiveMemtable, KeyspaceWriter};
+use crate::write::payload::{Operation, Operations};
 use crate::write::reservation::Shares;
-use crate::{Error, Result};
 
 /// Everything that the commit lock protects.
 pub(crate) struct Committer {

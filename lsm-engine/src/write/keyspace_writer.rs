@@ -8,7 +8,7 @@ use lsm_memtable::{Coming, MemtableFactory, MemtableWriter};
 
 use crate::keyspaces::EmptySpans;
 use crate::keyspaces::{Memtable, Tree};
-use crate::write::batch::Operation;
+use crate::write::payload::Operation;
 
 /// Who writes to a keyspace.
 pub(crate) struct KeyspaceWriter {

@@ -1,8 +1,8 @@
 //! The log stays short: whoever keeps too much of it is flushed, and where that fails, writes fail before long.
 
+use crate::error::{Error, ErrorKind};
 use crate::write::committer::Committer;
 use crate::write::path::WritePath;
-use crate::{Error, ErrorKind};
 
 /// A keyspace whose flush fails may keep this many times what the log usually has. Then writes fail, until the keyspace
 /// is flushed, cleared or dropped.

@@ -4,19 +4,22 @@
 //! nowhere else: for the write controller, for memory, for the sync of the log. Nothing here writes a table.
 
 mod admission;
-mod batch;
 mod commit;
 mod committer;
 mod controller;
 mod keyspace_writer;
 mod log_bound;
 mod path;
+mod payload;
+mod prepare;
 mod queue;
 mod reservation;
 
-pub use batch::{Operation, Operations, WriteBatch};
-pub(crate) use batch::{check_range, inverted};
 pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
 pub(crate) use keyspace_writer::KeyspaceWriter;
 pub(crate) use path::{Compactor, WritePath};
+pub(crate) use payload::{
+    COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation, inverted,
+};
+pub use payload::{Operation, Operations};

@@ -5,23 +5,23 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use lsm_core::env::Event;
 use lsm_wal::{CleanClose, Log, LogSync, Position};
-use parking_lot::Mutex;
 
-use crate::keyspaces::{ReadState, TreeSet, Visibility, WriteExclusion};
+use crate::error::{Error, Result};
+use crate::keyspaces::{TreeSet, Visibility, WriteExclusion};
+use crate::lock_order::{OrderedMutex, Rank};
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::edit::LogStart;
 use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::queue::WriteQueue;
-use crate::{Error, Result};
 
 /// Everything that a write passes on its way: controller and queue, commit lock, log, memtables, visible number.
 pub(crate) struct WritePath {
     pub(crate) resources: Arc<Resources>,
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) status: Arc<Status>,
-    pub(crate) committer: Mutex<Committer>,
+    pub(crate) committer: OrderedMutex<Committer>,
     /// There is none until recovery has brought what the last one held into tables.
     log: OnceLock<Arc<dyn LogSync>>,
     /// Keyspaces that have memtables.
@@ -56,7 +56,7 @@ impl WritePath {
             status,
             flush_wanted: committer.flush_wanted().clone(),
             unflushed: Arc::clone(committer.unflushed()),
-            committer: Mutex::new(committer),
+            committer: OrderedMutex::new(Rank::Commit, committer),
             log: OnceLock::new(),
             controller: WriteController::default(),
             queue: WriteQueue::default(),
@@ -131,9 +131,9 @@ impl WritePath {
 }
 
 impl WriteExclusion for WritePath {
-    fn if_newest(&self, keyspace: u32, state: &Arc<ReadState>, then: &mut dyn FnMut()) {
+    fn if_newest(&self, keyspace: u32, generation: u64, then: &mut dyn FnMut()) {
         let Some(committer) = self.committer.try_lock() else { return };
-        if committer.tree(keyspace).is_some_and(|tree| Arc::ptr_eq(&tree.load(), state)) {
+        if committer.tree(keyspace).is_some_and(|tree| tree.load().generation == generation) {
             then();
         }
     }

@@ -2,7 +2,7 @@ use lsm_compaction::{CompactionStream, OlderVersions};
 use lsm_core::Cursor;
 
 use super::output::{NewTable, Output};
-use crate::Result;
+use crate::error::Result;
 
 /// Entries that one step handles, and about how many bytes of them: a millisecond or so.
 const ENTRIES_PER_STEP: usize = 8192;

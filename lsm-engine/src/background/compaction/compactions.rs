@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 
 use lsm_compaction::{Action, Compaction, ManualOptions, TreeShape, manual, validate};
 use lsm_core::env::Priority;
-use parking_lot::Mutex;
 
 use super::covered::{drop_covered_tables, unseen_tables};
 use super::install::relocate;
@@ -14,10 +13,11 @@ use super::job::{self, Plan, Running, Starter};
 use super::policy::{inputs as policy_inputs, is_its_own, pick};
 use super::scheduler::{Debt, Scheduler};
 use crate::background::context::JobContext;
+use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
+use crate::lock_order::{OrderedMutex, Rank};
 use crate::version::Version;
 use crate::write::{Compactor, Pressure};
-use crate::{Error, Result};
 
 /// Keyspaces whose policies are asked at a time because time has passed: some milliseconds, however many there are.
 const ASKED_BY_TIME_MAX: usize = 1024;
@@ -35,14 +35,15 @@ pub(crate) enum Manual {
 /// The compactions of a database.
 pub(crate) struct Compactions {
     context: Arc<JobContext>,
-    scheduler: Mutex<Scheduler>,
+    scheduler: OrderedMutex<Scheduler>,
     /// For the jobs that it starts.
     this: Weak<Self>,
 }
 
 impl Compactions {
     pub(crate) fn new(context: Arc<JobContext>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self { context, scheduler: Mutex::default(), this: this.clone() })
+        let scheduler = OrderedMutex::new(Rank::Scheduler, Scheduler::default());
+        Arc::new_cyclic(|this| Self { context, scheduler, this: this.clone() })
     }
 
     /// Holds the policy of a keyspace back until the hold is dropped: what it compacts could be missed.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::install::replace_tables;
 use super::scheduler::Scheduler;
-use crate::Result;
 use crate::background::context::JobContext;
+use crate::error::Result;
 use crate::keyspaces::Tree;
 use crate::version::{Placement, Version};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lsm_compaction::Compaction;
 
-use crate::Result;
 use crate::background::context::JobContext;
+use crate::error::Result;
 use crate::keyspaces::{ReadState, Tree};
 use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::manifest::Manifest;

@@ -16,11 +16,11 @@ use super::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::background::context::JobToken;
 use crate::callbacks::caught;
+use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::options::KeyspaceOptions;
 use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
-use crate::{Error, Result};
 
 /// A compaction is split among threads only if each part gets this many tables' worth of input.
 const PART_TABLES_MIN: u64 = 2;

@@ -5,12 +5,12 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
 use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter, UnsyncedTable};
 
+use crate::error::{Error, Result};
 use crate::memory::{Charge, Part};
 use crate::options::KeyspaceOptions;
 use crate::resources::Resources;
 use crate::version::files;
 use crate::version::{Placement, TableFile, VersionSet, open_table};
-use crate::{Error, Result};
 
 /// A table grows past its target by this factor at most while it waits for a boundary of the next level.
 const STRETCH: u64 = 2;

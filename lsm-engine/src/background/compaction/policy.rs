@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lsm_compaction::{Action, Compaction, CompactionPolicy, TreeShape, tidy, validate};
 
-use crate::Error;
 use crate::callbacks::panic_message;
+use crate::error::Error;
 use crate::keyspaces::Tree;
 use crate::memory::Memory;
 use crate::version::{Placement, Version};

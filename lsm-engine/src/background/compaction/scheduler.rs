@@ -9,8 +9,8 @@ use lsm_core::env::Env;
 
 use super::job::Running;
 use super::policy::{ask, pick_by_policy};
-use crate::Error;
 use crate::background::context::JobContext;
+use crate::error::Error;
 use crate::keyspaces::Tree;
 use crate::version::edit::LEVEL_COUNT_MAX;
 use crate::version::{Placement, Version};

@@ -1,25 +1,9 @@
-//! A write batch, and its encoding as the payload of one log record.
-//!
-//! ```text
-//! payload   := count:u32 op*count
-//! op        := kind:u8 keyspace:varint key:bytes            Delete, KeyspaceClear (empty key)
-//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, RangeDelete (the value is the end, exclusive)
-//! bytes     := length:varint byte*length
-//! ```
-//!
-//! The record's tag is the sequence number of the first operation; each operation takes the next one.
+use lsm_core::ValueKind;
 
-use std::sync::Arc;
-
-use lsm_core::coding::{Decoder, put_bytes, put_varint};
-use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
-
+use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::memory::batch_bytes;
-use crate::{Error, Result};
-
-const COUNT_BYTES: usize = 4;
+use crate::write::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
 
 /// Writes that become visible and durable together or not at all, across keyspaces.
 ///
@@ -138,18 +122,15 @@ impl WriteBatch {
         self.database = None;
     }
 
-    pub(crate) fn database(&self) -> Option<u64> {
-        self.database
-    }
-
-    /// The payload for the log, or why an operation could not be added.
-    pub(crate) fn finish(&mut self) -> Result<&[u8]> {
+    /// What is to be written, or why an operation could not be added.
+    pub(crate) fn finish(&mut self) -> Result<Payload<'_>> {
         if let Some(error) = &self.invalid {
             return Err(error.clone());
         }
         let (count, _) = self.payload.split_at_mut(COUNT_BYTES);
         count.copy_from_slice(&self.count.to_le_bytes());
-        Ok(&self.payload)
+        let (memory_bytes, count) = (self.memory_bytes(), u64::from(self.count));
+        Ok(Payload { encoded: &self.payload, count, memory_bytes, database: self.database })
     }
 
     fn claim(&mut self, keyspace: &Keyspace) {
@@ -170,7 +151,7 @@ impl WriteBatch {
         let checked = check_key(key).and_then(|()| check_value(value.unwrap_or_default()));
         match (checked, self.count.checked_add(1)) {
             (Ok(()), Some(count)) => {
-                encode_op(&mut self.payload, keyspace, kind, key, value);
+                encode_operation(&mut self.payload, keyspace, kind, key, value);
                 self.count = count;
                 self.range_deletes += u32::from(kind == ValueKind::RangeDelete);
             }
@@ -188,146 +169,26 @@ impl WriteBatch {
     }
 }
 
-/// Fails for a key over the limit.
-pub(crate) fn check_key(key: &[u8]) -> Result<()> {
-    if key.len() > KEY_BYTES_MAX {
-        return Err(Error::TooLarge {
-            what: "key",
-            bytes: key.len() as u64,
-            bytes_max: KEY_BYTES_MAX as u64,
-        });
-    }
-    Ok(())
-}
-
-/// Fails for a value over the limit.
-pub(crate) fn check_value(value: &[u8]) -> Result<()> {
-    if value.len() as u64 > VALUE_BYTES_MAX {
-        return Err(Error::TooLarge { what: "value", bytes: value.len() as u64, bytes_max: VALUE_BYTES_MAX });
-    }
-    Ok(())
-}
-
-/// Fails for a range that ends before it starts. An empty range is fine and means nothing.
-pub(crate) fn check_range(start: &[u8], end: &[u8]) -> Result<()> {
-    check_key(start)?;
-    check_key(end)?;
-    if start > end {
-        return Err(Error::InvalidArgument(inverted(start, end)));
-    }
-    Ok(())
-}
-
-pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Arc<str> {
-    format!("the range from \"{}\" to \"{}\" ends before it starts", start.escape_ascii(), end.escape_ascii())
-        .into()
-}
-
-/// Writes the payload of a batch of one operation into `out`, replacing what is there.
-#[inline]
-pub(crate) fn encode_single(
-    out: &mut Vec<u8>,
-    keyspace: u32,
-    kind: ValueKind,
-    key: &[u8],
-    value: Option<&[u8]>,
-) {
-    out.clear();
-    out.extend_from_slice(&1_u32.to_le_bytes());
-    encode_op(out, keyspace, kind, key, value);
-}
-
-#[inline]
-fn encode_op(out: &mut Vec<u8>, keyspace: u32, kind: ValueKind, key: &[u8], value: Option<&[u8]>) {
-    out.push(kind as u8);
-    put_varint(out, u64::from(keyspace));
-    put_bytes(out, key);
-    if let Some(value) = value {
-        put_bytes(out, value);
-    }
-}
-
-/// One operation of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Operation<'a> {
-    /// When it takes effect.
-    pub sequence: SequenceNumber,
-    /// In which keyspace.
-    pub keyspace: u32,
-    /// What it does.
-    pub kind: ValueKind,
-    /// To which key; the start of a range delete.
-    pub key: &'a [u8],
-    /// With what; the end of a range delete.
-    pub value: &'a [u8],
-}
-
-/// Reads the payload of a log record. Yields `Err` with what is wrong, once, if it is malformed.
-#[derive(Clone, Debug)]
-pub struct Operations<'a> {
-    decoder: Decoder<'a>,
-    left: u32,
-    sequence: SequenceNumber,
-    failed: bool,
-}
-
-impl<'a> Operations<'a> {
-    /// A reader of `payload`, whose record had the tag `first_sequence`.
-    pub fn new(payload: &'a [u8], first_sequence: SequenceNumber) -> Self {
-        let mut decoder = Decoder::new(payload);
-        let left = decoder.u32();
-        let end = first_sequence.checked_add(u64::from(left.unwrap_or(0)));
-        let failed = left.is_none() || end.is_none_or(|end| end > SEQUENCE_MAX + 1);
-        Self { decoder, left: left.unwrap_or(0), sequence: first_sequence, failed }
-    }
-
-    fn read(&mut self) -> Option<Operation<'a>> {
-        let kind = ValueKind::from_u8(self.decoder.u8()?)?;
-        let keyspace = u32::try_from(self.decoder.varint()?).ok()?;
-        let key = self.decoder.bytes()?;
-        let value = match kind {
-            ValueKind::Put | ValueKind::RangeDelete => self.decoder.bytes()?,
-            ValueKind::Delete | ValueKind::KeyspaceClear => &[],
-            _ => return None,
-        };
-        let sequence = self.sequence;
-        self.sequence += 1;
-        (key.len() <= KEY_BYTES_MAX).then_some(Operation { sequence, keyspace, kind, key, value })
-    }
-}
-
-impl<'a> Iterator for Operations<'a> {
-    type Item = Result<Operation<'a>, &'static str>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if std::mem::take(&mut self.failed) {
-            self.left = 0;
-            self.decoder = Decoder::new(&[]);
-            return Some(Err("the batch is malformed"));
-        }
-        if self.left == 0 {
-            self.failed = !self.decoder.is_empty();
-            return self.failed.then(|| self.next()).flatten();
-        }
-        self.left -= 1;
-        let operation = self.read();
-        self.failed = operation.is_none();
-        match operation {
-            Some(operation) => Some(Ok(operation)),
-            None => self.next(),
-        }
+impl From<&WriteBatch> for WriteBatch {
+    fn from(batch: &WriteBatch) -> Self {
+        batch.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use lsm_core::ValueKind;
+
+    use super::WriteBatch;
+    use crate::error::Error;
+    use crate::write::{Operation, Operations};
 
     #[test]
     fn a_batch_survives_encoding() {
         let mut batch = WriteBatch::new();
         batch.put("a", "1").delete("b").delete_range("c".."d").put("", "");
-        let read: Vec<_> = Operations::new(batch.finish().unwrap(), 10).collect::<Result<_, _>>().unwrap();
+        let read: Vec<_> =
+            Operations::new(batch.finish().unwrap().encoded, 10).collect::<Result<_, _>>().unwrap();
         let op = |sequence, kind, key: &'static str, value: &'static str| Operation {
             sequence,
             keyspace: 0,
@@ -350,7 +211,7 @@ mod tests {
     fn every_cut_of_a_batch_is_malformed_and_ends() {
         let mut batch = WriteBatch::new();
         batch.put("key", "value").delete("other");
-        let payload = batch.finish().unwrap();
+        let payload = batch.finish().unwrap().encoded;
         for cut in 0..payload.len() {
             let read: Vec<_> = Operations::new(&payload[..cut], 1).take(10).collect();
             assert_eq!(read.last(), Some(&Err("the batch is malformed")), "cut at {cut}");

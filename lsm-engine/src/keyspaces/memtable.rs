@@ -1,0 +1,71 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use lsm_core::SequenceNumber;
+use lsm_core::range_tombstone::RangeTombstoneSet;
+use lsm_memtable::MemtableReader;
+
+/// A memtable and the range deletes beside it.
+pub(crate) struct Memtable {
+    /// Orders memtables by age, and the runs that they become.
+    pub(crate) number: u64,
+    pub(crate) reader: Arc<dyn MemtableReader>,
+    pub(crate) range_tombstones: RangeTombstoneSet,
+    /// Position in the log before the first record in here.
+    pub(crate) log_start: u64,
+    /// Once immutable: no write of the keyspace up to here is newer than this memtable.
+    last_sequence: AtomicU64,
+    /// Its memory when it became immutable, as it is accounted for until it goes.
+    immutable_bytes: AtomicUsize,
+    /// The last write before the log record in whose middle this became immutable: the rest of that record is in the next
+    /// memtable. `u64::MAX` if it became immutable between records.
+    whole_up_to: AtomicU64,
+}
+
+impl Memtable {
+    pub(crate) fn new(number: u64, reader: Arc<dyn MemtableReader>, log_start: u64) -> Self {
+        Self {
+            number,
+            reader,
+            range_tombstones: RangeTombstoneSet::new(),
+            log_start,
+            last_sequence: AtomicU64::new(0),
+            immutable_bytes: AtomicUsize::new(0),
+            whole_up_to: AtomicU64::new(SequenceNumber::MAX),
+        }
+    }
+
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        self.last_sequence.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn rotate(&self, last_sequence: SequenceNumber, bytes: usize) {
+        self.last_sequence.store(last_sequence, Ordering::Release);
+        self.immutable_bytes.store(bytes, Ordering::Release);
+    }
+
+    pub(crate) fn immutable_bytes(&self) -> usize {
+        self.immutable_bytes.load(Ordering::Acquire)
+    }
+
+    /// Says that this is to become immutable in the middle of a log record, and which write came before that.
+    pub(crate) fn cut(&self, whole_up_to: SequenceNumber) {
+        self.whole_up_to.store(whole_up_to, Ordering::Release);
+    }
+
+    pub(crate) fn whole_up_to(&self) -> SequenceNumber {
+        self.whole_up_to.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.whole_up_to() != SequenceNumber::MAX
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reader.entry_count() == 0 && self.range_tombstones.is_empty()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.reader.memory_bytes() + self.range_tombstones.memory_bytes()
+    }
+}

@@ -1,0 +1,150 @@
+//! The order in which the locks of a database are taken, checked in debug builds.
+
+use std::ops::{Deref, DerefMut};
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// Who holds one of these locks takes only later ones, and waits for no background work. What is inside a keyspace comes last, and
+/// is not checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// Which compactions run.
+    Scheduler,
+    /// Edits of the manifest.
+    Manifest,
+    /// The commit lock: the log, and the memtables that are being filled.
+    Commit,
+}
+
+/// A mutex with its place in the order.
+pub(crate) struct OrderedMutex<T> {
+    rank: Rank,
+    mutex: Mutex<T>,
+}
+
+impl<T> OrderedMutex<T> {
+    pub(crate) fn new(rank: Rank, value: T) -> Self {
+        Self { rank, mutex: Mutex::new(value) }
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> OrderedGuard<'_, T> {
+        let held = Held::of(self.rank);
+        OrderedGuard { guard: self.mutex.lock(), _held: held }
+    }
+
+    /// The lock, unless somebody has it.
+    pub(crate) fn try_lock(&self) -> Option<OrderedGuard<'_, T>> {
+        let guard = self.mutex.try_lock()?;
+        Some(OrderedGuard { guard, _held: Held::of(self.rank) })
+    }
+}
+
+/// A held lock.
+pub(crate) struct OrderedGuard<'m, T> {
+    guard: MutexGuard<'m, T>,
+    _held: Held,
+}
+
+impl<T> Deref for OrderedGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for OrderedGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+#[cfg(debug_assertions)]
+mod held {
+    use std::cell::RefCell;
+
+    use super::Rank;
+
+    thread_local! {
+        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Says that this thread holds a lock, until it is dropped.
+    pub(crate) struct Held(Rank);
+
+    impl Held {
+        pub(super) fn of(rank: Rank) -> Self {
+            HELD.with_borrow_mut(|held| {
+                let last = held.last();
+                assert!(last.is_none_or(|last| *last < rank), "{rank:?} is locked while {held:?} are held");
+                held.push(rank);
+            });
+            Self(rank)
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            HELD.with_borrow_mut(|held| held.retain(|rank| *rank != self.0));
+        }
+    }
+
+    /// Panics if this thread holds one of the locks: whoever it waits for may need it.
+    pub(crate) fn assert_none_held() {
+        HELD.with_borrow(|held| assert!(held.is_empty(), "waiting for an event while {held:?} are held"));
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod held {
+    /// Nothing is checked in release builds.
+    pub(crate) struct Held;
+
+    impl Held {
+        #[inline]
+        pub(super) fn of(_: super::Rank) -> Self {
+            Self
+        }
+    }
+
+    #[inline]
+    pub(crate) fn assert_none_held() {}
+}
+
+use held::Held;
+pub(crate) use held::assert_none_held;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_taken_in_their_order() {
+        let (manifest, commit) = (OrderedMutex::new(Rank::Manifest, 1), OrderedMutex::new(Rank::Commit, 2));
+        let held = (manifest.lock(), commit.lock());
+        assert_eq!((*held.0, *held.1), (1, 2));
+        drop(held);
+        assert!(commit.try_lock().is_some());
+        assert_none_held();
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "Manifest is locked while [Commit] are held")]
+    fn a_lock_that_is_taken_out_of_order_panics() {
+        let (manifest, commit) = (OrderedMutex::new(Rank::Manifest, ()), OrderedMutex::new(Rank::Commit, ()));
+        let _held = (commit.lock(), manifest.lock());
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "waiting for an event while [Commit] are held")]
+    fn nobody_waits_while_holding_a_lock() {
+        let commit = OrderedMutex::new(Rank::Commit, ());
+        let _held = commit.lock();
+        assert_none_held();
+    }
+}

@@ -1,0 +1,171 @@
+//! The payload of one log record: the operations of a write batch, encoded.
+//!
+//! ```text
+//! payload   := count:u32 op*count
+//! op        := kind:u8 keyspace:varint key:bytes            Delete, KeyspaceClear (empty key)
+//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, RangeDelete (the value is the end, exclusive)
+//! bytes     := length:varint byte*length
+//! ```
+//!
+//! The record's tag is the sequence number of the first operation; each operation takes the next one.
+
+use std::sync::Arc;
+
+use lsm_core::coding::{Decoder, put_bytes, put_varint};
+use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
+
+use crate::error::{Error, Result};
+
+/// The number of operations, in front of them.
+pub(crate) const COUNT_BYTES: usize = 4;
+
+/// What a batch brings to the log and to memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payload<'b> {
+    pub(crate) encoded: &'b [u8],
+    /// Of the operations.
+    pub(crate) count: u64,
+    /// What they take in memtables, at most.
+    pub(crate) memory_bytes: usize,
+    /// Whose keyspaces it names, if it names any but the default.
+    pub(crate) database: Option<u64>,
+}
+
+/// Fails for a key over the limit.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(Error::TooLarge {
+            what: "key",
+            bytes: key.len() as u64,
+            bytes_max: KEY_BYTES_MAX as u64,
+        });
+    }
+    Ok(())
+}
+
+/// Fails for a value over the limit.
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() as u64 > VALUE_BYTES_MAX {
+        return Err(Error::TooLarge { what: "value", bytes: value.len() as u64, bytes_max: VALUE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Fails for a range that ends before it starts. An empty range is fine and means nothing.
+pub(crate) fn check_range(start: &[u8], end: &[u8]) -> Result<()> {
+    check_key(start)?;
+    check_key(end)?;
+    if start > end {
+        return Err(Error::InvalidArgument(inverted(start, end)));
+    }
+    Ok(())
+}
+
+pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Arc<str> {
+    format!("the range from \"{}\" to \"{}\" ends before it starts", start.escape_ascii(), end.escape_ascii())
+        .into()
+}
+
+/// Writes the payload of a batch of one operation into `out`, replacing what is there.
+#[inline]
+pub(crate) fn encode_single(
+    out: &mut Vec<u8>,
+    keyspace: u32,
+    kind: ValueKind,
+    key: &[u8],
+    value: Option<&[u8]>,
+) {
+    out.clear();
+    out.extend_from_slice(&1_u32.to_le_bytes());
+    encode_operation(out, keyspace, kind, key, value);
+}
+
+/// Adds an operation to a payload, whose count is the caller's.
+#[inline]
+pub(crate) fn encode_operation(
+    out: &mut Vec<u8>,
+    keyspace: u32,
+    kind: ValueKind,
+    key: &[u8],
+    value: Option<&[u8]>,
+) {
+    out.push(kind as u8);
+    put_varint(out, u64::from(keyspace));
+    put_bytes(out, key);
+    if let Some(value) = value {
+        put_bytes(out, value);
+    }
+}
+
+/// One operation of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation<'a> {
+    /// When it takes effect.
+    pub sequence: SequenceNumber,
+    /// In which keyspace.
+    pub keyspace: u32,
+    /// What it does.
+    pub kind: ValueKind,
+    /// To which key; the start of a range delete.
+    pub key: &'a [u8],
+    /// With what; the end of a range delete.
+    pub value: &'a [u8],
+}
+
+/// Reads the payload of a log record. Yields `Err` with what is wrong, once, if it is malformed.
+#[derive(Clone, Debug)]
+pub struct Operations<'a> {
+    decoder: Decoder<'a>,
+    left: u32,
+    sequence: SequenceNumber,
+    failed: bool,
+}
+
+impl<'a> Operations<'a> {
+    /// A reader of `payload`, whose record had the tag `first_sequence`.
+    pub fn new(payload: &'a [u8], first_sequence: SequenceNumber) -> Self {
+        let mut decoder = Decoder::new(payload);
+        let left = decoder.u32();
+        let end = first_sequence.checked_add(u64::from(left.unwrap_or(0)));
+        let failed = left.is_none() || end.is_none_or(|end| end > SEQUENCE_MAX + 1);
+        Self { decoder, left: left.unwrap_or(0), sequence: first_sequence, failed }
+    }
+
+    fn read(&mut self) -> Option<Operation<'a>> {
+        let kind = ValueKind::from_u8(self.decoder.u8()?)?;
+        let keyspace = u32::try_from(self.decoder.varint()?).ok()?;
+        let key = self.decoder.bytes()?;
+        let value = match kind {
+            ValueKind::Put | ValueKind::RangeDelete => self.decoder.bytes()?,
+            ValueKind::Delete | ValueKind::KeyspaceClear => &[],
+            _ => return None,
+        };
+        let sequence = self.sequence;
+        self.sequence += 1;
+        (key.len() <= KEY_BYTES_MAX).then_some(Operation { sequence, keyspace, kind, key, value })
+    }
+}
+
+impl<'a> Iterator for Operations<'a> {
+    type Item = Result<Operation<'a>, &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if std::mem::take(&mut self.failed) {
+            self.left = 0;
+            self.decoder = Decoder::new(&[]);
+            return Some(Err("the batch is malformed"));
+        }
+        if self.left == 0 {
+            self.failed = !self.decoder.is_empty();
+            return self.failed.then(|| self.next()).flatten();
+        }
+        self.left -= 1;
+        let operation = self.read();
+        self.failed = operation.is_none();
+        match operation {
+            Some(operation) => Some(Ok(operation)),
+            None => self.next(),
+        }
+    }
+}

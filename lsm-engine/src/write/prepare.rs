@@ -1,0 +1,67 @@
+//! Memory for a write, taken before the log has it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lsm_memtable::Coming;
+
+use crate::callbacks::{caught, panic_message};
+use crate::error::{Error, Result};
+use crate::write::committer::Committer;
+use crate::write::path::WritePath;
+
+impl Committer {
+    /// Sees to it that a keyspace has a memtable, and that one memory, for what comes with the next record: once it is
+    /// in the log, it must not fail. `false` if the system has no memory.
+    #[inline]
+    fn prepare(&mut self, keyspace: u32, coming: &Coming<'_>) -> Result<bool> {
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
+        let reserve = AssertUnwindSafe(|| active.is_some_and(|active| active.reserve(coming)));
+        match catch_unwind(reserve) {
+            Ok(true) => Ok(true),
+            reserved => self.prepare_next(keyspace, coming, reserved),
+        }
+    }
+
+    #[cold]
+    fn prepare_next(
+        &mut self,
+        keyspace: u32,
+        coming: &Coming<'_>,
+        reserved: std::thread::Result<bool>,
+    ) -> Result<bool> {
+        let tree = self.tree(keyspace).cloned().ok_or(Error::Closed)?;
+        reserved
+            .map_err(|panic| Error::Callback(panic_message("the start of a write", &*panic)))
+            .and_then(|_| caught("the start of a write", || self.reserve_in_next(keyspace, coming)))
+            .inspect_err(|error| tree.fail(error.clone()))
+    }
+
+    fn reserve_in_next(&mut self, keyspace: u32, coming: &Coming<'_>) -> Result<bool> {
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_ref());
+        // Another would find no more memory than one that is empty already.
+        if active.is_some_and(|active| active.memtable.is_empty()) {
+            return Ok(false);
+        }
+        self.begin(keyspace, self.last_sequence(), self.log_end())?;
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
+        Ok(active.is_some_and(|active| active.reserve(coming)))
+    }
+}
+
+impl WritePath {
+    /// Sees to it that a keyspace can take what comes with the next record, before it is in the log; see
+    /// [`Committer::prepare`].
+    #[inline]
+    pub(crate) fn prepare(
+        &self,
+        committer: &mut Committer,
+        keyspace: u32,
+        coming: &Coming<'_>,
+    ) -> Result<()> {
+        if committer.prepare(keyspace, coming)? {
+            return Ok(());
+        }
+        let no_memory = std::io::ErrorKind::OutOfMemory.into();
+        Err(Error::io("allocate memory for a write to", &self.resources.directory, no_memory))
+    }
+}
