@@ -22,7 +22,8 @@ impl FramePool {
         frames_per_span(len.checked_add(HEADER_BYTES)?).map(span_frame_bytes)
     }
 
-    /// A copy of `bytes`, if there is a place. If there is none, another page is mapped only with `may_grow`.
+    /// A copy of `bytes`, if there is a place. If there is none, another page is mapped with `may_grow`; without, a frame
+    /// that is up to a third longer will do.
     pub fn copy_from(&self, bytes: &[u8], may_grow: bool) -> Option<Frame> {
         let frames = frames_per_span(bytes.len().checked_add(HEADER_BYTES)?)?;
         let (memory, place) = self.0.allocate(frames, may_grow)?;

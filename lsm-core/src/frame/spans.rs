@@ -60,12 +60,12 @@ struct Span {
 }
 
 impl Spans {
-    /// Takes a place in a span of so many frames, and its number. If there is none, another page is mapped only with
-    /// `may_grow`.
+    /// Takes a place in a span of so many frames, and its number. If there is none, another page is mapped with
+    /// `may_grow`; without, a frame that is up to a third longer will do.
     pub(super) fn allocate(&self, frames: usize, may_grow: bool) -> Option<(NonNull<u8>, u32)> {
-        let allocated = self.state.lock().allocate(frames, may_grow, &self.page_bytes)?;
-        self.live_bytes.fetch_add(span_frame_bytes(frames), Ordering::Relaxed);
-        Some(allocated)
+        let (memory, place, frame_bytes) = self.state.lock().allocate(frames, may_grow, &self.page_bytes)?;
+        self.live_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        Some((memory, place))
     }
 
     /// See [`FramePool::emptiest_pages`](super::FramePool::emptiest_pages).
@@ -104,37 +104,44 @@ impl Spans {
 }
 
 impl State {
+    /// A place, its number, and how long it is.
     fn allocate(
         &mut self,
         frames: usize,
         may_grow: bool,
         page_bytes: &AtomicUsize,
-    ) -> Option<(NonNull<u8>, u32)> {
-        let class = frames as u8;
-        let open = self.open.range((class, 0)..=(class, u32::MAX)).next().map(|&(_, span)| span);
-        let number = match open.or_else(|| self.empty.first().copied()) {
+    ) -> Option<(NonNull<u8>, u32, usize)> {
+        let number = match self.open_span(frames).or_else(|| self.empty.first().copied()) {
             Some(number) => number,
             None if may_grow => self.grow(page_bytes)?,
-            None => return None,
+            // A size that few frames have would otherwise have to wait until a whole span is empty.
+            None => (frames * 3 / 4..frames).rev().find_map(|fewer| self.open_span(fewer))?,
         };
         let page = &mut self.pages[number as usize / SPANS_PER_PAGE];
         let span = &mut self.spans[number as usize];
         if span.frames == 0 {
             self.empty.remove(&number);
-            self.open.insert((class, number));
-            span.frames = class;
+            span.frames = frames as u8;
+            self.open.insert((span.frames, number));
             page.full_spans += 1;
         }
+        let frames = usize::from(span.frames);
         let frame = span.used.trailing_ones() as usize;
-        debug_assert!(frame < frames && span.frames == class);
+        debug_assert!(frame < frames);
         span.used |= 1 << frame;
         span.live += 1;
         if usize::from(span.live) == frames {
-            self.open.remove(&(class, number));
+            self.open.remove(&(span.frames, number));
         }
         let at = number as usize % SPANS_PER_PAGE * SPAN_BYTES + frame * span_frame_bytes(frames);
         let memory = NonNull::new(ptr::with_exposed_provenance_mut(page.address + at))?;
-        Some((memory, number * FRAMES_MAX as u32 + frame as u32))
+        Some((memory, number * FRAMES_MAX as u32 + frame as u32, span_frame_bytes(frames)))
+    }
+
+    /// The first span with room for another frame, of those divided into so many.
+    fn open_span(&self, frames: usize) -> Option<u32> {
+        let class = frames as u8;
+        self.open.range((class, 0)..=(class, u32::MAX)).next().map(|&(_, span)| span)
     }
 
     /// Maps a page; returns its first span.

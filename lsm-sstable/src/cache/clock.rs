@@ -7,6 +7,10 @@ use parking_lot::Mutex;
 use super::budget::Budget;
 use super::slots::Slots;
 
+/// Blocks that may go for one that fits the pool: about a span of it. They may be of other sizes than that one, and
+/// leave it no place; it would empty the cache.
+const EVICTIONS_MAX: usize = 32;
+
 /// The ring of all cached blocks and the hand that goes round it.
 ///
 /// Whoever adds or evicts blocks holds the ring; readers never do.
@@ -50,11 +54,13 @@ impl Clock {
         if slot.is_filled() {
             return None;
         }
+        let mut evictions_left = if Budget::is_poolable(frame) { EVICTIONS_MAX } else { usize::MAX };
         let frame = loop {
             if let Some(frame) = budget.allocate(frame) {
                 break frame;
             }
             budget.is_full.store(true, Ordering::Relaxed);
+            evictions_left = evictions_left.checked_sub(1)?;
             let was_pooled = ring.evict(budget, &mut evicted)?;
             let over = budget.over_bytes(frame.len());
             if was_pooled && over > 0 && !Budget::is_poolable(frame) {

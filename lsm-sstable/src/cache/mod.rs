@@ -7,7 +7,8 @@
 //!
 //! Frames lie in huge pages, which makes a lookup a third faster: it is mostly misses, of the address translation
 //! too. A page counts against the budget as soon as it is mapped. Frames too large for the pool, or for which the
-//! budget has no further page, are allocations of their own.
+//! budget has no further page, are allocations of their own. In a full cache a block whose size few have takes a frame
+//! that is somewhat too long, or is not kept: emptying a span for it would empty half of the cache.
 //!
 //! While there is room every block that a point read missed is kept. Once full, one in eight is: writing a block
 //! to memory that is not in the processor's cache costs half as much as decoding it again, and blocks that are
