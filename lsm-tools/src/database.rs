@@ -1,14 +1,14 @@
 //! Opening databases the way every command does, and what their errors mean to the shell.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{Kind, kind_of};
 use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, MEMORY_BYTES_DEFAULT, Options};
 
-use crate::escape::{decode_hex, unescape};
+use crate::escape::{decode_hex, escaped, unescape};
 use crate::exit::{Failure, Result};
 use crate::warnings::warn;
 
@@ -113,6 +113,32 @@ impl KeyspaceArg {
     pub(crate) fn or_create(&self, db: &Db) -> Result<Keyspace> {
         let Some(name) = &self.keyspace else { return Ok(db.default_keyspace()) };
         Ok(db.keyspace(name, KeyspaceOptions::default())?)
+    }
+}
+
+/// A key of a database, which must exist.
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    /// Directory of the database
+    pub(crate) db: PathBuf,
+    /// The key
+    key: OsString,
+    #[command(flatten)]
+    pub(crate) keyspace: KeyspaceArg,
+    /// The key is given in hex digits
+    #[arg(long)]
+    hex: bool,
+}
+
+impl KeyArgs {
+    /// The key that the argument stands for.
+    pub(crate) fn key(&self) -> Result<Vec<u8>> {
+        bytes_of_argument(&self.key, self.hex)
+    }
+
+    /// What to say of a key that is not there.
+    pub(crate) fn not_found(key: &[u8]) -> Failure {
+        Failure::NotFound(format!("there is no key \"{}\"", escaped(key)))
     }
 }
 

@@ -2,10 +2,7 @@
 
 mod common;
 
-use std::io::Read;
-use std::process::Stdio;
-
-use common::{Directory, files, lsm};
+use common::{Directory, files, killed, lsm};
 
 fn names(db: &Directory) -> Vec<String> {
     files(&db.path("db")).into_iter().map(|(name, _)| name).collect()
@@ -55,14 +52,7 @@ fn every_file_of_a_database_can_be_dumped() {
 #[test]
 fn a_window_shows_the_end_of_the_log() {
     let directory = Directory::new();
-    let db = directory.arg("db");
-    lsm(["put", &db, "first", "value"]).stdout();
-    let mut writer =
-        common::command(["demo-writer", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
-    let mut acknowledgements = [0; 8 * 100];
-    writer.stdout.as_mut().expect("piped").read_exact(&mut acknowledgements).expect("a hundred writes");
-    writer.kill().expect("killed");
-    writer.wait().expect("it ends");
+    killed(&directory);
     let window = newest(&directory, |name| name.strip_suffix(".window").is_some());
     let dump = lsm(["dump", &window]).stdout();
     assert!(dump.starts_with("window number="), "{dump}");

@@ -5,11 +5,10 @@
 mod common;
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
-use std::process::Stdio;
 
-use common::{Directory, files, lsm, lsm_with_input};
+use common::{Directory, files, killed, lsm, lsm_with_input};
 use lsm_engine::{Db, KeyspaceOptions};
 
 /// A database that was closed cleanly, with a table.
@@ -18,19 +17,6 @@ fn closed(directory: &Directory) -> String {
     let lines: Vec<_> = (0..2000).map(|number| format!("key{number:05}\tvalue of {number}\n")).collect();
     lsm_with_input(["load", &db, "-"], lines.concat().as_bytes()).stdout();
     lsm(["verify", &db]).stdout();
-    db
-}
-
-/// A database whose process was killed, with all of its data in the log.
-fn killed(directory: &Directory) -> String {
-    let db = directory.arg("db");
-    lsm(["put", &db, "first", "value"]).stdout();
-    let mut writer =
-        common::command(["demo-writer", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
-    let mut acknowledgements = [0; 8 * 100];
-    writer.stdout.as_mut().expect("piped").read_exact(&mut acknowledgements).expect("a hundred writes");
-    writer.kill().expect("killed");
-    writer.wait().expect("it ends");
     db
 }
 

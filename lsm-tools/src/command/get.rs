@@ -1,11 +1,7 @@
-use std::ffi::OsString;
-use std::path::PathBuf;
-
 use clap::Args;
 
-use crate::database::{KeyspaceArg, bytes_of_argument, open_for_reading};
-use crate::escape::escaped;
-use crate::exit::{Failure, Result};
+use crate::database::{KeyArgs, open_for_reading};
+use crate::exit::Result;
 use crate::output::{Format, Output};
 
 /// Print the value of a key; exit code 1 if it has none
@@ -17,15 +13,8 @@ Examples:
   lsm get db --hex 00ff               # a key that is no text
   lsm get db picture --raw > out.png  # the bytes, and nothing else")]
 pub(crate) struct Get {
-    /// Directory of the database
-    db: PathBuf,
-    /// The key
-    key: OsString,
     #[command(flatten)]
-    keyspace: KeyspaceArg,
-    /// The key is given in hex digits
-    #[arg(long)]
-    hex: bool,
+    key: KeyArgs,
     /// How to print the value
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -36,11 +25,11 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) fn run(self) -> Result<()> {
-        let key = bytes_of_argument(&self.key, self.hex)?;
-        let db = open_for_reading(&self.db)?;
-        let keyspace = self.keyspace.existing(&db)?;
+        let key = self.key.key()?;
+        let db = open_for_reading(&self.key.db)?;
+        let keyspace = self.key.keyspace.existing(&db)?;
         let Some(value) = keyspace.get(&key)? else {
-            return Err(Failure::NotFound(format!("there is no key \"{}\"", escaped(&key))));
+            return Err(KeyArgs::not_found(&key));
         };
         let mut out = Output::stdout();
         if self.raw {

@@ -4,18 +4,8 @@
 //! malformed record, and not a value of half the file.
 
 use super::line::Lines;
-use super::{InputError, ReadRecord, Record};
-
-/// Which columns are key and value.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CsvColumns {
-    /// Whether the first record names the columns. Implied by a name below.
-    pub(crate) header: bool,
-    /// Name of the key's column; the first if not given.
-    pub(crate) key: Option<String>,
-    /// Name of the value's column; the second if not given.
-    pub(crate) value: Option<String>,
-}
+use super::options::CsvColumns;
+use super::record::{InputError, ReadRecord, Record};
 
 /// Records of a CSV file.
 pub(super) struct Csv {
@@ -162,11 +152,11 @@ impl ReadRecord for Csv {
 
 #[cfg(test)]
 mod tests {
-    use super::CsvColumns;
-    use crate::input::{InputFormat, InputOptions, ReadAll, plain_options, read_all};
+    use super::*;
+    use crate::input::record::{ReadAll, read_all};
 
     fn read(text: &str, columns: CsvColumns) -> ReadAll {
-        read_all(text, InputFormat::Csv, &InputOptions { columns, ..plain_options() })
+        read_all(Csv::new(Lines::of(text), columns))
     }
 
     fn owned<const N: usize>(records: [(u64, &str, &str); N]) -> Vec<(u64, String, String)> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::line::Lines;
-use super::{InputError, ReadRecord, Record};
+use super::record::{InputError, ReadRecord, Record};
 use crate::escape::decode_hex;
 
 /// One object a line; members of other names are passed over.
@@ -59,7 +59,8 @@ fn short(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::input::{InputFormat, plain_options, read_all};
+    use super::*;
+    use crate::input::record::read_all;
 
     #[test]
     fn objects_become_records() {
@@ -73,7 +74,7 @@ mod tests {
             "{\"key\":\"a\"}\n",
             "{\"key\":\"a\",\"value_hex\":\"0\"}\n",
         );
-        let (records, malformed) = read_all(text, InputFormat::Json, &plain_options());
+        let (records, malformed) = read_all(JsonLines::new(Lines::of(text)));
         assert_eq!(
             records,
             [(1, "a\\n".into(), "\u{1f600}".into()), (2, "\\x00\\xff".into(), String::new())]
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn deep_nesting_is_malformed_and_no_stack_overflow() {
         let text = format!("{{\"key\":{}}}\n", "[".repeat(1 << 20));
-        let (records, malformed) = read_all(text, InputFormat::Json, &plain_options());
+        let (records, malformed) = read_all(JsonLines::new(Lines::of(text)));
         assert!(records.is_empty());
         assert_eq!(malformed.len(), 1);
     }

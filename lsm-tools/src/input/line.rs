@@ -1,6 +1,6 @@
 use std::io::{BufRead, Read};
 
-use super::InputError;
+use super::record::InputError;
 
 /// Lines of bounded length, numbered from 1.
 pub(super) struct Lines {
@@ -16,6 +16,12 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(reader: Box<dyn BufRead>, bytes_max: u64) -> Self {
         Self { reader, number: 0, line: Vec::new(), bytes_max, cut: false }
+    }
+
+    /// Lines of up to a mebibyte, in tests.
+    #[cfg(test)]
+    pub(super) fn of(text: impl Into<Vec<u8>>) -> Self {
+        Self::new(Box::new(std::io::Cursor::new(text.into())), 1 << 20)
     }
 
     /// Longest line in bytes.

@@ -1,7 +1,7 @@
 //! Key, tab, value: with escapes, or in hex digits.
 
 use super::line::Lines;
-use super::{InputError, ReadRecord, Record};
+use super::record::{InputError, ReadRecord, Record};
 use crate::escape::{decode_hex, unescape};
 
 /// `key TAB value` lines. The first tab ends the key; more of them belong to the value.
@@ -73,15 +73,13 @@ fn split_at_tab(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use crate::input::{InputFormat, InputOptions, plain_options, read_all};
+    use super::*;
+    use crate::input::record::read_all;
 
     #[test]
     fn lines_become_records() {
-        let (records, malformed) = read_all(
-            b"a\t1\r\n\t\nno tab\nb\\t\t\\xff\tx\n\nc\\d\t1\n\xfe\tend".as_slice(),
-            InputFormat::Text,
-            &plain_options(),
-        );
+        let (records, malformed) =
+            read_all(Text::new(Lines::of(b"a\t1\r\n\t\nno tab\nb\\t\t\\xff\tx\n\nc\\d\t1\n\xfe\tend"), true));
         let expected = [(1, "a", "1"), (2, "", ""), (4, "b\\t", "\\xff\\tx"), (7, "\\xfe", "end")];
         assert_eq!(records, expected.map(|(line, key, value)| (line, key.to_owned(), value.to_owned())));
         assert_eq!(malformed.iter().map(|bad| bad.0).collect::<Vec<_>>(), [3, 5, 6]);
@@ -90,15 +88,13 @@ mod tests {
 
     #[test]
     fn without_escapes_a_backslash_is_a_backslash() {
-        let options = InputOptions { escapes: false, ..plain_options() };
-        let (records, _) = read_all("C:\\new\t\\\n", InputFormat::Text, &options);
+        let (records, _) = read_all(Text::new(Lines::of("C:\\new\t\\\n"), false));
         assert_eq!(records, [(1, "C:\\\\new".into(), "\\\\".into())]);
     }
 
     #[test]
     fn hex_lines_become_records() {
-        let (records, malformed) =
-            read_all("6a\tFF\n\t\nzz\t00\n0\t00\n", InputFormat::Hex, &plain_options());
+        let (records, malformed) = read_all(Hex::new(Lines::of("6a\tFF\n\t\nzz\t00\n0\t00\n")));
         assert_eq!(records, [(1, "j".into(), "\\xff".into()), (2, String::new(), String::new())]);
         assert_eq!(malformed.iter().map(|bad| bad.0).collect::<Vec<_>>(), [3, 4]);
     }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,6 +66,18 @@ pub(crate) fn lsm_with_input<S: AsRef<OsStr>>(
         stdout: String::from_utf8(output.stdout).expect("UTF-8 on standard output"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8 on standard error"),
     }
+}
+
+/// Makes a database whose process was killed after a hundred writes, with all of its data in the log.
+pub(crate) fn killed(directory: &Directory) -> String {
+    let db = directory.arg("db");
+    lsm(["put", &db, "first", "value"]).stdout();
+    let mut writer = command(["demo-writer", &db]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let mut acknowledgements = [0; 8 * 100];
+    writer.stdout.as_mut().expect("piped").read_exact(&mut acknowledgements).expect("a hundred writes");
+    writer.kill().expect("killed");
+    writer.wait().expect("it ends");
+    db
 }
 
 /// A directory for one test, and paths in it.
