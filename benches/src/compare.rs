@@ -7,16 +7,17 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::report::{Measured, Report};
+use crate::result::Result;
 use crate::sample::Sample;
 use crate::settings::Settings;
 use crate::workload::{Group, Selection, Workload};
-use crate::{Result, engine, machine};
+use crate::{dispatch, machine};
 
 /// Arguments of `compare`.
 #[derive(Args)]
 pub(crate) struct Compare {
     /// Engines, the one to be compared with the others first [default: all in this build]
-    #[arg(long, value_delimiter = ',', value_parser = engine::NAMES.to_vec())]
+    #[arg(long, value_delimiter = ',', value_parser = dispatch::NAMES.to_vec())]
     engines: Vec<String>,
 
     /// Workloads; those that they need run too [default: all]
@@ -43,7 +44,7 @@ impl Compare {
     /// Runs everything, then prints the report.
     pub(crate) fn run(self) -> Result {
         let engines = if self.engines.is_empty() {
-            engine::NAMES.iter().map(ToString::to_string).collect()
+            dispatch::NAMES.iter().map(ToString::to_string).collect()
         } else {
             self.engines.clone()
         };

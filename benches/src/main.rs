@@ -7,25 +7,25 @@
 mod bench;
 mod compare;
 mod dataset;
+mod dispatch;
 mod engine;
 mod machine;
 mod meter;
 mod report;
+mod result;
 mod sample;
 mod settings;
 mod workload;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Compare;
+use crate::result::Result;
 use crate::settings::Settings;
 use crate::workload::{Group, Selection, Workload};
-
-type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// Compares the lsm engine with its peers, side by side.
 #[derive(Parser)]
@@ -83,10 +83,10 @@ impl Run {
     fn run(self) -> Result {
         let selection = Selection::new(self.workloads);
         let mut print = |sample: sample::Sample| println!("{}", sample.to_json());
-        engine::run(&self.engine, self.group, &selection, &self.dir, &self.settings, &mut print)
+        dispatch::run(&self.engine, self.group, &selection, &self.dir, &self.settings, &mut print)
     }
 }
 
 fn list() {
-    println!("Engines: {}\n\n{}", engine::NAMES.join(", "), workload::HELP);
+    println!("Engines: {}\n\n{}", dispatch::NAMES.join(", "), workload::HELP);
 }

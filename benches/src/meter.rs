@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-use crate::Result;
 use crate::machine;
+use crate::result::Result;
 use crate::sample::{Cost, Sample};
 
 /// Times of single operations in nanoseconds, to two digits, up to a minute.

@@ -9,7 +9,7 @@ use fjall::config::{
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::Engine;
-use crate::Result;
+use crate::result::Result;
 use crate::settings::{Compression, Settings};
 
 /// How often fjall is asked whether it still compacts; it has no call that waits.

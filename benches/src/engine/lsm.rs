@@ -4,7 +4,7 @@ use std::time::Duration;
 use lsm_engine::{Compression, Db, Durability, Options};
 
 use super::Engine;
-use crate::Result;
+use crate::result::Result;
 use crate::settings::{self, Settings};
 
 /// This project's engine, with its default memtable, policy and filter.

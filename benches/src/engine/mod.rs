@@ -1,20 +1,18 @@
 //! The engines that are compared, behind what the workloads need of them.
 
 #[cfg(feature = "fjall")]
-mod fjall;
-mod lsm;
+pub(crate) mod fjall;
+pub(crate) mod lsm;
 #[cfg(test)]
 pub(crate) mod model;
 #[cfg(feature = "rocksdb")]
-mod rocksdb;
+pub(crate) mod rocksdb;
 
 use std::path::Path;
 use std::time::Duration;
 
-use crate::Result;
-use crate::sample::Sample;
+use crate::result::Result;
 use crate::settings::Settings;
-use crate::workload::{Group, Selection};
 
 /// An ordered store of byte strings.
 ///
@@ -46,35 +44,4 @@ pub(crate) trait Engine: Sized + Sync {
 
     /// Flushes and closes.
     fn close(self) -> Result;
-}
-
-/// Names of the engines in this build, the project's own first.
-pub(crate) const NAMES: &[&str] = &[
-    "lsm",
-    #[cfg(feature = "rocksdb")]
-    "rocksdb",
-    #[cfg(feature = "fjall")]
-    "fjall",
-];
-
-/// Runs one group of workloads on the engine with this name; each measurement goes to `sink` as it is made.
-pub(crate) fn run(
-    name: &str,
-    group: Group,
-    selection: &Selection,
-    dir: &Path,
-    settings: &Settings,
-    sink: &mut dyn FnMut(Sample),
-) -> Result {
-    match name {
-        "lsm" => crate::bench::run::<lsm::Lsm>(group, selection, dir, settings, sink),
-        #[cfg(feature = "rocksdb")]
-        "rocksdb" => crate::bench::run::<rocksdb::RocksDb>(group, selection, dir, settings, sink),
-        #[cfg(feature = "fjall")]
-        "fjall" => crate::bench::run::<fjall::Fjall>(group, selection, dir, settings, sink),
-        _ => {
-            Err(format!("no engine {name:?} in this build; there are {NAMES:?} (see --features peers)")
-                .into())
-        }
-    }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Engine;
-use crate::Result;
 use crate::dataset::KEY_BYTES;
+use crate::result::Result;
 use crate::settings::Settings;
 
 pub(crate) const HONEST: u8 = 0;

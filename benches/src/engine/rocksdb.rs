@@ -7,7 +7,7 @@ use rocksdb::{
 };
 
 use super::Engine;
-use crate::Result;
+use crate::result::Result;
 use crate::settings::{Compression, Settings};
 
 /// RocksDB, leveled, as its tuning guide sets it up.
