@@ -34,6 +34,6 @@ mod sync;
 mod writer_checks;
 
 pub use bplus::BPlusMemtable;
-pub use memtable::{Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};
+pub use memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter, Reservation};
 pub use reference::ReferenceMemtable;
 pub use skiplist::SkipListMemtable;

@@ -59,7 +59,7 @@ pub trait MemtableWriter: Send {
     ///
     /// # Errors
     /// [`Full`] if there is no memory, or no room in the table. It takes the entries that it has room for all the same.
-    fn reserve(&mut self, _coming: &Coming<'_>) -> Result<(), Full> {
+    fn reserve(&mut self, _reservation: &Reservation<'_>) -> Result<(), Full> {
         Ok(())
     }
 
@@ -72,7 +72,7 @@ pub trait MemtableWriter: Send {
 
 /// Entries that are about to be inserted; see [`MemtableWriter::reserve`].
 #[derive(Clone, Copy, Debug)]
-pub struct Coming<'a> {
+pub struct Reservation<'a> {
     /// Their keys and values, and [`OVERHEAD_BYTES`](Self::OVERHEAD_BYTES) for each.
     pub bytes: usize,
     /// The largest of them, counted in the same way.
@@ -81,7 +81,7 @@ pub struct Coming<'a> {
     pub long_values: &'a [usize],
 }
 
-impl Coming<'_> {
+impl Reservation<'_> {
     /// What an entry takes beside its key and value, about.
     pub const OVERHEAD_BYTES: usize = 64;
     /// Shorter values never get memory of their own.

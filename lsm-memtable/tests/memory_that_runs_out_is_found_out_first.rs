@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use lsm_core::{SEQUENCE_MAX, ValueKind};
-use lsm_memtable::{BPlusMemtable, Coming, Full, MemtableFactory, MemtableWriter, SkipListMemtable};
+use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableWriter, Reservation, SkipListMemtable};
 
 /// Has no memory for large pieces when told so.
 struct RunningOut;
@@ -74,14 +74,14 @@ fn fill(factory: &dyn MemtableFactory, random: &mut u64, entries_max: u64, outco
         let values: Vec<Vec<u8>> =
             write(random, entries_max).iter().map(|&length| vec![number as u8; length]).collect();
         let long: Vec<usize> =
-            values.iter().map(Vec::len).filter(|&length| length > Coming::LONG_VALUE_BYTES).collect();
-        let each = |value: &Vec<u8>| 8 + value.len() + Coming::OVERHEAD_BYTES;
-        let coming = Coming {
+            values.iter().map(Vec::len).filter(|&length| length > Reservation::LONG_VALUE_BYTES).collect();
+        let each = |value: &Vec<u8>| 8 + value.len() + Reservation::OVERHEAD_BYTES;
+        let reservation = Reservation {
             bytes: values.iter().map(each).sum(),
             longest_bytes: values.iter().map(each).max().unwrap_or(0),
             long_values: &long,
         };
-        let reserve = |writer: &mut Box<dyn MemtableWriter>| writer.reserve(&coming);
+        let reserve = |writer: &mut Box<dyn MemtableWriter>| writer.reserve(&reservation);
         // Either there is room enough already, or that is said and changes nothing.
         if without_memory(|| reserve(&mut writer)) == Err(Full) {
             assert_eq!(table.entry_count() as u64, number);

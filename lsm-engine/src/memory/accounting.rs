@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lsm_memtable::{BPlusMemtable, Coming, MemtableFactory, MemtableReader};
+use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, Reservation};
 use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
@@ -32,7 +32,7 @@ pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
 /// Tables are small if several come to no more than this.
 const TIDY_BYTES_MAX: u64 = 64 << 20;
 /// What an entry takes in a memtable beside its key and value, at most.
-const ENTRY_OVERHEAD_BYTES: usize = Coming::OVERHEAD_BYTES;
+const ENTRY_OVERHEAD_BYTES: usize = Reservation::OVERHEAD_BYTES;
 /// Of what a batch takes there, the part that ends of chunks may waste beside it: a value that does not fit one stands
 /// in the next, and one longer than an eighth of a chunk outside of them.
 const CHUNK_END_PART: usize = 7;

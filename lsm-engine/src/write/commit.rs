@@ -88,7 +88,7 @@ impl WritePath {
             let committer = &mut *committer;
             shares
                 .iter()
-                .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.coming()))?;
+                .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.reservation()))?;
             let log_start = committer.log_end();
             let (sequence, position) = committer.append(encoded, count)?;
             let mut left = count;

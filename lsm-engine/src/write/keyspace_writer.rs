@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::RangeTombstone;
 use lsm_core::{Slice, ValueKind};
-use lsm_memtable::{Coming, MemtableFactory, MemtableWriter};
+use lsm_memtable::{MemtableFactory, MemtableWriter, Reservation};
 
 use crate::keyspaces::EmptySpans;
 use crate::keyspaces::{Memtable, Tree};
@@ -56,8 +56,8 @@ impl ActiveMemtable {
 
     /// Sees to it that there is memory for what comes; `false` if there is none, or no room.
     #[inline]
-    pub(crate) fn reserve(&mut self, coming: &Coming<'_>) -> bool {
-        coming.bytes == 0 || self.inserter.reserve(coming).is_ok()
+    pub(crate) fn reserve(&mut self, reservation: &Reservation<'_>) -> bool {
+        reservation.bytes == 0 || self.inserter.reserve(reservation).is_ok()
     }
 
     /// Takes an operation in; `false` if the memtable is full.

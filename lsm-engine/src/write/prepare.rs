@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lsm_memtable::Coming;
+use lsm_memtable::Reservation;
 
 use crate::callbacks::{caught, panic_message};
 use crate::error::{Error, Result};
@@ -13,12 +13,12 @@ impl Committer {
     /// Sees to it that a keyspace has a memtable, and that one memory, for what comes with the next record: once it is
     /// in the log, it must not fail. `false` if the system has no memory.
     #[inline]
-    fn prepare(&mut self, keyspace: u32, coming: &Coming<'_>) -> Result<bool> {
+    fn prepare(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> Result<bool> {
         let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
-        let reserve = AssertUnwindSafe(|| active.is_some_and(|active| active.reserve(coming)));
+        let reserve = AssertUnwindSafe(|| active.is_some_and(|active| active.reserve(reservation)));
         match catch_unwind(reserve) {
             Ok(true) => Ok(true),
-            reserved => self.prepare_next(keyspace, coming, reserved),
+            reserved => self.prepare_next(keyspace, reservation, reserved),
         }
     }
 
@@ -26,17 +26,17 @@ impl Committer {
     fn prepare_next(
         &mut self,
         keyspace: u32,
-        coming: &Coming<'_>,
+        reservation: &Reservation<'_>,
         reserved: std::thread::Result<bool>,
     ) -> Result<bool> {
         let tree = self.tree(keyspace).cloned().ok_or(Error::Closed)?;
         reserved
             .map_err(|panic| Error::Callback(panic_message("the start of a write", &*panic)))
-            .and_then(|_| caught("the start of a write", || self.reserve_in_next(keyspace, coming)))
+            .and_then(|_| caught("the start of a write", || self.reserve_in_next(keyspace, reservation)))
             .inspect_err(|error| tree.fail(error.clone()))
     }
 
-    fn reserve_in_next(&mut self, keyspace: u32, coming: &Coming<'_>) -> Result<bool> {
+    fn reserve_in_next(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> Result<bool> {
         let active = self.writer(keyspace).and_then(|writer| writer.active.as_ref());
         // Another would find no more memory than one that is empty already.
         if active.is_some_and(|active| active.memtable.is_empty()) {
@@ -44,7 +44,7 @@ impl Committer {
         }
         self.begin(keyspace, self.last_sequence(), self.log_end())?;
         let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
-        Ok(active.is_some_and(|active| active.reserve(coming)))
+        Ok(active.is_some_and(|active| active.reserve(reservation)))
     }
 }
 
@@ -56,9 +56,9 @@ impl WritePath {
         &self,
         committer: &mut Committer,
         keyspace: u32,
-        coming: &Coming<'_>,
+        reservation: &Reservation<'_>,
     ) -> Result<()> {
-        if committer.prepare(keyspace, coming)? {
+        if committer.prepare(keyspace, reservation)? {
             return Ok(());
         }
         let no_memory = std::io::ErrorKind::OutOfMemory.into();

@@ -1,19 +1,20 @@
 //! What a write brings to the memtables of its keyspaces, known before it is logged.
 
 use lsm_core::ValueKind;
-use lsm_memtable::Coming;
+use lsm_memtable::Reservation;
 
 use crate::write::payload::Operation;
 
 /// What a single operation brings; `value_bytes` is the length of its value.
 #[inline]
-pub(crate) fn of_one<'v>(kind: ValueKind, key: &[u8], value_bytes: &'v [usize; 1]) -> Coming<'v> {
+pub(crate) fn of_one<'v>(kind: ValueKind, key: &[u8], value_bytes: &'v [usize; 1]) -> Reservation<'v> {
     let [length] = *value_bytes;
     // Range deletes are not kept with the entries.
-    let bytes = if kind == ValueKind::RangeDelete { 0 } else { key.len() + length + Coming::OVERHEAD_BYTES };
+    let bytes =
+        if kind == ValueKind::RangeDelete { 0 } else { key.len() + length + Reservation::OVERHEAD_BYTES };
     let long_values: &[usize] =
-        if bytes > 0 && length > Coming::LONG_VALUE_BYTES { value_bytes } else { &[] };
-    Coming { bytes, longest_bytes: bytes, long_values }
+        if bytes > 0 && length > Reservation::LONG_VALUE_BYTES { value_bytes } else { &[] };
+    Reservation { bytes, longest_bytes: bytes, long_values }
 }
 
 /// What comes to the memtable of one keyspace.
@@ -30,18 +31,18 @@ impl Share {
         if kind == ValueKind::RangeDelete {
             return;
         }
-        let bytes = key.len() + value.len() + Coming::OVERHEAD_BYTES;
+        let bytes = key.len() + value.len() + Reservation::OVERHEAD_BYTES;
         self.bytes += bytes;
         self.longest_bytes = self.longest_bytes.max(bytes);
-        if value.len() > Coming::LONG_VALUE_BYTES {
+        if value.len() > Reservation::LONG_VALUE_BYTES {
             self.long_values.push(value.len());
         }
     }
 
     #[inline]
-    pub(crate) fn coming(&self) -> Coming<'_> {
+    pub(crate) fn reservation(&self) -> Reservation<'_> {
         let Self { bytes, longest_bytes, ref long_values } = *self;
-        Coming { bytes, longest_bytes, long_values }
+        Reservation { bytes, longest_bytes, long_values }
     }
 }
 

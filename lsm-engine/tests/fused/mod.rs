@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
 use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, TreeShape};
 use lsm_engine::{FilterPolicy, FixedPrefix, PrefixExtractor};
-use lsm_memtable::{Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};
+use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter, Reservation};
 use lsm_sstable::BloomFilter;
 
 pub(crate) const SAID: &str = "the part of the test gave up";
@@ -97,7 +97,7 @@ impl MemtableWriter for FusedWriter {
         self.0.insert(key, at, kind, value)
     }
 
-    fn reserve(&mut self, coming: &Coming<'_>) -> std::result::Result<(), Full> {
+    fn reserve(&mut self, coming: &Reservation<'_>) -> std::result::Result<(), Full> {
         self.1.call("reserve");
         self.0.reserve(coming)
     }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsm_core::{SequenceNumber, ValueKind};
-use lsm_memtable::{Coming, Full, MemtableFactory, MemtableReader, MemtableWriter};
+use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter, Reservation};
 
 /// Some calls of memtables get no memory.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl MemtableWriter for ShortWriter {
         self.0.insert(key, at, kind, value)
     }
 
-    fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
+    fn reserve(&mut self, coming: &Reservation<'_>) -> Result<(), Full> {
         self.1.allocate("reserve")?;
         self.0.reserve(coming)
     }

@@ -9,7 +9,7 @@ use super::chunk::CHUNK_BYTES_MAX;
 use super::memory::{ALIGN_MAX, Arena, CHUNKS, SMALL_CHUNKS, chunk_range};
 use super::record::{NewRecord, Record};
 use super::reference::Ref;
-use crate::memtable::{Coming, Full};
+use crate::memtable::{Full, Reservation};
 
 /// Allocates from an arena, and writes there. `Home` is the table that contains the arena.
 pub(crate) struct Allocator<Home> {
@@ -86,7 +86,7 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
     #[inline]
     fn is_outside(&self, length: usize) -> bool {
         length > self.inside_max
-            || (length > Coming::LONG_VALUE_BYTES
+            || (length > Reservation::LONG_VALUE_BYTES
                 && self.announced.front().is_some_and(|&(announced, _)| announced == length))
     }
 
@@ -139,30 +139,34 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
 
     /// Makes sure that there is memory for records to come; each may need `node_bytes` of nodes.
     #[inline]
-    pub(crate) fn reserve_ahead(&mut self, coming: &Coming<'_>, node_bytes: usize) -> Result<(), Full> {
-        let bytes = coming.bytes + node_bytes;
-        if self.end - self.next >= bytes as u64 && coming.long_values.is_empty() {
+    pub(crate) fn reserve_ahead(
+        &mut self,
+        reservation: &Reservation<'_>,
+        node_bytes: usize,
+    ) -> Result<(), Full> {
+        let bytes = reservation.bytes + node_bytes;
+        if self.end - self.next >= bytes as u64 && reservation.long_values.is_empty() {
             return Ok(());
         }
-        self.reserve_ahead_slowly(coming, bytes, node_bytes)
+        self.reserve_ahead_slowly(reservation, bytes, node_bytes)
     }
 
     #[cold]
     fn reserve_ahead_slowly(
         &mut self,
-        coming: &Coming<'_>,
+        reservation: &Reservation<'_>,
         mut bytes: usize,
         node_bytes: usize,
     ) -> Result<(), Full> {
         // Those of a write that did not come.
         self.announced.clear();
         let inside_max = self.inside_max;
-        for &length in coming.long_values.iter().filter(|&&length| length > inside_max) {
+        for &length in reservation.long_values.iter().filter(|&&length| length > inside_max) {
             self.announced.push_back((length, memory(length)?));
             bytes = bytes.saturating_sub(length);
         }
         // No record goes across the end of a chunk: what is left there may be as much as the largest takes.
-        let largest = bytes.min(coming.longest_bytes + node_bytes).min(CHUNK_BYTES_MAX);
+        let largest = bytes.min(reservation.longest_bytes + node_bytes).min(CHUNK_BYTES_MAX);
         let fits = |free: usize, enough: usize| free >= bytes || enough >= bytes;
         let at_hand = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
         let (mut sum, mut whole) = (at_hand.saturating_sub(largest), at_hand);

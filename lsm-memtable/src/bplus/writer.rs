@@ -10,7 +10,7 @@ use super::leaf::{LEAF_SLOTS, Leaf};
 use super::prefix::{Fences, Prefix, Probe, Row};
 use super::tree::Tree;
 use crate::arena::{Allocator, Arena, Chain, Either, NewRecord, Record, Ref};
-use crate::memtable::{Coming, Full, MemtableWriter, assert_ascending, assert_insertable};
+use crate::memtable::{Full, MemtableWriter, Reservation, assert_ascending, assert_insertable};
 
 /// Inner nodes above each other. A root gets a parent only after it was filled, and so was each of its children
 /// before it split, so a tree of this height does not fit 4 GiB by far.
@@ -102,8 +102,8 @@ impl MemtableWriter for Writer {
     }
 
     #[inline]
-    fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
-        self.allocator.reserve_ahead(coming, self.node_bytes_max())
+    fn reserve(&mut self, reservation: &Reservation<'_>) -> Result<(), Full> {
+        self.allocator.reserve_ahead(reservation, self.node_bytes_max())
     }
 
     fn unused_bytes(&self) -> usize {

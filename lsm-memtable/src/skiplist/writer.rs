@@ -8,7 +8,7 @@ use lsm_core::{SequenceNumber, ValueKind};
 
 use super::list::{INDEX_LEVELS, IndexNode, List, Node, Place, Target};
 use crate::arena::{Allocator, Arena, AtomicRef, Either, NewRecord, Record, Ref};
-use crate::memtable::{Coming, Full, MemtableWriter, assert_ascending, assert_insertable};
+use crate::memtable::{Full, MemtableWriter, Reservation, assert_ascending, assert_insertable};
 
 pub(super) struct Writer {
     allocator: Allocator<List>,
@@ -55,8 +55,8 @@ impl MemtableWriter for Writer {
         Ok(())
     }
 
-    fn reserve(&mut self, coming: &Coming<'_>) -> Result<(), Full> {
-        self.allocator.reserve_ahead(coming, Self::NODE_BYTES_MAX)
+    fn reserve(&mut self, reservation: &Reservation<'_>) -> Result<(), Full> {
+        self.allocator.reserve_ahead(reservation, Self::NODE_BYTES_MAX)
     }
 
     fn unused_bytes(&self) -> usize {
