@@ -81,4 +81,10 @@ impl Error {
     pub fn invalid(detail: impl Into<Arc<str>>) -> Self {
         Self::InvalidArgument { detail: detail.into() }
     }
+
+    /// Whether there was no room on the disk, or none that this user may take.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
 }

@@ -57,3 +57,4 @@ pub use report::{Dropped, RecoveryMode, RecoveryReport};
 pub use ticket::Ticket;
 pub use verify::{Extent, LogExpectation, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;
+pub use write::resume::release_unused;

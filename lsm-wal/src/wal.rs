@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::env::{Env, Priority};
@@ -17,6 +17,7 @@ use crate::write::background_job::BackgroundJob;
 use crate::write::group_commit::GroupCommit;
 use crate::write::origin::Origin;
 use crate::write::recovery;
+use crate::write::resume;
 use crate::write::site::Site;
 use crate::write::writer::Writer;
 
@@ -95,6 +96,28 @@ impl Wal {
         let origin = Origin::root(start, &*env);
         let writer = Writer::begin(site.clone(), first_segment, origin, VecDeque::new())?;
         Ok(Self::start(site, env, writer, None))
+    }
+
+    /// Goes on with a log that `whole` has read to its end, from a position that the engine needs: what was read and is
+    /// not known to be durable is made so where it stands. For an engine that cannot do without the old log yet, and on
+    /// a disk that may have no room to write it anew: that is what [`open`](Self::open) does.
+    /// [`release_unused`](crate::release_unused) is part of it. Segments before the first that was read are removed. Numbers from `first_segment` on are free, as for
+    /// [`create`](Self::create). The caller holds a lock on the directory.
+    ///
+    /// Returns the log, durable, and the paths of what was set aside; see [`DROPPED_SUFFIX`](crate::DROPPED_SUFFIX). If
+    /// it fails, the log can be read as before.
+    pub fn resume(
+        vfs: Arc<dyn Vfs>,
+        env: Arc<dyn Env>,
+        directory: &Path,
+        whole: &WalReader,
+        first_segment: u64,
+        options: WalOptions,
+    ) -> Result<(Self, Vec<PathBuf>)> {
+        options.check()?;
+        let site = Site { vfs, directory: directory.to_owned(), options };
+        let (writer, set_aside) = resume::resume(&site, &*env, whole, first_segment)?;
+        Ok((Self::start(site, env, writer, None), set_aside))
     }
 
     fn start(site: Site, env: Arc<dyn Env>, writer: Writer, lock: Option<Box<dyn LockGuard>>) -> Self {

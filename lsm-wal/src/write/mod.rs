@@ -5,6 +5,7 @@ pub(crate) mod background_job;
 pub(crate) mod group_commit;
 pub(crate) mod origin;
 pub(crate) mod recovery;
+pub(crate) mod resume;
 pub(crate) mod rewrite;
 pub(crate) mod site;
 pub(crate) mod window_writer;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::env::Env;
@@ -81,7 +81,11 @@ pub(crate) fn recover(site: &Site, env: &dyn Env) -> Result<(Writer, RecoveryRep
 ///
 /// A segment whose records are known to be durable has a durable header. One that begins where they end may not,
 /// so its predecessor is continued; if there is none, its header is written once more.
-fn find_resume_point(site: &Site, whole: &WalReader, sound: Position) -> Result<(WalReader, ResumePoint)> {
+pub(crate) fn find_resume_point(
+    site: &Site,
+    whole: &WalReader,
+    sound: Position,
+) -> Result<(WalReader, ResumePoint)> {
     let Site { vfs, directory, options } = site;
     let changed = || Error::corruption(directory, 0, "the log changed while it was read");
     let first = whole.read_segments().next().copied().ok_or_else(changed)?;
@@ -101,17 +105,18 @@ fn find_resume_point(site: &Site, whole: &WalReader, sound: Position) -> Result<
     Ok((reader, resume_point))
 }
 
-/// Removes what is no longer part of the log, and sets aside what holds dropped records.
-fn clean_up(site: &Site, reader: &WalReader, writer: &Writer) -> Result<()> {
+/// Removes what is no longer part of the log, and sets aside what holds dropped records. Returns the paths of that.
+pub(crate) fn clean_up(site: &Site, reader: &WalReader, writer: &Writer) -> Result<Vec<PathBuf>> {
     let Site { vfs, directory, .. } = site;
     let is_live = |file: LogFile| matches!(file, LogFile::Segment(number) if writer.is_live(number));
     let mut report = reader.report().clone();
     let live: Vec<_> = reader.list().files.iter().filter(|file| is_live(**file)).collect();
     report.dropped.retain(|dropped| !live.iter().any(|file| file.path(directory) == dropped.path));
-    directory::set_aside_dropped(&**vfs, directory, &report)?;
+    let set_aside = directory::set_aside_dropped(&**vfs, directory, &report)?;
     for &file in reader.list().files.iter().filter(|file| !is_live(**file)) {
         // One that was set aside has this name no more.
         directory::remove(&**vfs, &file.path(directory))?;
     }
-    directory::sync(&**vfs, directory)
+    directory::sync(&**vfs, directory)?;
+    Ok(set_aside)
 }

@@ -10,6 +10,10 @@ use crate::options::WalOptions;
 
 /// Bytes of a log's first segment, unless all are to be smaller.
 const FIRST_SEGMENT_BYTES: u64 = 2 << 20;
+/// Bytes of a segment on a disk that has no room for a larger one.
+pub(crate) const SMALL_SEGMENT_BYTES: u64 = 64 << 10;
+/// Bytes of the first segment where not even that fits: enough for some records, and two blocks of most disks.
+pub(crate) const LEAST_SEGMENT_BYTES: u64 = 8 << 10;
 
 /// The place that a log is written in.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::files::segment_file::{Segment, Spare};
 use crate::format::record::{self, Boundary, RecordHeader, RecordType};
 use crate::log::Position;
 use crate::write::origin::Origin;
-use crate::write::site::Site;
+use crate::write::site::{LEAST_SEGMENT_BYTES, SMALL_SEGMENT_BYTES, Site};
 use crate::write::window_writer::WindowWriter;
 
 pub(crate) struct Writer {
@@ -60,21 +60,39 @@ pub(crate) struct Live {
 }
 
 impl Writer {
-    /// Begins a log, or goes on with one, in a new segment of this number. Durable when it returns.
+    /// Begins a log, or goes on with one, in a new segment of this number. Durable when it returns. On a disk that is
+    /// almost full the segment is small, and has no window.
     pub(crate) fn begin(site: Site, number: u64, origin: Origin, live: VecDeque<Live>) -> Result<Self> {
-        let spare = Spare::prepare(&*site.vfs, &site.directory, number, site.segment_bytes_after(0))?;
-        let window = match site.window(number, origin.position, origin.record_seed) {
-            Ok(window) => window,
-            Err(error) => {
-                spare.discard(&*site.vfs);
-                return Err(error);
-            }
-        };
+        let (spare, window) = Self::prepare(&site, number, &origin)?;
         let header = origin.header(number, origin.position, window.as_ref());
         let segment = spare.activate(&header).map_err(|(_, error)| error)?;
         segment.sync()?;
         let end = Boundary { position: origin.position, checksum: origin.seed };
         Ok(Self::resume(site, segment, window, end, live))
+    }
+
+    /// The files for a first segment: as large as they should be, or as there is room for.
+    fn prepare(site: &Site, number: u64, origin: &Origin) -> Result<(Spare, Option<WindowWriter>)> {
+        let Site { vfs, directory, .. } = site;
+        let bytes = site.segment_bytes_after(0);
+        let prepared = Spare::prepare(&**vfs, directory, number, bytes).and_then(|spare| {
+            match site.window(number, origin.position, origin.record_seed) {
+                Ok(window) => Ok((spare, window)),
+                Err(error) => {
+                    spare.discard(&**vfs);
+                    Err(error)
+                }
+            }
+        });
+        [SMALL_SEGMENT_BYTES, LEAST_SEGMENT_BYTES].into_iter().fold(
+            prepared,
+            |prepared, small| match prepared {
+                Err(error) if error.is_disk_full() => {
+                    Ok((Spare::prepare(&**vfs, directory, number, small.min(bytes))?, None))
+                }
+                prepared => prepared,
+            },
+        )
     }
 
     /// Goes on in a synced segment after `end`.

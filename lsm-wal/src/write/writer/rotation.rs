@@ -6,6 +6,7 @@ use super::{Live, Writer};
 use crate::files::segment_file::{CLOSE_BYTES, Segment, Spare};
 use crate::format::segment;
 use crate::write::origin::Origin;
+use crate::write::site::{SMALL_SEGMENT_BYTES, Site};
 
 impl Writer {
     /// Goes on in a new segment; everything is in this one.
@@ -24,7 +25,12 @@ impl Writer {
 
     fn next_segment(&mut self, bytes: u64) -> Result<()> {
         let needed = (segment::HEADER_BYTES as u64).saturating_add(bytes).saturating_add(CLOSE_BYTES);
-        let spare = self.take_spare(needed.max(self.site.segment_bytes_after(self.segment.capacity)))?;
+        let spare = self.take_spare(needed)?;
+        if self.window.is_none() && self.written.position == self.end.position {
+            // There was no room for one when the log began.
+            let window = self.site.window(spare.number, self.end.position, self.segment.record_seed);
+            self.window = window.unwrap_or_default();
+        }
         let origin = Origin {
             position: self.written.position,
             seed: self.written.checksum,
@@ -62,16 +68,25 @@ impl Writer {
         self.background.work.notify();
     }
 
-    fn take_spare(&mut self, capacity: u64) -> Result<Spare> {
+    /// A spare of the size that is due, or, on a disk that has no room for that, of `needed` bytes at least.
+    fn take_spare(&mut self, needed: u64) -> Result<Spare> {
+        let due = needed.max(self.site.segment_bytes_after(self.segment.capacity));
+        let small = needed.max(SMALL_SEGMENT_BYTES).min(due);
         if let Some(mut spare) = self.spare.take() {
-            if let Err(error) = spare.allocate(capacity) {
+            let allocated = spare.allocate(due);
+            let full = allocated.as_ref().is_err_and(|error| error.is_disk_full());
+            if let Err(error) = if full { spare.allocate(small) } else { allocated } {
                 self.spare = Some(spare);
                 return Err(error);
             }
             return Ok(spare);
         }
         let number = self.take_number();
-        Spare::prepare(&*self.site.vfs, &self.site.directory, number, capacity)
+        let Site { vfs, directory, .. } = &self.site;
+        match Spare::prepare(&**vfs, directory, number, due) {
+            Err(error) if error.is_disk_full() => Spare::prepare(&**vfs, directory, number, small),
+            prepared => prepared,
+        }
     }
 
     pub(super) fn take_number(&mut self) -> u64 {
