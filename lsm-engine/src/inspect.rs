@@ -24,6 +24,8 @@ pub enum Kind {
     Log,
     /// Points at the manifest.
     Current,
+    /// Bytes of the disk that are held back for the way out of a full one; its content is nothing.
+    Reserve,
     /// The lock file; it has no content.
     Lock,
 }
@@ -35,6 +37,7 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         FileKind::Manifest(_) => Kind::Manifest,
         FileKind::Log(_) => Kind::Log,
         FileKind::Current | FileKind::CurrentNext => Kind::Current,
+        FileKind::Reserve => Kind::Reserve,
         FileKind::Lock => Kind::Lock,
     })
 }

@@ -231,6 +231,11 @@ impl Options {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
     }
 
+    /// Bytes of the disk to hold back for the way out of a full one, beside what a manifest takes.
+    pub(crate) fn disk_reserve_bytes(&self) -> u64 {
+        (self.segment_bytes() / 2).clamp(128 << 10, 1 << 20)
+    }
+
     pub(crate) fn make_env(&self) -> Arc<dyn Env> {
         self.env.clone().unwrap_or_else(|| Arc::new(ThreadEnv::new(self.background_threads.max(1))))
     }

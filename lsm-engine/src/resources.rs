@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::lock_order::assert_none_held;
 use crate::memory::Memory;
 use crate::metrics::Counters;
-use crate::version::ObsoleteFiles;
+use crate::version::{DiskReserve, ObsoleteFiles};
 
 /// What all parts of a database use. It knows none of them.
 pub(crate) struct Resources {
@@ -22,6 +22,7 @@ pub(crate) struct Resources {
     pub(crate) memory: Arc<Memory>,
     pub(crate) counters: Counters,
     pub(crate) obsolete_files: Arc<ObsoleteFiles>,
+    pub(crate) disk_reserve: Arc<DiskReserve>,
 }
 
 impl Resources {
@@ -30,10 +31,12 @@ impl Resources {
         vfs: Arc<dyn Vfs>,
         env: Arc<dyn Env>,
         memory: Arc<Memory>,
+        disk_reserve_bytes: u64,
     ) -> Arc<Self> {
         let (counters, obsolete_files) = (Counters::default(), Arc::default());
         let database_id = env.random();
-        Arc::new(Self { database_id, directory, vfs, env, memory, counters, obsolete_files })
+        let disk_reserve = Arc::new(DiskReserve::find(&vfs, &directory, disk_reserve_bytes));
+        Arc::new(Self { database_id, directory, vfs, env, memory, counters, obsolete_files, disk_reserve })
     }
 
     /// Makes the names of files durable.

@@ -8,13 +8,18 @@ use lsm_core::Cursor;
 use crate::background::compaction::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::callbacks::caught;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::{Memtable, ReadState, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
 
 /// How long to wait before trying again when the operating system failed: the disk is full, say.
 const RETRY_MICROS: u64 = 500_000;
+
+/// What is given back of the disk's reserve for a table of little, and for what says so.
+const FLUSH_RESERVE_BYTES: u64 = 48 << 10;
+/// What an entry takes in a table beside key and value at most: header, filter, index.
+const ENTRY_BYTES_BESIDE: usize = 32;
 
 /// Files that wait for their sync at most, each of them open.
 pub(crate) const UNSYNCED_FILES_MAX: usize = 64;
@@ -32,12 +37,7 @@ pub(crate) struct Flush {
 
 impl Flush {
     pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, memtable: Arc<Memtable>) -> Self {
-        let cursor = Arc::clone(&memtable.reader).cursor();
-        let snapshots = context.visibility.snapshot_stripes();
-        // Only what some reader can tell apart: nested range deletes would pile up otherwise.
-        let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
-        let rules = GarbageRules { snapshots, ..GarbageRules::default() };
-        let stream = CompactionStream::new(cursor, range_tombstones, rules);
+        let stream = survivors(context, &memtable);
         let keyspace = tree.options();
         let version = Arc::clone(&tree.load().version);
         let options = OutputOptions {
@@ -86,6 +86,11 @@ impl Flush {
     pub(crate) fn write(&mut self, context: &JobContext) -> Result<Vec<Placement>> {
         while !self.step()? {}
         self.open(context).inspect_err(|_| context.discard(&self.tables))
+    }
+
+    /// Makes the tables durable.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.tables.iter_mut().try_for_each(NewTable::sync)
     }
 
     /// Whether the keyspace still has the memtable: it may have been cleared or dropped meanwhile.
@@ -192,7 +197,7 @@ impl FlushGroup {
         if self.current.is_some() || !self.waiting.is_empty() {
             self.write(context);
         } else if let Some(mut flush) = self.written.pop() {
-            match flush.tables.iter_mut().try_for_each(NewTable::sync) {
+            match flush.sync() {
                 Ok(()) => self.synced.push(flush),
                 Err(error) => self.fail(context, &flush, error),
             }
@@ -234,6 +239,13 @@ impl FlushGroup {
         // What it wrote may take the room that others need.
         context.resources.remove_obsolete_files();
         stand_back(context, tree, &error);
+        if error.kind() == ErrorKind::NoSpace
+            && caught("a flush", || lend_reserve(context, tree)).is_ok_and(|lent| lent)
+        {
+            // At once, and nobody need hear of it.
+            tree.retry_flush_at(0);
+            return;
+        }
         if error.may_pass() {
             // Those that are not written yet may meet the same.
             self.waiting.clear();
@@ -338,6 +350,32 @@ impl FlushGroup {
         }
         context.resources.remove_obsolete_files();
     }
+}
+
+/// What a flush keeps of a memtable.
+fn survivors(context: &JobContext, memtable: &Memtable) -> CompactionStream<Box<dyn Cursor + Send>> {
+    let cursor = Arc::clone(&memtable.reader).cursor();
+    let snapshots = context.visibility.snapshot_stripes();
+    // Only what some reader can tell apart: nested range deletes would pile up otherwise.
+    let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
+    let rules = GarbageRules { snapshots, ..GarbageRules::default() };
+    CompactionStream::new(cursor, range_tombstones, rules)
+}
+
+/// Gives back as much of the disk's reserve as the flush of a memtable needs, if that is little: its range deletes may
+/// hide most of it, and much more in tables. `false` if there is not enough.
+fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
+    let reserve = &context.resources.disk_reserve;
+    let (held, Some(memtable)) = (reserve.bytes(), tree.load().immutable.last().cloned()) else {
+        return Ok(false);
+    };
+    let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
+    let mut stream = survivors(context, &memtable);
+    while needed <= held {
+        let Some(entry) = stream.next()? else { return Ok(reserve.give(needed)) };
+        needed += 2 * (entry.key.len() + entry.value.len() + ENTRY_BYTES_BESIDE) as u64;
+    }
+    Ok(false)
 }
 
 /// After a flush that failed: it is tried again after a while, or the keyspace stops for what will not pass.

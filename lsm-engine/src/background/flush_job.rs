@@ -102,6 +102,7 @@ impl Job for FlushJob {
             Ok(Progressed::Flushed) => {
                 if retried(&self.context).next().is_none() {
                     context.status.flush_error.clear();
+                    context.resources.disk_reserve.fill();
                 }
                 self.compactions.start_due();
                 context.status.progress.notify();

@@ -3,6 +3,7 @@
 //! In comes a directory; out goes a database with everything that was acknowledged, or an error that leaves the
 //! directory as it was. Nothing is removed before what replaces it is durable.
 
+mod full_disk;
 mod open;
 mod replay;
 mod report;

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::vfs::{LockGuard, LockMode, Vfs};
-use lsm_wal::{Position, RecoveryReport, Wal, WalOptions};
+use lsm_wal::{Position, RecoveryReport, WalOptions};
 use parking_lot::RwLock;
 
 use crate::database::{DEFAULT_NAME, Database, WriteSide};
@@ -17,16 +17,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Visibility;
 use crate::memory::Memory;
 use crate::options::Options;
+use crate::recovery::full_disk::FullDisk;
 use crate::recovery::replay::{Replay, settle};
 use crate::recovery::report::Recovery;
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::Clock;
 use crate::version::current::Current;
-use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
+use crate::version::edit::{KeyspaceRecord, LogStart};
 use crate::version::files::{self, FileKind};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
-use crate::version::{VersionSet, open_tables};
+use crate::version::{MANIFEST_BYTES_BESIDE, VersionSet, open_tables};
 use crate::write::WritePath;
 
 /// Opens the database in `directory`.
@@ -61,7 +62,9 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     let state = Manifest::load(&*vfs, directory, &current)?;
     let memory = Arc::new(Memory::new(&options));
     options.keyspace = memory.shared_with(options.keyspace);
-    let resources = Resources::new(directory.to_owned(), vfs, Arc::clone(&env), Arc::clone(&memory));
+    let reserve_bytes = disk_reserve_bytes(&options, &state);
+    let (owned, shared) = (directory.to_owned(), Arc::clone(&memory));
+    let resources = Resources::new(owned, vfs, Arc::clone(&env), shared, reserve_bytes);
     let obsolete_files = &resources.obsolete_files;
     let vfs = &resources.vfs;
     let unused = unused_number(&**vfs, directory)?;
@@ -72,9 +75,7 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     let database = if opening.options.read_only {
         opening.read_only(replay)?
     } else {
-        let (database, set_aside) = opening.writable(replay, state, &current, &report)?;
-        recovery.set_aside = set_aside;
-        database
+        opening.writable(replay, state, &current, &report, &mut recovery)?
     };
     Ok((database, recovery))
 }
@@ -99,10 +100,11 @@ impl Opening {
     fn writable(
         self,
         replay: Replay,
-        state: ManifestState,
+        mut state: ManifestState,
         current: &Current,
         report: &RecoveryReport,
-    ) -> Result<(Arc<Database>, Vec<PathBuf>)> {
+        recovery: &mut Recovery,
+    ) -> Result<Arc<Database>> {
         let Self { resources, options, lock } = self;
         let (vfs, directory, env) = (&resources.vfs, &*resources.directory, &resources.env);
         let first_segment = report.next_segment.max(1);
@@ -110,9 +112,10 @@ impl Opening {
         let wal_options = WalOptions {
             segment_bytes: options.segment_bytes(),
             window_bytes: resources.memory.budget.log_window_bytes,
+            recovery: options.recovery,
             ..WalOptions::default()
         };
-        let mut state = state;
+        let old_log = state.log;
         if let Some(default) = state.keyspaces.get_mut(&0) {
             default.record.policy = options.keyspace.compaction.name().into();
         }
@@ -126,65 +129,72 @@ impl Opening {
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
         let record_seed = env.random() as u32;
+        let full_disk = FullDisk { resources: &resources, report, options: wal_options };
         let create = |number, state| Manifest::create(Arc::clone(vfs), directory, number, record_seed, state);
         let (manifest, manifest_number) = match create(manifest_number, state.clone()) {
-            Err(error) if error.kind() == ErrorKind::NoSpace => {
-                make_room(&**vfs, directory, current, &state)?;
-                let manifest_number = numbers.next();
-                (create(manifest_number, state)?, manifest_number)
+            Err(error) if error.kind() == ErrorKind::NoSpace && !recovery.created => {
+                full_disk.remove_unnamed_tables(current, &state)?;
+                full_disk.make_room()?;
+                let (number, needed) = (numbers.next(), bytes_to_open(&state));
+                (create(number, state).map_err(|error| full_disk.refused(needed, error))?, number)
             }
             created => (created?, manifest_number),
         };
         // At once: opening may fail further on, and be tried again and again on a full disk.
         remove_manifests_below(&**vfs, directory, manifest_number)?;
-        let (trees, mut committer, unsettled) = replay.into_parts();
+        let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
         let (status, visibility) = (Arc::new(Status::default()), Arc::new(Visibility::new(visible)));
-        let versions = VersionSet::new(manifest, numbers, clock, Arc::clone(&status));
+        let versions = VersionSet::new(
+            manifest,
+            numbers,
+            clock,
+            Arc::clone(&resources.disk_reserve),
+            Arc::clone(&status),
+        );
         let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);
         // What merges left half done when the disk was full may take the room that the log needs.
         remove_leftover_tables(&resources, &side.versions)?;
-        settle(&side.background, unsettled).inspect_err(|_| resources.remove_obsolete_files())?;
-        // Only now: a new segment says that what comes before it is there, which until here only the old log, synced
-        // or not, could prove.
-        let log =
-            Wal::create(Arc::clone(vfs), Arc::clone(env), directory, start, first_segment, wal_options)?;
-        // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until
-        // here the manifest says that of it.
-        let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
-        side.versions.log_edit(&mut side.versions.lock(), begun)?;
-        side.write.start_log(Box::new(log));
-        // Nothing needs the old log any more.
-        let set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
-        remove_leftover_tables(&resources, &side.versions)?;
-        lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
+        match settle(&side.background, &mut unsettled) {
+            Err(error) => {
+                resources.remove_obsolete_files();
+                if error.kind() != ErrorKind::NoSpace || side.write.status.check_writing().is_err() {
+                    return Err(error);
+                }
+                recovery.set_aside = full_disk.go_on_with_log(&side, &unsettled, old_log, &error)?;
+                recovery.waiting_for_space = Some(error.to_string());
+                remove_leftover_tables(&resources, &side.versions)?;
+            }
+            Ok(()) => {
+                full_disk.begin_log(&side, start)?;
+                // Nothing needs the old log any more.
+                recovery.set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
+                remove_leftover_tables(&resources, &side.versions)?;
+                lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
+            }
+        }
+        resources.disk_reserve.fill();
         let database = Database::new(Arc::clone(&resources), trees, visibility, Some(side), lock);
-        Ok((Arc::new(database), set_aside))
+        Ok(Arc::new(database))
     }
+}
+
+/// What to hold back of the disk: the manifest may have to be written anew, and then again.
+fn disk_reserve_bytes(options: &Options, state: &ManifestState) -> u64 {
+    options.disk_reserve_bytes() + 2 * state.encoded_bytes().next_multiple_of(4096)
+}
+
+/// What opening needs on the disk at least: a manifest beside the one in use, `CURRENT`, and a segment of the log.
+fn bytes_to_open(state: &ManifestState) -> u64 {
+    state.encoded_bytes().next_multiple_of(4096) + MANIFEST_BYTES_BESIDE
 }
 
 /// Removes manifests that the durable `CURRENT` has left behind.
 fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Result<()> {
-    for name in list(vfs, directory)? {
+    for name in files::list(vfs, directory)? {
         if matches!(files::parse(&name), Some(FileKind::Manifest(number)) if number < manifest) {
-            let path = directory.join(name);
-            vfs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes tables that the manifest does not name, on a disk that has no room for another manifest. What was read of it
-/// is made durable first: a power cut must not bring back a state that names them.
-fn make_room(vfs: &dyn Vfs, directory: &Path, current: &Current, state: &ManifestState) -> Result<()> {
-    let manifest = files::manifest(directory, current.manifest);
-    let file = vfs.open_write(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
-    file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
-    let tables = state.table_numbers();
-    for name in list(vfs, directory)? {
-        if matches!(files::parse(&name), Some(FileKind::Table(number)) if !tables.contains(&number)) {
             let path = directory.join(name);
             vfs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
@@ -196,7 +206,7 @@ fn make_room(vfs: &dyn Vfs, directory: &Path, current: &Current, state: &Manifes
 fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Result<()> {
     let directory = &*resources.directory;
     let tables = versions.lock().state().table_numbers();
-    for name in list(&*resources.vfs, directory)? {
+    for name in files::list(&*resources.vfs, directory)? {
         let leftover = match files::parse(&name) {
             Some(FileKind::Table(number)) => !tables.contains(&number),
             Some(FileKind::CurrentNext) => true,
@@ -265,7 +275,7 @@ fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
 
 /// Logs and tables appear only after `CURRENT` is durable: either without it means that it was lost.
 fn check_not_half_there(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
-    let orphan = list(vfs, directory)?
+    let orphan = files::list(vfs, directory)?
         .into_iter()
         .find(|name| matches!(files::parse(name), Some(FileKind::Table(_) | FileKind::Log(_))));
     match orphan {
@@ -295,13 +305,9 @@ fn lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Box<d
     }
 }
 
-fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<String>> {
-    vfs.read_dir(directory).map_err(|error| Error::io("list", directory, error))
-}
-
 /// A number above those of all files that are there, whether they count or not.
 fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
-    let numbers = list(vfs, directory)?.into_iter().filter_map(|name| match files::parse(&name)? {
+    let numbers = files::list(vfs, directory)?.into_iter().filter_map(|name| match files::parse(&name)? {
         FileKind::Table(number) | FileKind::Manifest(number) => Some(number),
         _ => None,
     });

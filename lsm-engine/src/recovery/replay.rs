@@ -71,11 +71,13 @@ struct Built {
     tree: Arc<Tree>,
     last_sequence: SequenceNumber,
     placements: Vec<Placement>,
+    /// Unless the tables took its place.
+    flush: Option<Flush>,
 }
 
 /// A reader of the log, its buffers counted.
-struct CountedReader {
-    reader: WalReader,
+pub(super) struct CountedReader {
+    pub(super) reader: WalReader,
     buffers: Charge,
 }
 
@@ -322,28 +324,54 @@ impl Unsettled {
         Ok(())
     }
 
-    /// Makes tables of all immutable memtables.
+    /// Makes tables of all immutable memtables, which stay in use: the disk may have no room for all.
     fn flush_immutable(&mut self, context: &JobContext) -> Result<()> {
-        let mut unsynced = Vec::new();
+        let mut unsynced = self.built.len();
         for tree in context.write.unflushed.trees() {
-            while let Some(memtable) = tree.load().immutable.last().cloned() {
+            let oldest_first: Vec<_> = tree.load().immutable.iter().rev().cloned().collect();
+            for memtable in oldest_first {
                 let last_sequence = memtable.last_sequence();
                 let mut flush = Flush::new(context, Arc::clone(&tree), memtable);
                 let placements = flush.write(context)?;
-                self.built.push(Built {
-                    tree: Arc::clone(&tree),
-                    last_sequence,
-                    placements: placements.clone(),
-                });
-                flush.replace(context, placements);
-                unsynced.append(&mut flush.end(context));
-                if unsynced.len() >= UNSYNCED_FILES_MAX {
-                    unsynced.drain(..).try_for_each(|mut table| table.sync())?;
+                let tree = Arc::clone(&tree);
+                self.built.push(Built { tree, last_sequence, placements, flush: Some(flush) });
+                if self.built.len() - unsynced >= UNSYNCED_FILES_MAX {
+                    self.sync_built(&mut unsynced)?;
                 }
             }
         }
-        unsynced.drain(..).try_for_each(|mut table| table.sync())?;
+        self.sync_built(&mut unsynced)?;
         if self.built.is_empty() { Ok(()) } else { context.resources.sync_directory() }
+    }
+
+    /// Makes the tables durable that were built since there were so many.
+    fn sync_built(&mut self, unsynced: &mut usize) -> Result<()> {
+        let built = self.built.iter_mut().skip(*unsynced).filter_map(|built| built.flush.as_mut());
+        built.map(Flush::sync).collect::<Result<()>>()?;
+        *unsynced = self.built.len();
+        Ok(())
+    }
+
+    /// Puts the tables in the place of their memtables.
+    fn replace_built(&mut self, context: &JobContext) {
+        for built in &mut self.built {
+            if let Some(mut flush) = built.flush.take() {
+                flush.replace(context, built.placements.clone());
+                flush.end(context);
+            }
+        }
+    }
+
+    /// Bytes of the log, which ends at `end`, that did not fit memory.
+    pub(super) fn bytes_left(&self, end: Position) -> Option<u64> {
+        self.rest.map(|rest| end.0.saturating_sub(rest.0))
+    }
+
+    /// Reads the log to its end once more.
+    pub(super) fn read_log(&self, memory: &Arc<Memory>) -> Result<CountedReader> {
+        let mut reader = self.log.read_from(self.log.start.position, memory)?;
+        while reader.next()?.is_some() {}
+        Ok(reader)
     }
 
     /// Takes in what did not fit memory, and makes tables of everything.
@@ -351,6 +379,7 @@ impl Unsettled {
         context.write.committer.lock().rotate_all();
         self.flush_immutable(context)?;
         let Some(rest) = self.rest else { return Ok(()) };
+        self.replace_built(context);
         let memory = &context.resources.memory;
         let mut reader = self.log.read_from(rest.0, memory)?;
         self.last_sequence = 0;
@@ -361,6 +390,7 @@ impl Unsettled {
                 committer.rotate_all();
                 drop(committer);
                 self.flush_immutable(context)?;
+                self.replace_built(context);
                 committer = context.write.committer.lock();
                 wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
             }
@@ -377,15 +407,19 @@ impl Unsettled {
         self.flush_immutable(context)
     }
 
-    /// What the manifest has to know.
-    fn edit(&self, log: LogStart) -> VersionEdit {
-        let mut edit = VersionEdit {
+    /// What the manifest has to know of clears.
+    pub(super) fn clears(&self) -> VersionEdit {
+        VersionEdit {
             removed: self.cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
             flushed: self.cleared.iter().map(|&(keyspace, _, sequence)| (keyspace, sequence)).collect(),
-            log: Some(log),
             ..VersionEdit::default()
-        };
-        for Built { tree, last_sequence, placements } in &self.built {
+        }
+    }
+
+    /// What the manifest has to know.
+    fn edit(&self, log: LogStart) -> VersionEdit {
+        let mut edit = VersionEdit { log: Some(log), ..self.clears() };
+        for Built { tree, last_sequence, placements, .. } in &self.built {
             edit.last_sequence = edit.last_sequence.max(Some(*last_sequence));
             edit.flushed.push((tree.id, *last_sequence));
             edit.added.extend(placements.iter().map(|placement| AddedTable::new(tree.id, placement)));
@@ -400,8 +434,9 @@ fn check_parts<'t>(trees: impl IntoIterator<Item = &'t Arc<Tree>>) -> Result<()>
 }
 
 /// Brings what was replayed into tables, and the start of the log behind it, with one edit: records that were replayed
-/// may be lost to a power cut until then, so either all that was in them is in tables, or they are replayed again.
-pub(crate) fn settle(context: &JobContext, mut unsettled: Unsettled) -> Result<()> {
+/// may be lost to a power cut until then, so either all that was in them is in tables, or they are replayed again. If it
+/// fails, all that was replayed is where it was, unless the memory was too small for the whole log.
+pub(crate) fn settle(context: &JobContext, unsettled: &mut Unsettled) -> Result<()> {
     let (position, segment) = {
         let committer = context.write.committer.lock();
         (committer.log_end(), committer.first_segment())
@@ -414,13 +449,17 @@ pub(crate) fn settle(context: &JobContext, mut unsettled: Unsettled) -> Result<(
             let log = LogStart { position, segment, synced: manifest.state().log.synced };
             context.versions.log_edit(&mut manifest, unsettled.edit(log))
         });
-        // A manifest in doubt may name them after all: then they stay for the next open to decide.
-        if settled.is_err() && context.status.check_writing().is_ok() {
-            for placement in unsettled.built.iter().flat_map(|built| &built.placements) {
-                context.resources.obsolete_files.remove_later(placement.table.path().to_owned());
+        if let Err(error) = settled {
+            let built = std::mem::take(&mut unsettled.built);
+            // A manifest in doubt may name them after all: then they stay for the next open to decide.
+            if context.status.check_writing().is_ok() {
+                for placement in built.iter().flat_map(|built| &built.placements) {
+                    context.resources.obsolete_files.remove_later(placement.table.path().to_owned());
+                }
             }
+            return Err(error);
         }
-        settled?;
+        unsettled.replace_built(context);
     }
     context.write.controller.set_log_start(position);
     Ok(())

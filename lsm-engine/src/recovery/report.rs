@@ -19,4 +19,7 @@ pub struct Recovery {
     /// Log segments that hold such bytes, under the names that they were given so that nobody takes them for a part of
     /// the log or removes them. None if the database was opened read-only.
     pub set_aside: Vec<PathBuf>,
+    /// What was replayed is in memory and the log: the disk has no room for the tables that it would become, for this
+    /// reason. It is flushed when there is room, and deletes, clears and drops may make some.
+    pub waiting_for_space: Option<String>,
 }

@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use lsm_core::vfs::Vfs;
 use lsm_wal::{SEGMENT_SUFFIX, WINDOW_SUFFIX};
+
+use crate::error::{Error, Result};
 
 /// Points at the manifest in use.
 pub(crate) const CURRENT: &str = "CURRENT";
 /// Becomes `CURRENT` by a rename.
 pub(crate) const CURRENT_NEXT: &str = "CURRENT.next";
+/// Bytes of the disk that are held back for the way out of a full one.
+pub(crate) const RESERVE: &str = "RESERVE";
 /// Locked while a process has the database open; never unlinked.
 pub(crate) const LOCK: &str = "LOCK";
 
@@ -23,6 +28,7 @@ pub(crate) enum FileKind {
     Log(u64),
     Current,
     CurrentNext,
+    Reserve,
     Lock,
 }
 
@@ -31,6 +37,7 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     match name {
         CURRENT => return Some(FileKind::Current),
         CURRENT_NEXT => return Some(FileKind::CurrentNext),
+        RESERVE => return Some(FileKind::Reserve),
         LOCK => return Some(FileKind::Lock),
         _ => {}
     }
@@ -60,6 +67,11 @@ pub(crate) fn table(directory: &Path, number: u64) -> PathBuf {
 
 pub(crate) fn manifest(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("MANIFEST-{number:06}"))
+}
+
+/// Names in a database directory.
+pub(crate) fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<String>> {
+    vfs.read_dir(directory).map_err(|error| Error::io("list", directory, error))
 }
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ impl ManifestState {
         }
     }
 
+    /// Bytes of an edit that says it all.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        self.to_edit().encode().len() as u64
+    }
+
     /// Numbers of all tables.
     pub(crate) fn table_numbers(&self) -> BTreeSet<u64> {
         self.keyspaces.values().flat_map(|keyspace| keyspace.tables.keys().copied()).collect()
@@ -169,9 +174,29 @@ impl Manifest {
         record_seed: u32,
         state: ManifestState,
     ) -> Result<Self> {
-        let manifest = Self::write(vfs, directory, number, record_seed, state)?;
-        manifest.current().store(&*manifest.vfs, directory)?;
+        let manifest = Self::prepare(vfs, directory, number, record_seed, state)?;
+        Current::publish(&*manifest.vfs, directory)?;
         Ok(manifest)
+    }
+
+    /// Writes a manifest and what `CURRENT` is to be, durably. A failure leaves neither manifest nor space taken: on a
+    /// full disk each attempt would leave one more.
+    fn prepare(
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        number: u64,
+        record_seed: u32,
+        state: ManifestState,
+    ) -> Result<Self> {
+        let prepared =
+            Self::write(Arc::clone(&vfs), directory, number, record_seed, state).and_then(|manifest| {
+                manifest.current().prepare(&*vfs, directory)?;
+                Ok(manifest)
+            });
+        prepared.inspect_err(|_| {
+            let _ = vfs.remove_file(&files::manifest(directory, number));
+            let _ = vfs.remove_file(&directory.join(files::CURRENT_NEXT));
+        })
     }
 
     /// Writes a manifest, durably, that `CURRENT` does not name yet.
@@ -202,6 +227,11 @@ impl Manifest {
         &self.state
     }
 
+    /// Bytes of a fresh manifest that says the same, about.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.snapshot_bytes.max(self.file.end().0 / 4)
+    }
+
     /// Logs an edit, durably. `new_number` gives the number of a fresh manifest when one is due.
     ///
     /// After a failure the edit does not count. A failed sync leaves the file in doubt: the caller must stop
@@ -215,16 +245,9 @@ impl Manifest {
             let mut next = self.state.clone();
             next.apply(edit).map_err(|detail| self.contradiction(detail))?;
             let number = new_number();
-            let rolled = Self::write(Arc::clone(&self.vfs), &self.directory, number, self.record_seed, next)
-                .and_then(|rolled| {
-                    rolled.current().prepare(&*self.vfs, &self.directory)?;
-                    Ok(rolled)
-                })
-                .map_err(|error| {
-                    // `CURRENT` does not name it. On a full disk each attempt would leave one more.
-                    let _ = self.vfs.remove_file(&files::manifest(&self.directory, number));
-                    AppendError::Refused(error)
-                })?;
+            let rolled =
+                Self::prepare(Arc::clone(&self.vfs), &self.directory, number, self.record_seed, next)
+                    .map_err(AppendError::Refused)?;
             Current::publish(&*self.vfs, &self.directory).map_err(AppendError::InDoubt)?;
             let old = self.path();
             *self = rolled;

@@ -3,6 +3,7 @@
 mod clock;
 mod covered;
 pub(crate) mod current;
+mod disk_reserve;
 pub(crate) mod edit;
 mod fence_pointers;
 pub(crate) mod files;
@@ -30,11 +31,12 @@ use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 pub(crate) use clock::Clock;
 pub(crate) use covered::CoveredTable;
+pub(crate) use disk_reserve::DiskReserve;
 pub(crate) use numbers::Numbers;
 pub(crate) use opening::open_tables;
 pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{ObsoleteFiles, TableFile};
-pub(crate) use version_set::VersionSet;
+pub(crate) use version_set::{MANIFEST_BYTES_BESIDE, VersionSet};
 
 /// The tables of a keyspace at one moment. Never changes; a change makes a new one.
 #[derive(Debug, Default)]

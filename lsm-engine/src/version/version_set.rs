@@ -4,22 +4,32 @@ use std::sync::Arc;
 
 use super::edit::VersionEdit;
 use super::manifest::{AppendError, Manifest};
-use super::{Clock, Numbers};
-use crate::error::Result;
+use super::{Clock, DiskReserve, Numbers};
+use crate::error::{ErrorKind, Result};
 use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
 use crate::status::Status;
+
+/// What a manifest that takes the place of another needs on the disk beside what it says.
+pub(crate) const MANIFEST_BYTES_BESIDE: u64 = 16 << 10;
 
 /// The manifest, with the numbers and clocks that every edit carries.
 pub(crate) struct VersionSet {
     manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
     clock: Clock,
+    reserve: Arc<DiskReserve>,
     status: Arc<Status>,
 }
 
 impl VersionSet {
-    pub(crate) fn new(manifest: Manifest, numbers: Arc<Numbers>, clock: Clock, status: Arc<Status>) -> Self {
-        Self { manifest: OrderedMutex::new(Rank::Manifest, manifest), numbers, clock, status }
+    pub(crate) fn new(
+        manifest: Manifest,
+        numbers: Arc<Numbers>,
+        clock: Clock,
+        reserve: Arc<DiskReserve>,
+        status: Arc<Status>,
+    ) -> Self {
+        Self { manifest: OrderedMutex::new(Rank::Manifest, manifest), numbers, clock, reserve, status }
     }
 
     /// Who changes a version holds this from the edit to the change in memory.
@@ -39,7 +49,15 @@ impl VersionSet {
         self.status.check_writing()?;
         edit.next_number = Some(self.numbers.unused());
         self.clock.mark(&mut edit);
-        manifest.append(&edit, || self.numbers.next()).map_err(|error| match error {
+        let mut appended = manifest.append(&edit, || self.numbers.next());
+        if let Err(AppendError::Refused(error)) = &appended
+            && error.kind() == ErrorKind::NoSpace
+            && self.reserve.give(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
+        {
+            // Most edits let go of more than they take.
+            appended = manifest.append(&edit, || self.numbers.next());
+        }
+        appended.map_err(|error| match error {
             AppendError::Refused(error) => error,
             AppendError::InDoubt(error) => {
                 self.status.stop_writing(error.clone());

@@ -6,7 +6,7 @@ use lsm_core::{SequenceNumber, ValueKind};
 use lsm_wal::{Durability, Position};
 
 use crate::callbacks::caught;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Tree;
 use crate::memory::{Charge, Part, batch_bytes};
 use crate::write::committer::Committer;
@@ -16,6 +16,8 @@ use crate::write::reservation;
 
 /// A buffer for records that grew past this is given back.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
+/// What is given back of the disk's reserve for a segment of the log, beside the record that needs it.
+const LOG_RESERVE_BYTES: u64 = 80 << 10;
 
 impl WritePath {
     /// Writes one key.
@@ -46,7 +48,8 @@ impl WritePath {
                 .then(|| Charge::new(&self.resources.memory, Part::Buffers, bytes));
             payload::encode_single(&mut scratch, tree.id, kind, key, value);
             let log_start = committer.log_end();
-            let appended = committer.append(&scratch, 1);
+            let deletes = kind != ValueKind::Put;
+            let appended = self.append(committer, &scratch, 1, |_| deletes);
             if scratch.capacity() <= SCRATCH_BYTES_MAX {
                 committer.scratch = scratch;
             }
@@ -90,7 +93,7 @@ impl WritePath {
                 .iter()
                 .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.reservation()))?;
             let log_start = committer.log_end();
-            let (sequence, position) = committer.append(encoded, count)?;
+            let (sequence, position) = self.append(committer, encoded, count, only_deletes)?;
             let mut left = count;
             let taken = caught("a write", || {
                 for operation in Operations::new(encoded, sequence) {
@@ -144,10 +147,30 @@ impl WritePath {
         tree.check_usable()?;
         let mut payload = Vec::new();
         payload::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
-        let (sequence, _) = committer.append(&payload, 1)?;
+        let (sequence, _) = self.append(&mut committer, &payload, 1, |_| true)?;
         committer.clear(tree.id, sequence).inspect_err(|error| self.status.stop_writing(error.clone()))?;
         self.visibility.publish(sequence);
         Ok(sequence)
+    }
+
+    /// Appends a record. Where the disk has no room for it, one that only deletes takes some of what is held back.
+    #[inline]
+    fn append(
+        &self,
+        committer: &mut Committer,
+        payload: &[u8],
+        count: u64,
+        deletes: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<(SequenceNumber, Position)> {
+        let appended = committer.append(payload, count);
+        if let Err(error) = &appended
+            && error.kind() == ErrorKind::NoSpace
+            && deletes(payload)
+            && self.resources.disk_reserve.give(LOG_RESERVE_BYTES + payload.len() as u64)
+        {
+            return committer.append(payload, count);
+        }
+        appended
     }
 
     #[inline]
@@ -158,6 +181,11 @@ impl WritePath {
             Durability::Buffered => Ok(()),
         }
     }
+}
+
+/// Whether a record of a batch makes only less of what there is.
+fn only_deletes(payload: &[u8]) -> bool {
+    Operations::new(payload, 0).all(|operation| operation.is_ok_and(|found| found.kind != ValueKind::Put))
 }
 
 #[cfg(test)]
