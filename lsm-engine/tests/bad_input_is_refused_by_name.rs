@@ -548,3 +548,32 @@ fn options_that_no_table_could_be_written_with_are_refused_at_once() {
     }
     assert_refused(options().memory(1000).open(&path), ErrorKind::InvalidArgument, "memory");
 }
+
+#[test]
+fn sizes_at_their_ends_are_refused_by_name_or_work() {
+    let root = tempfile::tempdir().unwrap();
+    type Set = fn(Options, usize) -> Options;
+    let sizes: [(Set, &str); 4] = [
+        (Options::memory, "Options::memory"),
+        (Options::memtable_bytes, "two of"),
+        (Options::cache_bytes, "cache_bytes"),
+        (|options, bytes| options.log_segment_bytes(bytes as u64), "segment_bytes"),
+    ];
+    for (number, (set, name)) in sizes.into_iter().enumerate() {
+        for bytes in [0, 1, usize::MAX] {
+            match set(options(), bytes).open(root.path().join(format!("{number} {bytes}"))) {
+                Ok(db) => {
+                    db.put("key", "value").unwrap();
+                    db.flush().unwrap();
+                    db.close().unwrap();
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+                    let text = error.to_string();
+                    let names = text.contains(name) || text.contains("memtable_bytes is 0");
+                    assert!(names && text.contains(&bytes.to_string()), "{name} {bytes}: {text}");
+                }
+            }
+        }
+    }
+}

@@ -33,8 +33,12 @@ impl Default for WalOptions {
 
 impl WalOptions {
     pub(crate) fn check(&self) -> Result<()> {
-        if !(4096..record::POSITION_MAX - segment::HEADER_BYTES as u64).contains(&self.segment_bytes) {
-            return Err(Error::invalid("segment_bytes must be at least 4096"));
+        let segment_bytes_max = record::POSITION_MAX - segment::HEADER_BYTES as u64 - 1;
+        if !(4096..=segment_bytes_max).contains(&self.segment_bytes) {
+            return Err(Error::invalid(format!(
+                "segment_bytes is {}; it must be from 4096 to {segment_bytes_max}",
+                self.segment_bytes
+            )));
         }
         if self.window_bytes > 64 << 20 {
             return Err(Error::invalid("window_bytes must be at most 64 MiB"));

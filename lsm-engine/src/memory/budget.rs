@@ -55,7 +55,7 @@ impl Options {
             cache_bytes,
             batch_bytes_max: (self.memory as u64 / 4).min(1 << 30),
             log_window_bytes,
-            log_bytes_max: (memtable_bytes as u64 * 4).max(segment_bytes * 2),
+            log_bytes_max: (memtable_bytes as u64).saturating_mul(4).max(segment_bytes.saturating_mul(2)),
         }
     }
 }

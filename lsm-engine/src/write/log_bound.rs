@@ -39,7 +39,7 @@ impl WritePath {
     /// Why writes fail, if a keyspace that is not flushed keeps more of the log than it may. On a full disk the log ends
     /// by itself, and writers wait rather than fail.
     pub(crate) fn log_is_pinned(&self, log_end: u64) -> Option<Error> {
-        let bytes_max = self.resources.memory.budget.log_bytes_max * LOG_PINNED_FACTOR;
+        let bytes_max = self.resources.memory.budget.log_bytes_max.saturating_mul(LOG_PINNED_FACTOR);
         self.pins_log(log_end, bytes_max).find(|error| error.kind() != ErrorKind::NoSpace)
     }
 
