@@ -272,9 +272,9 @@ fn restore(directory: &Path, whole: &Files) {
     write_files(directory, whole);
 }
 
-/// The lock holds nothing.
+/// The lock and the reserve hold nothing.
 fn holds_data(name: &str) -> bool {
-    name != "LOCK"
+    !["LOCK", "RESERVE"].contains(&name)
 }
 
 #[test]

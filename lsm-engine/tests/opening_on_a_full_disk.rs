@@ -9,6 +9,10 @@ use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
 use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, Result, WriteBatch};
 
+mod manifest;
+
+use manifest::verify_log;
+
 const ENTRIES: u64 = 2000;
 const DIRECTORY: &str = "/db";
 
@@ -350,6 +354,7 @@ fn history() -> [(&'static str, SimFs); 3] {
 /// Opens what an opening that was cut short left, on the disk that is still full, deletes, loses power, and has room.
 fn check_after_crash(fs: &SimFs, expected: &State, what: &dyn Fn() -> String) {
     let mut expected = expected.clone();
+    verify_log(fs, Path::new(DIRECTORY), what);
     let (env, db) = open_small(fs, what);
     assert_eq!(state(&db), expected, "{}: still full", what());
     db.delete_range(key(30)..key(50)).unwrap_or_else(|error| panic!("{}: {error}", what()));
@@ -360,6 +365,7 @@ fn check_after_crash(fs: &SimFs, expected: &State, what: &dyn Fn() -> String) {
     let crashed = fs.process_crash();
     end(&env, db);
     for fs in [cut, crashed] {
+        verify_log(&fs, Path::new(DIRECTORY), what);
         let (env, db) = open_small(&fs, what);
         assert_eq!(state(&db), expected, "{}: full for the third time", what());
         fs.set_capacity(None);

@@ -130,7 +130,7 @@ fn opening_that_fails_leaves_no_more_files_each_time() {
     drop(db);
     env.drop_jobs();
     let fail = || {
-        fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named(".sst"));
+        fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::Other).named(".sst"));
         assert!(options(&fs, &Arc::new(SimEnv::new(2))).open(DIRECTORY).is_err());
         fs.read_dir(Path::new(DIRECTORY)).unwrap().len()
     };
@@ -191,8 +191,7 @@ fn a_manifest_that_was_replaced_is_gone_only_when_the_new_one_is_named() {
     };
     let [before] = manifests(&fs).try_into().unwrap();
     fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named(before.clone()));
-    // A manifest that an append failed on is never appended to again.
-    assert!(db.flush().is_err());
+    // A manifest that an append failed on is never appended to again. There is room for another: some is held back.
     db.flush().unwrap();
     assert!(!manifests(&fs).contains(&before), "the manifest was replaced");
     for image in fs.crash_images() {

@@ -362,13 +362,16 @@ fn survivors(context: &JobContext, memtable: &Memtable) -> CompactionStream<Box<
     CompactionStream::new(cursor, range_tombstones, rules)
 }
 
-/// Gives back as much of the disk's reserve as the flush of a memtable needs, if that is little: its range deletes may
-/// hide most of it, and much more in tables. `false` if there is not enough.
+/// Gives back as much of the disk's reserve as the flush of a memtable with range deletes needs, if that is little: they
+/// may hide most of it, and much more in tables. `false` if there is not enough.
 fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
     let reserve = &context.resources.disk_reserve;
     let (held, Some(memtable)) = (reserve.bytes(), tree.load().immutable.last().cloned()) else {
         return Ok(false);
     };
+    if memtable.range_tombstones.is_empty() {
+        return Ok(false);
+    }
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
     let mut stream = survivors(context, &memtable);
     while needed <= held {

@@ -228,7 +228,7 @@ mod tests {
         let mut group = FlushGroup::of(&side.background, vec![(tree, memtable)]);
         let manifest =
             format!("MANIFEST-{:06}", crate::inspect::current(&fs, "/db".as_ref()).unwrap().manifest);
-        fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(manifest));
+        fs.inject(Fault::on(OperationKind::Write, Io::Other).named(manifest));
         cleared.clear().unwrap_err();
         assert!(group.step(&side.background).is_err());
         drop((group, cleared, database, db));
