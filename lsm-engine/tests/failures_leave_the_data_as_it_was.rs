@@ -393,6 +393,8 @@ fn while_a_writer_waits(act: impl FnOnce(&Db)) -> (lsm_engine::Error, SimFs, usi
     let db = Options::new().memory(1 << 20).memtable_bytes(70_000).vfs(Arc::new(fs.clone())).open(DIRECTORY);
     let db = db.unwrap();
     fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).sticky().named(".sst"));
+    db.put("first", "value").unwrap();
+    db.flush().unwrap_err();
     let (error, acknowledged) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut acknowledged = 0;
@@ -421,7 +423,28 @@ fn closing_ends_the_wait_of_a_writer() {
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     let env = Arc::new(SimEnv::new(6));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
-    assert_eq!(db.iter().count(), acknowledged);
+    assert_eq!(db.iter().count(), acknowledged + 1);
+    drop(db);
+    env.drop_jobs();
+}
+
+/// Some memory is theirs.
+#[test]
+fn deletes_go_on_while_a_writer_waits_for_room_on_the_disk() {
+    let (error, fs, acknowledged) = while_a_writer_waits(|db| {
+        db.delete("key000000").unwrap();
+        let mut batch = WriteBatch::new();
+        batch.delete("key000001");
+        batch.delete_range("key000002".."key000004");
+        db.write(batch).unwrap();
+        assert_eq!(db.get("key000002").unwrap(), None);
+        assert_eq!(db.metrics().writers_waiting, 1);
+        assert_eq!(db.clone().close().unwrap_err().kind(), ErrorKind::NoSpace);
+    });
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    let env = Arc::new(SimEnv::new(6));
+    let db = options(&fs, &env).open(DIRECTORY).unwrap();
+    assert_eq!(db.iter().count(), acknowledged + 1 - 4);
     drop(db);
     env.drop_jobs();
 }

@@ -8,7 +8,7 @@ use super::compaction::Compactions;
 use super::context::{JobContext, JobToken};
 use super::flush::{FlushGroup, retried};
 use crate::callbacks::caught;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Flushes one group of memtables after the other.
 pub(crate) struct FlushJob {
@@ -51,6 +51,7 @@ impl FlushJob {
         if !self.paused && self.context.status.flush_error.current().is_some() {
             // The keyspace was cleared or dropped meanwhile.
             self.context.status.flush_error.clear();
+            self.context.resources.memory.keep_for_deletes(false);
             self.context.status.progress.notify();
         }
         deadline_micros
@@ -64,6 +65,7 @@ impl FlushJob {
             if self.context.status.flush_error.current().is_none() {
                 tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
             }
+            self.context.resources.memory.keep_for_deletes(error.kind() == ErrorKind::NoSpace);
             self.context.status.flush_error.note(error);
         }
         // Others of the group may be in tables.
@@ -102,6 +104,7 @@ impl Job for FlushJob {
             Ok(Progressed::Flushed) => {
                 if retried(&self.context).next().is_none() {
                     context.status.flush_error.clear();
+                    context.resources.memory.keep_for_deletes(false);
                     context.resources.disk_reserve.fill();
                 }
                 self.compactions.start_due();

@@ -60,6 +60,8 @@ pub(crate) struct Memory {
     unpinned_tables: AtomicUsize,
     /// Of the pool, as last set.
     pool_bytes_max: AtomicUsize,
+    /// Bytes of memtables that only deletes may take, while the disk is full.
+    kept_for_deletes: AtomicUsize,
     sharing_out: Mutex<()>,
     /// Memtables that the database has let go of.
     let_go: Mutex<Vec<Weak<dyn MemtableReader>>>,
@@ -86,6 +88,7 @@ impl Memory {
             held_tables: Total::default(),
             unpinned_tables: AtomicUsize::new(0),
             pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
+            kept_for_deletes: AtomicUsize::new(0),
             let_go: Mutex::default(),
             sharing_out: Mutex::new(()),
         }
@@ -152,6 +155,18 @@ impl Memory {
         let shares = self.budget.buffers_bytes + self.budget.cache_bytes;
         let over = (buffer_bytes + self.table_bytes()).saturating_sub(shares);
         self.budget.memtables_bytes_max.saturating_sub(over)
+    }
+
+    /// While the disk is full, some of the memory of memtables is for deletes alone: they may make room.
+    pub(crate) fn keep_for_deletes(&self, is_disk_full: bool) {
+        let bytes = if is_disk_full { self.budget.memtables_bytes_max / 8 } else { 0 };
+        self.kept_for_deletes.store(bytes, Ordering::Release);
+    }
+
+    /// What of [`room_bytes`](Self::room_bytes) is for deletes alone.
+    #[inline]
+    pub(crate) fn kept_for_deletes(&self) -> usize {
+        self.kept_for_deletes.load(Ordering::Acquire)
     }
 
     /// By how much memtables may still grow.

@@ -103,18 +103,27 @@ impl WritePath {
     }
 
     /// The commit lock, once there is memory for a write of `bytes` to the keyspaces that `keyspaces` finds: memtables
-    /// grow under this lock alone.
+    /// grow under this lock alone. While the disk is full, a write that only deletes, as `deletes` says, waits for no
+    /// others, and may take what is kept for such.
     #[inline]
     pub(crate) fn lock_committer<K: AsRef<[u32]>>(
         &self,
         bytes: usize,
+        deletes: impl FnOnce() -> bool,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
     ) -> Result<(OrderedGuard<'_, Committer>, K)> {
         let mut committer = self.committer.lock();
         let found = keyspaces(&mut committer)?;
         let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
-        if self.queue.len() == 0 && self.resources.memory.room_bytes() >= wanted {
-            self.resources.memory.clear_pool_for(wanted);
+        let memory = &self.resources.memory;
+        let kept = memory.kept_for_deletes();
+        let may_go = if kept > 0 && deletes() {
+            memory.room_bytes() >= wanted
+        } else {
+            self.queue.len() == 0 && memory.room_bytes() >= wanted + kept
+        };
+        if may_go {
+            memory.clear_pool_for(wanted);
             return Ok((committer, found));
         }
         committer.check_ever_fits(found.as_ref(), bytes)?;
@@ -144,7 +153,7 @@ impl WritePath {
             let mut committer = self.committer.lock();
             let found = keyspaces(&mut committer)?;
             let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
-            if self.resources.memory.room_bytes() >= wanted {
+            if self.resources.memory.room_bytes() >= wanted + self.resources.memory.kept_for_deletes() {
                 self.resources.memory.clear_pool_for(wanted);
                 locked = Some((committer, found));
                 return Ok(true);

@@ -37,7 +37,8 @@ impl WritePath {
         self.check_batch_bytes(bytes)?;
         self.admit(tree, bytes)?;
         let position = {
-            let mut committer = self.lock_committer(bytes, |_| Ok([tree.id]))?.0;
+            let deletes = kind != ValueKind::Put;
+            let mut committer = self.lock_committer(bytes, || deletes, |_| Ok([tree.id]))?.0;
             let committer = &mut *committer;
             // Somebody may have dropped the keyspace since; under the lock nobody does.
             tree.check_usable()?;
@@ -48,7 +49,6 @@ impl WritePath {
                 .then(|| Charge::new(&self.resources.memory, Part::Buffers, bytes));
             payload::encode_single(&mut scratch, tree.id, kind, key, value);
             let log_start = committer.log_end();
-            let deletes = kind != ValueKind::Put;
             let appended = self.append(committer, &scratch, 1, |_| deletes);
             if scratch.capacity() <= SCRATCH_BYTES_MAX {
                 committer.scratch = scratch;
@@ -86,8 +86,11 @@ impl WritePath {
             return Ok(());
         }
         let position = {
-            let (mut committer, shares) =
-                self.lock_committer(memory_bytes, |committer| committer.shares(encoded))?;
+            let (mut committer, shares) = self.lock_committer(
+                memory_bytes,
+                || only_deletes(encoded),
+                |committer| committer.shares(encoded),
+            )?;
             let committer = &mut *committer;
             shares
                 .iter()
