@@ -101,4 +101,5 @@ fn what_is_no_file_of_a_database_is_said() {
     lsm(["dump", &directory.arg("000002.window")]).failure(4);
     lsm(["dump", &directory.arg("LOCK")]).failure(4);
     assert!(lsm(["dump", &directory.write("LOCK", "")]).stdout().contains("no content"));
+    assert!(lsm(["dump", &directory.write("RESERVE", "")]).stdout().contains("holds back"));
 }

@@ -34,7 +34,7 @@ fn put_byte(path: &Path, at: usize, byte: u8) {
 
 /// Files that hold data, with their contents.
 fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
-    files(Path::new(db)).into_iter().filter(|(name, _)| name != "LOCK").collect()
+    files(Path::new(db)).into_iter().filter(|(name, _)| name != "LOCK" && name != "RESERVE").collect()
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn kind(name: &str) -> &'static str {
         Some(Kind::Manifest) => "manifests",
         Some(Kind::Log) => "logs",
         Some(Kind::Table) => "tables",
+        Some(Kind::Reserve) => "reserve",
         Some(Kind::Lock) => "lock",
         _ => "others",
     }

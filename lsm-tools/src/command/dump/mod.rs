@@ -57,6 +57,8 @@ enum FileType {
     Manifest,
     /// The pointer at the manifest.
     Current,
+    /// The bytes of the disk that a database holds back.
+    Reserve,
     /// The lock file.
     Lock,
 }
@@ -75,7 +77,15 @@ impl Dump {
             FileType::Sst => table::dump(&self.file, &mut dumper),
             FileType::Manifest => manifest::dump(&self.file, &mut dumper),
             FileType::Current => current::dump(&self.file, &mut dumper),
-            FileType::Lock => lock(&self.file, &mut dumper),
+            FileType::Reserve => nothing(
+                &self.file,
+                "reserve",
+                "it holds back a part of the disk, and has no content",
+                &mut dumper,
+            ),
+            FileType::Lock => {
+                nothing(&self.file, "lock", "it is locked while in use, and has no content", &mut dumper)
+            }
         };
         dumper.out.flush()?;
         result
@@ -89,6 +99,7 @@ impl Dump {
             Some(Kind::Current) => Ok(FileType::Current),
             Some(Kind::Log) if name.ends_with(lsm_wal::SEGMENT_SUFFIX) => Ok(FileType::Wal),
             Some(Kind::Log) => Ok(FileType::Window),
+            Some(Kind::Reserve) => Ok(FileType::Reserve),
             Some(Kind::Lock) => Ok(FileType::Lock),
             _ if !is_file(&self.file)? => {
                 let what = "is a directory: name a file in it, or try `lsm stats`";
@@ -102,12 +113,12 @@ impl Dump {
     }
 }
 
-/// Says what the lock file is for, if it is one.
-fn lock(path: &Path, dumper: &mut Dumper) -> Result<()> {
+/// Says what a file without content is for, if it is one.
+fn nothing(path: &Path, name: &'static str, why: &str, dumper: &mut Dumper) -> Result<()> {
     if !is_file(path)? {
         return Err(Failure::Io(format!("cannot open {}: is a directory", path.display())));
     }
-    dumper.item(&Item::new("lock").text("why", "it is locked while in use, and has no content"))
+    dumper.item(&Item::new(name).text("why", why))
 }
 
 fn is_file(path: &Path) -> Result<bool> {
