@@ -152,7 +152,8 @@ impl State {
         if first + SPANS_PER_PAGE > SPANS_MAX {
             return None;
         }
-        let mut memory = HugePage::new()?;
+        // Whoever reads the first blocks does not wait for a huge page, and small databases need none.
+        let mut memory = if number == 0 { HugePage::of_small_pages() } else { HugePage::new() }?;
         let address = memory.address().expose_provenance();
         let page = Page { memory: Some(memory), address, full_spans: 0 };
         if number == self.pages.len() {

@@ -5,8 +5,8 @@
 //! by CLOCK: a hand goes round all cached blocks, spares those that were referenced since it last came by, and
 //! takes the others.
 //!
-//! Frames lie in huge pages, which makes a lookup a third faster: it is mostly misses, of the address translation
-//! too. A page counts against the budget as soon as it is mapped. Frames too large for the pool, or for which the
+//! Frames lie in huge pages, all but those of the first 2 MiB, which makes a lookup a third faster: it is mostly misses, of
+//! the address translation too. A page counts against the budget as soon as it is mapped. Frames too large for the pool, or for which the
 //! budget has no further page, are allocations of their own. In a full cache a block whose size few have takes a frame
 //! that is somewhat too long, or is not kept: emptying a span for it would empty half of the cache.
 //!
