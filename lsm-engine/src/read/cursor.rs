@@ -113,7 +113,8 @@ impl DbCursor {
             Bound::Unbounded => {
                 let spans = &self.pinned.empty_spans;
                 if let Some(start) = spans.any().then(|| spans.start_of_last(self.spans_up_to)).flatten() {
-                    return self.seek_before(&start);
+                    self.merge.seek_for_prev(&start, SEQUENCE_MAX);
+                    return self.find_backward(From::Span(&start));
                 }
                 self.merge.last();
                 self.find_backward(From::End)
@@ -140,7 +141,7 @@ impl DbCursor {
         match spans.any().then(|| spans.end_around(key, self.spans_up_to)).flatten() {
             Some(Bound::Included(end) | Bound::Excluded(end)) => {
                 self.merge.seek(&end, SEQUENCE_MAX);
-                self.find_forward(false, From::Key(&end))
+                self.find_forward(false, From::Span(&end))
             }
             Some(Bound::Unbounded) => {
                 self.place = Place::Nowhere;

@@ -86,7 +86,7 @@ impl DbCursor {
             self.edge.clear();
             self.edge.extend_from_slice(match dead.from {
                 From::Here => &self.key,
-                From::Key(key) => key,
+                From::Key(key) | From::Span(key) => key,
                 From::End => b"",
             });
         }
@@ -104,6 +104,7 @@ impl DbCursor {
                     if dead.watch.is_none() {
                         // What follows will be joined to it.
                         dead.count = 0;
+                        dead.lengthens = true;
                         self.edge.clear();
                         self.edge.extend_from_slice(&end);
                     }
@@ -125,7 +126,7 @@ impl DbCursor {
     /// passed nobody knows whether something newer was put there meanwhile.
     fn begins_to_learn(&mut self, dead: &mut Dead<'_>, forward: bool) -> bool {
         dead.count += 1;
-        if dead.count < self.learn_count || dead.watch.is_some() {
+        if !dead.are_worth_learning(self.learn_count) || dead.watch.is_some() {
             return false;
         }
         self.learn_count = self.learn_count.saturating_mul(2);
@@ -246,7 +247,7 @@ impl DbCursor {
             self.edge.clear();
             match dead.from {
                 From::Here => self.edge.extend_from_slice(&successor(&self.key)),
-                From::Key(key) => self.edge.extend_from_slice(key),
+                From::Key(key) | From::Span(key) => self.edge.extend_from_slice(key),
                 From::End => dead.is_last = true,
             }
         }
@@ -267,6 +268,7 @@ impl DbCursor {
             if dead.watch.is_none() {
                 // What comes before will be joined to it.
                 dead.count = 0;
+                dead.lengthens = true;
                 dead.is_last = false;
                 self.edge.clear();
                 self.edge.extend_from_slice(&start);
