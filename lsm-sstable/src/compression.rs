@@ -66,7 +66,8 @@ const LZ4_TABLE_BYTES: usize = 4096 * (2 + 4);
 /// Compresses streams, reusing its tables and buffer.
 pub(crate) struct Compressor {
     compression: Compression,
-    lz4: CompressTable,
+    /// Made for the first stream that it compresses: small tables that are not compressed are made without it.
+    lz4: Option<CompressTable>,
     #[cfg(feature = "zstd")]
     zstd: Option<zstd::bulk::Compressor<'static>>,
     /// What Zstandard held after the last stream.
@@ -90,7 +91,7 @@ impl Compressor {
         };
         Ok(Self {
             compression,
-            lz4: CompressTable::default(),
+            lz4: None,
             #[cfg(feature = "zstd")]
             zstd,
             #[cfg(feature = "zstd")]
@@ -151,7 +152,8 @@ impl Compressor {
     fn lz4(&mut self, stream: &[u8]) -> Option<usize> {
         let bound = get_maximum_output_size(stream.len());
         self.reserve(bound);
-        compress_into_with_table(stream, &mut self.output, &mut self.lz4).ok()
+        let table = self.lz4.get_or_insert_default();
+        compress_into_with_table(stream, &mut self.output, table).ok()
     }
 
     #[cfg(feature = "zstd")]
