@@ -549,10 +549,11 @@ fn options_that_no_table_could_be_written_with_are_refused_at_once() {
     assert_refused(options().memory(1000).open(&path), ErrorKind::InvalidArgument, "memory");
 }
 
+type Set = fn(Options, usize) -> Options;
+
 #[test]
 fn sizes_at_their_ends_are_refused_by_name_or_work() {
     let root = tempfile::tempdir().unwrap();
-    type Set = fn(Options, usize) -> Options;
     let sizes: [(Set, &str); 4] = [
         (Options::memory, "Options::memory"),
         (Options::memtable_bytes, "two of"),
