@@ -45,6 +45,7 @@ mod metrics;
 mod options;
 mod read;
 mod recovery;
+mod reentry;
 mod resources;
 mod snapshot;
 mod status;

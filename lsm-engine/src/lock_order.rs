@@ -16,27 +16,29 @@ pub(crate) enum Rank {
     Commit,
 }
 
-/// A mutex with its place in the order.
+/// A mutex with its place in the order, which is that of one database: a part from outside may call another.
 pub(crate) struct OrderedMutex<T> {
     rank: Rank,
+    database: usize,
     mutex: Mutex<T>,
 }
 
 impl<T> OrderedMutex<T> {
-    pub(crate) fn new(rank: Rank, value: T) -> Self {
-        Self { rank, mutex: Mutex::new(value) }
+    /// `database` tells those of one database from those of others.
+    pub(crate) fn new(rank: Rank, database: usize, value: T) -> Self {
+        Self { rank, database, mutex: Mutex::new(value) }
     }
 
     #[inline]
     pub(crate) fn lock(&self) -> OrderedGuard<'_, T> {
-        let held = Held::of(self.rank);
+        let held = Held::of(self.database, self.rank);
         OrderedGuard { guard: self.mutex.lock(), _held: held }
     }
 
     /// The lock, unless somebody has it.
     pub(crate) fn try_lock(&self) -> Option<OrderedGuard<'_, T>> {
         let guard = self.mutex.try_lock()?;
-        Some(OrderedGuard { guard, _held: Held::of(self.rank) })
+        Some(OrderedGuard { guard, _held: Held::of(self.database, self.rank) })
     }
 }
 
@@ -69,32 +71,38 @@ mod held {
     use super::Rank;
 
     thread_local! {
-        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+        static HELD: RefCell<Vec<(usize, Rank)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Says that this thread holds a lock, until it is dropped.
-    pub(crate) struct Held(Rank);
+    pub(crate) struct Held(usize, Rank);
+
+    fn ranks(held: &[(usize, Rank)], database: usize) -> Vec<Rank> {
+        held.iter().filter(|(other, _)| *other == database).map(|(_, rank)| *rank).collect()
+    }
 
     impl Held {
-        pub(super) fn of(rank: Rank) -> Self {
+        pub(super) fn of(database: usize, rank: Rank) -> Self {
             HELD.with_borrow_mut(|held| {
-                let last = held.last();
-                assert!(last.is_none_or(|last| *last < rank), "{rank:?} is locked while {held:?} are held");
-                held.push(rank);
+                let before = ranks(held, database);
+                let last = before.last();
+                assert!(last.is_none_or(|last| *last < rank), "{rank:?} is locked while {before:?} are held");
+                held.push((database, rank));
             });
-            Self(rank)
+            Self(database, rank)
         }
     }
 
     impl Drop for Held {
         fn drop(&mut self) {
-            HELD.with_borrow_mut(|held| held.retain(|rank| *rank != self.0));
+            HELD.with_borrow_mut(|held| held.retain(|lock| *lock != (self.0, self.1)));
         }
     }
 
-    /// Panics if this thread holds one of the locks: whoever it waits for may need it.
-    pub(crate) fn assert_none_held() {
-        HELD.with_borrow(|held| assert!(held.is_empty(), "waiting for an event while {held:?} are held"));
+    /// Panics if this thread holds one of the locks of a database: whoever it waits for may need it.
+    pub(crate) fn assert_none_held(database: usize) {
+        let held = HELD.with_borrow(|held| ranks(held, database));
+        assert!(held.is_empty(), "waiting for an event while {held:?} are held");
     }
 }
 
@@ -105,13 +113,13 @@ mod held {
 
     impl Held {
         #[inline]
-        pub(super) fn of(_: super::Rank) -> Self {
+        pub(super) fn of(_: usize, _: super::Rank) -> Self {
             Self
         }
     }
 
     #[inline]
-    pub(crate) fn assert_none_held() {}
+    pub(crate) fn assert_none_held(_: usize) {}
 }
 
 use held::Held;
@@ -123,19 +131,26 @@ mod tests {
 
     #[test]
     fn locks_are_taken_in_their_order() {
-        let (manifest, commit) = (OrderedMutex::new(Rank::Manifest, 1), OrderedMutex::new(Rank::Commit, 2));
+        let (manifest, commit) =
+            (OrderedMutex::new(Rank::Manifest, 7, 1), OrderedMutex::new(Rank::Commit, 7, 2));
         let held = (manifest.lock(), commit.lock());
         assert_eq!((*held.0, *held.1), (1, 2));
         drop(held);
         assert!(commit.try_lock().is_some());
-        assert_none_held();
+        assert_none_held(7);
+        // The locks of another database have nothing to do with these.
+        let other = OrderedMutex::new(Rank::Scheduler, 8, ());
+        let held = commit.lock();
+        assert_none_held(8);
+        drop((other.lock(), held));
     }
 
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "Manifest is locked while [Commit] are held")]
     fn a_lock_that_is_taken_out_of_order_panics() {
-        let (manifest, commit) = (OrderedMutex::new(Rank::Manifest, ()), OrderedMutex::new(Rank::Commit, ()));
+        let (manifest, commit) =
+            (OrderedMutex::new(Rank::Manifest, 7, ()), OrderedMutex::new(Rank::Commit, 7, ()));
         let _held = (commit.lock(), manifest.lock());
     }
 
@@ -143,8 +158,8 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "waiting for an event while [Commit] are held")]
     fn nobody_waits_while_holding_a_lock() {
-        let commit = OrderedMutex::new(Rank::Commit, ());
+        let commit = OrderedMutex::new(Rank::Commit, 7, ());
         let _held = commit.lock();
-        assert_none_held();
+        assert_none_held(7);
     }
 }

@@ -256,6 +256,10 @@ impl fmt::Debug for Options {
 /// A memtable, filter, prefix extractor or policy of your own that panics in a write or in the background stops writes
 /// and background work of its keyspace, which report [`ErrorKind::Callback`](crate::ErrorKind::Callback); other
 /// keyspaces go on. One that panics while it is asked for a read unwinds the thread that reads, and nothing else.
+///
+/// A filter, prefix extractor or policy may call the database that calls it: reads work, and writes for which there is
+/// memory. What would wait for itself is an error: flushes, compactions, closing, and changes of keyspaces where one is
+/// being opened. A memtable is called under the lock of writes and must not call the database.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeyspaceOptions {

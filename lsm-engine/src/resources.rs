@@ -72,7 +72,7 @@ impl Resources {
 
     /// Blocks until `done` says yes, looking again after each notification.
     pub(crate) fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-        assert_none_held();
+        assert_none_held(self.place());
         loop {
             let seen = event.epoch();
             if done()? {

@@ -8,6 +8,7 @@ use lsm_core::env::{Job, Step};
 use super::compaction::Compactions;
 use super::context::{JobContext, JobToken};
 use super::pinning::fit_tables;
+use crate::reentry::Inside;
 
 /// How often to look for compactions that time alone makes due.
 const LOOK_MICROS: u64 = 1_000_000;
@@ -32,6 +33,7 @@ impl CleanJob {
 impl Job for CleanJob {
     fn step(&mut self) -> Step {
         let resources = &self.context.resources;
+        let _inside = resources.enter(Inside::Job);
         let seen = resources.obsolete_files.event().epoch();
         resources.remove_obsolete_files();
         if self.context.status.is_stopping() {

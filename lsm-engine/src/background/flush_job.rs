@@ -9,6 +9,7 @@ use super::context::{JobContext, JobToken};
 use super::flush::{FlushGroup, retried};
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
+use crate::reentry::Inside;
 
 /// Flushes one group of memtables after the other.
 pub(crate) struct FlushJob {
@@ -85,6 +86,7 @@ enum Progressed {
 impl Job for FlushJob {
     fn step(&mut self) -> Step {
         let context = Arc::clone(&self.context);
+        let _inside = context.resources.enter(Inside::Job);
         let seen = context.write.flush_wanted.epoch();
         let pending = |deadline_micros| Step::Pending {
             event: context.write.flush_wanted.clone(),

@@ -7,6 +7,7 @@ use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::keyspaces::{ReadState, Tree};
 use crate::options::KeyspaceOptions;
+use crate::reentry::Inside;
 use crate::version::Version;
 use crate::version::edit::{KeyspaceRecord, VersionEdit};
 use crate::version::manifest::Manifest;
@@ -38,10 +39,11 @@ impl Database {
             return Ok(tree);
         }
         let side = self.write_side()?;
-        let mut manifest = side.versions.lock();
+        self.resources.check_may_change_keyspaces()?;
+        let (mut manifest, inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
         if let Some(tree) = self.tree_named(name) {
             // Somebody created it meanwhile, perhaps with other options.
-            drop(manifest);
+            drop((inside, manifest));
             self.configure(&tree, options)?;
             return Ok(tree);
         }
@@ -77,7 +79,8 @@ impl Database {
             return Ok(());
         }
         let Some(side) = &self.writer else { return self.reopen_with(tree, options) };
-        let mut manifest = side.versions.lock();
+        self.resources.check_may_change_keyspaces()?;
+        let (mut manifest, _inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
         if *recorded != *given {
             let record = KeyspaceRecord { id: tree.id, name: Arc::clone(&tree.name), policy: given.into() };
             side.versions
@@ -107,6 +110,7 @@ impl Database {
         }
         let tree =
             self.tree_named(name).ok_or_else(|| Error::invalid(format!("there is no keyspace {name:?}")))?;
+        self.resources.check_may_change_keyspaces()?;
         let mut manifest = side.versions.lock();
         // From here on nothing more is written to it.
         let end = {
@@ -149,6 +153,7 @@ impl Database {
 
     pub(crate) fn clear_keyspace(&self, tree: &Arc<Tree>) -> Result<()> {
         let side = self.write_side()?;
+        self.resources.check_may_change_keyspaces()?;
         // Flushes look for their memtable under this lock, and move the start of the log under it.
         let mut manifest = side.versions.lock();
         let version = Arc::clone(&tree.load().version);

@@ -26,6 +26,11 @@ impl Drop for Closer {
         if !self.0.status.mark_closed() {
             return;
         }
+        if self.0.resources.is_called_back() {
+            // Background work that dropped the last handle cannot wait for its own end: the log is left as it is.
+            self.0.ask_to_stop();
+            return;
+        }
         if let Err(error) = self.0.shut_down(false) {
             tracing::warn!(%error, "the database was dropped, not closed, and failed to sync");
         }
@@ -37,6 +42,7 @@ impl Database {
     /// what the first call came to, once it ended.
     pub(crate) fn close(&self) -> Result<()> {
         self.resources.check_process()?;
+        self.resources.check_may_wait()?;
         if !self.status.mark_closed() {
             self.resources.wait_until(&self.close_ended, || Ok(self.close_result.get().is_some()))?;
             return self.close_result.get().cloned().unwrap_or(Ok(()));
@@ -59,15 +65,22 @@ impl Database {
         })
     }
 
+    /// Asks background work to end.
+    fn ask_to_stop(&self) {
+        self.status.ask_to_stop();
+        if let Some(side) = &self.writer {
+            side.write.flush_wanted.notify();
+        }
+        self.resources.obsolete_files.event().notify();
+    }
+
     /// Ends background work and syncs the log. With `clean`, everything is in tables and the files are marked so.
     fn shut_down(&self, clean: bool) -> Result<()> {
         let Some(side) = &self.writer else {
             self.lock.lock().take();
             return Ok(());
         };
-        self.status.ask_to_stop();
-        side.write.flush_wanted.notify();
-        self.resources.obsolete_files.event().notify();
+        self.ask_to_stop();
         self.resources.wait_until(&side.write.status.progress, || Ok(!side.background.has_jobs()))?;
         self.resources.remove_obsolete_files();
         if clean {

@@ -7,6 +7,7 @@ use super::Database;
 use crate::error::{Error, ErrorKind};
 use crate::keyspaces::{RateLimit, Tree};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
+use crate::reentry::Inside;
 
 impl Database {
     pub(crate) fn metrics(&self) -> Metrics {
@@ -42,8 +43,11 @@ impl Database {
             return metrics;
         };
         metrics.log_window_bytes = self.resources.memory.budget.log_window_bytes;
-        metrics.compactions_running = side.compactions.running_count() as u64;
-        metrics.compaction_debt_bytes = side.compactions.debt_bytes();
+        // A part from outside may ask that was called under this lock, or a later one.
+        if !self.resources.is_inside(Inside::Scheduler) && !self.resources.is_inside(Inside::Manifest) {
+            metrics.compactions_running = side.compactions.running_count() as u64;
+            metrics.compaction_debt_bytes = side.compactions.debt_bytes();
+        }
         let start = side.write.log_start(&HashSet::new());
         let committer = side.write.committer.lock();
         // Under the lock: what becomes immutable now would be counted twice or not at all.

@@ -11,6 +11,7 @@ use crate::write::inverted;
 
 impl Database {
     pub(crate) fn flush_all(&self) -> Result<()> {
+        self.resources.check_may_wait()?;
         self.rotate_and_flush(self.write_side()?)
     }
 
@@ -70,6 +71,7 @@ impl Database {
 
     pub(crate) fn wait_for_compactions(&self) -> Result<()> {
         let side = self.write_side()?;
+        self.resources.check_may_wait()?;
         let trouble = (side.write.status.flush_error.count(), side.write.status.compaction_error.count());
         side.write.flush_wanted.notify();
         self.all_trees().iter().for_each(|tree| side.background.compaction_queue.add(tree));
@@ -95,6 +97,7 @@ impl Database {
             return Err(Error::InvalidArgument(inverted(start, end)));
         }
         let side = self.write_side()?;
+        self.resources.check_may_wait()?;
         let held = side.compactions.hold(tree.id);
         let done = self.compact_held(side, tree, range);
         drop(held);

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lsm_core::env::{Env, Event};
 use parking_lot::Mutex;
 
-use crate::lock_order::assert_none_held;
-
 /// Waits shorter than this are saved up.
 const WAIT_MICROS_MIN: f64 = 1_000.0;
 
@@ -54,7 +52,6 @@ impl RateLimit {
         bytes: usize,
         given_up: impl Fn() -> bool,
     ) -> u64 {
-        assert_none_held();
         let started = env.monotonic_micros();
         let (ticket, period) = {
             let mut bucket = self.bucket.lock();

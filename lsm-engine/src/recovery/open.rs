@@ -145,13 +145,7 @@ impl Opening {
         let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
         let (status, visibility) = (Arc::new(Status::default()), Arc::new(Visibility::new(visible)));
-        let versions = VersionSet::new(
-            manifest,
-            numbers,
-            clock,
-            Arc::clone(&resources.disk_reserve),
-            Arc::clone(&status),
-        );
+        let versions = VersionSet::new(manifest, numbers, clock, Arc::clone(&resources), Arc::clone(&status));
         let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);

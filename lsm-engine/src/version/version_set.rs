@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::edit::VersionEdit;
 use super::manifest::{AppendError, Manifest};
-use super::{Clock, DiskReserve, Numbers};
+use super::{Clock, Numbers};
 use crate::error::{ErrorKind, Result};
 use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
+use crate::resources::Resources;
 use crate::status::Status;
 
 /// What a manifest that takes the place of another needs on the disk beside what it says.
@@ -17,7 +18,7 @@ pub(crate) struct VersionSet {
     manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
     clock: Clock,
-    reserve: Arc<DiskReserve>,
+    resources: Arc<Resources>,
     status: Arc<Status>,
 }
 
@@ -26,10 +27,11 @@ impl VersionSet {
         manifest: Manifest,
         numbers: Arc<Numbers>,
         clock: Clock,
-        reserve: Arc<DiskReserve>,
+        resources: Arc<Resources>,
         status: Arc<Status>,
     ) -> Self {
-        Self { manifest: OrderedMutex::new(Rank::Manifest, manifest), numbers, clock, reserve, status }
+        let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
+        Self { manifest, numbers, clock, resources, status }
     }
 
     /// Who changes a version holds this from the edit to the change in memory.
@@ -52,7 +54,7 @@ impl VersionSet {
         let mut appended = manifest.append(&edit, || self.numbers.next());
         if let Err(AppendError::Refused(error)) = &appended
             && error.kind() == ErrorKind::NoSpace
-            && self.reserve.give(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
+            && self.resources.disk_reserve.give(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
         {
             // Most edits let go of more than they take.
             appended = manifest.append(&edit, || self.numbers.next());

@@ -7,7 +7,7 @@ use lsm_core::ValueKind;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Tree;
-use crate::lock_order::OrderedGuard;
+use crate::lock_order::{OrderedGuard, assert_none_held};
 use crate::memory::{batch_bytes, room_for};
 use crate::metrics::Counters;
 use crate::write::committer::Committer;
@@ -93,6 +93,11 @@ impl WritePath {
             self.check()?;
             parts.iter().try_for_each(|(tree, _)| tree.check_usable().and_then(|()| tree.check_writable()))
         };
+        if self.resources.is_called_back() {
+            // It may hold locks, and background work waits for it.
+            return check();
+        }
+        assert_none_held(self.resources.place());
         let given_up = || self.status.is_stopping() || check().is_err();
         let all = (self.controller.of_all(), parts.iter().map(|(_, bytes)| bytes).sum());
         for (limit, bytes) in parts.iter().map(|&(tree, bytes)| (&tree.limit, bytes)).chain([all]) {
@@ -137,6 +142,7 @@ impl WritePath {
         bytes: usize,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
     ) -> Result<(OrderedGuard<'_, Committer>, K)> {
+        self.resources.check_may_wait()?;
         let mut stall =
             Stall { path: self, looked_micros: self.resources.env.monotonic_micros(), for_space: false };
         let turn = self.queue.join();

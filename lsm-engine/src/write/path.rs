@@ -50,13 +50,14 @@ impl WritePath {
         status: Arc<Status>,
         committer: Committer,
     ) -> Self {
+        let database = resources.place();
         Self {
             resources,
             visibility,
             status,
             flush_wanted: committer.flush_wanted().clone(),
             unflushed: Arc::clone(committer.unflushed()),
-            committer: OrderedMutex::new(Rank::Commit, committer),
+            committer: OrderedMutex::new(Rank::Commit, database, committer),
             log: OnceLock::new(),
             controller: WriteController::default(),
             queue: WriteQueue::default(),

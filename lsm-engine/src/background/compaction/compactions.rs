@@ -15,7 +15,8 @@ use super::scheduler::{Debt, Scheduler};
 use crate::background::context::JobContext;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
-use crate::lock_order::{OrderedMutex, Rank};
+use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
+use crate::reentry::{Entered, Inside};
 use crate::version::Version;
 use crate::write::{Compactor, Pressure};
 
@@ -42,7 +43,8 @@ pub(crate) struct Compactions {
 
 impl Compactions {
     pub(crate) fn new(context: Arc<JobContext>) -> Arc<Self> {
-        let scheduler = OrderedMutex::new(Rank::Scheduler, Scheduler::default());
+        let database = context.resources.place();
+        let scheduler = OrderedMutex::new(Rank::Scheduler, database, Scheduler::default());
         Arc::new_cyclic(|this| Self { context, scheduler, this: this.clone() })
     }
 
@@ -56,9 +58,14 @@ impl Compactions {
         self.scheduler.lock().running.len()
     }
 
+    /// The lock, for what may call policies.
+    fn lock_to_ask(&self) -> (OrderedGuard<'_, Scheduler>, Entered) {
+        (self.scheduler.lock(), self.context.resources.enter(Inside::Scheduler))
+    }
+
     /// Starts the compactions that are due, as many as there are threads for.
     pub(crate) fn start_due(&self) {
-        let mut scheduler = self.scheduler.lock();
+        let (mut scheduler, _inside) = self.lock_to_ask();
         drop_covered_tables(&self.context, &mut scheduler);
         let parallel_max = self.context.resources.env.worker_count().saturating_sub(1).max(1);
         while !self.context.status.is_stopping() && scheduler.running.len() < parallel_max {
@@ -81,7 +88,7 @@ impl Compactions {
 
     /// Whether no compaction runs and none is due.
     pub(crate) fn are_settled(&self) -> bool {
-        let scheduler = self.scheduler.lock();
+        let (scheduler, _inside) = self.lock_to_ask();
         scheduler.running.is_empty()
             && self.context.compaction_queue.to_ask().iter().filter(|tree| tree.is_healthy()).all(|tree| {
                 let version = Arc::clone(&tree.load().version);
@@ -99,7 +106,7 @@ impl Compactions {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         since: u64,
     ) -> Result<Manual> {
-        let mut scheduler = self.scheduler.lock();
+        let (mut scheduler, _inside) = self.lock_to_ask();
         tree.check_usable()?;
         if let Some(error) = tree.failure() {
             return Err(Error::WritingStopped(Arc::new(error)));
@@ -129,7 +136,8 @@ impl Compactions {
 
     /// Debt of all keyspaces in bytes.
     pub(crate) fn debt_bytes(&self) -> u64 {
-        self.debt_under_lock(&mut self.scheduler.lock())
+        let (mut scheduler, _inside) = self.lock_to_ask();
+        self.debt_under_lock(&mut scheduler)
     }
 
     fn debt_under_lock(&self, scheduler: &mut Scheduler) -> u64 {

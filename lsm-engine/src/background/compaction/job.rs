@@ -19,6 +19,7 @@ use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::options::KeyspaceOptions;
+use crate::reentry::Inside;
 use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
 
@@ -186,6 +187,8 @@ impl CompactionJob {
 
 impl Job for CompactionJob {
     fn step(&mut self) -> Step {
+        let context = Arc::clone(&self.context);
+        let _inside = context.resources.enter(Inside::Job);
         if !self.step_part() {
             return Step::Again;
         }
