@@ -1,4 +1,5 @@
-use crate::shape::{RunningShape, TableShape, TreeShape};
+use crate::OutputRun;
+use crate::shape::{RunShape, RunningShape, TableShape, TreeShape};
 use lsm_core::Slice;
 use std::fmt;
 use std::sync::Arc;
@@ -26,20 +27,35 @@ pub struct Compaction {
 pub struct InputLevel {
     /// Which level.
     pub level: usize,
-    /// The ids of its tables, in any order, of any of its runs.
-    pub tables: Vec<u64>,
+    /// Its tables, in any order, of any of its runs, as they stand in the shape: they are found by their bounds.
+    pub tables: Vec<Arc<TableShape>>,
 }
 
-/// Which run the outputs become part of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OutputRun {
-    /// They join the oldest run of the output level, which is the only one in a leveled level; a level without
-    /// runs gets one. Never in level 0.
-    Join,
-    /// They become a run of their own. Without an input in the output level: its newest run. Else in the place of
-    /// the newest run with an input there, of which no table stays behind; and if there are inputs from above as
-    /// well, that must be the newest run.
-    NewRun,
+impl InputLevel {
+    /// Some tables of a level.
+    pub fn new<'s>(level: usize, tables: impl IntoIterator<Item = &'s Arc<TableShape>>) -> Self {
+        Self { level, tables: tables.into_iter().cloned().collect() }
+    }
+
+    /// The ids of the tables, ascending.
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.tables.iter().map(|table| table.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Where the tables stand that are in a run, ascending.
+    fn positions_in(&self, run: &RunShape, ids: &[u64]) -> Vec<usize> {
+        // Whichever are fewer are looked up among the others.
+        if run.len() <= self.tables.len() {
+            let is_input = |(_, table): &(usize, &Arc<TableShape>)| ids.binary_search(&table.id).is_ok();
+            return run.tables().enumerate().filter(is_input).map(|(position, _)| position).collect();
+        }
+        let mut positions: Vec<usize> = self.tables.iter().filter_map(|table| run.position(table)).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
 }
 
 /// How the outputs come about.
@@ -106,71 +122,71 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A table and its place in the tree.
+/// An input and its place in a shape.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Located<'s> {
-    pub(crate) level: usize,
-    pub(crate) run: usize,
-    pub(crate) table: &'s Arc<TableShape>,
+pub struct InputTable<'s> {
+    /// Its level.
+    pub level: usize,
+    /// Its run in the level, 0 for the newest.
+    pub run: usize,
+    /// Its position in the run.
+    pub position: usize,
+    /// The table.
+    pub table: &'s Arc<TableShape>,
 }
 
-impl Located<'_> {
-    fn same_run(&self, other: &Self) -> bool {
+impl InputTable<'_> {
+    /// Whether both are of one run.
+    pub fn same_run(&self, other: &Self) -> bool {
         (self.level, self.run) == (other.level, other.run)
     }
 }
 
 impl Compaction {
-    /// The input tables with their level, newest first. Ids that are not in `shape` are passed over.
-    pub fn input_tables<'s>(&self, shape: &'s TreeShape) -> Vec<(usize, &'s Arc<TableShape>)> {
-        self.locate(shape).into_iter().map(|input| (input.level, input.table)).collect()
+    /// The inputs with their places, newest first, by key in a run. Those that are not in `shape` are passed over.
+    pub fn input_tables<'s>(&self, shape: &'s TreeShape) -> Vec<InputTable<'s>> {
+        let mut found = Vec::new();
+        let mut inputs: Vec<_> = self.inputs.iter().collect();
+        inputs.sort_by_key(|input| input.level);
+        for input in inputs {
+            let (level, ids) = (input.level, input.ids());
+            let runs = shape.levels.get(level).map_or(&[][..], |shape| &shape.runs);
+            for (run, run_shape) in runs.iter().enumerate() {
+                let positions = input.positions_in(run_shape, &ids).into_iter();
+                found.extend(positions.filter_map(|position| {
+                    Some(InputTable { level, run, position, table: run_shape.get(position)? })
+                }));
+            }
+        }
+        found
     }
 
     /// How many sorted runs the inputs are of.
     pub fn input_runs(&self, shape: &TreeShape) -> usize {
-        self.locate(shape).chunk_by(Located::same_run).count()
+        self.input_tables(shape).chunk_by(InputTable::same_run).count()
     }
 
     /// The same compaction of the oldest `runs` of its input runs alone, for whoever cannot read all at once. What
     /// is left out is newer, so it stays in its place.
     #[must_use]
     pub fn of_oldest_runs(&self, shape: &TreeShape, runs: usize) -> Self {
-        let inputs = self.locate(shape);
-        let by_run: Vec<&[Located<'_>]> = inputs.chunk_by(Located::same_run).collect();
+        let inputs = self.input_tables(shape);
+        let by_run: Vec<&[InputTable<'_>]> = inputs.chunk_by(InputTable::same_run).collect();
         let mut kept: Vec<InputLevel> = Vec::new();
         for run in &by_run[by_run.len().saturating_sub(runs)..] {
-            let (Some(Located { level, .. }), ids) = (run.first(), run.iter().map(|input| input.table.id))
-            else {
-                continue;
-            };
-            match kept.last_mut().filter(|last| last.level == *level) {
-                Some(last) => last.tables.extend(ids),
-                None => kept.push(InputLevel { level: *level, tables: ids.collect() }),
+            let Some(level) = run.first().map(|input| input.level) else { continue };
+            let tables = run.iter().map(|input| Arc::clone(input.table));
+            match kept.last_mut().filter(|last| last.level == level) {
+                Some(last) => last.tables.extend(tables),
+                None => kept.push(InputLevel { level, tables: tables.collect() }),
             }
         }
         Self { inputs: kept, ..self.clone() }
     }
 
-    /// The inputs with their places, newest first.
-    pub(crate) fn locate<'s>(&self, shape: &'s TreeShape) -> Vec<Located<'s>> {
-        let mut found = Vec::new();
-        let mut inputs: Vec<_> = self.inputs.iter().collect();
-        inputs.sort_by_key(|input| input.level);
-        for input in inputs {
-            let mut ids = input.tables.clone();
-            ids.sort_unstable();
-            let Some(level) = shape.levels.get(input.level) else { continue };
-            for (run, run_shape) in level.runs.iter().enumerate() {
-                let tables = run_shape.tables.iter().filter(|table| ids.binary_search(&table.id).is_ok());
-                found.extend(tables.map(|table| Located { level: input.level, run, table }));
-            }
-        }
-        found
-    }
-
     /// The place of the output run among those of the output level: outputs are newer than this run and all
     /// after it, except that the outputs of [`OutputRun::Join`] become part of it.
-    pub(crate) fn output_position(&self, shape: &TreeShape, inputs: &[Located<'_>]) -> usize {
+    pub(crate) fn output_position(&self, shape: &TreeShape, inputs: &[InputTable<'_>]) -> usize {
         match self.output_run {
             OutputRun::Join => {
                 shape.levels.get(self.output_level).map_or(0, |level| level.runs.len().saturating_sub(1))
@@ -185,9 +201,7 @@ impl Compaction {
     /// Smallest and largest key bound of the inputs, between which all outputs lie; `None` without inputs.
     pub fn bounds<'s>(&self, shape: &'s TreeShape) -> Option<(&'s Slice, &'s Slice)> {
         let tables = self.input_tables(shape);
-        let smallest = tables.iter().map(|(_, table)| &table.smallest).min()?;
-        let largest = tables.iter().map(|(_, table)| &table.largest).max()?;
-        Some((smallest, largest))
+        bounds_of(tables.iter().map(|input| input.table))
     }
 
     /// What [`TreeShape::running`] holds while this compaction is under way; `None` without inputs.
@@ -203,7 +217,7 @@ impl Compaction {
 
     /// Sum of the sizes of the inputs: what a merge reads, and writes at most.
     pub fn input_bytes(&self, shape: &TreeShape) -> u64 {
-        self.input_tables(shape).iter().map(|(_, table)| table.bytes).sum()
+        self.input_tables(shape).iter().map(|input| input.table.bytes).sum()
     }
 
     /// Whether the inputs hold the oldest versions of every key they hold: no table outside of them overlaps one
@@ -212,14 +226,14 @@ impl Compaction {
     /// Holds until the compaction is committed, whatever else is committed meanwhile: data that is older than an
     /// input can neither come into being nor be moved by a valid compaction.
     pub fn is_bottommost(&self, shape: &TreeShape) -> bool {
-        let inputs = self.locate(shape);
+        let inputs = self.input_tables(shape);
         self.older_than(shape, &inputs, |_| true)
     }
 
     /// The tables, inputs aside, that stay older than the outputs and overlap an input: a tombstone may be
     /// dropped where none of them has a key it deletes. By ascending id.
     pub fn tables_older_than_output<'s>(&self, shape: &'s TreeShape) -> Vec<&'s Arc<TableShape>> {
-        let inputs = self.locate(shape);
+        let inputs = self.input_tables(shape);
         let mut older: Vec<&Arc<TableShape>> = Vec::new();
         self.older_than(shape, &inputs, |table| {
             older.push(table);
@@ -235,7 +249,7 @@ impl Compaction {
     fn older_than<'s>(
         &self,
         shape: &'s TreeShape,
-        inputs: &[Located<'s>],
+        inputs: &[InputTable<'s>],
         mut stop: impl FnMut(&'s Arc<TableShape>) -> bool,
     ) -> bool {
         let mut ids: Vec<u64> = inputs.iter().map(|input| input.table.id).collect();
@@ -247,7 +261,7 @@ impl Compaction {
                 // Tables of one run share no key, even where they touch.
                 for input in inputs.iter().filter(|input| (input.level, input.run) != (level, run)) {
                     let range = run_shape.overlapping(&input.table.smallest, &input.table.largest);
-                    let mut tables = run_shape.tables[range].iter();
+                    let mut tables = run_shape.range(range);
                     if tables.any(|table| ids.binary_search(&table.id).is_err() && stop(table)) {
                         return false;
                     }
@@ -259,16 +273,23 @@ impl Compaction {
 
     /// The tables of the first level below the outputs that holds any in their key range, by key. Outputs that
     /// end where one of these begins make the next compaction down read less.
-    pub fn tables_below<'s>(&self, shape: &'s TreeShape) -> &'s [Arc<TableShape>] {
-        let Some((smallest, largest)) = self.bounds(shape) else { return &[] };
-        for level in shape.levels.iter().skip(self.output_level + 1) {
-            if let Some(run) = level.runs.last() {
-                let range = run.overlapping(smallest, largest);
-                if !range.is_empty() {
-                    return &run.tables[range];
-                }
-            }
-        }
-        &[]
+    pub fn tables_below<'s>(&self, shape: &'s TreeShape) -> impl Iterator<Item = &'s Arc<TableShape>> {
+        let bounds = self.bounds(shape);
+        let below = shape.levels.iter().skip(self.output_level + 1).find_map(|level| {
+            let (run, (smallest, largest)) = level.runs.last().zip(bounds)?;
+            let met = run.overlapping(smallest, largest);
+            (!met.is_empty()).then_some((run, met))
+        });
+        below.into_iter().flat_map(|(run, met)| run.range(met))
     }
+}
+
+/// Smallest and largest key bound of some tables.
+pub(crate) fn bounds_of<'s>(
+    tables: impl IntoIterator<Item = &'s Arc<TableShape>>,
+) -> Option<(&'s Slice, &'s Slice)> {
+    tables.into_iter().fold(None, |bounds, table| match bounds {
+        None => Some((&table.smallest, &table.largest)),
+        Some((smallest, largest)) => Some((smallest.min(&table.smallest), largest.max(&table.largest))),
+    })
 }

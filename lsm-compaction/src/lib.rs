@@ -10,15 +10,15 @@
 //! use std::sync::Arc;
 //!
 //! // Four flushed tables that cover the same keys wait in level 0.
-//! let flushed = |id| RunShape {
-//!     tables: vec![Arc::new(TableShape {
+//! let flushed = |id| {
+//!     RunShape::new(vec![Arc::new(TableShape {
 //!         id,
 //!         smallest: "a".into(),
 //!         largest: "z".into(),
 //!         bytes: 64 << 20,
 //!         entries: 500_000,
 //!         ..TableShape::default()
-//!     })],
+//!     })])
 //! };
 //! let policy = Leveled::default();
 //! let mut shape = TreeShape::empty(policy.level_count());
@@ -34,21 +34,23 @@ mod apply;
 mod compaction;
 pub mod garbage;
 mod manual;
+mod output_run;
 mod policy;
 mod shape;
 pub mod simulator;
 mod sink;
-mod tidy;
+mod small_tables;
 mod validate;
 
-pub use compaction::{Action, Compaction, InputLevel, OutputRun, Reason};
+pub use compaction::{Action, Compaction, InputLevel, InputTable, Reason};
 pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, OlderTables, OlderVersions};
 
 pub use manual::{ManualOptions, manual};
+pub use output_run::OutputRun;
 pub use policy::{
     CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
     SizeTiered, SizeTieredOptions,
 };
 pub use shape::{LevelShape, RunShape, RunningShape, TableShape, TreeShape};
-pub use tidy::tidy;
+pub use small_tables::small_tables;
 pub use validate::{Rejection, validate};

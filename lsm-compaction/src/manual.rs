@@ -1,6 +1,8 @@
-use crate::shape::{RunShape, TableShape, TreeShape};
+use crate::compaction::bounds_of;
+use crate::shape::{RunShape, Summary, TableShape, TreeShape};
 use crate::sink::Sink;
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason};
+use lsm_core::Slice;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ type KeyRange<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
 ///
 /// let table = TableShape { id: 1, smallest: "a".into(), largest: "c".into(), bytes: 9, ..TableShape::default() };
 /// let mut shape = TreeShape::empty(7);
-/// shape.levels[0].runs.push(RunShape { tables: vec![Arc::new(table)] });
+/// shape.levels[0].runs.push(RunShape::new(vec![Arc::new(table)]));
 ///
 /// let options = ManualOptions { rewritten_since: 2, ..ManualOptions::default() };
 /// let step = manual(&shape, (Bound::Included(b"b"), Bound::Unbounded), &options).unwrap();
@@ -56,33 +58,33 @@ pub fn manual(shape: &TreeShape, range: KeyRange<'_>, options: &ManualOptions) -
     for level in 0..last {
         let runs = &shape.levels[level].runs;
         if let Some(first_run) = runs.iter().position(|run| !in_range(run, range).is_empty()) {
-            return Some(step_down(shape, range, level, first_run, options));
+            return step_down(shape, range, level, first_run, options);
         }
     }
     let runs = &shape.levels[last].runs;
     let (oldest, newer) = runs.split_last()?;
     if let Some(first_run) = newer.iter().position(|run| !in_range(run, range).is_empty()) {
-        let tables = &runs[first_run].tables[in_range(&runs[first_run], range)];
-        let sink = sink(last, first_run, last, options);
-        return Some(sink.merge(shape, &tables.first()?.smallest, &tables.last()?.largest));
+        let run = &runs[first_run];
+        let (smallest, largest) = bounds_of(run.range(in_range(run, range)))?;
+        return Some(sink(last, first_run, last, options).merge(shape, smallest, largest));
     }
-    rewrite(&oldest.tables[in_range(oldest, range)], last, options)
+    rewrite(oldest, in_range(oldest, range), last, options)
 }
 
 /// Positions of the tables of a run that may hold a key of the range.
 fn in_range(run: &RunShape, (start, end): KeyRange<'_>) -> Range<usize> {
-    let before_start = |table: &Arc<TableShape>| match start {
+    let before_start = |table: &TableShape| match start {
         Bound::Included(key) => *table.largest < *key,
         Bound::Excluded(key) => *table.largest <= *key,
         Bound::Unbounded => false,
     };
-    let before_end = |table: &Arc<TableShape>| match end {
+    let before_end = |table: &TableShape| match end {
         Bound::Included(key) => *table.smallest <= *key,
         Bound::Excluded(key) => *table.smallest < *key,
         Bound::Unbounded => true,
     };
-    let first = run.tables.partition_point(before_start);
-    first..run.tables.partition_point(before_end).max(first)
+    let first = run.partition_point(before_start);
+    first..run.partition_point(before_end).max(first)
 }
 
 fn sink(level: usize, first_run: usize, output_level: usize, options: &ManualOptions) -> Sink {
@@ -97,61 +99,65 @@ fn step_down(
     level: usize,
     first_run: usize,
     options: &ManualOptions,
-) -> Compaction {
+) -> Option<Compaction> {
     let runs = &shape.levels[level].runs;
-    let tables = &runs[first_run].tables[in_range(&runs[first_run], range)];
+    let run = &runs[first_run];
+    let mut positions = in_range(run, range);
     let single_run = first_run + 1 == runs.len();
     let last = shape.levels.len() - 1;
-    let bounds = |tables: &[Arc<TableShape>]| {
-        let ends = tables.first().zip(tables.last());
-        ends.map_or_else(Default::default, |(first, last)| (first.smallest.clone(), last.largest.clone()))
-    };
-    let (smallest, largest) = bounds(tables);
+    let (smallest, largest) = ends(run, &positions)?;
     let output_level = (level + 1..last).find(|below| {
-        shape.levels[*below].runs.iter().any(|run| !run.overlapping(&smallest, &largest).is_empty())
+        shape.levels[*below].runs.iter().any(|run| !run.overlapping(smallest, largest).is_empty())
     });
     let output_level = output_level.unwrap_or(last);
     let sink = sink(level, first_run, output_level, options);
-    let mut count = tables.len();
     if single_run && level > 0 {
         // One chunk of a long run at a time.
         let below = |table: &TableShape| -> u64 {
             let runs = shape.levels[output_level].runs.iter();
-            let met = runs.flat_map(|run| &run.tables[run.overlapping(&table.smallest, &table.largest)]);
-            met.map(|table| table.bytes).sum()
+            runs.map(|run| run.bytes_in(run.overlapping(&table.smallest, &table.largest))).sum()
         };
         let mut bytes: u64 = 0;
         let within = |table: &&Arc<TableShape>| {
             bytes = bytes.saturating_add(table.bytes).saturating_add(below(table));
             bytes <= options.compaction_bytes_max
         };
-        count = tables.iter().take_while(within).count().max(1);
+        positions.end = positions.start + run.range(positions.clone()).take_while(within).count().max(1);
     }
-    let (smallest, largest) = bounds(&tables[..count]);
-    let merge = sink.merge(shape, &smallest, &largest);
-    let from_one_run = merge.input_tables(shape).len() == count;
-    let tombstones = tables[..count].iter().any(|table| table.has_tombstones());
+    let (smallest, largest) = ends(run, &positions)?;
+    let merge = sink.merge(shape, smallest, largest);
+    let from_one_run = merge.input_tables(shape).len() == positions.len();
+    let tombstones = run.range(positions).any(|table| table.has_tombstones());
     if from_one_run && !(tombstones && merge.is_bottommost(shape)) {
-        return Compaction { action: Action::Move, ..merge };
+        return Some(Compaction { action: Action::Move, ..merge });
     }
-    merge
+    Some(merge)
 }
 
-/// Rewrites tables of the last level that hold tombstones.
-fn rewrite(tables: &[Arc<TableShape>], level: usize, options: &ManualOptions) -> Option<Compaction> {
-    let due = |table: &Arc<TableShape>| table.has_tombstones() && table.id < options.rewritten_since;
-    let first = tables.iter().position(due)?;
+/// Where the tables at some positions begin and end.
+fn ends<'r>(run: &'r RunShape, positions: &Range<usize>) -> Option<(&'r Slice, &'r Slice)> {
+    Some((&run.get(positions.start)?.smallest, &run.get(positions.end.checked_sub(1)?)?.largest))
+}
+
+/// Rewrites tables of the last level, some of a run, that hold tombstones.
+fn rewrite(
+    run: &RunShape,
+    positions: Range<usize>,
+    level: usize,
+    options: &ManualOptions,
+) -> Option<Compaction> {
+    let due = |table: &TableShape| table.has_tombstones() && table.id < options.rewritten_since;
+    let may = |summary: &Summary| summary.tombstones.is_some();
+    let first = run
+        .find_map(may, |position, table| (positions.contains(&position) && due(table)).then_some(position))?;
     let mut bytes: u64 = 0;
     let within = |table: &&Arc<TableShape>| {
         bytes = bytes.saturating_add(table.bytes);
         due(table) && bytes <= options.compaction_bytes_max
     };
-    let count = tables[first..].iter().take_while(within).count().max(1);
+    let count = run.range(first..positions.end).take_while(within).count().max(1);
     Some(Compaction {
-        inputs: vec![InputLevel {
-            level,
-            tables: tables[first..first + count].iter().map(|table| table.id).collect(),
-        }],
+        inputs: vec![InputLevel::new(level, run.range(first..first + count))],
         output_level: level,
         output_run: OutputRun::Join,
         action: Action::Merge,

@@ -1,6 +1,7 @@
 use crate::shape::TreeShape;
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason};
 use lsm_core::Slice;
+use std::sync::Arc;
 
 /// Where a sinking key range starts and ends.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +32,10 @@ impl Sink {
                 count = tables.len();
                 tables.clear();
                 for run in shape.levels[level].runs.iter().skip(first_run) {
-                    for table in &run.tables[run.overlapping(&smallest, &largest)] {
+                    for table in run.range(run.overlapping(&smallest, &largest)) {
                         smallest = smallest.min(table.smallest.clone());
                         largest = largest.max(table.largest.clone());
-                        tables.push(table.id);
+                        tables.push(Arc::clone(table));
                     }
                 }
                 if level != self.output_level {

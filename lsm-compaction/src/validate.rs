@@ -1,4 +1,5 @@
-use crate::compaction::{Action, Compaction, InputLevel, Located, OutputRun};
+use crate::OutputRun;
+use crate::compaction::{Action, Compaction, InputTable, bounds_of};
 use crate::shape::{RunShape, TreeShape};
 use lsm_core::Slice;
 
@@ -130,13 +131,15 @@ pub enum Rejection {
 /// running compaction adds to it; tables moved into one run are disjoint; what is dropped is older than all that
 /// stays. `shape` itself is trusted.
 ///
-/// Costs about `inputs * runs passed * log(tables of a run)`, plus one pass over the levels with inputs.
+/// Costs about `inputs * runs passed * log(tables of a run)`.
 ///
 /// ```
 /// use lsm_compaction::*;
+/// use std::sync::Arc;
+///
 /// let shape = TreeShape::empty(7);
 /// let compaction = Compaction {
-///     inputs: vec![InputLevel { level: 0, tables: vec![3] }],
+///     inputs: vec![InputLevel { level: 0, tables: vec![Arc::new(TableShape { id: 3, ..TableShape::default() })] }],
 ///     output_level: 6,
 ///     output_run: OutputRun::Join,
 ///     action: Action::Merge,
@@ -148,8 +151,8 @@ pub enum Rejection {
 /// ```
 pub fn validate(shape: &TreeShape, compaction: &Compaction) -> Result<(), Rejection> {
     check_names(shape, compaction)?;
-    let inputs = compaction.locate(shape);
-    check_found(compaction, &inputs)?;
+    let inputs = compaction.input_tables(shape);
+    check_found(shape, compaction, &inputs)?;
     let check = Check { shape, compaction, ids: sorted_ids(&inputs), inputs };
     if compaction.action == Action::Drop {
         return check.nothing_uncovered();
@@ -164,7 +167,7 @@ pub fn validate(shape: &TreeShape, compaction: &Compaction) -> Result<(), Reject
     check.running_are_disjoint()
 }
 
-fn sorted_ids(inputs: &[Located<'_>]) -> Vec<u64> {
+fn sorted_ids(inputs: &[InputTable<'_>]) -> Vec<u64> {
     let mut ids: Vec<u64> = inputs.iter().map(|input| input.table.id).collect();
     ids.sort_unstable();
     ids
@@ -189,19 +192,26 @@ fn check_names(shape: &TreeShape, compaction: &Compaction) -> Result<(), Rejecti
 }
 
 /// All named tables were found, once each, and are free.
-fn check_found(compaction: &Compaction, inputs: &[Located<'_>]) -> Result<(), Rejection> {
-    for InputLevel { level, tables } in &compaction.inputs {
+fn check_found(
+    shape: &TreeShape,
+    compaction: &Compaction,
+    inputs: &[InputTable<'_>],
+) -> Result<(), Rejection> {
+    for named in &compaction.inputs {
+        let level = named.level;
         let mut found: Vec<u64> =
-            inputs.iter().filter(|input| input.level == *level).map(|input| input.table.id).collect();
+            inputs.iter().filter(|input| input.level == level).map(|input| input.table.id).collect();
         found.sort_unstable();
-        if let Some(table) = tables.iter().find(|table| found.binary_search(table).is_err()) {
-            return Err(Rejection::NoSuchTable { level: *level, table: *table });
+        if let Some(table) = named.tables.iter().find(|table| found.binary_search(&table.id).is_err()) {
+            return Err(Rejection::NoSuchTable { level, table: table.id });
         }
-        if found.len() != tables.len() {
-            return Err(Rejection::NamedTwice { level: *level });
+        if found.len() != named.tables.len() {
+            return Err(Rejection::NamedTwice { level });
         }
     }
-    match inputs.iter().find(|input| input.table.busy) {
+    let is_busy =
+        |input: &&InputTable<'_>| shape.levels[input.level].runs[input.run].is_busy_at(input.position);
+    match inputs.iter().find(is_busy) {
         Some(input) => Err(Rejection::Busy { level: input.level, table: input.table.id }),
         None => Ok(()),
     }
@@ -210,7 +220,7 @@ fn check_found(compaction: &Compaction, inputs: &[Located<'_>]) -> Result<(), Re
 struct Check<'s> {
     shape: &'s TreeShape,
     compaction: &'s Compaction,
-    inputs: Vec<Located<'s>>,
+    inputs: Vec<InputTable<'s>>,
     ids: Vec<u64>,
 }
 
@@ -220,14 +230,13 @@ impl Check<'_> {
     }
 
     /// The first table of `run` that overlaps `input` and stays behind.
-    fn left_behind(&self, run: &RunShape, input: Located<'_>) -> Option<u64> {
+    fn left_behind(&self, run: &RunShape, input: InputTable<'_>) -> Option<u64> {
         let range = run.overlapping(&input.table.smallest, &input.table.largest);
-        run.tables[range].iter().map(|table| table.id).find(|table| !self.is_input(*table))
+        run.range(range).map(|table| table.id).find(|table| !self.is_input(*table))
     }
 
     fn bounds(&self) -> Option<(&Slice, &Slice)> {
-        let smallest = self.inputs.iter().map(|input| &input.table.smallest).min()?;
-        Some((smallest, self.inputs.iter().map(|input| &input.table.largest).max()?))
+        bounds_of(self.inputs.iter().map(|input| input.table))
     }
 
     fn destination(&self) -> Result<(), Rejection> {
@@ -263,7 +272,7 @@ impl Check<'_> {
         // The run whose tables all have to be among the inputs.
         let whole = if self.rises_to_newest() { 0 } else { newest };
         let run = &self.shape.levels[level].runs[whole];
-        match run.tables.iter().find(|table| !self.is_input(table.id)) {
+        match run.tables().find(|table| !self.is_input(table.id)) {
             Some(table) => Err(Rejection::RunLeftBehind { level, table: table.id }),
             None => Ok(()),
         }
@@ -310,7 +319,7 @@ impl Check<'_> {
         // All runs of the level, since another one may be the oldest by the time the outputs are there.
         for (index, run) in self.shape.levels[level].runs.iter().enumerate() {
             let oldest = index + 1 == self.shape.levels[level].runs.len();
-            for table in &run.tables[run.overlapping(smallest, largest)] {
+            for table in run.range(run.overlapping(smallest, largest)) {
                 // A neighbour that only touches an end shares no key with an input of its own run; inputs of
                 // other runs that it overlaps were refused before.
                 let touches = oldest && (table.largest == *smallest || table.smallest == *largest);
@@ -332,7 +341,7 @@ impl Check<'_> {
             (&a.table.smallest, &a.table.largest).cmp(&(&b.table.smallest, &b.table.largest))
         });
         // The table that reaches furthest so far is the one to compare with.
-        let mut furthest: Option<Located<'_>> = None;
+        let mut furthest: Option<InputTable<'_>> = None;
         for input in by_key {
             if let Some(before) = furthest {
                 let same_run = (before.level, before.run) == (input.level, input.run);

@@ -72,12 +72,12 @@ fn compaction(shape: &TreeShape, guess: &Guess) -> Compaction {
         let skip = if level == first { guess.skip_runs } else { 0 };
         let mut tables = Vec::new();
         for run in shape.levels[level].runs.iter().skip(skip) {
-            for table in &run.tables[run.overlapping(&bounds.0, &bounds.1)] {
+            for table in run.range(run.overlapping(&bounds.0, &bounds.1)) {
                 if guess.widen {
                     bounds.0 = bounds.0.min(table.smallest.clone());
                     bounds.1 = bounds.1.max(table.largest.clone());
                 }
-                tables.push(table.id);
+                tables.push(table.clone());
             }
         }
         if let Some(forget) = guess.forget.filter(|forget| *forget < tables.len() && level < last) {

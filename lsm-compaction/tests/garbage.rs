@@ -170,12 +170,12 @@ fn split(
 fn tables(versions: &[Version], tombstones: &[RangeTombstone]) -> OlderTables {
     let points = versions.iter().map(|v| (&v.key[..], &v.key[..]));
     let ranges = tombstones.iter().map(|t| (&*t.start, &*t.end));
-    OlderTables::new(points.chain(ranges).map(|(smallest, largest)| RunShape {
-        tables: vec![Arc::new(TableShape {
+    OlderTables::new(points.chain(ranges).map(|(smallest, largest)| {
+        RunShape::new(vec![Arc::new(TableShape {
             smallest: smallest.into(),
             largest: largest.into(),
             ..TableShape::default()
-        })],
+        })])
     }))
 }
 
@@ -326,13 +326,11 @@ fn range_tombstones_go_when_they_have_nothing_left_to_hide() {
     assert_eq!(kept, [("b".into(), "d".into(), 8), ("x".into(), "z".into(), 6)]);
 
     // Older data below x to y only.
-    let older = OlderTables::new([RunShape {
-        tables: vec![Arc::new(TableShape {
-            smallest: "x".into(),
-            largest: "y".into(),
-            ..TableShape::default()
-        })],
-    }]);
+    let older = OlderTables::new([RunShape::new(vec![Arc::new(TableShape {
+        smallest: "x".into(),
+        largest: "y".into(),
+        ..TableShape::default()
+    })])]);
     let rules = GarbageRules { snapshots: vec![9], ..GarbageRules::default() };
     let stream = CompactionStream::with_older(Versions::new(vec![]), tombstones(), rules, older, None, None);
     let kept: Vec<_> = stream.surviving_range_tombstones().tombstones().map(|t| t.sequence).collect();
@@ -393,14 +391,12 @@ fn a_failing_input_fails_the_merge_for_good() {
 
 #[test]
 fn older_tables_are_found_along_ascending_keys_and_from_anywhere() {
-    let run = |tables: &[(&str, &str)]| RunShape {
-        tables: tables
-            .iter()
-            .map(|(smallest, largest)| {
-                let (smallest, largest) = ((*smallest).into(), (*largest).into());
-                Arc::new(TableShape { smallest, largest, ..TableShape::default() })
-            })
-            .collect(),
+    let run = |tables: &[(&str, &str)]| -> RunShape {
+        let tables = tables.iter().map(|(smallest, largest)| {
+            let (smallest, largest) = ((*smallest).into(), (*largest).into());
+            Arc::new(TableShape { smallest, largest, ..TableShape::default() })
+        });
+        tables.collect()
     };
     let runs = [run(&[("b", "c"), ("e", "e"), ("g", "k"), ("m", "n")]), run(&[]), run(&[("i", "l")])];
     let probes = ["a", "b", "bb", "c", "cc", "e", "f", "h", "k", "kk", "l", "ll", "m", "o"];
@@ -409,7 +405,7 @@ fn older_tables_are_found_along_ascending_keys_and_from_anywhere() {
         for key in &probes[from..] {
             let expected = runs
                 .iter()
-                .flat_map(|run| &run.tables)
+                .flat_map(RunShape::tables)
                 .any(|table| *table.smallest <= *key.as_bytes() && *key.as_bytes() <= *table.largest);
             assert_eq!(older.may_hold(key.as_bytes()), expected, "{key}");
         }

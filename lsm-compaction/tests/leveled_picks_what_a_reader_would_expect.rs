@@ -35,7 +35,7 @@ fn table(id: u64, smallest: &str, largest: &str) -> TableShape {
 }
 
 fn run(tables: &[(u64, &str, &str)]) -> RunShape {
-    RunShape { tables: tables.iter().map(|(id, a, b)| Arc::new(table(*id, a, b))).collect() }
+    tables.iter().map(|(id, a, b)| Arc::new(table(*id, a, b))).collect()
 }
 
 fn tree(levels: Vec<Vec<RunShape>>) -> TreeShape {
@@ -52,7 +52,7 @@ fn many(first_id: u64, count: u64, prefix: &str) -> RunShape {
         let key = |end: &str| format!("{prefix}{index:04}{end}");
         Arc::new(table(first_id + index, &key("a"), &key("z")))
     });
-    RunShape { tables: tables.collect() }
+    tables.collect()
 }
 
 fn pick(shape: &TreeShape) -> Option<Compaction> {
@@ -61,20 +61,9 @@ fn pick(shape: &TreeShape) -> Option<Compaction> {
     Some(compaction)
 }
 
-fn mark_busy(shape: &mut TreeShape, compaction: &Compaction) {
-    shape.running.push(compaction.running(shape).unwrap());
-    for input in &compaction.inputs {
-        for table in shape.levels[input.level].runs.iter_mut().flat_map(|run| &mut run.tables) {
-            if input.tables.contains(&table.id) {
-                Arc::make_mut(table).busy = true;
-            }
-        }
-    }
-}
-
 fn ids(compaction: &Compaction, level: usize) -> Vec<u64> {
     let inputs = compaction.inputs.iter().filter(|input| input.level == level);
-    let mut ids: Vec<u64> = inputs.flat_map(|input| input.tables.clone()).collect();
+    let mut ids: Vec<u64> = inputs.flat_map(|input| &input.tables).map(|table| table.id).collect();
     ids.sort_unstable();
     ids
 }
@@ -146,7 +135,7 @@ fn among_equals_the_oldest_table_goes_down_so_that_all_have_their_turn() {
             let key = |end: &str| format!("k{index:04}{end}");
             Arc::new(table(*id, &key("b"), &key("c")))
         });
-        RunShape { tables: tables.collect() }
+        tables.collect()
     };
     let shape = |ids| tree(vec![vec![], vec![], vec![], vec![upper(ids)], vec![many(1, 40, "k")]]);
     assert_eq!(ids(&pick(&shape([101, 102, 103, 104, 105])).unwrap(), 3), [101]);
@@ -159,7 +148,7 @@ fn disjoint_parts_are_compacted_beside_each_other() {
     let mut started = Vec::new();
     while let Some(compaction) = pick(&shape) {
         started.extend(ids(&compaction, 3));
-        mark_busy(&mut shape, &compaction);
+        shape.start(&compaction);
     }
     // 80 bytes where 40 should be: four tables of ten, each on its own.
     assert_eq!(started, [101, 102, 103, 104]);
@@ -170,7 +159,7 @@ fn level_zero_is_merged_within_itself_while_the_way_down_is_blocked() {
     let flushed = |ids: std::ops::RangeInclusive<u64>| ids.rev().map(|id| run(&[(id, "a", "z")])).collect();
     let mut shape = tree(vec![flushed(1..=4)]);
     let down = pick(&shape).unwrap();
-    mark_busy(&mut shape, &down);
+    shape.start(&down);
     for id in 5..=7 {
         shape.levels[0].runs.insert(0, run(&[(id, "a", "z")]));
         assert_eq!(pick(&shape), None, "three runs are not worth it");
@@ -190,7 +179,7 @@ fn old_tombstones_reach_the_bottom_and_then_stop() {
         oldest_tombstone_micros: Some(0),
         ..table(id, "k0003a", "k0003z")
     };
-    let single = |table| vec![RunShape { tables: vec![Arc::new(table)] }];
+    let single = |table| vec![RunShape::new(vec![Arc::new(table)])];
     let mut shape = tree(vec![single(with_tombstone(100, 0)), vec![], vec![], vec![], vec![many(1, 6, "k")]]);
     shape.now_micros = HOUR - 1;
     assert_eq!(pick(&shape), None);
@@ -212,7 +201,7 @@ fn old_tombstones_reach_the_bottom_and_then_stop() {
 #[test]
 fn a_table_that_is_mostly_tombstones_goes_down_early() {
     let dense = TableShape { tombstones: 5, ..table(100, "k0003a", "k0003z") };
-    let upper = RunShape { tables: vec![Arc::new(dense)] };
+    let upper = RunShape::new(vec![Arc::new(dense)]);
     let shape = tree(vec![vec![], vec![], vec![], vec![upper], vec![many(1, 40, "k")]]);
     let compaction = pick(&shape).unwrap();
     assert_eq!((compaction.reason, ids(&compaction, 3)), (Reason::TombstoneDensity, vec![100]));
@@ -221,7 +210,7 @@ fn a_table_that_is_mostly_tombstones_goes_down_early() {
 #[test]
 fn tombstones_that_meet_nothing_are_left_out_instead_of_moved() {
     let deletes = TableShape { tombstones: 10, ..table(100, "x", "y") };
-    let upper = RunShape { tables: vec![Arc::new(deletes)] };
+    let upper = RunShape::new(vec![Arc::new(deletes)]);
     let shape = tree(vec![vec![], vec![], vec![], vec![upper], vec![many(1, 40, "k")]]);
     let compaction = pick(&shape).unwrap();
     assert_eq!(compaction.action, Action::Merge);
@@ -239,7 +228,7 @@ fn tombstones_that_hide_much_go_down_unless_a_snapshot_holds_them() {
     };
     let shape = |hidden_bytes, level: usize| {
         let mut levels = vec![vec![], vec![], vec![], vec![], vec![many(1, 40, "k")]];
-        levels[level] = vec![RunShape { tables: vec![Arc::new(hiding(hidden_bytes))] }];
+        levels[level] = vec![RunShape::new(vec![Arc::new(hiding(hidden_bytes))])];
         tree(levels)
     };
     for level in [0, 3] {
@@ -256,14 +245,10 @@ fn tombstones_that_hide_much_go_down_unless_a_snapshot_holds_them() {
 
 #[test]
 fn tombstones_that_are_on_their_way_send_nothing_else_down() {
-    let hiding = TableShape {
-        tombstones: 1,
-        hidden_bytes: 100,
-        older_bytes: 100,
-        busy: true,
-        ..table(100, "k0003a", "k0003z")
-    };
-    let newest = RunShape { tables: vec![Arc::new(hiding)] };
+    let hiding =
+        TableShape { tombstones: 1, hidden_bytes: 100, older_bytes: 100, ..table(100, "k0003a", "k0003z") };
+    let mut newest = RunShape::new(vec![Arc::new(hiding)]);
+    newest.mark_busy(0);
     let shape = tree(vec![
         vec![newest, run(&[(99, "k0003a", "k0003z")])],
         vec![],
@@ -283,8 +268,7 @@ fn tombstones_that_a_snapshot_kept_at_the_bottom_go_when_it_goes() {
         largest_sequence: 9,
         ..table(100, "k0003a", "k0003z")
     };
-    let mut shape =
-        tree(vec![vec![], vec![], vec![], vec![], vec![RunShape { tables: vec![Arc::new(kept)] }]]);
+    let mut shape = tree(vec![vec![], vec![], vec![], vec![], vec![RunShape::new(vec![Arc::new(kept)])]]);
     for (snapshots, is_due) in [(vec![8, 20], false), (vec![20], true), (vec![9, 20], true)] {
         shape.snapshots = snapshots;
         let pick = pick(&shape);

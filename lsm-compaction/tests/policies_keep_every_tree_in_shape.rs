@@ -88,7 +88,7 @@ fn run(policy: &dyn CompactionPolicy, steps: &[Step], garbage: Garbage, touching
 }
 
 fn summary(shape: &TreeShape) -> String {
-    let run = |run: &RunShape| format!("{} tables {} bytes", run.tables.len(), run.bytes());
+    let run = |run: &RunShape| format!("{} tables {} bytes", run.len(), run.bytes());
     let level = |level: &LevelShape| level.runs.iter().map(run).collect::<Vec<_>>();
     format!("{:#?}", shape.levels.iter().map(level).collect::<Vec<_>>())
 }

@@ -2,7 +2,7 @@
 
 use lsm_compaction::{
     Action, Compaction, InputLevel, LevelShape, OutputRun, Reason, Rejection, RunShape, RunningShape,
-    TableShape, TreeShape, tidy, validate,
+    TableShape, TreeShape, small_tables, validate,
 };
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn table(id: u64, smallest: &str, largest: &str) -> TableShape {
 }
 
 fn run(tables: &[(u64, &str, &str)]) -> RunShape {
-    RunShape { tables: tables.iter().map(|(id, a, b)| Arc::new(table(*id, a, b))).collect() }
+    tables.iter().map(|(id, a, b)| Arc::new(table(*id, a, b))).collect()
 }
 
 /// Level 0: 9 [a-m], 8 [k-z], 7 [a-c]. Level 1: 4 [a-f] 5 [h-m] 6 [p-z]. Level 2: 2 [a-z]. Level 3: two runs,
@@ -36,11 +36,21 @@ fn shape() -> TreeShape {
     }
 }
 
+/// The table of [`shape`] with this id, or one that it does not have.
+fn named(id: u64) -> Arc<TableShape> {
+    let shape = shape();
+    let known = shape.tables().map(|(_, table)| table).find(|table| table.id == id);
+    known.cloned().unwrap_or_else(|| Arc::new(table(id, "a", "z")))
+}
+
 fn merge(inputs: &[(usize, &[u64])], output_level: usize, output_run: OutputRun) -> Compaction {
     Compaction {
         inputs: inputs
             .iter()
-            .map(|(level, tables)| InputLevel { level: *level, tables: tables.to_vec() })
+            .map(|(level, ids)| InputLevel {
+                level: *level,
+                tables: ids.iter().map(|id| named(*id)).collect(),
+            })
             .collect(),
         output_level,
         output_run,
@@ -212,7 +222,7 @@ fn data_from_above_becomes_part_of_the_newest_run_or_of_none() {
 #[test]
 fn busy_tables_are_left_alone() {
     let mut tree = shape();
-    Arc::make_mut(&mut tree.levels[1].runs[0].tables[0]).busy = true;
+    tree.levels[1].runs[0].mark_busy(0);
     let busy = merge(&[(0, &[7]), (1, &[4])], 1, Join);
     assert_eq!(validate(&tree, &busy), Err(Rejection::Busy { level: 1, table: 4 }));
 }
@@ -275,27 +285,27 @@ fn the_oldest_runs_of_a_sound_compaction_make_a_sound_one() {
 #[test]
 fn small_neighbours_are_merged_a_few_times_each() {
     let mut shape = TreeShape::empty(3);
-    shape.levels[2].runs.push(RunShape { tables: Vec::new() });
+    shape.levels[2].runs.push(RunShape::default());
     let mut rewritten = 0;
     for id in 0..4096_u64 {
         let key = format!("{id:05}");
-        shape.levels[2].runs[0].tables.push(Arc::new(table(id, &key, &key)));
-        while let Some(compaction) = tidy(&shape, |bytes, entries| bytes <= 10_000 && entries <= 10_000) {
+        let run = &mut shape.levels[2].runs[0];
+        *run = run.with_changes(&[], vec![Arc::new(table(id, &key, &key))]);
+        while let Some(compaction) =
+            small_tables(&shape, |bytes, entries| bytes <= 10_000 && entries <= 10_000)
+        {
             assert_eq!(validate(&shape, &compaction), Ok(()));
-            let ids = &compaction.inputs[0].tables;
-            let tables = &mut shape.levels[2].runs[0].tables;
-            let first = tables.iter().position(|table| table.id == ids[0]).unwrap();
-            let merged: Vec<_> = tables.drain(first..first + ids.len()).collect();
-            let bytes = merged.iter().map(|table| table.bytes).sum();
+            let bytes = compaction.input_bytes(&shape);
             rewritten += bytes;
-            let (smallest, largest) = (merged[0].smallest.clone(), merged[3].largest.clone());
+            let (smallest, largest) = compaction.bounds(&shape).unwrap();
+            let (smallest, largest) = (smallest.clone(), largest.clone());
             let one =
                 TableShape { id: 10_000 + id, smallest, largest, bytes, entries: bytes, ..table(0, "", "") };
-            tables.insert(first, Arc::new(one));
+            shape.apply(&compaction, vec![Arc::new(one)]);
         }
-        assert!(shape.levels[2].runs[0].tables.len() < 24, "{id}");
+        assert!(shape.levels[2].runs[0].len() < 24, "{id}");
     }
     assert!(rewritten <= 6 * 10 * 4096, "{rewritten} bytes were rewritten of 40960");
     // A large one is not rewritten for the sake of small ones, and what would not fit is left alone.
-    assert_eq!(tidy(&shape, |_, _| false), None);
+    assert_eq!(small_tables(&shape, |_, _| false), None);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lsm_engine::compaction_policies::{
-    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TreeShape,
+    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TableShape, TreeShape,
 };
 use lsm_engine::{Db, Error, Options};
 
@@ -31,11 +31,10 @@ impl CompactionPolicy for Small {
     }
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
-        let tables = shape.levels.first()?.runs.iter().flat_map(|run| &run.tables);
-        let large = tables.filter(|table| table.entries > 2 * KEYS as u64 && !table.busy);
-        let tables: Vec<u64> = large.map(|table| table.id).collect();
-        (!tables.is_empty()).then(|| Compaction {
-            inputs: vec![InputLevel { level: 0, tables }],
+        let large = |table: &&Arc<TableShape>| table.entries > 2 * KEYS as u64;
+        let input = InputLevel::new(0, shape.levels.first()?.free_tables().filter(large));
+        (!input.tables.is_empty()).then(|| Compaction {
+            inputs: vec![input],
             output_level: 0,
             output_run: OutputRun::NewRun,
             action: Action::Merge,

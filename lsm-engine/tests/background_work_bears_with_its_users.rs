@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ThreadId;
 
 use lsm_engine::compaction_policies::{
-    Action, Compaction, CompactionPolicy, Fifo, InputLevel, OutputRun, Reason, TreeShape,
+    Action, Compaction, CompactionPolicy, Fifo, InputLevel, OutputRun, Reason, TableShape, TreeShape,
 };
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
@@ -59,7 +59,12 @@ impl CompactionPolicy for Scripted {
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         self.shape.lock().unwrap().clone_from(shape);
-        let next = self.next.lock().unwrap().pop()?;
+        let mut next = self.next.lock().unwrap().pop()?;
+        for table in next.inputs.iter_mut().flat_map(|input| &mut input.tables) {
+            if let Some((_, known)) = shape.tables().find(|(_, known)| known.id == table.id) {
+                *table = Arc::clone(known);
+            }
+        }
         self.drop_at(Moment::Pick);
         Some(next)
     }
@@ -69,9 +74,11 @@ impl CompactionPolicy for Scripted {
     }
 }
 
+/// Of the tables of level 0 with these numbers.
 fn compaction(tables: &[u64], output_level: usize, action: Action) -> Compaction {
+    let named = |id: &u64| Arc::new(TableShape { id: *id, ..TableShape::default() });
     Compaction {
-        inputs: vec![InputLevel { level: 0, tables: tables.to_vec() }],
+        inputs: vec![InputLevel { level: 0, tables: tables.iter().map(named).collect() }],
         output_level,
         output_run: OutputRun::NewRun,
         action,
@@ -325,8 +332,8 @@ fn tables_end_before_tables_of_the_next_level_begin() {
     fill(1, 5000);
     let shape = machine.policy.shape.lock().unwrap().clone();
     let (upper, lower) = (&shape.levels[1].runs[0], &shape.levels[2].runs[0]);
-    assert!(upper.tables.len() > 2 && lower.tables.len() > 2);
-    for table in &upper.tables {
+    assert!(upper.len() > 2 && lower.len() > 2);
+    for table in upper.tables() {
         assert_eq!(lower.overlapping(&table.smallest, &table.largest).len(), 1, "{table:?}");
     }
     db.close().unwrap();
@@ -387,8 +394,8 @@ impl CompactionPolicy for Mover {
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         let oldest = shape.levels[0].runs.last().filter(|_| self.goes.load(Ordering::Acquire))?;
-        let tables: Vec<u64> = oldest.tables.iter().map(|table| table.id).collect();
-        Some(Compaction { output_run: OutputRun::Join, ..compaction(&tables, 1, Action::Move) })
+        let inputs = vec![InputLevel::new(0, oldest.tables())];
+        Some(Compaction { inputs, output_run: OutputRun::Join, ..compaction(&[], 1, Action::Move) })
     }
 
     fn debt_bytes(&self, _: &TreeShape) -> u64 {

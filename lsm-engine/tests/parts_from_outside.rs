@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use lsm_core::{Cursor, Entry, SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_engine::compaction_policies::{
-    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, RunShape, TreeShape,
+    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape,
 };
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
@@ -179,14 +179,14 @@ impl CompactionPolicy for Eager {
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         let level = shape.levels.first()?;
-        if level.runs.len() < 3 || level.runs.iter().any(RunShape::is_busy) {
+        if level.runs.len() < 3 || level.is_busy() {
             return None;
         }
         self.asked.store(true, Ordering::Relaxed);
-        let mut tables: Vec<u64> = level.tables().map(|table| table.id).collect();
+        let mut tables: Vec<_> = level.tables().cloned().collect();
         match self.manner {
             Manner::Panics => panic!("the policy of the test has lost its mind"),
-            Manner::Invents => tables.push(999_999),
+            Manner::Invents => tables.push(Arc::new(TableShape { id: 999_999, ..TableShape::default() })),
             Manner::Skips => {
                 tables.remove(1);
             }
@@ -417,9 +417,8 @@ impl CompactionPolicy for AroundOne {
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         let [newest, _, oldest] = &*shape.levels.first()?.runs else { return None };
-        let tables: Vec<u64> = [newest, oldest].map(|run| run.tables[0].id).into();
         Some(Compaction {
-            inputs: vec![InputLevel { level: 0, tables }],
+            inputs: vec![InputLevel::new(0, [newest, oldest].into_iter().filter_map(RunShape::first))],
             output_level: 0,
             output_run: OutputRun::NewRun,
             action: Action::Merge,
@@ -467,7 +466,7 @@ impl CompactionPolicy for MovesDown {
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         let oldest = shape.levels.first()?.runs.last().filter(|_| self.may.load(Ordering::Relaxed))?;
         Some(Compaction {
-            inputs: vec![InputLevel { level: 0, tables: vec![oldest.tables[0].id] }],
+            inputs: vec![InputLevel::new(0, oldest.first())],
             output_level: 1,
             output_run: OutputRun::NewRun,
             action: Action::Move,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsm_engine::compaction_policies::{
-    Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TreeShape,
+    Action, Compaction, CompactionPolicy, InputLevel, LevelShape, OutputRun, Reason, TreeShape,
 };
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, Step};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
@@ -28,10 +28,9 @@ impl CompactionPolicy for Behind {
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to");
-        let tables: Vec<u64> = shape.tables().map(|(_, table)| table.id).collect();
-        let busy = shape.tables().any(|(_, table)| table.busy);
-        (!busy && !tables.is_empty()).then(|| Compaction {
-            inputs: vec![InputLevel { level: 0, tables }],
+        let busy = shape.levels.iter().any(LevelShape::is_busy);
+        (!busy && shape.run_count() > 0).then(|| Compaction {
+            inputs: vec![InputLevel::new(0, shape.tables().map(|(_, table)| table))],
             output_level: 0,
             output_run: OutputRun::NewRun,
             action: Action::Merge,

@@ -1,4 +1,4 @@
-use super::{CompactionPolicy, accepted, ids};
+use super::{CompactionPolicy, accepted};
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, TreeShape};
 
 /// Never rewrites anything: the oldest runs are dropped, data and all, when the tree grows past a size or they
@@ -51,15 +51,17 @@ impl CompactionPolicy for Fifo {
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
         let mut bytes = shape.bytes();
-        let runs = shape.levels.iter().enumerate();
-        let mut runs: Vec<_> =
-            runs.flat_map(|(level, shape)| shape.runs.iter().map(move |run| (level, run))).collect();
+        let mut left = shape.run_count();
         let mut inputs: Vec<InputLevel> = Vec::new();
         let mut reason = Reason::TimeToLive;
-        while let Some((level, run)) = runs.pop() {
-            let written = run.tables.iter().map(|table| table.created_micros).max().unwrap_or(0);
-            let expired = shape.now_micros.saturating_sub(written) >= self.options.time_to_live_micros;
-            let too_many = bytes > self.options.bytes_max && !runs.is_empty();
+        let levels = shape.levels.iter().enumerate().rev();
+        for (level, run) in
+            levels.flat_map(|(level, shape)| shape.runs.iter().rev().map(move |run| (level, run)))
+        {
+            left -= 1;
+            let written_micros = run.summary().newest_micros;
+            let expired = shape.now_micros.saturating_sub(written_micros) >= self.options.time_to_live_micros;
+            let too_many = bytes > self.options.bytes_max && left > 0;
             if run.is_busy() || !(expired || too_many) {
                 break;
             }
@@ -68,8 +70,8 @@ impl CompactionPolicy for Fifo {
             }
             bytes -= run.bytes();
             match inputs.last_mut().filter(|input| input.level == level) {
-                Some(input) => input.tables.extend(ids(&run.tables)),
-                None => inputs.push(InputLevel { level, tables: ids(&run.tables) }),
+                Some(input) => input.tables.extend(run.tables().cloned()),
+                None => inputs.push(InputLevel::new(level, run.tables())),
             }
         }
         accepted(

@@ -1,7 +1,9 @@
 use super::{
-    CompactionPolicy, TombstoneBounds, accepted, cheapest_first, consolidate, ids, move_to_the_bottom,
-    output_of_runs, overlaps, rewrite_oldest_run,
+    CompactionPolicy, TombstoneBounds, accepted, cheapest_first, consolidate, move_to_the_bottom,
+    output_of_runs, rewrite_oldest_run, windows,
 };
+use crate::compaction::bounds_of;
+use crate::shape::Summary;
 use crate::sink::Sink;
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape};
 use lsm_core::Slice;
@@ -62,6 +64,9 @@ impl Default for LazyLeveledOptions {
         }
     }
 }
+
+/// How often other runs are searched to compare tables of the oldest run of the lowest tier, the last level aside.
+const WINDOW_LOOKS: usize = 512;
 
 /// So many times smaller the tables of the tiers are than those of the last level.
 const TIER_TABLES: u64 = 4;
@@ -153,8 +158,8 @@ impl LazyLeveled {
     ) -> Option<Compaction> {
         let runs = &shape.levels[level].runs;
         let free = runs.iter().rev().take_while(|run| !run.is_busy()).count();
-        let tables = ids(runs[runs.len() - free..].iter().flat_map(|run| &run.tables));
-        let inputs = vec![InputLevel { level, tables }];
+        let tables = runs[runs.len() - free..].iter().flat_map(RunShape::tables);
+        let inputs = vec![InputLevel::new(level, tables)];
         // Small tables, since a piece can take only those that lie in it.
         let target_table_bytes = (self.options.target_table_bytes / TIER_TABLES).max(1);
         output_of_runs(shape, inputs, output_level, target_table_bytes, reason)
@@ -172,8 +177,7 @@ impl LazyLeveled {
         let runs = &shape.levels[0].runs;
         let free = runs.iter().rev().take_while(|run| !run.is_busy()).count();
         let first_run = runs.len() - free;
-        let tables = || runs[first_run..].iter().flat_map(|run| &run.tables);
-        let (smallest, largest) = super::bounds_of(tables())?;
+        let (smallest, largest) = bounds_of(runs[first_run..].iter().flat_map(RunShape::tables))?;
         accepted(shape, self.sink(0, first_run, output_level, reason).merge(shape, smallest, largest))
     }
 
@@ -188,24 +192,20 @@ impl LazyLeveled {
         let (oldest, newer) = shape.levels[level].runs.split_last()?;
         let empty = RunShape::default();
         let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
-        // What each table of the oldest run meets: bytes of the tier, and bytes below.
-        let mut tier_bytes: Vec<u64> = oldest.tables.iter().map(|table| table.bytes).collect();
-        let mut below_bytes = vec![0; tier_bytes.len()];
-        let sum = |tables: &[Arc<TableShape>]| tables.iter().map(|table| table.bytes).sum::<u64>();
-        for run in newer {
-            for (bytes, met) in tier_bytes.iter_mut().zip(overlaps(oldest, run)) {
-                *bytes += sum(&run.tables[met]);
-            }
-        }
-        for (bytes, met) in below_bytes.iter_mut().zip(overlaps(oldest, below)) {
-            *bytes = sum(&below.tables[met]);
-        }
-        let mut candidates: Vec<(u128, u64, usize)> = Vec::new();
-        for (index, table) in oldest.tables.iter().enumerate().filter(|(_, table)| !table.busy) {
-            let ratio = (u128::from(below_bytes[index]) << 32) / u128::from(tier_bytes[index].max(1));
-            candidates.push((ratio, table.id, index));
-        }
-        cheapest_first(&mut candidates).find_map(|(_, _, index)| self.piece(shape, level, index))
+        let met_bytes = |run: &RunShape, table: &TableShape| {
+            run.bytes_in(run.overlapping(&table.smallest, &table.largest))
+        };
+        let candidate = |position: usize| {
+            let table = oldest.get(position)?;
+            let newer_bytes: u64 = newer.iter().map(|run| met_bytes(run, table)).sum();
+            let ratio =
+                (u128::from(met_bytes(below, table)) << 32) / u128::from((table.bytes + newer_bytes).max(1));
+            (!oldest.is_busy_at(position)).then_some((ratio, table.id, position))
+        };
+        windows(oldest, below, WINDOW_LOOKS / (newer.len() + 1)).find_map(|window| {
+            let mut candidates: Vec<(u128, u64, usize)> = window.filter_map(candidate).collect();
+            cheapest_first(&mut candidates).find_map(|(_, _, index)| self.piece(shape, level, index))
+        })
     }
 
     /// The table at `index` of the oldest run of the lowest tier and its neighbours, with what the tier holds of
@@ -216,42 +216,42 @@ impl LazyLeveled {
         let empty = RunShape::default();
         let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
         let seeds = self.seeds(oldest, below, index);
-        let seeds = &oldest.tables[seeds];
-        let (smallest, largest) = super::bounds_of(seeds)?;
-        let place = below.overlapping(smallest, largest);
-        let met = &below.tables[place.clone()];
-        let (smallest, largest) = super::bounds_of(met.iter().chain(seeds))?;
+        let (smallest, largest) = bounds_of(oldest.range(seeds.clone()))?;
+        let met = below.overlapping(smallest, largest);
+        if below.is_busy_in(&met) {
+            return None;
+        }
+        let (smallest, largest) = bounds_of(below.range(met.clone()).chain(oldest.range(seeds.clone())))?;
         // A piece may fill the gaps beside what it meets, but not reach the tables beyond.
-        let before = place.start.checked_sub(1).map(|index| &below.tables[index].largest);
-        let after = below.tables.get(place.end).map(|table| &table.smallest);
+        let before = met.start.checked_sub(1).and_then(|index| below.get(index)).map(|table| &table.largest);
+        let after = below.get(met.end).map(|table| &table.smallest);
         let within = |table: &TableShape| {
             before.is_none_or(|key| table.smallest > *key) && after.is_none_or(|key| table.largest < *key)
         };
-        let mut tables = ids(seeds);
+        let mut inputs = vec![InputLevel::new(level, oldest.range(seeds.clone()))];
         // From old to new, a table comes along if it lies in the piece and passes nothing that stays.
         let mut passed: Vec<(&Slice, &Slice)> = Vec::new();
-        for run in std::iter::once(oldest).chain(newer.iter().rev()) {
+        for (age, run) in std::iter::once(oldest).chain(newer.iter().rev()).enumerate() {
             let mut stay = Vec::new();
-            let first = run.tables.partition_point(|table| before.is_some_and(|key| table.largest < *key));
-            let end = run.tables.partition_point(|table| after.is_none_or(|key| table.smallest <= *key));
-            for table in run.tables.get(first..end).unwrap_or_default() {
-                if seeds.iter().any(|seed| seed.id == table.id) {
+            let first = run.partition_point(|table| before.is_some_and(|key| table.largest < *key));
+            let end = run.partition_point(|table| after.is_none_or(|key| table.smallest <= *key));
+            for (position, table) in (first..end).zip(run.range(first..end)) {
+                if age == 0 && seeds.contains(&position) {
                     continue;
                 }
                 let met = table.overlaps(smallest, largest);
                 let free = passed.iter().all(|(smallest, largest)| !table.overlaps(smallest, largest));
-                if met && free && !table.busy && within(table) {
-                    tables.push(table.id);
+                if met && free && !run.is_busy_at(position) && within(table) {
+                    inputs[0].tables.push(Arc::clone(table));
                 } else {
                     stay.push((&table.smallest, &table.largest));
                 }
             }
             passed.extend(stay);
         }
-        let mut inputs = vec![InputLevel { level, tables }];
         let alone = met.is_empty() && inputs[0].tables.len() == 1;
         if !met.is_empty() {
-            inputs.push(InputLevel { level: level + 1, tables: ids(met) });
+            inputs.push(InputLevel::new(level + 1, below.range(met)));
         }
         let merge = Compaction {
             inputs,
@@ -261,7 +261,7 @@ impl LazyLeveled {
             target_table_bytes: self.options.target_table_bytes,
             reason: Reason::LevelBytes,
         };
-        let elides = seeds.iter().any(|seed| seed.has_tombstones());
+        let elides = oldest.range(seeds).any(|seed| seed.has_tombstones());
         let action = if alone && !elides { Action::Move } else { Action::Merge };
         accepted(shape, Compaction { action, ..merge })
     }
@@ -270,10 +270,10 @@ impl LazyLeveled {
     /// the less of the newer runs reaches across its ends and has to stay.
     fn seeds(&self, oldest: &RunShape, below: &RunShape, index: usize) -> Range<usize> {
         let bytes = |range: &Range<usize>| -> Option<u64> {
-            let seeds = &oldest.tables[range.clone()];
-            let met = below.overlapping(&seeds.first()?.smallest, &seeds.last()?.largest);
-            let tables = seeds.iter().chain(&below.tables[met.clone()]);
-            (!met.is_empty()).then(|| tables.map(|table| table.bytes).sum())
+            let (first, last) = oldest.get(range.start).zip(oldest.get(range.end - 1))?;
+            let met = below.overlapping(&first.smallest, &last.largest);
+            let bytes = oldest.bytes_in(range.clone()).saturating_add(below.bytes_in(met.clone()));
+            (!met.is_empty()).then_some(bytes)
         };
         let fits = |range: &Range<usize>| {
             bytes(range).is_some_and(|bytes| bytes <= self.options.compaction_bytes_max)
@@ -281,12 +281,10 @@ impl LazyLeveled {
         let mut seeds = index..index + 1;
         loop {
             let left = seeds.start.saturating_sub(1)..seeds.end;
-            let right = seeds.start..(seeds.end + 1).min(oldest.tables.len());
-            let wider = [right, left].into_iter().find(|wider| {
-                wider.len() > seeds.len()
-                    && oldest.tables[wider.clone()].iter().all(|table| !table.busy)
-                    && fits(wider)
-            });
+            let right = seeds.start..(seeds.end + 1).min(oldest.len());
+            let wider = [right, left]
+                .into_iter()
+                .find(|wider| wider.len() > seeds.len() && !oldest.is_busy_in(wider) && fits(wider));
             match wider {
                 Some(wider) => seeds = wider,
                 None => return seeds,
@@ -321,9 +319,10 @@ impl LazyLeveled {
         level: usize,
         bounds: TombstoneBounds,
     ) -> Option<Compaction> {
-        let reason = if shape.levels[level].tables().any(|table| bounds.aged(table, shape.now_micros)) {
+        let runs = &shape.levels[level].runs;
+        let reason = if runs.iter().any(|run| bounds.any_aged(run, shape.now_micros)) {
             Reason::TombstoneAge
-        } else if bounds.hide_much(shape, &shape.levels[level].runs) {
+        } else if bounds.hide_much(shape, runs) {
             Reason::HiddenBytes
         } else {
             return None;
@@ -341,7 +340,8 @@ impl LazyLeveled {
         bounds: TombstoneBounds,
     ) -> Option<Compaction> {
         shape.levels[level].runs.iter().enumerate().find_map(|(first_run, run)| {
-            run.tables.iter().find_map(|table| {
+            let may = |summary: &Summary| bounds.may_be_reason(shape, summary);
+            run.find_map(may, |_, table| {
                 let sink = self.sink(level, first_run, level + 1, bounds.reason(shape, table)?);
                 accepted(shape, sink.merge(shape, &table.smallest, &table.largest))
             })

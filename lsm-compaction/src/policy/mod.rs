@@ -10,11 +10,10 @@ pub use lazy_leveled::{LazyLeveled, LazyLeveledOptions};
 pub use leveled::{Leveled, LeveledOptions};
 pub use size_tiered::{SizeTiered, SizeTieredOptions};
 
+use crate::compaction::bounds_of;
+use crate::shape::{Share, Summary};
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape, validate};
-use lsm_core::Slice;
 use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
 
 /// Decides what to compact next.
 ///
@@ -24,7 +23,7 @@ use std::sync::Arc;
 ///
 /// The store calls [`pick`](Self::pick) after every change of the tree, and again at once after starting a
 /// compaction, until it returns `None`; so several compactions may be running, and their inputs are
-/// [busy](crate::TableShape::busy). Each pick goes through [`validate`](crate::validate); a rejected one is not
+/// [busy](crate::RunShape::is_busy_at). Each pick goes through [`validate`](crate::validate); a rejected one is not
 /// carried out and counts as `None`. On a tree that does not change otherwise, picking and carrying out must
 /// come to an end.
 ///
@@ -43,12 +42,12 @@ use std::sync::Arc;
 ///         1
 ///     }
 ///     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
-///         let runs = &shape.levels[0].runs;
-///         if runs.len() < 2 || runs.iter().any(RunShape::is_busy) {
+///         let level_0 = &shape.levels[0];
+///         if level_0.runs.len() < 2 || level_0.is_busy() {
 ///             return None;
 ///         }
 ///         Some(Compaction {
-///             inputs: vec![InputLevel { level: 0, tables: shape.levels[0].tables().map(|t| t.id).collect() }],
+///             inputs: vec![InputLevel::new(0, level_0.tables())],
 ///             output_level: 0,
 ///             output_run: OutputRun::NewRun,
 ///             action: Action::Merge,
@@ -95,50 +94,86 @@ impl TombstoneBounds {
         table.tombstone_age_micros(now_micros).is_some_and(|age| age >= self.age_micros)
     }
 
-    fn dense(self, table: &TableShape) -> bool {
-        table.tombstones > 0
-            && u128::from(table.tombstones) * 100
-                >= u128::from(table.entries.max(1)).saturating_mul(u128::from(self.dense_percent))
+    /// Whether a table of a run may be aged.
+    fn any_aged(self, run: &RunShape, now_micros: u64) -> bool {
+        run.summary().tombstones.as_ref().is_some_and(|all| self.is_old(all.written_micros, now_micros))
+    }
+
+    fn is_old(self, written_micros: u64, now_micros: u64) -> bool {
+        now_micros.saturating_sub(written_micros) >= self.age_micros
     }
 
     /// Whether a merge of some runs with all that is older would free a large part of that.
     fn hide_much<'s>(self, shape: &TreeShape, runs: impl IntoIterator<Item = &'s RunShape>) -> bool {
         let (mut hidden, mut older) = (0, 0);
         for run in runs {
-            let hides =
-                |table: &&Arc<TableShape>| table.hidden_bytes > 0 && !table.busy && !shape.is_held(table);
-            hidden +=
-                run.tables.iter().filter(hides).map(|table| u128::from(table.hidden_bytes)).sum::<u128>();
+            hidden += free_hidden_bytes(shape, run);
             // Those of several runs are mostly the same.
-            older = older.max(run.tables.iter().map(|table| u128::from(table.older_bytes)).sum());
+            older = older.max(run.summary().older_bytes);
         }
-        self.is_much(hidden, older)
-    }
-
-    fn hides_much(self, shape: &TreeShape, table: &TableShape) -> bool {
-        !shape.is_held(table) && self.is_much(table.hidden_bytes.into(), table.older_bytes.into())
-    }
-
-    fn is_much(self, hidden_bytes: u128, older_bytes: u128) -> bool {
-        hidden_bytes > 0
-            && hidden_bytes.saturating_mul(100) >= older_bytes.saturating_mul(u128::from(self.hidden_percent))
+        hidden > 0 && hidden.saturating_mul(100) >= older.saturating_mul(u128::from(self.hidden_percent))
     }
 
     fn reason(self, shape: &TreeShape, table: &TableShape) -> Option<Reason> {
         if self.aged(table, shape.now_micros) {
             return Some(Reason::TombstoneAge);
         }
-        if self.dense(table) {
+        let tombstones = Share { part: table.tombstones, whole: table.entries.max(1) };
+        if tombstones.is_at_least(self.dense_percent) {
             return Some(Reason::TombstoneDensity);
         }
-        self.hides_much(shape, table).then_some(Reason::HiddenBytes)
+        let hidden = Share { part: table.hidden_bytes, whole: table.older_bytes };
+        (!shape.is_held(table) && hidden.is_at_least(self.hidden_percent)).then_some(Reason::HiddenBytes)
     }
+
+    /// Whether there may be a [`reason`](Self::reason) for one of some tables.
+    fn may_be_reason(self, shape: &TreeShape, summary: &Summary) -> bool {
+        summary.tombstones.as_ref().is_some_and(|all| {
+            self.is_old(all.written_micros, shape.now_micros)
+                || all.densest.is_at_least(self.dense_percent)
+                || all.most_hidden.is_at_least(self.hidden_percent)
+        })
+    }
+}
+
+/// What the tombstones of a run hide that no snapshot holds and no running compaction takes down.
+fn free_hidden_bytes(shape: &TreeShape, run: &RunShape) -> u128 {
+    let oldest_snapshot = shape.snapshots.first().copied();
+    let hidden = run.summaries().map(|(positions, summary)| {
+        let Some(all) = summary.tombstones.as_ref().filter(|all| all.hidden_bytes > 0) else { return 0 };
+        if oldest_snapshot.is_some_and(|oldest| oldest < all.least_sequence) {
+            return 0;
+        }
+        let held = oldest_snapshot.is_some_and(|oldest| oldest < all.greatest_sequence);
+        if !held && !run.is_busy_in(&positions) {
+            return all.hidden_bytes;
+        }
+        let tables = positions.clone().zip(run.range(positions));
+        let free = tables.filter(|(position, table)| !run.is_busy_at(*position) && !shape.is_held(table));
+        free.map(|(_, table)| u128::from(table.hidden_bytes)).sum()
+    });
+    hidden.sum()
 }
 
 /// How long a table that was just written keeps tombstones before they are worth another try: what held them was
 /// a snapshot.
 fn retry_micros(age_micros_max: u64) -> u64 {
     (age_micros_max / 4).clamp(1_000_000, 3_600_000_000)
+}
+
+/// Positions of `run` in windows of so many tables, in the order in which to look for one to merge into `below`: round
+/// the run, from where the newest table of `below` ends. So a pick compares a bounded number of tables, and picks go
+/// round; a run that is no longer than a window is compared as a whole.
+fn windows(
+    run: &RunShape,
+    below: &RunShape,
+    tables: usize,
+) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+    let (count, tables) = (run.len(), tables.max(1));
+    let newest = below.newest().filter(|_| count > tables);
+    let first = newest.map_or(0, |newest| run.partition_point(|table| table.smallest < newest.largest));
+    let position = move |index: usize| (first + index) % count;
+    (0..count).step_by(tables).map(move |start| (start..(start + tables).min(count)).map(position))
 }
 
 /// The candidates in ascending order, of which mostly only the first is asked for.
@@ -162,29 +197,6 @@ fn accepted(shape: &TreeShape, compaction: Compaction) -> Option<Compaction> {
     validate(shape, &compaction).is_ok().then_some(compaction)
 }
 
-fn ids<'s>(tables: impl IntoIterator<Item = &'s Arc<TableShape>>) -> Vec<u64> {
-    tables.into_iter().map(|table| table.id).collect()
-}
-
-/// For each table of `run`, in order, the positions of what it overlaps in `other`: one walk over both.
-fn overlaps<'r>(run: &'r RunShape, other: &'r RunShape) -> impl Iterator<Item = Range<usize>> {
-    let (mut start, mut end) = (0, 0);
-    run.tables.iter().map(move |table| {
-        start += other.tables[start..].iter().take_while(|other| other.largest < table.smallest).count();
-        end = end.max(start);
-        end += other.tables[end..].iter().take_while(|other| other.smallest <= table.largest).count();
-        start..end
-    })
-}
-
-/// Smallest and largest key bound of some tables.
-fn bounds_of<'s>(tables: impl IntoIterator<Item = &'s Arc<TableShape>>) -> Option<(&'s Slice, &'s Slice)> {
-    tables.into_iter().fold(None, |bounds, table| match bounds {
-        None => Some((&table.smallest, &table.largest)),
-        Some((smallest, largest)) => Some((smallest.min(&table.smallest), largest.max(&table.largest))),
-    })
-}
-
 /// Merges the runs of a level that should have one: another policy left them.
 fn consolidate(shape: &TreeShape, level: usize, target_table_bytes: u64) -> Option<Compaction> {
     if shape.levels[level].runs.len() < 2 {
@@ -193,7 +205,7 @@ fn consolidate(shape: &TreeShape, level: usize, target_table_bytes: u64) -> Opti
     accepted(
         shape,
         Compaction {
-            inputs: vec![InputLevel { level, tables: ids(shape.levels[level].tables()) }],
+            inputs: vec![InputLevel::new(level, shape.levels[level].tables())],
             output_level: level,
             output_run: OutputRun::NewRun,
             action: Action::Merge,
@@ -213,36 +225,37 @@ fn push_down(
     wanted_bytes: u64,
     compaction_bytes_max: u64,
 ) -> Option<(Vec<InputLevel>, Action)> {
-    let tables = &shape.levels[level].runs.first()?.tables;
-    let seed = tables.get(index)?;
+    let run = shape.levels[level].runs.first()?;
+    let seed = run.get(index)?;
     let empty = RunShape::default();
     let below = shape.levels.get(level + 1)?.runs.first().unwrap_or(&empty);
     let met = below.overlapping(&seed.smallest, &seed.largest);
-    let met_bytes: u64 = below.tables[met.clone()].iter().map(|table| table.bytes).sum();
+    if run.is_busy_at(index) || below.is_busy_in(&met) {
+        return None;
+    }
     let limit = if met.is_empty() { wanted_bytes } else { compaction_bytes_max };
-    let mut bytes = seed.bytes + met_bytes;
-    let mut comes_along = |table: &TableShape| {
+    let mut bytes = seed.bytes.saturating_add(below.bytes_in(met.clone()));
+    let mut comes_along = |index: usize| {
+        let Some(table) = run.get(index).filter(|_| !run.is_busy_at(index)) else { return false };
         let theirs = below.overlapping(&table.smallest, &table.largest);
         let costs_nothing = theirs.is_empty() || (theirs.start >= met.start && theirs.end <= met.end);
         // What overlaps nothing is moved later, not merged now.
         let alike = theirs.is_empty() == met.is_empty();
-        let take = !table.busy && costs_nothing && alike && bytes.saturating_add(table.bytes) <= limit;
+        let take = costs_nothing && alike && bytes.saturating_add(table.bytes) <= limit;
         bytes = bytes.saturating_add(if take { table.bytes } else { 0 });
         take
     };
     let mut first = index;
-    while first > 0 && comes_along(&tables[first - 1]) {
+    while first > 0 && comes_along(first - 1) {
         first -= 1;
     }
     let mut end = index + 1;
-    while end < tables.len() && comes_along(&tables[end]) {
+    while comes_along(end) {
         end += 1;
     }
     if !met.is_empty() {
-        let inputs = vec![
-            InputLevel { level, tables: ids(&tables[first..end]) },
-            InputLevel { level: level + 1, tables: ids(&below.tables[met]) },
-        ];
+        let inputs =
+            vec![InputLevel::new(level, run.range(first..end)), InputLevel::new(level + 1, below.range(met))];
         return Some((inputs, Action::Merge));
     }
     // Tombstones that reach the bottom are left out rather than moved.
@@ -253,12 +266,12 @@ fn push_down(
             .any(|run| !run.overlapping(&table.smallest, &table.largest).is_empty())
     };
     let elides = |table: &TableShape| table.has_tombstones() && !something_below(table);
-    if tables[first..end].iter().any(|table| elides(table)) {
+    if run.range(first..end).any(|table| elides(table)) {
         // Alone, since a merge of several could span what lies between them in the next level.
         let action = if elides(seed) { Action::Merge } else { Action::Move };
-        return Some((vec![InputLevel { level, tables: vec![seed.id] }], action));
+        return Some((vec![InputLevel::new(level, [seed])], action));
     }
-    Some((vec![InputLevel { level, tables: ids(&tables[first..end]) }], Action::Move))
+    Some((vec![InputLevel::new(level, run.range(first..end))], Action::Move))
 }
 
 /// A compaction of whole runs into one run of `output_level`: a move if they come from other levels and are
@@ -279,7 +292,7 @@ fn output_of_runs(
         reason,
     };
     // Tombstones that reach the bottom are left out rather than moved.
-    let tombstones = merge.input_tables(shape).iter().any(|(_, table)| table.has_tombstones());
+    let tombstones = merge.input_tables(shape).iter().any(|input| input.table.has_tombstones());
     let elides = tombstones && merge.is_bottommost(shape);
     let moved = Compaction { action: Action::Move, ..merge.clone() };
     accepted(shape, moved).filter(|_| !elides).or_else(|| accepted(shape, merge))
@@ -291,13 +304,13 @@ fn move_to_the_bottom(shape: &TreeShape, reason: Reason) -> Option<Compaction> {
     let deepest = shape.levels.iter().rposition(|level| !level.runs.is_empty())?;
     let last = deepest.max(2).min(shape.levels.len() - 1);
     let oldest = shape.levels[0].runs.last()?;
-    if shape.levels[last].runs.len() > 1 || oldest.tables.iter().any(|table| table.has_tombstones()) {
+    if shape.levels[last].runs.len() > 1 || oldest.summary().tombstones.is_some() {
         return None;
     }
     accepted(
         shape,
         Compaction {
-            inputs: vec![InputLevel { level: 0, tables: ids(&oldest.tables) }],
+            inputs: vec![InputLevel::new(0, oldest.tables())],
             output_level: last,
             output_run: OutputRun::Join,
             action: Action::Move,
@@ -317,16 +330,26 @@ fn rewrite_oldest_run(
     target_table_bytes: u64,
 ) -> Option<Compaction> {
     let retry_micros = retry_micros(bounds.age_micros);
-    shape.levels[level].runs.last()?.tables.iter().find_map(|table| {
+    let run = shape.levels[level].runs.last()?;
+    let all_held = |summary: &Summary| {
+        let oldest_snapshot = shape.snapshots.first();
+        summary
+            .tombstones
+            .as_ref()
+            .zip(oldest_snapshot)
+            .is_some_and(|(all, oldest)| *oldest < all.least_sequence)
+    };
+    let may = |summary: &Summary| bounds.may_be_reason(shape, summary) && !all_held(summary);
+    run.find_map(may, |position, table| {
         let reason = bounds.reason(shape, table)?;
         let is_new = shape.now_micros.saturating_sub(table.created_micros) < retry_micros;
-        if table.busy || shape.is_held(table) || (is_new && shape.snapshots.is_empty()) {
+        if run.is_busy_at(position) || shape.is_held(table) || (is_new && shape.snapshots.is_empty()) {
             return None;
         }
         accepted(
             shape,
             Compaction {
-                inputs: vec![InputLevel { level, tables: vec![table.id] }],
+                inputs: vec![InputLevel::new(level, [table])],
                 output_level: level,
                 output_run: OutputRun::Join,
                 action: Action::Merge,

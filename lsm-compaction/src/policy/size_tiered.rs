@@ -1,4 +1,4 @@
-use super::{CompactionPolicy, TombstoneBounds, ids, move_to_the_bottom, output_of_runs, rewrite_oldest_run};
+use super::{CompactionPolicy, TombstoneBounds, move_to_the_bottom, output_of_runs, rewrite_oldest_run};
 use crate::{Compaction, InputLevel, Reason, RunShape, TreeShape};
 
 /// Merges neighbouring runs of like size, so that every byte is rewritten only a few times; reads look into more
@@ -98,8 +98,8 @@ impl SizeTiered {
         let mut inputs: Vec<InputLevel> = Vec::new();
         for run in picked {
             match inputs.last_mut().filter(|input| input.level == run.level) {
-                Some(input) => input.tables.extend(ids(&run.shape.tables)),
-                None => inputs.push(InputLevel { level: run.level, tables: ids(&run.shape.tables) }),
+                Some(input) => input.tables.extend(run.shape.tables().cloned()),
+                None => inputs.push(InputLevel::new(run.level, run.shape.tables())),
             }
         }
         let oldest_level = inputs.last()?.level;
@@ -119,7 +119,7 @@ impl SizeTiered {
             hidden_percent: self.options.hidden_percent_max,
         };
         let (oldest, newer) = runs.split_last()?;
-        let aged = |run: &Run<'_>| run.shape.tables.iter().any(|table| bounds.aged(table, shape.now_micros));
+        let aged = |run: &Run<'_>| bounds.any_aged(run.shape, shape.now_micros);
         if let Some(first) = newer.iter().position(aged) {
             return self.merge(shape, runs, first..runs.len(), Reason::TombstoneAge);
         }
@@ -230,7 +230,7 @@ mod tests {
                 bytes: *bytes,
                 ..Default::default()
             };
-            RunShape { tables: vec![Arc::new(table)] }
+            RunShape::new(vec![Arc::new(table)])
         };
         let levels = levels.iter().map(|runs| LevelShape { runs: runs.iter().map(&mut run).collect() });
         TreeShape { levels: levels.collect(), ..TreeShape::default() }

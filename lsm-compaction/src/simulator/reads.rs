@@ -47,7 +47,7 @@ impl ReadCost {
             let position = (f64::from(probe) + 0.5) / f64::from(PROBES);
             let key = to_u64(position * 2.0_f64.powi(64)).to_be_bytes();
             let runs = tree.shape().levels.iter().flat_map(|level| &level.runs);
-            let tables = runs.filter_map(|run| run.tables[run.overlapping(&key, &key)].first());
+            let tables = runs.filter_map(|run| run.range(run.overlapping(&key, &key)).next());
             let mut not_yet = vec![1.0; tree.population().classes.len()];
             let mut met = false;
             for table in tables {

@@ -128,7 +128,7 @@ impl Tree {
             level.bytes_written += flushed_bytes;
         }
         if !flushed.is_empty() {
-            self.shape.levels[0].runs.insert(0, RunShape { tables: flushed });
+            self.shape.levels[0].runs.insert(0, RunShape::new(flushed));
         }
         self.note_peak();
     }
@@ -204,7 +204,7 @@ impl Tree {
         let inputs: Vec<(usize, Arc<TableShape>)> = compaction
             .input_tables(&self.shape)
             .into_iter()
-            .map(|(level, table)| (level, table.clone()))
+            .map(|input| (input.level, input.table.clone()))
             .collect();
         let input_bytes: f64 = inputs.iter().map(|(_, table)| table.bytes as f64).sum();
         match compaction.action {
@@ -254,7 +254,7 @@ impl Tree {
         let below: Vec<f64> = if coarse {
             (1..CELLS).map(|cell| cell as f64 / CELLS as f64).collect()
         } else {
-            compaction.tables_below(&self.shape).iter().map(|table| position(&table.smallest)).collect()
+            compaction.tables_below(&self.shape).map(|table| position(&table.smallest)).collect()
         };
         let oldest = inputs.iter().filter(|(_, table)| table.tombstones > 0);
         let oldest_tombstone = oldest.filter_map(|(_, table)| table.oldest_tombstone_micros).min();
@@ -273,7 +273,7 @@ impl Tree {
     ) -> Vec<Vec<Contents>> {
         let mut runs: Vec<Vec<Contents>> = Vec::new();
         let mut before = None;
-        for input in compaction.locate(&self.shape) {
+        for input in compaction.input_tables(&self.shape) {
             let run = Some((input.level, input.run));
             if run != before {
                 runs.push(Vec::new());
@@ -335,13 +335,13 @@ impl Tree {
     /// Counts neighbours as one table where a run has very many.
     fn coarsen(&mut self, level: usize) {
         for run in 0..self.shape.levels[level].runs.len() {
-            let tables = &self.shape.levels[level].runs[run].tables;
-            if tables.len() <= 2 * CELLS {
+            let shape = self.shape.levels[level].runs[run].clone();
+            if shape.len() <= 2 * CELLS {
                 continue;
             }
             let cell = |table: &TableShape| to_u64(position(&table.smallest) * CELLS as f64);
             let mut groups: Vec<Vec<Arc<TableShape>>> = Vec::new();
-            for table in tables {
+            for table in shape.tables() {
                 match groups.last_mut().filter(|group| cell(&group[0]) == cell(table)) {
                     Some(group) => group.push(table.clone()),
                     None => groups.push(vec![table.clone()]),
@@ -351,7 +351,7 @@ impl Tree {
             for group in groups {
                 coarse.push(if group.len() == 1 { group[0].clone() } else { self.join(&group) });
             }
-            self.shape.levels[level].runs[run].tables = coarse;
+            self.shape.levels[level].runs[run] = RunShape::new(coarse);
         }
     }
 

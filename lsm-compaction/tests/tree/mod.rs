@@ -79,7 +79,7 @@ impl Tree {
         let mut tables = self.write(&versions, table_bytes, &[], None);
         estimate_hidden(&mut tables, &older, false);
         if !tables.is_empty() {
-            self.shape.levels[0].runs.insert(0, RunShape { tables });
+            self.shape.levels[0].runs.insert(0, RunShape::new(tables));
         }
     }
 
@@ -175,14 +175,7 @@ impl Tree {
     pub(crate) fn start(&mut self, compaction: Compaction) {
         let running = compaction.running(&self.shape).expect("accepted compactions have inputs");
         let bottommost = compaction.is_bottommost(&self.shape);
-        for (level, id) in named(&compaction) {
-            for table in self.shape.levels[level].runs.iter_mut().flat_map(|run| &mut run.tables) {
-                if table.id == id {
-                    Arc::make_mut(table).busy = true;
-                }
-            }
-        }
-        self.shape.running.push(running.clone());
+        self.shape.start(&compaction);
         self.jobs.push((compaction, running, bottommost));
     }
 
@@ -201,7 +194,7 @@ impl Tree {
         self.shape.running.remove(position);
         let inputs = named(&compaction);
         let bounds: Vec<Slice> =
-            compaction.tables_below(&self.shape).iter().map(|table| table.smallest.clone()).collect();
+            compaction.tables_below(&self.shape).map(|table| table.smallest.clone()).collect();
         let older: Vec<_> = compaction.tables_older_than_output(&self.shape).into_iter().cloned().collect();
         let is_input = |level: usize, table: &TableShape| inputs.contains(&(level, table.id));
         let output_level = compaction.output_level;
@@ -210,15 +203,16 @@ impl Tree {
             _ => self.shape.levels[output_level]
                 .runs
                 .iter()
-                .position(|run| run.tables.iter().any(|table| is_input(output_level, table)))
+                .position(|run| run.tables().any(|table| is_input(output_level, table)))
                 .unwrap_or(0),
         };
-        let mut removed = Vec::new();
+        let mut removed: Vec<Arc<TableShape>> = Vec::new();
         for (level, level_shape) in self.shape.levels.iter_mut().enumerate() {
             for run in &mut level_shape.runs {
-                let (gone, kept) = run.tables.drain(..).partition(|table| is_input(level, table));
-                run.tables = kept;
-                removed.extend::<Vec<_>>(gone);
+                let (gone, kept): (Vec<_>, Vec<_>) =
+                    run.tables().cloned().partition(|table| is_input(level, table));
+                *run = RunShape::new(kept);
+                removed.extend(gone);
             }
         }
         assert_eq!(removed.len(), inputs.len(), "inputs must still be there");
@@ -233,12 +227,7 @@ impl Tree {
                 }
                 Vec::new()
             }
-            Action::Move => {
-                for table in &mut removed {
-                    Arc::make_mut(table).busy = false;
-                }
-                removed
-            }
+            Action::Move => removed,
             Action::Merge => {
                 let mut tables = self.merge(&removed, bottommost, compaction.target_table_bytes, &bounds);
                 estimate_hidden(&mut tables, &older, true);
@@ -249,19 +238,28 @@ impl Tree {
         if let Some(runs) = runs.filter(|_| !outputs.is_empty()) {
             if compaction.output_run == OutputRun::NewRun {
                 outputs.sort_by(|a, b| a.smallest.cmp(&b.smallest).then(a.largest.cmp(&b.largest)));
-                runs.insert(place, RunShape { tables: outputs });
+                runs.insert(place, RunShape::new(outputs));
             } else {
-                runs.retain(|run| !run.tables.is_empty());
+                runs.retain(|run| !run.is_empty());
                 if runs.is_empty() {
                     runs.push(RunShape::default());
                 }
                 let run = runs.last_mut().unwrap();
-                run.tables.append(&mut outputs);
-                run.tables.sort_by(|a, b| a.smallest.cmp(&b.smallest).then(a.largest.cmp(&b.largest)));
+                let mut tables: Vec<_> = run.tables().cloned().chain(outputs).collect();
+                tables.sort_by(|a, b| a.smallest.cmp(&b.smallest).then(a.largest.cmp(&b.largest)));
+                *run = RunShape::new(tables);
             }
         }
         for level in &mut self.shape.levels {
-            level.runs.retain(|run| !run.tables.is_empty());
+            level.runs.retain(|run| !run.is_empty());
+        }
+        for (level, id) in self.jobs.iter().flat_map(|(compaction, ..)| named(compaction)) {
+            for run in &mut self.shape.levels[level].runs {
+                let position = run.tables().position(|table| table.id == id);
+                if let Some(position) = position {
+                    run.mark_busy(position);
+                }
+            }
         }
     }
 
@@ -309,9 +307,9 @@ impl Tree {
         let mut found: BTreeMap<u16, Vec<Version>> = BTreeMap::new();
         for level in &self.shape.levels {
             for run in &level.runs {
-                assert!(!run.tables.is_empty());
+                assert!(!run.is_empty());
                 let mut keys = BTreeSet::new();
-                for table in &run.tables {
+                for table in run.tables() {
                     let versions = &self.contents[&table.id];
                     let table_keys: BTreeSet<u16> = versions.iter().map(|version| version.key).collect();
                     assert!(keys.is_disjoint(&table_keys), "a key spans two tables of a run");
@@ -320,8 +318,8 @@ impl Tree {
                         found.entry(version.key).or_default().push(*version);
                     }
                 }
-                for pair in run.tables.windows(2) {
-                    assert!(pair[0].largest <= pair[1].smallest, "tables of a run overlap: {pair:#?}");
+                for pair in run.tables().zip(run.tables().skip(1)) {
+                    assert!(pair.0.largest <= pair.1.smallest, "tables of a run overlap: {pair:#?}");
                 }
             }
         }
@@ -366,5 +364,5 @@ fn estimate_hidden(tables: &mut [Arc<TableShape>], older: &[Arc<TableShape>], me
 
 fn named(compaction: &Compaction) -> Vec<(usize, u64)> {
     let inputs = compaction.inputs.iter();
-    inputs.flat_map(|input| input.tables.iter().map(|table| (input.level, *table))).collect()
+    inputs.flat_map(|input| input.tables.iter().map(|table| (input.level, table.id))).collect()
 }

@@ -14,8 +14,8 @@ use crate::keyspaces::rate_limit::RateLimit;
 use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
-use crate::version::Version;
 use crate::version::manifest::KeyspaceState;
+use crate::version::{Shape, Version};
 
 /// A keyspace. Handles, the committer and background jobs share it.
 pub(crate) struct Tree {
@@ -31,6 +31,8 @@ pub(crate) struct Tree {
     change: Mutex<()>,
     /// Numbers of the tables that compactions are working on.
     pub(crate) busy: Mutex<HashSet<u64>>,
+    /// Those of them that cannot be read, with level and run: no compaction is ever to read them again.
+    pub(crate) unreadable: Mutex<Vec<(usize, u64, Shape)>>,
     dropped: AtomicBool,
     /// Why background work of this keyspace stopped.
     failure: Mutex<Option<Error>>,
@@ -71,6 +73,7 @@ impl Tree {
             state: ArcSwap::from_pointee(state),
             change: Mutex::new(()),
             busy: Mutex::new(HashSet::new()),
+            unreadable: Mutex::default(),
             dropped: AtomicBool::new(false),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),

@@ -17,6 +17,25 @@ impl FencePointers {
         Self { prefix: prefix.into(), heads: keys.map(|key| key::head(key, prefix.len())).collect() }
     }
 
+    /// The head of a key among those of these fences; `None` if it does not begin as they all do.
+    pub(super) fn head_of(&self, key: &[u8]) -> Option<u64> {
+        key.strip_prefix(&*self.prefix).map(|rest| key::head(rest, 0))
+    }
+
+    /// Length of what all keys begin with.
+    pub(super) fn prefix_bytes(&self) -> usize {
+        self.prefix.len()
+    }
+
+    pub(super) fn heads(&self) -> &[u64] {
+        &self.heads
+    }
+
+    /// The fences with these heads, which are of keys that begin as all of these do.
+    pub(super) fn with_heads(&self, heads: Vec<u64>) -> Self {
+        Self { prefix: self.prefix.clone(), heads: heads.into() }
+    }
+
     /// Index of the last fence at or before `key`. `fence` gives a fence's whole key, and is asked only where heads
     /// are equal.
     #[inline]

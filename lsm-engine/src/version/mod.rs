@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use lsm_compaction::{LevelShape, RunShape, TableShape, TreeShape};
+use lsm_compaction::{LevelShape, TableShape, TreeShape};
 use lsm_core::key::common_prefix_bytes;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{SequenceNumber, Slice};
@@ -126,28 +126,28 @@ impl Version {
     }
 
     fn exchanged(&self, removed: &[Placement], added: Vec<Placement>) -> Self {
-        let gone: HashSet<u64> = removed.iter().map(|placement| placement.table.number()).collect();
-        let mut joining: BTreeMap<(usize, u64), Vec<Arc<TableFile>>> = BTreeMap::new();
+        type Change<'p> = (Vec<&'p TableFile>, Vec<Arc<TableFile>>);
+        let mut changes: BTreeMap<(usize, u64), Change<'_>> = BTreeMap::new();
         for placement in removed {
-            joining.entry((placement.level, placement.run)).or_default();
+            changes.entry((placement.level, placement.run)).or_default().0.push(&placement.table);
         }
         for placement in added {
-            joining.entry((placement.level, placement.run)).or_default().push(placement.table);
+            changes.entry((placement.level, placement.run)).or_default().1.push(placement.table);
         }
         let mut levels = self.levels.clone();
-        for ((level, number), joining) in joining {
+        for ((level, number), (gone, joining)) in changes {
             if levels.len() <= level {
                 levels.resize_with(level + 1, Vec::new);
             }
             let runs = &mut levels[level];
             let place = runs.partition_point(|run| run.number() > number);
             let known = runs.get(place).filter(|run| run.number() == number);
-            let stays = |table: &&Arc<TableFile>| !gone.contains(&table.number());
-            let staying = known.into_iter().flat_map(|run| run.tables()).filter(stays).cloned();
-            let tables: Vec<_> = staying.chain(joining).collect();
-            let run = (!tables.is_empty()).then(|| Arc::new(Run::of_unsorted(number, tables)));
+            let run = match known {
+                Some(run) => run.with_changes(&gone, joining),
+                None => (!joining.is_empty()).then(|| Run::of_unsorted(number, joining)),
+            };
             let replaced = place..place + usize::from(known.is_some());
-            runs.splice(replaced, run);
+            runs.splice(replaced, run.map(Arc::new));
         }
         Self::of_levels(levels)
     }
@@ -156,7 +156,7 @@ impl Version {
     pub(crate) fn find(&self, placement: &Placement) -> Option<&Arc<TableFile>> {
         let runs = self.levels.get(placement.level)?;
         let run = runs.get(runs.partition_point(|run| run.number() > placement.run))?;
-        if run.number() == placement.run { run.with_number(&placement.table) } else { None }
+        if run.number() == placement.run { run.with_number(placement.table.metadata()) } else { None }
     }
 
     /// The version of these tables.
@@ -174,11 +174,17 @@ impl Version {
     pub(crate) fn take_over_from(&self, old: &Self) {
         let runs = |version: &Self| version.runs().map(Arc::as_ptr).collect::<HashSet<_>>();
         let (here, there) = (runs(self), runs(old));
-        let tables = |version: &Self, others: &HashSet<*const Run>| {
+        // Of a run that changed, most tables are the same.
+        let tables = |version: &Self, others: &HashSet<*const Run>, other: &Self| {
+            let by_number: HashMap<u64, &Arc<Run>> = other.runs().map(|run| (run.number(), run)).collect();
             let own = version.runs().filter(|run| !others.contains(&Arc::as_ptr(run)));
-            own.flat_map(|run| run.tables()).cloned().collect::<Vec<_>>()
+            let changed = own.flat_map(|run| match by_number.get(&run.number()) {
+                Some(other) => run.tables_beside(other),
+                None => run.tables(),
+            });
+            changed.cloned().collect::<Vec<_>>()
         };
-        let (come, gone) = (tables(self, &there), tables(old, &here));
+        let (come, gone) = (tables(self, &there, old), tables(old, &here, self));
         let stays: HashSet<*const TableFile> = come.iter().map(Arc::as_ptr).collect();
         gone.iter().filter(|table| !stays.contains(&Arc::as_ptr(table))).for_each(|table| table.let_go());
         let mut gathered = old.gathered.lock();
@@ -242,29 +248,61 @@ impl Version {
         }
     }
 
-    /// What a policy sees; `stripes` are the numbers that anyone reads at.
-    pub(crate) fn shape(
+    /// What a policy sees; `stripes` are the numbers that anyone reads at. Costs as much as there are runs, beside what
+    /// changed since the last time, and what is busy.
+    pub(crate) fn shape<'b>(
         &self,
-        busy: &HashSet<u64>,
+        busy: impl IntoIterator<Item = BusyTable<'b>>,
         level_count: usize,
         now_micros: u64,
         stripes: Vec<SequenceNumber>,
     ) -> TreeShape {
         let mut age = 0;
-        let mut level_shape = |runs: &Vec<Arc<Run>>| {
-            let mut run_shape = |run: &Arc<Run>| {
-                age += 1;
-                let is_busy = |table: &TableFile| busy.contains(&table.number());
-                let shape = |table: &Arc<TableFile>| {
-                    table.shape(is_busy(table), |shape| hidden_bytes::estimate(self, age, table, shape))
-                };
-                RunShape { tables: run.tables().iter().map(shape).collect() }
-            };
-            LevelShape { runs: runs.iter().map(&mut run_shape).collect() }
+        let mut run_shape = |run: &Arc<Run>| {
+            age += 1;
+            run.shape(|table, shape| hidden_bytes::estimate(self, age, table, shape)).clone()
         };
-        let mut levels: Vec<LevelShape> = self.levels.iter().map(&mut level_shape).collect();
+        let level_shape =
+            |runs: &Vec<Arc<Run>>| LevelShape { runs: runs.iter().map(&mut run_shape).collect() };
+        let mut levels: Vec<LevelShape> = self.levels.iter().map(level_shape).collect();
         levels.resize_with(levels.len().max(level_count), || LevelShape { runs: Vec::new() });
+        let mut last = None;
+        for busy in busy {
+            last = self.mark_busy(&mut levels, busy, last);
+        }
         TreeShape { levels, now_micros, running: Vec::new(), snapshots: stripes }
+    }
+
+    /// Marks a table, if it is there, and returns its position. It is the next after the `last` one, mostly.
+    fn mark_busy(
+        &self,
+        levels: &mut [LevelShape],
+        busy: BusyTable<'_>,
+        last: Option<usize>,
+    ) -> Option<usize> {
+        let runs = self.levels.get(busy.level)?;
+        let index = runs.partition_point(|run| run.number() > busy.run);
+        runs.get(index).filter(|run| run.number() == busy.run)?;
+        let run = levels.get_mut(busy.level)?.runs.get_mut(index)?;
+        let is_next = |next: &usize| run.get(*next).is_some_and(|table| table.id == busy.table.id);
+        let next = last.map(|last| last + 1).filter(is_next);
+        let position = next.or_else(|| run.position(busy.table))?;
+        run.mark_busy(position);
+        Some(position)
+    }
+}
+
+/// A table that a compaction works on, or that cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BusyTable<'t> {
+    pub(crate) level: usize,
+    pub(crate) run: u64,
+    pub(crate) table: &'t TableShape,
+}
+
+impl<'t> From<&'t Placement> for BusyTable<'t> {
+    fn from(placement: &'t Placement) -> Self {
+        Self { level: placement.level, run: placement.run, table: placement.table.metadata() }
     }
 }
 

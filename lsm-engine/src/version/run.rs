@@ -1,8 +1,12 @@
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
+use lsm_compaction::{RunShape, TableShape};
+use lsm_core::key::common_prefix_bytes;
 use lsm_core::range_tombstone::Fragment;
 use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SEQUENCE_MAX, SequenceNumber};
 use lsm_sstable::{CursorAccess, TableBlock, TableCursor};
+use parking_lot::Mutex;
 
 use super::TableFile;
 use super::fence_pointers::FencePointers;
@@ -20,6 +24,26 @@ pub(crate) struct Run {
     /// Those of them that have range tombstones.
     with_range_tombstones: Vec<Arc<TableFile>>,
     entries: u64,
+    /// What policies see of it, once it was asked for.
+    shape: OnceLock<RunShape>,
+    /// How it came about, until then.
+    change: Mutex<Option<RunChange>>,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+struct RunChange {
+    /// What policies saw of the run as it was.
+    before: RunShape,
+    removed: Vec<usize>,
+    added: Vec<Arc<TableFile>>,
+}
+
+/// A part of a changed run.
+enum Piece {
+    /// Tables at these positions of the run as it was.
+    Kept(Range<usize>),
+    Added(Arc<TableFile>),
 }
 
 impl Run {
@@ -32,7 +56,116 @@ impl Run {
         let with_range_tombstones =
             tables.iter().filter(|table| table.has_range_tombstones()).cloned().collect();
         let entries = tables.iter().map(|table| table.meta().entries).sum();
-        Self { number, fences, tables, with_range_tombstones, entries }
+        Self {
+            number,
+            fences,
+            tables,
+            with_range_tombstones,
+            entries,
+            shape: OnceLock::new(),
+            change: Mutex::new(None),
+        }
+    }
+
+    /// The run without some tables and with others; `None` if none is left. Looks at no table that stays.
+    pub(crate) fn with_changes(
+        &self,
+        removed: &[&TableFile],
+        mut added: Vec<Arc<TableFile>>,
+    ) -> Option<Self> {
+        let mut gone: Vec<usize> =
+            removed.iter().filter_map(|table| self.position(table.metadata())).collect();
+        gone.sort_unstable();
+        gone.dedup();
+        added.sort_by(|a, b| a.smallest().cmp(b.smallest()));
+        let pieces = self.pieces(&gone, &added);
+        let mut tables = Vec::with_capacity(self.tables.len() + added.len());
+        for piece in &pieces {
+            match piece {
+                Piece::Kept(range) => tables.extend_from_slice(&self.tables[range.clone()]),
+                Piece::Added(table) => tables.push(Arc::clone(table)),
+            }
+        }
+        if tables.is_empty() {
+            return None;
+        }
+        debug_assert!(
+            tables.windows(2).all(|pair| pair[0].largest() <= pair[1].smallest()),
+            "a run is disjoint"
+        );
+        let fences = self.changed_fences(&pieces, &tables);
+        let leaves =
+            |table: &&Arc<TableFile>| gone.iter().any(|position| Arc::ptr_eq(&self.tables[*position], table));
+        let stay = self.with_range_tombstones.iter().filter(|table| !leaves(table));
+        let come = added.iter().filter(|table| table.has_range_tombstones());
+        let mut with_range_tombstones: Vec<_> = stay.chain(come).cloned().collect();
+        with_range_tombstones.sort_by(|a, b| a.smallest().cmp(b.smallest()));
+        let sum = |tables: &mut dyn Iterator<Item = &Arc<TableFile>>| -> u64 {
+            tables.map(|table| table.meta().entries).sum()
+        };
+        let left = self.entries - sum(&mut gone.iter().map(|position| &self.tables[*position]));
+        let before = self.shape.get().cloned();
+        Some(Self {
+            number: self.number,
+            fences: fences.unwrap_or_else(|| FencePointers::new(tables.iter().map(|table| table.smallest()))),
+            entries: left + sum(&mut added.iter()),
+            tables,
+            with_range_tombstones,
+            shape: OnceLock::new(),
+            change: Mutex::new(before.map(|before| RunChange { before, removed: gone, added })),
+        })
+    }
+
+    /// What the run without the tables at some positions and with others is made of, by ascending key.
+    fn pieces(&self, gone: &[usize], added: &[Arc<TableFile>]) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut kept_up_to = 0;
+        let mut gone = gone.iter().copied().peekable();
+        let mut keep = |pieces: &mut Vec<Piece>, end: usize| {
+            while let Some(position) = gone.next_if(|position| *position < end) {
+                pieces.push(Piece::Kept(kept_up_to..position));
+                kept_up_to = position + 1;
+            }
+            pieces.push(Piece::Kept(kept_up_to..end));
+            kept_up_to = end;
+        };
+        for table in added {
+            let place = self.tables.partition_point(|other| other.smallest() <= table.smallest());
+            keep(&mut pieces, place);
+            pieces.push(Piece::Added(Arc::clone(table)));
+        }
+        keep(&mut pieces, self.tables.len());
+        pieces
+    }
+
+    /// The fences of `tables`, which are those of the pieces, if all together begin as those of the run as it was.
+    fn changed_fences(&self, pieces: &[Piece], tables: &[Arc<TableFile>]) -> Option<FencePointers> {
+        let common = common_prefix_bytes(tables.first()?.smallest(), tables.last()?.smallest());
+        if common != self.fences.prefix_bytes() {
+            return None;
+        }
+        let mut heads = Vec::with_capacity(self.tables.len());
+        for piece in pieces {
+            match piece {
+                Piece::Kept(range) => heads.extend_from_slice(&self.fences.heads()[range.clone()]),
+                Piece::Added(table) => heads.push(self.fences.head_of(table.smallest())?),
+            }
+        }
+        Some(self.fences.with_heads(heads))
+    }
+
+    /// What policies see of the run; `estimate` is asked for each table that they have not seen yet.
+    pub(crate) fn shape(&self, estimate: impl Fn(&TableFile, &mut TableShape)) -> &RunShape {
+        self.shape.get_or_init(|| {
+            let shape = |table: &Arc<TableFile>| table.shape(|shape| estimate(table, shape));
+            match self.change.lock().take() {
+                Some(change) => {
+                    let added = change.added.iter().map(shape).collect();
+                    change.before.with_changes(&change.removed, added)
+                }
+                None => self.tables.iter().map(shape).collect(),
+            }
+        })
     }
 
     /// The run of tables in any order.
@@ -56,10 +189,23 @@ impl Run {
     }
 
     /// The table that has the number of `wanted`, and its keys.
-    pub(crate) fn with_number(&self, wanted: &TableFile) -> Option<&Arc<TableFile>> {
-        let first = self.tables.partition_point(|table| table.smallest() < wanted.smallest());
-        let mut same = self.tables[first..].iter().take_while(|table| table.smallest() == wanted.smallest());
-        same.find(|table| table.number() == wanted.number())
+    pub(crate) fn with_number(&self, wanted: &TableShape) -> Option<&Arc<TableFile>> {
+        self.position(wanted).map(|position| &self.tables[position])
+    }
+
+    fn position(&self, wanted: &TableShape) -> Option<usize> {
+        let first = self.tables.partition_point(|table| *table.smallest() < *wanted.smallest);
+        let mut same = self.tables[first..].iter().take_while(|table| *table.smallest() == *wanted.smallest);
+        same.position(|table| table.number() == wanted.id).map(|index| first + index)
+    }
+
+    /// The tables that are not both here and in another run, and some that are.
+    pub(crate) fn tables_beside(&self, other: &Self) -> &[Arc<TableFile>] {
+        let same = |(own, other): &(&Arc<TableFile>, &Arc<TableFile>)| Arc::ptr_eq(own, other);
+        let first = self.tables.iter().zip(&other.tables).take_while(same).count();
+        let (own, other) = (&self.tables[first..], &other.tables[first..]);
+        let last = own.iter().rev().zip(other.iter().rev()).take_while(same).count();
+        &own[..own.len() - last]
     }
 
     /// Point entries of all tables.

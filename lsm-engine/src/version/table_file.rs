@@ -157,7 +157,7 @@ impl TableFile {
     }
 
     /// What a policy sees of it; `estimate` is asked, once, what its tombstones hide.
-    pub(crate) fn shape(&self, busy: bool, estimate: impl FnOnce(&mut TableShape)) -> Shape {
+    pub(crate) fn shape(&self, estimate: impl FnOnce(&mut TableShape)) -> Shape {
         let shape = if self.shape.has_tombstones() {
             self.estimated.get_or_init(|| {
                 let mut shape = (*self.shape).clone();
@@ -167,7 +167,7 @@ impl TableFile {
         } else {
             &self.shape
         };
-        if busy { Arc::new(TableShape { busy, ..(**shape).clone() }) } else { Arc::clone(shape) }
+        Arc::clone(shape)
     }
 
     /// What is known of it for certain.
@@ -199,7 +199,9 @@ fn held_bytes(table: &Table, shape: &TableShape) -> usize {
     // The manifest has its own copy of what it says about a table.
     let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
     let shapes = if shape.has_tombstones() { 2 } else { 1 };
-    let own = size_of::<TableFile>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
+    // Where the shape of its run names it, and its bytes stand.
+    let in_run = size_of::<Shape>() + size_of::<u64>();
+    let own = in_run + size_of::<TableFile>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
     table.pinned_bytes() + own + file_cache::HANDLE_BYTES + recorded
 }
 

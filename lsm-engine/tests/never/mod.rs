@@ -19,12 +19,10 @@ impl CompactionPolicy for Never {
     }
 
     fn pick(&self, shape: &TreeShape) -> Option<Compaction> {
-        let runs = &shape.levels.first()?.runs;
-        let tables = runs.iter().flat_map(|run| &run.tables);
-        let large = tables.filter(|table| self.splits && table.entries > 1 && !table.busy);
-        let tables: Vec<u64> = large.map(|table| table.id).collect();
-        (!tables.is_empty()).then(|| Compaction {
-            inputs: vec![InputLevel { level: 0, tables }],
+        let tables = shape.levels.first()?.free_tables();
+        let input = InputLevel::new(0, tables.filter(|table| self.splits && table.entries > 1));
+        (!input.tables.is_empty()).then(|| Compaction {
+            inputs: vec![input],
             output_level: 0,
             output_run: OutputRun::NewRun,
             action: Action::Merge,

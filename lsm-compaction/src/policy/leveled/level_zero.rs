@@ -1,4 +1,4 @@
-use super::{Leveled, Targets, accepted, bounds_of, ids, level_zero_input};
+use super::{Leveled, Targets, accepted, bounds_of, level_zero_input};
 use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
 
 /// Fewer runs are not worth a merge that brings nothing nearer to the bottom.
@@ -20,12 +20,10 @@ impl Leveled {
             first -= 1;
             bytes += runs[first].bytes();
         }
-        let tables: Vec<_> = runs[first..].iter().flat_map(|run| &run.tables).collect();
-        let (smallest, largest) = bounds_of(tables.iter().copied())?;
-        let below: &[_] = match shape.levels[output_level].runs.first() {
-            Some(run) => &run.tables[run.overlapping(smallest, largest)],
-            None => &[],
-        };
+        let tables = || runs[first..].iter().flat_map(RunShape::tables);
+        let (smallest, largest) = bounds_of(tables())?;
+        let below = shape.levels[output_level].runs.first();
+        let met = below.map(|run| (run, run.overlapping(smallest, largest)));
         let compaction = Compaction {
             inputs: vec![level_zero_input(shape, first, runs.len())],
             output_level,
@@ -35,13 +33,16 @@ impl Leveled {
             reason,
         };
         // Tombstones that reach the bottom are better left out than moved.
-        let elides = tables.iter().any(|table| table.has_tombstones()) && compaction.is_bottommost(shape);
+        let elides = tables().any(|table| table.has_tombstones()) && compaction.is_bottommost(shape);
         if !elides && let Some(compaction) = accepted(shape, compaction.clone()) {
             return Some(compaction);
         }
         let mut compaction = Compaction { action: Action::Merge, ..compaction };
-        if !below.is_empty() {
-            compaction.inputs.push(InputLevel { level: output_level, tables: ids(below) });
+        if let Some((run, met)) = met.filter(|(_, met)| !met.is_empty()) {
+            if run.is_busy_in(&met) {
+                return None;
+            }
+            compaction.inputs.push(InputLevel::new(output_level, run.range(met)));
         }
         accepted(shape, compaction)
     }

@@ -3,10 +3,15 @@ mod targets;
 
 use self::targets::Targets;
 use super::{
-    CompactionPolicy, TombstoneBounds, accepted, bounds_of, cheapest_first, consolidate, ids, overlaps,
-    push_down, rewrite_oldest_run,
+    CompactionPolicy, TombstoneBounds, accepted, bounds_of, cheapest_first, consolidate, push_down,
+    rewrite_oldest_run, windows,
 };
+use crate::shape::Summary;
 use crate::{Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
+
+/// Tables of a level that are compared for the one that overlaps least. More find little better ones, and make a pick
+/// cost more.
+const WINDOW_TABLES: usize = 128;
 
 /// One run per level, each level a fixed factor larger than the one above: the policy that reads least and keeps
 /// the least garbage, at the price of rewriting most.
@@ -102,19 +107,21 @@ impl Leveled {
         let run = shape.levels[level].runs.first()?;
         let empty = RunShape::default();
         let below = shape.levels[level + 1].runs.first().unwrap_or(&empty);
-        let mut candidates: Vec<(u128, u64, usize)> = Vec::new();
-        for ((index, table), met) in run.tables.iter().enumerate().zip(overlaps(run, below)) {
-            let met = &below.tables[met];
-            if table.busy || met.iter().any(|table| table.busy) {
-                continue;
+        let candidate = |position: usize| {
+            let table = run.get(position)?;
+            let met = below.overlapping(&table.smallest, &table.largest);
+            if run.is_busy_at(position) || below.is_busy_in(&met) {
+                return None;
             }
-            let overlap_bytes: u64 = met.iter().map(|table| table.bytes).sum();
             // Overlap per byte in 2^-32; among equals the oldest file goes first, which makes the picks go round.
-            let ratio = (u128::from(overlap_bytes) << 32) / u128::from(table.bytes.max(1));
-            candidates.push((ratio, table.id, index));
-        }
-        cheapest_first(&mut candidates)
-            .find_map(|(_, _, index)| self.push_down(shape, level, index, excess, Reason::LevelBytes))
+            let ratio = (u128::from(below.bytes_in(met)) << 32) / u128::from(table.bytes.max(1));
+            Some((ratio, table.id, position))
+        };
+        windows(run, below, WINDOW_TABLES).find_map(|window| {
+            let mut candidates: Vec<(u128, u64, usize)> = window.filter_map(candidate).collect();
+            cheapest_first(&mut candidates)
+                .find_map(|(_, _, index)| self.push_down(shape, level, index, excess, Reason::LevelBytes))
+        })
     }
 
     fn push_down(
@@ -144,7 +151,7 @@ impl Leveled {
     fn pick_tombstones(&self, shape: &TreeShape, targets: &Targets) -> Option<Compaction> {
         let bounds = self.bounds();
         let now = shape.now_micros;
-        let aged = shape.levels[0].tables().any(|table| bounds.aged(table, now));
+        let aged = shape.levels[0].runs.iter().any(|run| bounds.any_aged(run, now));
         let reason = if aged {
             Some(Reason::TombstoneAge)
         } else {
@@ -156,12 +163,13 @@ impl Leveled {
         }
         for level in 1..targets.last {
             let Some(run) = shape.levels[level].runs.first() else { continue };
-            for (index, table) in run.tables.iter().enumerate().filter(|(_, table)| !table.busy) {
-                let Some(reason) = bounds.reason(shape, table) else { continue };
-                let pick = self.push_down(shape, level, index, table.bytes, reason);
-                if pick.is_some() {
-                    return pick;
-                }
+            let may = |summary: &Summary| bounds.may_be_reason(shape, summary);
+            let pick = run.find_map(may, |index, table| {
+                let reason = bounds.reason(shape, table)?;
+                self.push_down(shape, level, index, table.bytes, reason)
+            });
+            if pick.is_some() {
+                return pick;
             }
         }
         rewrite_oldest_run(shape, targets.last, bounds, self.options.target_table_bytes)
@@ -217,6 +225,5 @@ impl CompactionPolicy for Leveled {
 
 /// The inputs of whole runs of level 0.
 fn level_zero_input(shape: &TreeShape, first: usize, end: usize) -> InputLevel {
-    let tables = shape.levels[0].runs[first..end].iter().flat_map(|run| &run.tables);
-    InputLevel { level: 0, tables: ids(tables) }
+    InputLevel::new(0, shape.levels[0].runs[first..end].iter().flat_map(RunShape::tables))
 }

@@ -1,5 +1,5 @@
 use super::LeveledOptions;
-use crate::{LevelShape, TreeShape};
+use crate::{LevelShape, RunShape, TreeShape};
 
 /// How large each level should be.
 pub(super) struct Targets {
@@ -70,8 +70,7 @@ impl Targets {
             scores.push(Score { level: 0, per_mille: 2 * fill, excess_bytes: 0 });
         }
         for level in 1..self.last {
-            let free_bytes: u64 =
-                shape.levels[level].tables().filter(|table| !table.busy).map(|table| table.bytes).sum();
+            let free_bytes: u64 = shape.levels[level].runs.iter().map(RunShape::free_bytes).sum();
             let target = self.bytes[level];
             if free_bytes > target {
                 let per_mille = u128::from(free_bytes) * 1000 / u128::from(target.max(1));

@@ -224,14 +224,14 @@ impl Compactions {
         shape: &TreeShape,
         compaction: &Compaction,
     ) -> Result<()> {
-        let mut inputs = policy_inputs(version, compaction);
+        let mut inputs = policy_inputs(version, shape, compaction);
         let fewer;
         let mut compaction = compaction;
         let readable = job::readable_runs(&self.context, tree, &inputs);
         if compaction.action == Action::Merge && compaction.input_runs(shape) > readable {
             fewer = compaction.of_oldest_runs(shape, readable);
             if validate(shape, &fewer).is_ok() {
-                inputs = policy_inputs(version, &fewer);
+                inputs = policy_inputs(version, shape, &fewer);
                 compaction = &fewer;
             }
         }

@@ -1,10 +1,9 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_compaction::{
-    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunShape, RunningShape,
-    TableShape, TreeShape,
+    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunningShape, TreeShape,
 };
 use lsm_core::env::{Job, Step};
 use lsm_core::{MergingCursor, SequenceNumber, Slice};
@@ -48,6 +47,10 @@ impl Running {
         &self.shape
     }
 
+    pub(crate) fn inputs(&self) -> &[Placement] {
+        &self.inputs
+    }
+
     pub(crate) fn run(&self) -> u64 {
         self.run
     }
@@ -84,6 +87,10 @@ impl Running {
             if matches!(error, Error::Callback(_)) {
                 self.tree.fail(error.clone());
             }
+        }
+        for input in self.inputs.iter().filter(|input| fenced.contains(&input.table.number())) {
+            let shape = Arc::clone(input.table.metadata());
+            self.tree.unreadable.lock().push((input.level, input.run, shape));
         }
         let mut busy = self.tree.busy.lock();
         for number in self.inputs.iter().map(|input| input.table.number()) {
@@ -274,7 +281,7 @@ fn build_part(
         MergingCursor::with_prefix(sources, &prefix),
         Arc::new(range_tombstones),
         GarbageRules { snapshots: stripes.to_vec(), bottommost: false, zero_sequences: true },
-        older_tables(tree_shape, compaction),
+        OlderTables::beside(compaction, tree_shape),
         lower.as_deref(),
         upper.as_deref(),
     );
@@ -284,7 +291,7 @@ fn build_part(
     let output_options = OutputOptions {
         target_bytes: compaction.target_table_bytes,
         is_one_table: compaction.reason == Reason::SmallTables,
-        boundaries: compaction.tables_below(tree_shape).iter().map(|table| table.smallest.clone()).collect(),
+        boundaries: compaction.tables_below(tree_shape).map(|table| table.smallest.clone()).collect(),
         compression: if last_level { options.compression } else { options.compression_above },
         filter: filter(options, tree_shape, compaction),
         sync_later: false,
@@ -334,35 +341,24 @@ fn input_runs(inputs: &[Placement]) -> Vec<Run> {
         .collect()
 }
 
-/// The tables, inputs aside, that may hold older versions than the outputs.
-fn older_tables(shape: &TreeShape, compaction: &Compaction) -> OlderTables {
-    let inputs: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
-    let stays = |table: &&Arc<TableShape>| !inputs.contains(&table.id);
-    // Tables of one run share no key, even where they touch.
-    let is_source = |run: &&RunShape| {
-        run.tables.iter().filter(|table| !stays(table)).count() == inputs.len() && !inputs.is_empty()
-    };
-    let runs = shape.levels.iter().skip(compaction.output_level).flat_map(|level| &level.runs);
-    let runs = runs.filter(|run| !is_source(run));
-    OlderTables::new(runs.map(|run| RunShape { tables: run.tables.iter().filter(stays).cloned().collect() }))
-}
-
 /// The filter of the outputs, by the size of the run that they become part of.
 fn filter(
     options: &KeyspaceOptions,
     shape: &TreeShape,
     compaction: &Compaction,
 ) -> Option<Arc<dyn FilterPolicy>> {
-    let inputs: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
-    let mut entries = 0;
+    let inputs = compaction.input_tables(shape);
+    let mut leaving: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+    for input in &inputs {
+        *leaving.entry((input.level, input.run)).or_default() += input.table.entries;
+    }
+    let mut entries = leaving.values().sum();
     let mut others = Vec::new();
     for (level, runs) in shape.levels.iter().map(|level| &level.runs).enumerate() {
         let joins = level == compaction.output_level && compaction.output_run == OutputRun::Join;
-        for (run, tables) in runs.iter().map(|run| &run.tables).enumerate() {
-            let (leaving, staying): (Vec<_>, Vec<_>) =
-                tables.iter().partition(|table| inputs.contains(&table.id));
-            entries += leaving.iter().map(|table| table.entries).sum::<u64>();
-            let staying = staying.iter().map(|table| table.entries).sum::<u64>();
+        for (run, run_shape) in runs.iter().enumerate() {
+            let leaving = leaving.get(&(level, run)).copied().unwrap_or(0);
+            let staying = run_shape.entries().saturating_sub(leaving);
             if joins && run + 1 == runs.len() {
                 entries += staying;
             } else {

@@ -1,9 +1,9 @@
 //! What a keyspace's compaction policy wants, checked before anybody believes it.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use lsm_compaction::{Action, Compaction, CompactionPolicy, TreeShape, tidy, validate};
+use lsm_compaction::{Action, Compaction, CompactionPolicy, InputTable, TreeShape, small_tables, validate};
 
 use crate::callbacks::panic_message;
 use crate::error::Error;
@@ -25,7 +25,8 @@ pub(super) fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> O
 /// What the policy wants, or else a merge of small tables: each takes some kilobytes of memory, whatever it holds.
 pub(super) fn pick(memory: &Memory, tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let fits = |bytes, entries| memory.fits_table(bytes, entries);
-    pick_by_policy(tree, shape).or_else(|| if tree.failure().is_none() { tidy(shape, fits) } else { None })
+    pick_by_policy(tree, shape)
+        .or_else(|| if tree.failure().is_none() { small_tables(shape, fits) } else { None })
 }
 
 /// Whether the policy of the options is the one that the keyspace was created with: nobody may have opened it yet.
@@ -52,8 +53,12 @@ pub(super) fn pick_by_policy(tree: &Tree, shape: &TreeShape) -> Option<Compactio
     }
 }
 
-/// The inputs of a compaction.
-pub(super) fn inputs(version: &Version, compaction: &Compaction) -> Vec<Placement> {
-    let wanted: HashSet<u64> = compaction.inputs.iter().flat_map(|input| &input.tables).copied().collect();
-    version.placements().filter(|placement| wanted.contains(&placement.table.number())).collect()
+/// The inputs of a compaction; `shape` is that of the version.
+pub(super) fn inputs(version: &Version, shape: &TreeShape, compaction: &Compaction) -> Vec<Placement> {
+    let placement = |input: &InputTable<'_>| {
+        let run = version.levels().get(input.level)?.get(input.run)?;
+        let table = Arc::clone(run.with_number(input.table)?);
+        Some(Placement { level: input.level, run: run.number(), table })
+    };
+    compaction.input_tables(shape).iter().filter_map(placement).collect()
 }

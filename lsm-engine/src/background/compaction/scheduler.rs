@@ -13,7 +13,7 @@ use crate::background::context::JobContext;
 use crate::error::Error;
 use crate::keyspaces::Tree;
 use crate::version::edit::LEVEL_COUNT_MAX;
-use crate::version::{Placement, Version};
+use crate::version::{BusyTable, Placement, Version};
 
 /// How long a keyspace waits after a compaction failed: the disk may be full, or failing.
 const RETRY_MICROS: u64 = 1_000_000;
@@ -86,14 +86,14 @@ impl Scheduler {
             ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
         // After the version: nobody will look at a number below the last that is not among them.
         let stripes = context.visibility.snapshot_stripes();
-        let mut shape =
-            version.shape(&tree.busy.lock(), level_count, context.versions.clock_micros(), stripes);
-        shape.running = self
-            .running
-            .iter()
-            .filter(|running| running.tree().id == tree.id)
-            .map(|running| running.shape().clone())
-            .collect();
+        let running = || self.running.iter().filter(|running| running.tree().id == tree.id);
+        let inputs = running().flat_map(|running| running.inputs()).map(BusyTable::from);
+        let unreadable = tree.unreadable.lock();
+        let unreadable =
+            unreadable.iter().map(|(level, run, table)| BusyTable { level: *level, run: *run, table });
+        let now_micros = context.versions.clock_micros();
+        let mut shape = version.shape(inputs.chain(unreadable), level_count, now_micros, stripes);
+        shape.running = running().map(|running| running.shape().clone()).collect();
         shape
     }
 

@@ -1,6 +1,13 @@
-use crate::compaction::OutputRun;
+//! What policies see of a tree: levels of sorted runs of tables, as metadata.
+
+mod chunk;
+mod run;
+
+pub(crate) use chunk::{SMALL_TABLES, Share, SmallTables, Summary};
+pub use run::RunShape;
+
+use crate::OutputRun;
 use lsm_core::{SequenceNumber, Slice};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// What a policy may know of one table.
@@ -37,8 +44,6 @@ pub struct TableShape {
     pub smallest_sequence: SequenceNumber,
     /// Largest sequence number of any entry or range tombstone.
     pub largest_sequence: SequenceNumber,
-    /// Whether the table is an input of a running compaction.
-    pub busy: bool,
 }
 
 impl TableShape {
@@ -73,42 +78,12 @@ impl TableShape {
 
     /// Age of the oldest tombstone in microseconds; `None` without tombstones.
     pub fn tombstone_age_micros(&self, now_micros: u64) -> Option<u64> {
-        let written = self.oldest_tombstone_micros.unwrap_or(self.created_micros);
-        self.has_tombstones().then(|| now_micros.saturating_sub(written))
-    }
-}
-
-/// Tables sorted by key that share no key: one source of a read.
-///
-/// Neighbours may touch: the largest bound of one may equal the smallest of the next where a range tombstone ends
-/// exclusively at that key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RunShape {
-    /// The tables, by ascending key.
-    pub tables: Vec<Arc<TableShape>>,
-}
-
-impl RunShape {
-    /// Sum of the sizes of the tables.
-    pub fn bytes(&self) -> u64 {
-        self.tables.iter().map(|table| table.bytes).sum()
+        self.has_tombstones().then(|| now_micros.saturating_sub(self.tombstones_since_micros()))
     }
 
-    /// Whether a table of this run is an input of a running compaction.
-    pub fn is_busy(&self) -> bool {
-        self.tables.iter().any(|table| table.busy)
-    }
-
-    /// Positions of the tables that may hold a key of `[smallest, largest]`, both ends inclusive.
-    pub fn overlapping(&self, smallest: &[u8], largest: &[u8]) -> Range<usize> {
-        let start = self.tables.partition_point(|table| *table.largest < *smallest);
-        let end = self.tables.partition_point(|table| *table.smallest <= *largest);
-        start..end.max(start)
-    }
-
-    /// Smallest and largest key bound of the run; `None` if it is empty.
-    pub fn bounds(&self) -> Option<(&Slice, &Slice)> {
-        Some((&self.tables.first()?.smallest, &self.tables.last()?.largest))
+    /// When the oldest of its tombstones was written, if it has any.
+    fn tombstones_since_micros(&self) -> u64 {
+        self.oldest_tombstone_micros.unwrap_or(self.created_micros)
     }
 }
 
@@ -127,13 +102,23 @@ impl LevelShape {
 
     /// All tables: newest run first, by key within a run.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableShape>> {
-        self.runs.iter().flat_map(|run| &run.tables)
+        self.runs.iter().flat_map(RunShape::tables)
+    }
+
+    /// The tables that are no inputs of running compactions, in the same order.
+    pub fn free_tables(&self) -> impl Iterator<Item = &Arc<TableShape>> {
+        self.runs.iter().flat_map(RunShape::free_tables)
+    }
+
+    /// Whether a table of this level is an input of a running compaction.
+    pub fn is_busy(&self) -> bool {
+        self.runs.iter().any(RunShape::is_busy)
     }
 }
 
 /// What a compaction that is under way will add to the tree.
 ///
-/// Its inputs are the tables with [`TableShape::busy`]; that alone does not say which keys its output tables may
+/// Its inputs are [busy](RunShape::is_busy_at); that alone does not say which keys its output tables may
 /// span. Made by [`Compaction::running`](crate::Compaction::running).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningShape {
