@@ -269,7 +269,7 @@ fn sources_of_disjoint_ranges_follow_one_another() {
 
 /// A memtable's cursor may meet entries that were not there when it was positioned.
 #[test]
-fn entries_that_appear_behind_a_source_do_not_upset_a_turn() {
+fn entries_inserted_behind_a_cursor_do_not_upset_a_change_of_direction() {
     struct Live(std::rc::Rc<std::cell::RefCell<Vec<u8>>>, Option<u8>, [u8; 1]);
     impl Live {
         fn stand(&mut self, at: Option<u8>) {

@@ -208,7 +208,7 @@ fn a_block_is_shown_at_its_first_entry() {
 }
 
 #[test]
-fn a_block_behind_its_place_is_refused() {
+fn a_block_out_of_order_is_refused() {
     let (source, target) = (MemoryFs::default(), MemoryFs::default());
     write(&source, &settled(0..200, 100), &options(1000, Compression::Lz4)).unwrap();
     let mut cursor = open(&source, None).unwrap().cursor(CursorAccess::Sequential);

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use common::{Directory, lsm_with_input};
 
 #[test]
-fn whoever_has_read_enough_may_close_the_pipe() {
+fn a_reader_may_close_the_pipe_early() {
     let directory = Directory::new();
     let db = directory.arg("db");
     let value = "v".repeat(1000);

@@ -90,7 +90,7 @@ fn values_can_be_left_out_and_a_table_can_be_dumped_anywhere() {
 }
 
 #[test]
-fn what_is_no_file_of_a_database_is_said() {
+fn a_dump_of_a_foreign_file_says_so() {
     let directory = Directory::new();
     let noise = directory.write("000001.sst", "this is not a table, whatever its name says");
     for file_type in ["sst", "wal", "window", "manifest", "current"] {

@@ -38,7 +38,7 @@ fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_log_that_ends_early_is_told_of() {
+fn a_log_that_ends_early_is_reported() {
     let directory = Directory::new();
     let db = killed(&directory);
     lsm(["get", &db, "first"]).stdout();
@@ -125,7 +125,7 @@ fn verify_does_not_call_sound_what_no_command_can_open() {
         assert_eq!(verify.code, count.code, "{length} bytes of {name}: {verify:?}\n{count:?}");
         messages += &verify.stderr;
     }
-    assert!(messages.contains(&name) && messages.contains("keyspace 1, which never was"), "{messages}");
+    assert!(messages.contains(&name) && messages.contains("keyspace 1, which never existed"), "{messages}");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_dump_of_a_damaged_log_names_it_and_not_only_the_window_that_closing_removed
 }
 
 #[test]
-fn what_stands_behind_the_end_of_a_manifest_is_told_of() {
+fn bytes_after_the_end_of_a_manifest_are_reported() {
     let directory = Directory::new();
     let db = closed(&directory);
     let (name, mut bytes) =
@@ -259,7 +259,7 @@ fn what_cannot_be_read_is_told_from_damage() {
     let outcome = lsm(["verify", &db, "--quiet"]);
     assert!(outcome.stdout.contains("UNREADABLE  ") && outcome.stdout.contains("DAMAGED  "), "{outcome:?}");
     let message = outcome.failure(3);
-    assert!(message.starts_with("lsm: 2 things are wrong") && message.contains(&log), "{message}");
+    assert!(message.starts_with("lsm: 2 errors") && message.contains(&log), "{message}");
 }
 
 #[test]

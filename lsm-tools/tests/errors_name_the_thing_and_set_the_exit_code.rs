@@ -99,7 +99,7 @@ fn every_command_tells_no_database_from_one_that_lost_a_file() {
 }
 
 #[test]
-fn what_cannot_be_is_exit_code_2() {
+fn a_request_that_means_nothing_is_exit_code_2() {
     let directory = Directory::new();
     let db = directory.arg("db");
     lsm(["put", &db, "key", "value"]).stdout();

@@ -34,7 +34,7 @@ fn skip_bad_passes_over_malformed_lines_and_counts_them() {
 }
 
 #[test]
-fn what_is_malformed_in_each_format_is_said() {
+fn malformed_lines_of_each_format_are_explained() {
     let directory = Directory::new();
     let long_key = "k".repeat(65_536);
     for (format, input, expected) in [

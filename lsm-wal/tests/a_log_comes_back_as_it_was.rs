@@ -254,7 +254,7 @@ fn a_record_longer_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn durability_is_told_to_waiters_and_callbacks() {
+fn waiters_and_callbacks_learn_what_is_durable() {
     let directory = tempfile::tempdir().unwrap();
     let (mut log, _) = open(directory.path(), &options(1 << 16));
     let sync = log.sync_handle();

@@ -24,7 +24,7 @@ fn records(fs: &SimFs) -> Vec<(u64, u64, bool)> {
 }
 
 #[test]
-fn the_newest_round_comes_first_and_damage_leaves_a_gap() {
+fn the_newest_generation_comes_first_and_damage_leaves_a_gap() {
     let (fs, env) = (SimFs::new(), SimEnv::new(1));
     let (mut log, _) = open(&fs, &env, &options(1024)).unwrap();
     // Eight records of 120 bytes fill a generation, the last four begin the next.

@@ -253,7 +253,7 @@ fn numbers_of_files_end_before_they_wrap() {
 }
 
 #[test]
-fn noise_in_place_of_a_file_is_bounded_in_time_and_memory() {
+fn random_bytes_in_place_of_a_file_take_bounded_time_and_memory() {
     let (fs, _) = fixture();
     for path in files(&fs) {
         let bytes = fs.read_all(&path).unwrap();

@@ -107,7 +107,7 @@ fn after_a_crash_of_the_process_each_bit_of_each_file_counts() {
 }
 
 #[test]
-fn noise_does_not_panic() {
+fn random_bytes_do_not_panic() {
     let (fs, env) = (SimFs::new(), SimEnv::new(1));
     let mut log = create(&fs, &env);
     append(&mut log, 0..37, LENGTHS);
@@ -152,7 +152,7 @@ fn when_the_window_is_older_than_the_log() {
 }
 
 #[test]
-fn when_long_records_end_the_rounds_of_the_window() {
+fn when_long_records_end_the_generations_of_the_window() {
     let (fs, env) = (SimFs::new(), SimEnv::new(1));
     let mut log = create(&fs, &env);
     append(&mut log, 0..23, &[40, 700, 7, 1500, 1100, 300, 111]);

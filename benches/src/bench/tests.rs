@@ -70,7 +70,7 @@ fn only_what_was_asked_for_and_what_that_needs_runs() {
 }
 
 #[test]
-fn no_engine_can_cheat() {
+fn wrong_answers_of_an_engine_are_errors() {
     use Workload::{DeleteRandom, FillSeq, FillSync, Open, Overwrite, ReadMissing, ReadRandom, Scan, Seek10};
     for result in [
         run::<LOSES_A_PUT>(Group::Sequential, &[FillSeq]),

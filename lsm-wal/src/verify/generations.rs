@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_follow_from_the_lengths_of_records() {
+    fn generations_follow_from_the_lengths_of_records() {
         let mut generations = Generations::new(100, 0, None);
         // The third does not fit, the fourth is too long for the window, the fifth is the first of its generation.
         for positions in [0..40, 40..88, 88..128, 128..188, 188..204] {

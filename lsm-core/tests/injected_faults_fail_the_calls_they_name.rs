@@ -128,7 +128,7 @@ fn bytes_can_be_damaged_and_files_replaced() {
 }
 
 #[test]
-fn windows_can_be_out_of_reach() {
+fn a_file_system_may_support_no_windows() {
     let fs = SimFs::new();
     fs.set_windows(false);
     assert_eq!(kind(fs.window(Path::new("window"), 4096)), Some(ErrorKind::Unsupported));
