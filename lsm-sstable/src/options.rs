@@ -1,3 +1,5 @@
+//! How tables are written and opened.
+
 use std::sync::Arc;
 
 use lsm_core::{Error, Result};

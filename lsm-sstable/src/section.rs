@@ -1,4 +1,5 @@
-//! Sections: everything in a table file that is neither a data block nor header nor footer.
+//! Sections: everything in a table file that is neither a data block nor header nor footer. RocksDB calls them meta
+//! blocks.
 //!
 //! ```text
 //! section := checksum:u32  tag:u8  zero:[u8; 3]  payload_bytes:u64  payload

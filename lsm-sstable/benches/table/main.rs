@@ -2,7 +2,7 @@
 //!
 //! Where a time is for the whole table, one millisecond of it is one nanosecond an entry.
 
-mod sink;
+mod write_only_fs;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use lsm_sstable::{
     BlockCache, BloomFilter, Compression, CursorAccess, FilterPolicy, Table, TableId, TableMeta, TableOpen,
     TableOptions, TableWriter,
 };
-use sink::Sink;
+use write_only_fs::WriteOnlyFs;
 
 const ENTRIES: u64 = 1_000_000;
 const KEY_BYTES: usize = 16;
@@ -76,8 +76,8 @@ fn build(group: &mut BenchmarkGroup<'_, WallTime>, data: &Data, directory: &Path
     let path = directory.join("built.sst");
     for (name, compression) in [("none", Compression::None), ("lz4", Compression::Lz4)] {
         for (how, vfs, sequence) in [
-            ("to nowhere", &Sink::Nowhere as &dyn Vfs, 1000),
-            ("to the page cache", &Sink::PageCache, 1000),
+            ("to nowhere", &WriteOnlyFs::Discard as &dyn Vfs, 1000),
+            ("to the page cache", &WriteOnlyFs::PageCache, 1000),
             ("synced", &PosixFs, 1000),
             ("synced, bottom", &PosixFs, 0),
         ] {

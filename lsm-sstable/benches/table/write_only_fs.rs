@@ -8,19 +8,19 @@ use lsm_core::vfs::{Access, LockGuard, LockMode, Metadata, PosixFs, Vfs, VfsFile
 
 /// Creates files; anything else fails.
 #[derive(Clone, Copy)]
-pub(crate) enum Sink {
+pub(crate) enum WriteOnlyFs {
     /// Whose bytes go nowhere.
-    Nowhere,
+    Discard,
     /// Whose bytes stay in the page cache: nothing is synced.
     PageCache,
 }
 
-struct SinkFile(Option<Arc<dyn VfsFile>>);
+struct WriteOnlyFile(Option<Arc<dyn VfsFile>>);
 
-impl Vfs for Sink {
+impl Vfs for WriteOnlyFs {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(Arc::new(SinkFile(match self {
-            Self::Nowhere => None,
+        Ok(Arc::new(WriteOnlyFile(match self {
+            Self::Discard => None,
             Self::PageCache => Some(PosixFs.create_new(path)?),
         })))
     }
@@ -74,7 +74,7 @@ impl Vfs for Sink {
     }
 }
 
-impl VfsFile for SinkFile {
+impl VfsFile for WriteOnlyFile {
     fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
         Ok(0)
     }

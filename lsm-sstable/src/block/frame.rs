@@ -1,4 +1,4 @@
-//! A data block in memory, ready to be searched.
+//! A frame: a data block in memory, decompressed and ready to be searched.
 //!
 //! ```text
 //! frame := rows:u32  prefix_bytes:u32  base:u64  offset_width:u8  width:u8  shift:u8  zero:[u8; 5]

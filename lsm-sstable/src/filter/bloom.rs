@@ -1,3 +1,5 @@
+//! The Bloom filter whose bits of a key lie in one cache line.
+
 use std::ops::Range;
 
 use super::policy::FilterPolicy;

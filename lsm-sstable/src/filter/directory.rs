@@ -1,3 +1,5 @@
+//! Where the pages of a filter are that stays in its file.
+
 use std::ops::Range;
 
 use lsm_core::Result;

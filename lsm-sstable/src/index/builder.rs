@@ -1,3 +1,5 @@
+//! Builds the index of a table that is being written.
+
 use lsm_core::SequenceNumber;
 use lsm_core::coding::{put_bytes, put_varint};
 use lsm_core::key::common_prefix_bytes;

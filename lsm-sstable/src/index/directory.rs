@@ -1,3 +1,5 @@
+//! Where the pages of an index are that stays in its file: the top level of a partitioned index.
+
 use std::cmp::Ordering;
 
 use lsm_core::checksum::crc32;

@@ -1,3 +1,5 @@
+//! One page of an index that stays in its file.
+
 use std::ops::Range;
 
 use lsm_core::SequenceNumber;

@@ -1,3 +1,5 @@
+//! The index in memory: all separators, searched by integers of eight key bytes.
+
 use std::cmp::Ordering;
 
 use lsm_core::coding::Decoder;

@@ -1,3 +1,5 @@
+//! From keys, offsets and numbers to data blocks, whether the index is in memory or not.
+
 use std::ops::Range;
 
 use lsm_core::{Result, SequenceNumber};

@@ -1,3 +1,5 @@
+//! The cursor over the entries of a table.
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -292,7 +294,7 @@ impl ReadAhead {
         Ok(())
     }
 
-    /// Lets go of what was read, but not of how far the reading has got.
+    /// Drops what was read, but remembers how far the reading has come.
     fn clear(&mut self) {
         *self = Self { bytes: self.bytes, ..Self::default() };
     }

@@ -6,7 +6,7 @@ use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, Result};
 
 /// A file that is written from front to back, the bytes that wait to be written to it, and the checksum of all.
-pub(super) struct Output {
+pub(super) struct FileWriter {
     file: Arc<dyn VfsFile>,
     path: Arc<PathBuf>,
     /// Never grows.
@@ -16,7 +16,7 @@ pub(super) struct Output {
     checksum: Checksum,
 }
 
-impl Output {
+impl FileWriter {
     /// Writes whenever `buffer_bytes_max` bytes have come together; `piece_bytes` are what comes at a time.
     pub(super) fn new(
         file: Arc<dyn VfsFile>,

@@ -1,3 +1,5 @@
+//! Index and filter in memory, or where their pages are in the file.
+
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 

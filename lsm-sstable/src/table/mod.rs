@@ -3,10 +3,10 @@
 mod block;
 mod block_finder;
 mod cursor;
+mod file_writer;
 mod handle;
 mod lookup;
 mod open;
-mod output;
 mod paged;
 mod read;
 mod reader;

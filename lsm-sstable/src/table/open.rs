@@ -1,3 +1,5 @@
+//! Opening a table: header, footer, properties, range tombstones, and index and filter if they fit.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

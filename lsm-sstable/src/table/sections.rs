@@ -1,3 +1,5 @@
+//! Reading the sections of a table, and proving them.
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;

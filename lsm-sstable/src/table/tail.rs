@@ -1,3 +1,5 @@
+//! The last bytes of a table, read at once when it is opened.
+
 use std::path::Path;
 
 use lsm_core::Result;

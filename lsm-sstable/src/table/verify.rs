@@ -1,3 +1,5 @@
+//! Reads a whole table and checks every byte and every count.
+
 use std::cmp::Ordering;
 use std::ops::Range;
 

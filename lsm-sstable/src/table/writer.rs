@@ -26,7 +26,7 @@ use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block::TableBlock;
-use super::output::Output;
+use super::file_writer::FileWriter;
 use super::read::KEPT_BUFFER_BYTES_MAX;
 use crate::block::{BlockBuilder, ROWS_MAX};
 use crate::checksum::BlockChecksum;
@@ -48,7 +48,7 @@ const PROPERTIES_BYTES: usize = 4096;
 ///
 /// After an error the writer is of no more use: [`TableWriter::abandon`] it and remove the file.
 pub struct TableWriter {
-    output: Output,
+    output: FileWriter,
     options: TableOptions,
     checksum: BlockChecksum,
     compressor: Compressor,
@@ -93,7 +93,7 @@ impl TableWriter {
         options.check()?;
         let compressor = Compressor::new(options.compression)?;
         let file = vfs.create_new(path).map_err(|error| Error::io("create", path, error))?;
-        let mut output = Output::new(file, path, options.write_buffer_bytes, options.block_bytes);
+        let mut output = FileWriter::new(file, path, options.write_buffer_bytes, options.block_bytes);
         output.put(&file_header::encode(id))?;
         Ok(Self {
             output,
