@@ -56,16 +56,16 @@ pub(crate) fn open_or_create(path: &Path, options: Options) -> Result<Db> {
     open(options.create_if_missing(true), path)
 }
 
-/// Opens a database, and tells of writes at the end of its log that are not there any more.
+/// Opens a database, and warns of writes at the end of its log that were lost.
 fn open(options: Options, path: &Path) -> Result<Db> {
     let db = options.open(path)?;
     for dropped in &db.recovery().dropped {
-        warn(format_args!("the log ends early, and what followed was left out: {dropped}"));
+        warn(format_args!("the log ends early, and the rest was left out: {dropped}"));
     }
     Ok(db)
 }
 
-/// A slip of the finger must not strew a database over a home directory.
+/// A typing error must not put the files of a database into a home directory.
 #[expect(
     clippy::disallowed_methods,
     reason = "looks before anything is opened, at files that are not the store's"

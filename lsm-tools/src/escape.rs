@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_escape_is_named() {
+    fn an_unknown_escape_is_named() {
         for bad in [r"\d", r"\", r"\x1", r"\xg1", r"\x"] {
             let mut out = Vec::new();
             assert!(unescape(bad.as_bytes(), &mut out).is_err(), "{bad}");

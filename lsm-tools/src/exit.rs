@@ -1,7 +1,7 @@
 //! How a command ends, as the shell sees it.
 //!
 //! ```text
-//! 0  done; also when whoever reads the output has had enough of it
+//! 0  done; also when the reader of the output closes the pipe
 //! 1  the key, or the keyspace, does not exist
 //! 2  usage: the command line, or the input of `load`, is not as it must be
 //! 3  corruption: a file is not what was written, or is of a newer format version

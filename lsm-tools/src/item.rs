@@ -13,7 +13,7 @@ pub(crate) enum ItemFormat {
     /// A name and name=value pairs; bytes in quotes, with escapes.
     #[default]
     Text,
-    /// One JSON object a line; bytes that are no text under a name with `_hex` added.
+    /// One JSON object a line; bytes that are not text under a name with `_hex` added.
     Json,
 }
 

@@ -12,10 +12,10 @@ use crate::item::{Item, ItemFormat};
 /// How records are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Key, tab, value; tab, line break, backslash and bytes that are no text as \t, \n, \\ and \xNN.
+    /// Key, tab, value; tab, line break, backslash and bytes that are not text as \t, \n, \\ and \xNN.
     #[default]
     Text,
-    /// One JSON object a line: {"key":"...","value":"..."}; bytes that are no text as `key_hex`, `value_hex`.
+    /// One JSON object a line: {"key":"...","value":"..."}; bytes that are not text as `key_hex`, `value_hex`.
     Json,
     /// Key, tab, value in hex digits.
     Hex,

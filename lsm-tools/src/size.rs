@@ -13,7 +13,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         "T" | "TB" | "TIB" => 40,
         _ => return Err("give a number of bytes, or one with K, M, G or T: 4096, 64K, 512M, 2G".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is no number of bytes"))?;
+    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is not a number of bytes"))?;
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more than 2^64 bytes"))
 }
 

@@ -1,4 +1,4 @@
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 use crate::exit::Result;
@@ -17,9 +17,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> Result<()> {
+    /// Prints the script for this command line.
+    pub(crate) fn run(self, mut cli: Command) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut super::Cli::command(), "lsm", &mut script);
+        clap_complete::generate(self.shell, &mut cli, "lsm", &mut script);
         let mut out = Output::stdout();
         out.raw(&script)?;
         out.flush()

@@ -10,7 +10,7 @@ use crate::output::{Format, Output};
 Examples:
   lsm get lsm-demo Iceland/Reykjavík/3413829
   lsm get db 'tab\\there'              # a key with a tab in it
-  lsm get db --hex 00ff               # a key that is no text
+  lsm get db --hex 00ff               # a key that is not text
   lsm get db picture --raw > out.png  # the bytes, and nothing else")]
 pub(crate) struct Get {
     #[command(flatten)]

@@ -1,3 +1,5 @@
+//! `load`: records of a file become entries of a database.
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -17,7 +19,7 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// Room for what the engine adds to a record in a batch and in memory.
 const RECORD_OVERHEAD_BYTES: u64 = 96;
 
-/// Load records from a file, making the database if there is none
+/// Load records from a file, creating the database if there is none
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Formats (by the name of the file, or --input-format):
@@ -39,19 +41,19 @@ that it is in is not written, what was written before stays, and the number of l
 printed.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Load {
-    /// Directory of the database; made if it does not exist
+    /// Directory of the database; created if it does not exist
     db: PathBuf,
     /// The file, `-` for standard input
     file: PathBuf,
     #[command(flatten)]
     keyspace: KeyspaceArg,
-    /// Lines in a batch; fewer where they come to 1 MiB in memory
+    /// Lines in a batch; fewer if they take 1 MiB of memory
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Make each batch safe from a power cut before the next one; otherwise all are at the end
+    /// Sync each batch before the next one; otherwise all batches are synced at the end
     #[arg(long)]
     sync: bool,
-    /// Pass over malformed lines, and tell how many there were
+    /// Skip malformed lines, and print how many there were
     #[arg(long)]
     skip_bad: bool,
     /// How the records are written in the file
@@ -69,7 +71,7 @@ pub(crate) struct Load {
     /// Column of a CSV file with the values, by its name in the header
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     value_column: Option<String>,
-    /// Memory to use, as 64M or 2G. A line may not be longer, a record takes at most a quarter
+    /// Memory to use, such as 64M or 2G. A line may not be longer, a record may take a quarter of it
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_bytes)]
     memory: u64,
 }

@@ -14,7 +14,7 @@ mod simulate;
 mod stats;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit::Result;
 
@@ -22,9 +22,9 @@ const LONG_ABOUT: &str = "\
 Load, query, inspect, verify and compact LSM databases.
 
 A database is a directory. Commands that only read open it read-only, change nothing on disk and may \
-run at the same time; none but dump and verify runs beside a process that writes.
+run at the same time. Beside a process that writes, only dump and verify run.
 
-Keys and values are bytes. As text they are shown, and given, with escapes: \\t, \\n, \\r, \\\\ and \\xNN.";
+Keys and values are bytes. As text they are printed, and read, with escapes: \\t, \\n, \\r, \\\\ and \\xNN.";
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 not found, 2 usage, 3 corruption, 4 I/O or lock. A closed pipe is no error.
@@ -75,7 +75,7 @@ impl Cli {
             Command::Stats(command) => command.run(),
             Command::Compact(command) => command.run(),
             Command::Simulate(command) => command.run(),
-            Command::Completions(command) => command.run(),
+            Command::Completions(command) => command.run(Self::command()),
             Command::DemoWriter(command) => command.run(),
         }
     }
@@ -83,7 +83,7 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

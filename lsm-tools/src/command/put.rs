@@ -9,19 +9,19 @@ use lsm_engine::{Durability, Options};
 use crate::database::{KeyspaceArg, bytes_of_argument, open_or_create};
 use crate::exit::{Failure, Result};
 
-/// Set a key to a value, making the database if there is none
+/// Set a key to a value, creating the database if there is none
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   lsm put db greeting hello
   lsm put db 'two\\nlines' 'a\\tb'        # escapes as `scan` prints them
-  lsm put db --hex 00ff 0102           # bytes that are no text
+  lsm put db --hex 00ff 0102           # bytes that are not text
   lsm put db picture < in.png          # no value: standard input, byte for byte
   lsm put db -- -key -value            # arguments that begin with a dash
 
 The write is on disk, safe from a power cut, when the command ends.")]
 pub(crate) struct Put {
-    /// Directory of the database; made if it does not exist
+    /// Directory of the database; created if it does not exist
     db: PathBuf,
     /// The key
     key: OsString,
@@ -29,7 +29,7 @@ pub(crate) struct Put {
     value: Option<OsString>,
     #[command(flatten)]
     keyspace: KeyspaceArg,
-    /// Key and value are given in hex digits; what comes from standard input is not
+    /// Key and value are given in hex digits; standard input is read as it is
     #[arg(long)]
     hex: bool,
 }

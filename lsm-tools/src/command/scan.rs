@@ -29,7 +29,7 @@ pub(crate) struct Scan {
     /// From the last key to the first
     #[arg(long)]
     reverse: bool,
-    /// At most so many records
+    /// Print at most this many records
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// How to print records

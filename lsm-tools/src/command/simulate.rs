@@ -1,3 +1,5 @@
+//! `simulate`: compaction policies against a workload, without a disk.
+
 use clap::{Args, ValueEnum};
 use lsm_compaction::simulator::{KeyDistribution, Report, Workload, simulate};
 use lsm_compaction::{CompactionPolicy, Fifo, LazyLeveled, Leveled, SizeTiered};
@@ -10,7 +12,7 @@ use crate::size::{parse_bytes, parse_count};
 /// How often all data is written if nothing else is asked for.
 const PASSES: u64 = 5;
 
-/// Play compaction policies against a workload, without a disk
+/// Simulate compaction policies under a workload, without a disk
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -19,8 +21,8 @@ Examples:
   lsm simulate lazy-leveled --keys 1T --memtable 16G --written 300T
   lsm simulate leveled size-tiered --distribution zipf --json
 
-Tables are intervals of the key space with an expected number of keys, so that a trillion keys take no more \
-than time and metadata. The same command always prints the same. Numbers of keys take K, M, G and T in powers \
+A table is simulated as an interval of keys with an expected number of keys, so that a trillion keys take \
+time but little memory. The same command always prints the same. Numbers of keys take K, M, G and T in powers \
 of 1000, sizes in powers of 1024.")]
 pub(crate) struct Simulate {
     /// Which policies
@@ -35,10 +37,10 @@ pub(crate) struct Simulate {
     /// Size of a value
     #[arg(long, value_name = "SIZE", default_value = "100", value_parser = parse_bytes)]
     value_bytes: u64,
-    /// Keys and values written in all; five times the data if not given
+    /// Keys and values written in total; five times the data if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     written: Option<u64>,
-    /// Share of the writes that overwrite existing keys while there are fresh ones, 0 to 1
+    /// Share of the writes that overwrite existing keys while there are new keys to write, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     overwrites: f64,
     /// Share of the writes that delete existing keys, 0 to 1
@@ -50,13 +52,13 @@ pub(crate) struct Simulate {
     /// How skewed zipf is: 0 is uniform, 1 is steep
     #[arg(long, value_name = "S", default_value_t = 0.99, value_parser = parse_positive)]
     exponent: f64,
-    /// Keys and values that a memtable holds
+    /// Size of the keys and values in a memtable
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_memtable)]
     memtable: u64,
     /// Filter bits per key, 0 for no filters
     #[arg(long, value_name = "BITS", default_value_t = 10.0, value_parser = parse_positive)]
     filter_bits: f64,
-    /// Print one JSON object a policy
+    /// Print one JSON object per policy
     #[arg(long)]
     json: bool,
 }
@@ -71,7 +73,7 @@ enum Policy {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Distribution {
-    /// Existing keys all alike.
+    /// All existing keys with the same probability.
     Uniform,
     /// Some keys far more often than others.
     Zipf,
@@ -146,7 +148,7 @@ fn parse_positive(text: &str) -> std::result::Result<f64, String> {
 
 fn parse_memtable(text: &str) -> std::result::Result<u64, String> {
     match parse_bytes(text)? {
-        0 => Err("a memtable holds a byte at least".to_owned()),
+        0 => Err("a memtable holds at least one byte".to_owned()),
         bytes => Ok(bytes),
     }
 }

@@ -19,9 +19,9 @@ Examples:
   lsm stats lsm-demo
   lsm stats lsm-demo --json | jq .files
 
-Read amplification is the number of sorted runs that a read may have to ask, filters aside. Space \
-amplification is the size of all levels over that of the last: what overwritten and deleted data may \
-cost at most.")]
+Read amplification is the number of sorted runs that a read has to look into where no filter spares it. \
+Space amplification is the size of all levels divided by that of the last one: overwritten and deleted \
+data cannot take more than the rest.")]
 pub(crate) struct Stats {
     /// Directory of the database
     db: PathBuf,

@@ -21,7 +21,7 @@ impl ReadRecord for JsonLines {
     fn read(&mut self, record: &mut Record) -> Result<bool, InputError> {
         let Some(line) = self.lines.next()? else { return Ok(false) };
         let object: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
-            self.lines.malformed(format!("no JSON object (column {}: {})", error.column(), short(&error)))
+            self.lines.malformed(format!("not a JSON object (column {}: {})", error.column(), short(&error)))
         })?;
         take_member(&object, "key", &mut record.key)
             .and_then(|()| take_member(&object, "value", &mut record.value))

@@ -1,3 +1,5 @@
+//! Opens an input and reads its records.
+
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, Read};

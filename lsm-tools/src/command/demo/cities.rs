@@ -44,7 +44,7 @@ pub(super) fn cities() -> Result<Vec<City>> {
             Ok(false) => return Ok(cities),
             Ok(true) => {
                 let city =
-                    parse(&record).ok_or_else(|| damaged(format!("line {} is no city", input.line())))?;
+                    parse(&record).ok_or_else(|| damaged(format!("line {} is not a city", input.line())))?;
                 cities.push(city);
             }
             Err(InputError::Malformed { line, reason } | InputError::Header { line, reason }) => {

@@ -32,8 +32,8 @@ const REYKJAVIK: &str = "Iceland/Reykjavík/3413829";
 #[command(after_long_help = "\
 Loads a public data set, reads it, scans it forwards and backwards, keeps a snapshot beside an \
 overwrite, writes a batch, kills a writing process and recovers every write that it had \
-acknowledged, compacts, and shows the tree and what it all took. The directory stays, to look \
-inside; the next demo clears it.
+acknowledged, compacts, and prints the tree and the time that it took. The directory stays, for you \
+to look inside; the next demo clears it.
 
 Examples:
   lsm demo

@@ -1,10 +1,12 @@
+//! Dumps `CURRENT`.
+
 use std::path::Path;
 
 use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::Current;
 
-use super::Dumper;
+use super::dumper::Dumper;
 use crate::exit::Result;
 use crate::item::Item;
 

@@ -1,3 +1,5 @@
+//! Dumps a segment of the log.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::Operations;
 use lsm_wal::{Position, Record, RecoveryMode, RecoveryReport, SEGMENT_SUFFIX, WalReader};
 
-use super::Dumper;
+use super::dumper::Dumper;
 use crate::exit::Result;
 use crate::item::{Item, name_of};
 

@@ -1,3 +1,5 @@
+//! Dumps a manifest.
+
 use std::path::Path;
 
 use lsm_core::Error;
@@ -5,14 +7,15 @@ use lsm_core::vfs::PosixFs;
 use lsm_engine::inspect::VersionEdit;
 use lsm_wal::{RecordFileReader, RecoveryMode};
 
-use super::{Dumper, log};
+use super::dumper::Dumper;
+use super::log;
 use crate::exit::Result;
 use crate::item::Item;
 
 pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
     let mut reader = RecordFileReader::open(&PosixFs, path, 0, RecoveryMode::TolerateTornTail)?;
     if reader.file_number().is_none() {
-        return Err(Error::corruption(path, 0, "this is no manifest: the header is missing").into());
+        return Err(Error::corruption(path, 0, "this is not a manifest: the header is missing").into());
     }
     while let Some(record) = reader.next()? {
         log::dump_record("record", &record, dumper)?;

@@ -1,6 +1,7 @@
 //! What is in a file of a database, as it stands there.
 
 mod current;
+mod dumper;
 mod log;
 mod manifest;
 mod table;
@@ -12,6 +13,7 @@ use clap::{Args, ValueEnum};
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{Kind, kind_of};
 
+use self::dumper::Dumper;
 use crate::exit::{Failure, Result};
 use crate::item::{Item, ItemFormat};
 use crate::output::Output;
@@ -23,15 +25,15 @@ Examples:
   lsm dump db/000005.wal              # every record of the log and its writes
   lsm dump db/000005.window           # what is not in a segment yet, and older
   lsm dump db/000012.sst --no-values  # a table and its entries, tombstones too
-  lsm dump db/MANIFEST-000001         # how the set of tables came about
+  lsm dump db/MANIFEST-000001         # every change of the set of tables
   lsm dump db/CURRENT --format json
 
-Damage is shown where it is met: everything before it is printed, then the error, and the exit code is 3. \
-A log ends where its records end; what stands behind is listed as dropped. Nothing is changed.")]
+Everything before the first damage is printed, then the error, and the exit code is 3. A log ends where its \
+records end; bytes that follow are listed as dropped. Nothing is changed.")]
 pub(crate) struct Dump {
     /// The file
     file: PathBuf,
-    /// What it is, if its name does not say so
+    /// What kind of file it is, if its name does not tell
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     file_type: Option<FileType>,
     /// How to print it
@@ -40,7 +42,7 @@ pub(crate) struct Dump {
     /// Print the lengths of values instead of the values
     #[arg(long)]
     no_values: bool,
-    /// Print the records of a log as bytes, for logs that no database wrote
+    /// Print the records of a log as bytes, for logs that were not written by a database
     #[arg(long)]
     raw: bool,
 }
@@ -55,7 +57,7 @@ enum FileType {
     Sst,
     /// A log of version edits.
     Manifest,
-    /// The pointer at the manifest.
+    /// The pointer to the manifest.
     Current,
     /// The bytes of the disk that a database holds back.
     Reserve,
@@ -125,18 +127,4 @@ fn is_file(path: &Path) -> Result<bool> {
     let metadata = PosixFs.metadata(path);
     let metadata = metadata.map_err(|error| Failure::io(&format!("open {}", path.display()), &error))?;
     Ok(!metadata.is_dir)
-}
-
-/// Where a dump goes.
-struct Dumper {
-    out: Output,
-    format: ItemFormat,
-    values: bool,
-    raw: bool,
-}
-
-impl Dumper {
-    fn item(&mut self, item: &Item<'_>) -> Result<()> {
-        self.out.item(item, self.format)
-    }
 }

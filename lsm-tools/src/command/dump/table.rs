@@ -1,10 +1,12 @@
+//! Dumps a table.
+
 use std::path::Path;
 
 use lsm_core::Cursor;
 use lsm_core::vfs::PosixFs;
 use lsm_sstable::{CursorAccess, Table, TableOpen};
 
-use super::Dumper;
+use super::dumper::Dumper;
 use crate::exit::Result;
 use crate::item::{Item, name_of};
 

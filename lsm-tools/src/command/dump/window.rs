@@ -1,10 +1,13 @@
+//! Dumps a window of the log.
+
 use std::path::Path;
 
 use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_wal::WindowReader;
 
-use super::{Dumper, log};
+use super::dumper::Dumper;
+use super::log;
 use crate::exit::Result;
 use crate::item::Item;
 

@@ -95,8 +95,9 @@ impl Verifier<'_> {
         if let Some((position, keyspace)) = unknown_keyspace {
             // The manifest's edits were there before the first record that relies on them.
             let manifest = self.manifest_path(current);
-            let detail =
-                format!("the log's record at position {position} names keyspace {keyspace}, which never was");
+            let detail = format!(
+                "the log's record at position {position} names keyspace {keyspace}, which never existed"
+            );
             wrong.push((manifest.clone(), Error::corruption(&manifest, 0, detail).into()));
         }
         LogCheck { report, writes, wrong }

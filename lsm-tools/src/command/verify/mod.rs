@@ -19,15 +19,15 @@ use crate::progress::Progress;
 #[command(after_long_help = "\
 Examples:
   lsm verify db && echo sound
-  lsm verify db --quiet          # say only what is wrong
+  lsm verify db --quiet          # print only what is wrong
 
-Reads CURRENT, the manifest, every table that it names and the log, segments and window, and compares every \
-checksum and every second copy. Goes on behind damage, so that all of it is listed; then the exit code is 3, \
-or 4 if nothing is damaged but something could not be read. Nothing is changed.")]
+Reads CURRENT, the manifest, every table that it names, and the segments and the window of the log. Compares \
+every checksum, and every copy with the other. Goes on after damage, so that all of it is listed; then the \
+exit code is 3, or 4 if nothing is damaged but a file could not be read. Nothing is changed.")]
 pub(crate) struct Verify {
     /// Directory of the database
     db: PathBuf,
-    /// Say only what is wrong
+    /// Print only what is wrong
     #[arg(long, short)]
     quiet: bool,
 }
@@ -44,9 +44,7 @@ impl Verify {
         match (count, verifier.wrong.into_iter().nth(worst)) {
             (_, None) => verifier.out.flush(),
             (1, Some(failure)) => Err(failure),
-            (_, Some(failure)) => {
-                Err(failure.within(&format!("{} things are wrong; one is", grouped(count))))
-            }
+            (_, Some(failure)) => Err(failure.within(&format!("{} errors; one of them is", grouped(count)))),
         }
     }
 }
