@@ -1,3 +1,5 @@
+//! `compare`: runs every engine in processes of their own and prints the report.
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Measures a workload: time, latencies, and what it cost the machine.
+
 use std::fs;
 use std::path::Path;
 use std::time::Instant;

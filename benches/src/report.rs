@@ -1,3 +1,5 @@
+//! The report: medians and ratios as Markdown.
+
 use std::fmt;
 
 use crate::sample::{Cost, Sample};

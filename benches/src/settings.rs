@@ -1,3 +1,5 @@
+//! The settings that all engines share.
+
 use clap::{Args, ValueEnum};
 
 /// What every engine is set to, and how much is done. The same for all of them in one comparison.

@@ -1,3 +1,5 @@
+//! The workloads, their groups, and which of them need which.
+
 use clap::ValueEnum;
 
 /// What `--help` says about the workloads.

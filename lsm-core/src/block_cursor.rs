@@ -1,3 +1,5 @@
+//! Cursors that can hand over a whole block of entries, which a merge passes on without comparing each.
+
 use crate::cursor::Cursor;
 
 /// Entries that a source keeps together; see [`BlockCursor::block`].

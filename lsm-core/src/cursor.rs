@@ -3,15 +3,15 @@ use crate::key::{Entry, SequenceNumber};
 
 /// A position in a sorted sequence of entries.
 ///
-/// This is the one interface through which memtables, blocks, tables, runs and merges are read.
+/// Memtables, blocks, tables, runs and merges are all read through it: other engines call it an iterator.
 ///
 /// # Contract
 ///
 /// - Entries come in the order of internal keys: user key ascending, sequence number descending
 ///   ([`key::compare`](crate::key::compare)). A source holds no two entries with equal internal keys.
-/// - A new cursor stands nowhere: [`entry`](Cursor::entry) is `None` until one of the four positioning calls
+/// - A new cursor is not positioned: [`entry`](Cursor::entry) is `None` until one of the four positioning calls
 ///   (`first`, `last`, `seek`, `seek_for_prev`).
-/// - A cursor that ran off either end, or never stood anywhere, stays there: `next` and `prev` do nothing then.
+/// - A cursor that ran off either end, or was never positioned, stays as it is: `next` and `prev` do nothing then.
 /// - After a failure `entry` is `None` and [`error`](Cursor::error) says why. The error stays until the next
 ///   positioning call. Whoever sees `None` must ask `error` before believing that the data ends there.
 /// - `entry` is cheap and may be called any number of times; what it returns is borrowed until the cursor moves.
@@ -46,7 +46,7 @@ pub trait Cursor {
     /// The entry here, or `None` past either end and after a failure.
     fn entry(&self) -> Option<Entry<'_>>;
 
-    /// Why the cursor stands nowhere, if it failed.
+    /// Why the cursor is not positioned, if it failed.
     fn error(&self) -> Option<&Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Shared ground of the lsm crates.
+//! What the lsm crates share: keys, cursors, range tombstones, checksums, and the traits for files and threads.
 //!
 //! An LSM store orders versions of keys by *internal key* ([`key`]), reads every sorted source through one
 //! [`Cursor`], merges sources with a merging cursor, and reaches files, clocks, randomness and threads only

@@ -1,4 +1,4 @@
-//! Many sorted cursors read as one.
+//! Many sorted cursors, the sources of a merge, read as one: a merging iterator.
 //!
 //! A loser tree over *ranks*: the head of a source's current key ([`key::head`]) after a fixed prefix, turned
 //! around when the merge runs backward, so that one comparison of integers settles almost every match. Equal
@@ -83,7 +83,7 @@ struct Contender {
 const VACANT: Contender = Contender { rank: RANK_END, source: NOWHERE };
 
 impl<C: Cursor> MergingCursor<C> {
-    /// Merges `sources`, newest first. The merge stands nowhere until it is positioned.
+    /// Merges `sources`, newest first. The merge has no entry until it is positioned.
     pub fn new(sources: Vec<C>) -> Self {
         Self::with_prefix(sources, b"")
     }

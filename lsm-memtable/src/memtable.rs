@@ -1,3 +1,5 @@
+//! The traits of a memtable: factory, writing half, reading half.
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The traits of a log, and positions in it.
+
 use std::fmt;
 use std::sync::Arc;
 

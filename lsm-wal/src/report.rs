@@ -1,3 +1,5 @@
+//! What recovery is told to do, and what it reports.
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -43,7 +45,7 @@ pub struct RecoveryReport {
     pub length: u64,
     /// Checksum of the last sound record, chained over everything before it.
     pub checksum: u64,
-    /// What was not returned though something stands there.
+    /// Bytes that were there and were not returned.
     pub dropped: Vec<Dropped>,
     /// Sum of [`Dropped::bytes`].
     pub bytes_dropped: u64,

@@ -217,7 +217,7 @@ impl Log for Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        // Nobody is left to tell of a failure; what was acknowledged is in the window or in a segment.
+        // There is nobody to report a failure to; what was acknowledged is in the window or in a segment.
         let _ = self.shared.synced(|_| Ok(()));
         self.shared.retire();
     }

@@ -1,3 +1,5 @@
+//! Background work: jobs of short steps, and their priorities.
+
 use super::event::Event;
 
 /// Which job goes first.

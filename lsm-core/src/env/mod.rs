@@ -1,4 +1,4 @@
-//! The seam to clocks, randomness and threads.
+//! Clocks, randomness and threads, as a trait.
 //!
 //! Background work is [`Job`]s made of short steps; clients block in [`Env::wait`] and nowhere else. Under
 //! [`ThreadEnv`] jobs run on worker threads. Under `SimEnv` (feature `sim`) they run, one step at a time in an

@@ -1,3 +1,5 @@
+//! The frame: a byte string behind one counted pointer.
+
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Deref;
 use std::ptr::NonNull;

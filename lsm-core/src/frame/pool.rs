@@ -14,7 +14,7 @@ use crate::huge_page::HugePage;
 pub struct FramePool(Arc<Spans>);
 
 impl FramePool {
-    /// Memory comes and goes by so much.
+    /// The pool maps and unmaps memory in pages of this size.
     pub const PAGE_BYTES: usize = HugePage::BYTES;
 
     /// What a frame of `len` bytes takes; `None` if it is too large for a pool.

@@ -1,3 +1,5 @@
+//! The slot of a cache that holds a frame: readers pin it, the clock takes frames out.
+
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;

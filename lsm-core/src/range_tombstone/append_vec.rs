@@ -1,3 +1,5 @@
+//! A vector that one thread appends to while others read.
+
 use std::sync::OnceLock;
 
 const FIRST_CHUNK: usize = 32;
@@ -24,7 +26,7 @@ impl<T> AppendVec<T> {
     }
 
     /// Stores `item` at `index`, the number of items so far. Returns the bytes newly allocated, or `None` if
-    /// there is no room for so many items, or something stands there.
+    /// there is no room for so many items, or there is an item already.
     pub(super) fn push(&self, index: u32, item: T) -> Option<usize> {
         let (chunk, offset) = locate(index);
         let slot = self.chunks.get(chunk)?;

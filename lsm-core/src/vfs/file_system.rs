@@ -18,7 +18,7 @@ pub trait Vfs: Send + Sync {
 
     /// Maps a new file of exactly `bytes` zero bytes for writing, resident, its blocks written on disk so that a
     /// full disk cannot show up later. Fails with `AlreadyExists` if the name is taken and with `Unsupported`
-    /// where mapping is not to be had, or the file system does not promise that those blocks are the ones written
+    /// where mapping is not possible, or the file system does not promise that those blocks are the ones written
     /// to later; the caller then writes by [`VfsFile::write_at`].
     fn window(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn Window>>;
 

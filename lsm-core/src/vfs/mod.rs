@@ -1,4 +1,4 @@
-//! The seam to the file system.
+//! The file system, as a trait: all file access goes through it.
 //!
 //! A database touches files only through [`Vfs`], so that tests can lose power at every operation, fill the disk
 //! and damage bytes. [`PosixFs`] is the real one; `SimFs`, behind the feature `sim`, models what a disk keeps.

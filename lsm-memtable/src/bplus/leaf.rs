@@ -4,7 +4,7 @@
 //! leaf     := count u32, prefix (bytes u32, guess u32), fingerprints [u8; 32], records [u32; 32], heads [u64; 32]
 //! ```
 //!
-//! A slot is written before `count` covers it and keeps its key for ever; only its record is replaced, when a newer
+//! A slot is written before `count` covers it and keeps its key; only its record is replaced, when a newer
 //! version of the key comes. So readers need no version: what `count` covers is there. A leaf that is full is
 //! replaced by two others and stays as it is for those who still read it.
 //!

@@ -1,3 +1,5 @@
+//! The common prefix of the keys in a node, the fence keys around it, and keys as a leaf sees them.
+
 use std::cmp::Ordering;
 
 use lsm_core::key::{common_prefix_bytes, head};

@@ -1,3 +1,5 @@
+//! Reads records from one file of the log, a segment or a window.
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

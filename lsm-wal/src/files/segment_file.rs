@@ -1,3 +1,5 @@
+//! The files of segments: the one that is written, and the spare that is prepared for later.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! What an examination of the end of a log finds.
+
 use std::path::PathBuf;
 
 use crate::files::record_reader::RecordReader;
@@ -9,7 +11,7 @@ pub(crate) struct TailFindings {
     pub(crate) claimed: u64,
     /// Which file, where, why.
     pub(crate) corrupt: Option<((PathBuf, u64), String)>,
-    /// What stands there all the same.
+    /// Bytes that are there all the same, and are dropped.
     pub(crate) dropped: Vec<Dropped>,
 }
 

@@ -1,3 +1,5 @@
+//! The log as the reader accepted it: what `verify` compares the files with.
+
 use std::ops::Range;
 use std::path::PathBuf;
 

@@ -1,3 +1,5 @@
+//! The bytes that the log ought to have at a position.
+
 use std::sync::Arc;
 
 use lsm_core::vfs::{Vfs, VfsFile};

@@ -1,3 +1,5 @@
+//! Checks segments, beyond what a reader needs of them.
+
 use std::fmt::Write as _;
 
 use lsm_core::Result;

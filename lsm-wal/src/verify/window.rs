@@ -1,3 +1,5 @@
+//! Checks a window: header, slots, and the area that holds records.
+
 use std::ops::Range;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! What the first header after a recovery or a truncation continues.
+
 use lsm_core::env::Env;
 
 use super::window_writer::WindowWriter;

@@ -1,3 +1,5 @@
+//! Where a log is written: file system, directory, options.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ pub(crate) const SMALL_SEGMENT_BYTES: u64 = 64 << 10;
 /// Bytes of the first segment where not even that fits: enough for some records, and two blocks of most disks.
 pub(crate) const LEAST_SEGMENT_BYTES: u64 = 8 << 10;
 
-/// The place that a log is written in.
+/// What all who write a log need: file system, directory, options.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) vfs: Arc<dyn Vfs>,

@@ -28,7 +28,7 @@ pub(crate) struct WindowWriter {
 }
 
 impl WindowWriter {
-    /// Creates a window whose area begins at `base`. `None` where windows are not to be had.
+    /// Creates a window whose area begins at `base`. `None` where windows are not supported.
     pub(crate) fn create(
         vfs: &dyn Vfs,
         directory: &Path,

@@ -1,3 +1,5 @@
+//! The simulated file system: its state, its limits, and what crashes leave of it.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -28,9 +30,9 @@ const BOUNDLESS_BYTES: u64 = 1 << 60;
 ///   puts a file's pages and length on the disk, [`sync_dir`](crate::vfs::Vfs::sync_dir) a directory's names, and
 ///   nothing else does: syncing a file does not make its name durable.
 /// - [`process_crash`](SimFs::process_crash) keeps the page cache and releases locks.
-/// - [`power_cut`](SimFs::power_cut) loses the page cache. Of what was not synced, each [`Piece`] has a [`Fate`] of
-///   its own that a [`Choice`] decides: each sector of 512 bytes has any of the states that it went through, each
-///   file any of its lengths, each change of names took place or not. A sector is never half written, and of two
+/// - [`power_cut`](SimFs::power_cut) loses the page cache. Of what was not synced, each
+///   [`Piece`](super::Piece) has a [`Fate`](super::Fate) of its own that a [`Choice`] decides: each sector of 512 bytes
+///   has any of the states that it went through, each file any of its lengths, each change of names took place or not. A sector is never half written, and of two
 ///   writes to one sector the later never survives without the earlier. A renamed file may have both names.
 /// - [`Window`](crate::vfs::Window)s are memory that is mapped: files that nobody syncs.
 /// - After a failed sync the pages count as clean but are not durable, as on ext4: reads see the new bytes, and
@@ -139,8 +141,8 @@ impl SimFs {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// How many calls so far could have changed the state ([`OperationKind::changes_state`]), those that failed
-    /// included.
+    /// How many calls so far could have changed the state, those that failed included; see
+    /// [`OperationKind::changes_state`](super::OperationKind::changes_state).
     pub fn operations(&self) -> u64 {
         self.state.lock().faults.operations
     }

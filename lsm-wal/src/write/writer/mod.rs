@@ -219,7 +219,7 @@ impl Writer {
                 .and_then(|()| self.segment.write(payload, payload_offset))
                 .and_then(|()| self.segment.write(&tail, payload_offset + payload.len() as u64))
         };
-        // The window began before this record; whatever happens next in it begins after.
+        // The window began before this record. What comes next in it begins after this record, even if the write failed.
         if let Err(error) = written {
             self.restart_window();
             self.sealed = true;
