@@ -74,7 +74,7 @@ impl Writer {
         let small = needed.max(SMALL_SEGMENT_BYTES).min(due);
         if let Some(mut spare) = self.spare.take() {
             let allocated = spare.allocate(due);
-            let full = allocated.as_ref().is_err_and(|error| error.is_disk_full());
+            let full = allocated.as_ref().is_err_and(lsm_core::Error::is_disk_full);
             if let Err(error) = if full { spare.allocate(small) } else { allocated } {
                 self.spare = Some(spare);
                 return Err(error);
