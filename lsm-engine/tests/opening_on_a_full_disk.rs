@@ -305,7 +305,8 @@ fn open_small(fs: &SimFs, what: &dyn Fn() -> String) -> (Arc<SimEnv>, Db) {
 
 fn listing(fs: &SimFs) -> String {
     let len = |path: &Path| fs.metadata(path).map_or(0, |metadata| metadata.len);
-    fs.paths().iter().map(|path| format!("{} {} ", path.display(), len(path))).collect()
+    let files: Vec<_> = fs.paths().iter().map(|path| format!("{} {}", path.display(), len(path))).collect();
+    files.join(", ")
 }
 
 fn state(db: &Db) -> State {

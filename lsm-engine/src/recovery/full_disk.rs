@@ -65,16 +65,16 @@ impl FullDisk<'_> {
     pub(super) fn begin_log(&self, side: &WriteSide, start: Position) -> Result<()> {
         let Resources { vfs, directory, env, .. } = &**self.resources;
         let first_segment = self.report.next_segment.max(1);
-        let begin = || {
+        let create = || {
             let (vfs, env, options) = (Arc::clone(vfs), Arc::clone(env), self.options.clone());
             Wal::create(vfs, env, directory, start, first_segment, options)
         };
-        let log = match begin() {
+        let log = match create() {
             Err(error) if error.is_disk_full() => {
                 self.make_room()?;
-                begin().map_err(|error| self.refused(LOG_BYTES, error.into()))?
+                create().map_err(|error| self.refused(LOG_BYTES, error.into()))?
             }
-            begun => begun?,
+            created => created?,
         };
         // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until here
         // the manifest says that of it.

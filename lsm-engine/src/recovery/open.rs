@@ -130,7 +130,7 @@ impl Opening {
         state.next_number = numbers.unused();
         let record_seed = env.random() as u32;
         let full_disk = FullDisk { resources: &resources, report, options: wal_options };
-        let create = |number, state| Manifest::create(Arc::clone(vfs), directory, number, record_seed, state);
+        let create = |number, state| Manifest::create(vfs, directory, number, record_seed, state);
         let (manifest, manifest_number) = match create(manifest_number, state.clone()) {
             Err(error) if error.kind() == ErrorKind::NoSpace && !recovery.created => {
                 full_disk.remove_unnamed_tables(current, &state)?;
@@ -151,23 +151,20 @@ impl Opening {
         let side = WriteSide::new(Arc::clone(&trees), versions, write);
         // What merges left half done when the disk was full may take the room that the log needs.
         remove_leftover_tables(&resources, &side.versions)?;
-        match settle(&side.background, &mut unsettled) {
-            Err(error) => {
-                resources.remove_obsolete_files();
-                if error.kind() != ErrorKind::NoSpace || side.write.status.check_writing().is_err() {
-                    return Err(error);
-                }
-                recovery.set_aside = full_disk.go_on_with_log(&side, &unsettled, old_log, &error)?;
-                recovery.waiting_for_space = Some(error.to_string());
-                remove_leftover_tables(&resources, &side.versions)?;
+        if let Err(error) = settle(&side.background, &mut unsettled) {
+            resources.remove_obsolete_files();
+            if error.kind() != ErrorKind::NoSpace || side.write.status.check_writing().is_err() {
+                return Err(error);
             }
-            Ok(()) => {
-                full_disk.begin_log(&side, start)?;
-                // Nothing needs the old log any more.
-                recovery.set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
-                remove_leftover_tables(&resources, &side.versions)?;
-                lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
-            }
+            recovery.set_aside = full_disk.go_on_with_log(&side, &unsettled, old_log, &error)?;
+            recovery.waiting_for_space = Some(error.to_string());
+            remove_leftover_tables(&resources, &side.versions)?;
+        } else {
+            full_disk.begin_log(&side, start)?;
+            // Nothing needs the old log any more.
+            recovery.set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
+            remove_leftover_tables(&resources, &side.versions)?;
+            lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
         }
         resources.disk_reserve.fill();
         let database = Database::new(Arc::clone(&resources), trees, visibility, Some(side), lock);
@@ -322,6 +319,6 @@ fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options, record_seed: 
         ..ManifestState::default()
     };
     let number = unused_number(&**vfs, directory)?;
-    let manifest = Manifest::create(Arc::clone(vfs), directory, number, record_seed, state)?;
+    let manifest = Manifest::create(vfs, directory, number, record_seed, state)?;
     Ok(manifest.current())
 }

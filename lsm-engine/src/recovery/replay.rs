@@ -346,8 +346,8 @@ impl Unsettled {
 
     /// Makes the tables durable that were built since there were so many.
     fn sync_built(&mut self, unsynced: &mut usize) -> Result<()> {
-        let built = self.built.iter_mut().skip(*unsynced).filter_map(|built| built.flush.as_mut());
-        built.map(Flush::sync).collect::<Result<()>>()?;
+        let mut built = self.built.iter_mut().skip(*unsynced).filter_map(|built| built.flush.as_mut());
+        built.try_for_each(Flush::sync)?;
         *unsynced = self.built.len();
         Ok(())
     }

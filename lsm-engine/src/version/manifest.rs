@@ -168,7 +168,7 @@ impl Manifest {
     /// Writes a manifest that says `state`, and makes `CURRENT` name it. Both are durable afterwards. `record_seed` is
     /// random.
     pub(crate) fn create(
-        vfs: Arc<dyn Vfs>,
+        vfs: &Arc<dyn Vfs>,
         directory: &Path,
         number: u64,
         record_seed: u32,
@@ -182,15 +182,15 @@ impl Manifest {
     /// Writes a manifest and what `CURRENT` is to be, durably. A failure leaves neither manifest nor space taken: on a
     /// full disk each attempt would leave one more.
     fn prepare(
-        vfs: Arc<dyn Vfs>,
+        vfs: &Arc<dyn Vfs>,
         directory: &Path,
         number: u64,
         record_seed: u32,
         state: ManifestState,
     ) -> Result<Self> {
         let prepared =
-            Self::write(Arc::clone(&vfs), directory, number, record_seed, state).and_then(|manifest| {
-                manifest.current().prepare(&*vfs, directory)?;
+            Self::write(Arc::clone(vfs), directory, number, record_seed, state).and_then(|manifest| {
+                manifest.current().prepare(&**vfs, directory)?;
                 Ok(manifest)
             });
         prepared.inspect_err(|_| {
@@ -245,9 +245,8 @@ impl Manifest {
             let mut next = self.state.clone();
             next.apply(edit).map_err(|detail| self.contradiction(detail))?;
             let number = new_number();
-            let rolled =
-                Self::prepare(Arc::clone(&self.vfs), &self.directory, number, self.record_seed, next)
-                    .map_err(AppendError::Refused)?;
+            let rolled = Self::prepare(&self.vfs, &self.directory, number, self.record_seed, next)
+                .map_err(AppendError::Refused)?;
             Current::publish(&*self.vfs, &self.directory).map_err(AppendError::InDoubt)?;
             let old = self.path();
             *self = rolled;
