@@ -5,10 +5,11 @@ use crate::keyspace::Keyspace;
 use crate::memory::batch_bytes;
 use crate::write::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
 
-/// Writes that become visible and durable together or not at all, across keyspaces.
+/// Writes that are atomic across keyspaces: they become visible and durable together, or not at all.
 ///
-/// Operations take effect in the order in which they were added. The batch is encoded as it is filled; committing
-/// it copies it once.
+/// Operations take effect in the order in which they were added. Each is encoded when it is added, so a commit only
+/// copies the encoded batch into the log. An operation with a bad key, value or range is not added; the commit then fails
+/// with its error.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -22,11 +23,12 @@ use crate::write::{COUNT_BYTES, Payload, check_key, check_range, check_value, en
 pub struct WriteBatch {
     payload: Vec<u8>,
     count: u32,
-    /// How many of the operations are range deletes.
+    /// Number of operations that are range deletes.
     range_deletes: u32,
-    /// The first operation that could not be added; committing reports it.
+    /// The error of the first operation that could not be added. The commit returns it.
     invalid: Option<Error>,
-    /// The database whose keyspaces are named, so that ids of another are not mistaken for its own.
+    /// The database that the named keyspaces belong to. A commit to another database fails: keyspace ids mean something
+    /// else there.
     database: Option<u64>,
 }
 
@@ -54,7 +56,7 @@ impl WriteBatch {
         self
     }
 
-    /// Deletes all keys from `range.start` up to `range.end`, exclusive, from the default keyspace.
+    /// Deletes all keys from `range.start` up to, but not including, `range.end` in the default keyspace.
     pub fn delete_range<K: AsRef<[u8]>>(&mut self, range: std::ops::Range<K>) -> &mut Self {
         self.push_range(0, range.start.as_ref(), range.end.as_ref());
         self
@@ -79,7 +81,7 @@ impl WriteBatch {
         self
     }
 
-    /// Deletes all keys from `range.start` up to `range.end`, exclusive, from `keyspace`.
+    /// Deletes all keys from `range.start` up to, but not including, `range.end` in `keyspace`.
     pub fn delete_range_in<K: AsRef<[u8]>>(
         &mut self,
         keyspace: &Keyspace,
@@ -105,14 +107,14 @@ impl WriteBatch {
         self.payload.len()
     }
 
-    /// Bytes that its entries take in memory once they are written, at most: what may be a quarter of
-    /// [`Options::memory`](crate::Options::memory) and 1 GiB. For short entries it is many times what they take in the
-    /// log, and for range deletes some kilobytes each.
+    /// Bytes that the batch takes in memtables at most. The limit is a quarter of
+    /// [`Options::memory`](crate::Options::memory), and 1 GiB. Short entries take many times their size in the log, and
+    /// a range delete takes some kilobytes.
     pub fn memory_bytes(&self) -> usize {
         batch_bytes(self.payload.len(), u64::from(self.count), u64::from(self.range_deletes))
     }
 
-    /// Empties the batch, keeping its buffer.
+    /// Removes all operations and keeps the buffer.
     pub fn clear(&mut self) {
         self.payload.clear();
         self.payload.extend_from_slice(&[0; COUNT_BYTES]);
@@ -122,7 +124,7 @@ impl WriteBatch {
         self.database = None;
     }
 
-    /// What is to be written, or why an operation could not be added.
+    /// The encoded batch, or the error of the first operation that could not be added.
     pub(crate) fn finish(&mut self) -> Result<Payload<'_>> {
         if let Some(error) = &self.invalid {
             return Err(error.clone());
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_batch_is_malformed_and_ends() {
+    fn decoding_any_cut_of_a_batch_fails_and_ends() {
         let mut batch = WriteBatch::new();
         batch.put("key", "value").delete("other");
         let payload = batch.finish().unwrap().encoded;
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_refuses_what_cannot_be() {
+    fn a_batch_rejects_keys_and_ranges_out_of_limits() {
         let mut batch = WriteBatch::new();
         batch.put(vec![0; 65_536], "");
         let error = batch.finish().unwrap_err();

@@ -19,12 +19,16 @@ use crate::snapshot::Snapshot;
 
 /// An embedded, ordered, durable map from bytes to bytes.
 ///
-/// A handle is cheap to clone and to send; all may read and write at once. The database closes when the last
-/// handle, keyspaces and snapshots included, is dropped; [`close`](Db::close) does it earlier and says what went
-/// wrong.
+/// A handle is cheap to clone and can be sent to other threads. All handles may read and write at the same time. The
+/// database closes when the last [`Db`], [`Keyspace`] and [`Snapshot`] is dropped; [`close`](Db::close) closes it
+/// earlier and returns errors.
 ///
-/// Plain writes survive a crash of the process and, within a second, a power cut; those with
-/// [`Durability::Sync`] survive a power cut when the call returns.
+/// A write is buffered by default: it survives a crash of the process, and a power cut about a second later. With
+/// [`Durability::Sync`] it survives a power cut once the call returns.
+///
+/// A key has at most 65,535 bytes. A write or batch takes at most a quarter of [`Options::memory`], and at most 1 GiB;
+/// a larger one fails with [`Error::TooLarge`]. A write waits while compactions are far behind or memory is used up
+/// (a write stall).
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -50,7 +54,7 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens the database in `path` with the default [`Options`], creating it if need be.
+    /// Opens the database in `path` with the default [`Options`]. Creates it if it does not exist.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Options::new().open(path)
     }
@@ -71,7 +75,7 @@ impl Db {
         self.default.put(key, value)
     }
 
-    /// Sets `key` to `value`, durable as asked when this returns.
+    /// Sets `key` to `value`. The write has the given durability when this returns.
     pub fn put_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -92,39 +96,39 @@ impl Db {
         self.default.contains_key(key)
     }
 
-    /// The values of several keys, all as of one moment, in the order of the keys.
+    /// The values of several keys, in the order of the keys. All are read from one consistent state.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
         self.default.multi_get(keys)
     }
 
-    /// Deletes `key`; no error if it has no value.
+    /// Deletes `key`. It is no error if the key has no value.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
         self.default.delete(key)
     }
 
-    /// Deletes `key`, durable as asked when this returns.
+    /// Deletes `key`. The write has the given durability when this returns.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
         self.default.delete_with(key, durability)
     }
 
-    /// Deletes all keys from `range.start` up to `range.end`, exclusive. The cost does not depend on how many
-    /// there are.
+    /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the
+    /// cost does not depend on the number of keys.
     pub fn delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<()> {
         self.default.delete_range(range)
     }
 
-    /// Writes a batch: all of it or nothing, visible and durable together, across keyspaces.
+    /// Writes a batch atomically, across keyspaces: its operations become visible and durable together.
     pub fn write(&self, batch: impl Into<WriteBatch>) -> Result<()> {
         self.write_with(batch, Durability::Buffered)
     }
 
-    /// Writes a batch, durable as asked when this returns.
+    /// Writes a batch. It has the given durability when this returns.
     pub fn write_with(&self, batch: impl Into<WriteBatch>, durability: Durability) -> Result<()> {
         let mut batch = batch.into();
         self.database.write_path()?.write_batch(batch.finish()?, durability)
     }
 
-    /// Keys and values of a range, in order, from both ends.
+    /// Iterates over the keys and values of a range, in key order, from both ends.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -138,31 +142,33 @@ impl Db {
         self.default.range(range)
     }
 
-    /// Keys that start with `prefix`, and their values, in order, from both ends.
+    /// Iterates over the keys that start with `prefix`, and their values, in key order, from both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
         self.default.prefix(prefix)
     }
 
-    /// All keys and values, in order, from both ends.
+    /// Iterates over all keys and values, in key order, from both ends.
     pub fn iter(&self) -> Iter {
         self.default.iter()
     }
 
-    /// A cursor that lends keys and values without copying them.
+    /// A cursor: it seeks, moves in both directions, and lends keys and values without copying them.
     pub fn cursor(&self) -> Result<DbCursor> {
         self.default.cursor()
     }
 
-    /// The database as it is now, in all keyspaces at once.
+    /// A consistent view of all keyspaces as they are now.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.database.check_open()?;
         Ok(Snapshot::new(Arc::clone(&self.database), self.default.tree(), Arc::clone(&self.closer)))
     }
 
-    /// The keyspace of this name, created if there is none. Keyspaces share the log and the memory of the
-    /// database, and a batch may write to several; each has its own options.
+    /// Opens the keyspace with this name, and creates it if it does not exist. Each keyspace has its own options; all
+    /// share the log and the memory of the database, and a batch may write to several.
     ///
-    /// A keyspace that is open already keeps the options that it has.
+    /// `options` are ignored if the keyspace was opened before in this process. A name has 1 to 255 bytes. Fails with
+    /// [`Error::OptionsMismatch`] if the keyspace was created with another compaction policy; see
+    /// [`KeyspaceOptions::change_compaction`].
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -177,82 +183,82 @@ impl Db {
         Ok(Keyspace::new(Arc::clone(&self.database), tree, Arc::clone(&self.closer)))
     }
 
-    /// The keyspace of this name, if there is one, with the options that it has.
+    /// The keyspace with this name, if it exists, with its current options.
     pub fn existing_keyspace(&self, name: &str) -> Result<Option<Keyspace>> {
         self.database.check_open()?;
         let tree = self.database.tree_named(name);
         Ok(tree.map(|tree| Keyspace::new(Arc::clone(&self.database), tree, Arc::clone(&self.closer))))
     }
 
-    /// The default keyspace, which [`Db`]'s own calls read and write. Its name is "default".
+    /// The default keyspace. The calls of [`Db`] read and write it. Its name is "default".
     pub fn default_keyspace(&self) -> Keyspace {
         self.default.clone()
     }
 
-    /// Names of all keyspaces, sorted, the default one included.
+    /// The names of all keyspaces, sorted. The default one is included.
     pub fn keyspaces(&self) -> Vec<String> {
         self.database.trees.read().names().map(str::to_owned).collect()
     }
 
-    /// Deletes a keyspace with everything in it. Handles to it fail from then on; iterators that run go on,
-    /// and what they read is kept for them.
-    /// The default keyspace cannot be dropped; [clear](Keyspace::clear) it.
+    /// Deletes a keyspace and all its data, durably. Its handles fail from then on; open iterators keep the data that
+    /// they read. The default keyspace cannot be dropped, only [cleared](Keyspace::clear).
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
         self.database.drop_keyspace(name)
     }
 
-    /// Writes all memtables, of all keyspaces, to tables, and waits for it.
+    /// Flushes the memtables of all keyspaces to tables, and waits until that is done.
     pub fn flush(&self) -> Result<()> {
         self.database.flush_all()
     }
 
-    /// Makes all writes so far durable against a power cut.
+    /// Syncs the log: all earlier writes survive a power cut once this returns.
     pub fn sync(&self) -> Result<()> {
         self.database.sync_log()
     }
 
-    /// Brings a range of the default keyspace down to the last level, and waits for it: what was deleted or
-    /// overwritten there, and no snapshot sees, is gone from the disk afterwards.
+    /// Compacts a range of the default keyspace down to the last level, and waits until that is done (a manual
+    /// compaction). Afterwards the disk holds no deleted or overwritten data of the range, except what a snapshot sees.
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
         self.default.compact_range(range)
     }
 
-    /// Waits until nothing is left to flush or compact.
+    /// Waits until there is nothing to flush or compact.
     pub fn wait_for_compactions(&self) -> Result<()> {
         self.database.wait_for_compactions()
     }
 
-    /// The state of the database in figures.
+    /// Figures about the current state of the database.
     pub fn metrics(&self) -> Metrics {
         self.database.metrics()
     }
 
-    /// What opening the database found in its log.
+    /// What recovery found in the log when this database was opened.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Where the database is.
+    /// The directory of the database.
     pub fn path(&self) -> &Path {
         &self.database.resources.directory
     }
 
-    /// Flushes, waits for background work, syncs, and marks the database as cleanly closed. Other handles fail
-    /// from then on; iterators stay readable until the database is opened again, which may remove what they read. Whoever
-    /// closes again waits for the first call and gets its result.
+    /// Flushes, waits for background work, syncs, and marks the database as cleanly closed. Other handles fail from then
+    /// on. Open iterators stay readable until the database is opened again, since opening may remove the files that they
+    /// read. A second call waits for the first and returns its result.
     pub fn close(self) -> Result<()> {
         self.database.close()
     }
 }
 
 impl Options {
-    /// Opens the database in `path`, creating it if need be.
+    /// Opens the database in `path`. Creates it if it does not exist, unless
+    /// [`create_if_missing`](Self::create_if_missing) is false.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
         Db::open_with(path.as_ref(), self)
     }
 }
 
-/// `for entry in &db` walks over everything.
+/// `for entry in &db` iterates over all entries.
 macro_rules! into_iterator {
     ($($source:ty),*) => {$(
         impl IntoIterator for &$source {

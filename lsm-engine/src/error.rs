@@ -1,14 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Result of every call to the engine.
+/// The result of a call to the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. [`Error::kind`] says what to do about it; the message names the file, key or option.
+/// Why a call failed. [`Error::kind`] tells what to do about it. The message names the file and offset, key or option.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written, is corrupt, or is of a newer format.
+    /// A file could not be read or written, is corrupt, or has a newer format.
     #[error(transparent)]
     Storage(#[from] lsm_core::Error),
 
@@ -16,7 +16,7 @@ pub enum Error {
     #[error("{} is locked: another process or handle has it open; close that first", .0.display())]
     Locked(Arc<PathBuf>),
 
-    /// The directory holds no database and creating one was not asked for.
+    /// The directory holds no database, and the options do not allow to create one.
     #[error("there is no database in {}", .0.display())]
     NoDatabase(Arc<PathBuf>),
 
@@ -24,30 +24,30 @@ pub enum Error {
     #[error("{} is not a directory", .0.display())]
     NotADirectory(Arc<PathBuf>),
 
-    /// A key, value, range, name or option that cannot be.
+    /// A key, value, range, name or option is not valid.
     #[error("{0}")]
     InvalidArgument(Arc<str>),
 
-    /// A batch over what the memory budget allows, or a key or value over what the formats do.
+    /// A batch exceeds the limit of the memory budget, or a key or value exceeds the limit of the formats.
     #[error("{what} of {bytes} bytes is over the limit of {bytes_max}{}", remedy(what))]
     TooLarge {
         /// "batch", "key" or "value".
         what: &'static str,
-        /// How large it is.
+        /// Its size.
         bytes: u64,
-        /// How large it may be.
+        /// The limit.
         bytes_max: u64,
     },
 
-    /// Options that contradict what is on disk.
+    /// The options contradict what is recorded on disk.
     #[error("{0}")]
     OptionsMismatch(Arc<str>),
 
-    /// A write to a database that was opened for reading only.
+    /// The database was opened read-only, and the call writes.
     #[error("the database was opened read-only")]
     ReadOnly,
 
-    /// An earlier failure stopped all writing; what was acknowledged before is safe. Reopen to go on.
+    /// An earlier failure stopped all writes. Writes acknowledged before it are safe. Reopen the database to write again.
     #[error("writing has stopped until the database is reopened: {0}")]
     WritingStopped(Arc<Error>),
 
@@ -59,12 +59,12 @@ pub enum Error {
     #[error("the database is closed")]
     Closed,
 
-    /// A policy, filter or other callback panicked, or asked for what would lose data.
+    /// A policy, filter or other callback panicked, or a policy asked for a compaction that would lose data.
     #[error("{0}")]
     Callback(Arc<str>),
 }
 
-/// What kind of trouble an [`Error`] is, for callers that act on it.
+/// The kind of an [`Error`], by what the caller should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -74,21 +74,21 @@ pub enum ErrorKind {
     OptionsMismatch,
     /// There is no such database.
     NotFound,
-    /// Wait for the other process, or stop it.
+    /// Wait until the other process or handle closes the database, or stop it.
     Locked,
-    /// Make room on the disk, then repeat.
+    /// Free disk space, then repeat the call.
     NoSpace,
-    /// The operating system failed; look at the disk, then reopen.
+    /// The operating system reported an error. Check the disk, then reopen.
     Io,
     /// Restore the named file from a backup.
     Corruption,
-    /// Use a newer build, or one with the feature that is named.
+    /// Use a newer build, or a build with the feature that the message names.
     Unsupported,
     /// Open for writing, or reopen.
     ReadOnly,
-    /// The handle is no longer usable.
+    /// The database was closed or the keyspace dropped. Open it again.
     Closed,
-    /// A callback given in the options misbehaved, now or before: mend it, then reopen.
+    /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
     Callback,
 }
 
@@ -103,7 +103,7 @@ impl Error {
                 ErrorKind::InvalidArgument
             }
             Self::OptionsMismatch(_) => ErrorKind::OptionsMismatch,
-            // Opening again helps against other failures, and not against this one.
+            // Reopening does not help until the callback is fixed, so the kind must say so.
             Self::WritingStopped(reason) if reason.kind() == ErrorKind::Callback => ErrorKind::Callback,
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,
             Self::KeyspaceDropped(_) | Self::Closed => ErrorKind::Closed,
@@ -123,8 +123,8 @@ impl Error {
         Self::InvalidArgument(detail.into())
     }
 
-    /// Whether the operating system failed, so that the same work may succeed later: the disk may have room again, or
-    /// the process file descriptors. A file system that takes no writes, or not such ones, will not.
+    /// Whether the same work may succeed later: for errors of the operating system such as a full disk or too few file
+    /// descriptors, but not when the file system is read-only or does not support the operation.
     pub(crate) fn may_pass(&self) -> bool {
         use std::io::ErrorKind as Io;
         let Self::Storage(lsm_core::Error::Io { source, .. }) = self else { return false };
@@ -132,7 +132,7 @@ impl Error {
     }
 }
 
-/// What helps against [`Error::TooLarge`]: a key has the same limit whatever the budget.
+/// What helps against [`Error::TooLarge`]. For a key nothing does: its limit does not depend on the budget.
 fn remedy(what: &str) -> &'static str {
     if what == "key" { "" } else { "; split it or raise Options::memory" }
 }

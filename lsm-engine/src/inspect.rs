@@ -1,4 +1,4 @@
-//! For tools that look into files: decoders of what the engine writes into logs, manifests and `CURRENT`.
+//! For tools that inspect files: decoders of the records that the engine writes to logs, manifests and `CURRENT`.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::recovery;
 use crate::version::files::{self, FileKind};
 
-/// What a file of a database is, as its name says.
+/// The kind of a database file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -22,15 +22,15 @@ pub enum Kind {
     Manifest,
     /// A file of the write-ahead log; see `lsm-wal`.
     Log,
-    /// Points at the manifest.
+    /// `CURRENT`: names the manifest.
     Current,
-    /// Bytes of the disk that are held back for the way out of a full one; its content is nothing.
+    /// Reserved disk space, released when the disk is full. It has no meaningful content.
     Reserve,
     /// The lock file; it has no content.
     Lock,
 }
 
-/// What a file name says; `None` if it is none of a database's.
+/// The kind of the file with this name; `None` if it is not a file of a database.
 pub fn kind_of(name: &str) -> Option<Kind> {
     Some(match files::parse(name)? {
         FileKind::Table(_) => Kind::Table,
@@ -42,7 +42,8 @@ pub fn kind_of(name: &str) -> Option<Kind> {
     })
 }
 
-/// `CURRENT` of a database directory.
+/// Reads `CURRENT` of a database directory. Fails with [`Error::NoDatabase`](crate::Error::NoDatabase) if there is no
+/// database.
 pub fn current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
     recovery::existing_current(vfs, directory)
 }

@@ -13,9 +13,9 @@ use crate::read::Iter;
 use crate::read::borrow_range;
 use crate::write::check_range;
 
-/// A named map of its own inside a database: the same calls as [`Db`](crate::Db), own options, shared log.
+/// A named, separate map in a database, with its own options. It shares the log and the memory with the other keyspaces.
 ///
-/// Cheap to clone and to send.
+/// It has the same calls as [`Db`](crate::Db). A handle is cheap to clone and can be sent to other threads.
 #[derive(Clone)]
 pub struct Keyspace {
     database: Arc<Database>,
@@ -40,7 +40,7 @@ impl Keyspace {
         self.database.resources.database_id
     }
 
-    /// The state to read, if it belongs to this database.
+    /// The read state, if the keyspace belongs to this database.
     pub(crate) fn state_for(&self, database: &Arc<Database>) -> Result<Arc<ReadState>> {
         if !Arc::ptr_eq(database, &self.database) {
             return Err(Error::invalid("the keyspace belongs to another database"));
@@ -48,7 +48,8 @@ impl Keyspace {
         self.state()
     }
 
-    /// The state to read. Checked after it was loaded: a keyspace that is being dropped becomes empty.
+    /// The read state. The check comes after the load: a drop empties the state, and a read must fail rather than see
+    /// that.
     fn state(&self) -> Result<Arc<ReadState>> {
         let state = self.tree.load_full();
         self.check()?;
@@ -61,7 +62,7 @@ impl Keyspace {
         self.tree.check_usable()
     }
 
-    /// Its name.
+    /// The name of the keyspace.
     pub fn name(&self) -> &str {
         &self.tree.name
     }
@@ -71,7 +72,7 @@ impl Keyspace {
         self.put_with(key, value, Durability::Buffered)
     }
 
-    /// Sets `key` to `value`, durable as asked when this returns.
+    /// Sets `key` to `value`. The write has the given durability when this returns.
     pub fn put_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -90,7 +91,7 @@ impl Keyspace {
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        // The state first, whether it counts and the visible number after it: see docs/ARCHITECTURE.md.
+        // Load the state first, then check it and load the visible number: see docs/ARCHITECTURE.md.
         let state = self.tree.load();
         self.check()?;
         state.get(key.as_ref(), self.database.visibility.sequence_in(&state))
@@ -101,25 +102,25 @@ impl Keyspace {
         Ok(self.get(key)?.is_some())
     }
 
-    /// The values of several keys, all as of one moment, in the order of the keys.
+    /// The values of several keys, in the order of the keys. All are read from one consistent state.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
         let state = self.state()?;
         let visible = self.database.visibility.sequence_in(&state);
         keys.into_iter().map(|key| state.get(key.as_ref(), visible)).collect()
     }
 
-    /// Deletes `key`; no error if it has no value.
+    /// Deletes `key`. It is no error if the key has no value.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
         self.delete_with(key, Durability::Buffered)
     }
 
-    /// Deletes `key`, durable as asked when this returns.
+    /// Deletes `key`. The write has the given durability when this returns.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
         self.database.write_path()?.write_one(&self.tree, ValueKind::Delete, key.as_ref(), None, durability)
     }
 
-    /// Deletes all keys from `range.start` up to `range.end`, exclusive. The cost does not depend on how many
-    /// there are.
+    /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the
+    /// cost does not depend on the number of keys.
     pub fn delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<()> {
         let (start, end) = (range.start.as_ref(), range.end.as_ref());
         check_range(start, end)?;
@@ -132,7 +133,7 @@ impl Keyspace {
         )
     }
 
-    /// Keys and values of a range, in order, from both ends.
+    /// Iterates over the keys and values of a range, in key order, from both ends.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
         match self.state() {
             Ok(state) => {
@@ -143,7 +144,7 @@ impl Keyspace {
         }
     }
 
-    /// Keys that start with `prefix`, and their values, in order, from both ends.
+    /// Iterates over the keys that start with `prefix`, and their values, in key order, from both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
         match self.state() {
             Ok(state) => {
@@ -154,25 +155,27 @@ impl Keyspace {
         }
     }
 
-    /// All keys and values, in order, from both ends.
+    /// Iterates over all keys and values, in key order, from both ends.
     pub fn iter(&self) -> Iter {
         self.range::<&[u8]>(..)
     }
 
-    /// A cursor that lends keys and values without copying them.
+    /// A cursor: it seeks, moves in both directions, and lends keys and values without copying them.
     pub fn cursor(&self) -> Result<DbCursor> {
         let state = self.state()?;
         let visible = self.database.visibility.sequence_in(&state);
         Ok(DbCursor::new(state, visible, Bounds::ALL, None))
     }
 
-    /// Deletes everything in the keyspace, durably, and gives the space back at once.
+    /// Deletes everything in the keyspace, durably. Its tables are removed without a merge, once no iterator or snapshot
+    /// reads them.
     pub fn clear(&self) -> Result<()> {
         self.check()?;
         self.database.clear_keyspace(&self.tree)
     }
 
-    /// Brings a range down to the last level, and waits for it; see [`Db::compact_range`](crate::Db::compact_range).
+    /// Compacts a range down to the last level, and waits until that is done; see
+    /// [`Db::compact_range`](crate::Db::compact_range).
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
         self.check()?;
         self.database.compact_range(&self.tree, borrow_range(&range))

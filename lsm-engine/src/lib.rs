@@ -1,12 +1,16 @@
-//! An embedded, ordered, durable key-value store: a log-structured merge engine.
+//! An embedded, ordered, durable key-value store: a log-structured merge (LSM) engine.
 //!
-//! Writes go to a log and a sorted table in memory; full memory tables become sorted files, which background
-//! merges keep few and tidy. Reads see one consistent state without taking a lock. Everything acknowledged
-//! survives a crash of the process, and a power cut if the write asked for it. Every part can be replaced through
-//! [`Options`]: memtable, compaction policy, filter, file system, clock and threads.
+//! A write goes to the write-ahead log and to a memtable. A flush writes a full memtable to a sorted table file, and
+//! compactions merge tables in the background. A read sees one consistent state and takes no lock. Every acknowledged
+//! write survives a crash of the process; one with [`Durability::Sync`] also survives a power cut.
 //!
-//! A child by `fork` must leave the database to its parent, since it has none of its threads: there, dropping handles
-//! does nothing, writing fails, and reading may wait for ever for a lock. It may open other databases of its own.
+//! Start with [`Db`]. [`Options`] sets the memory budget and replaces parts: memtable, compaction policy, filter, file
+//! system, clock and threads. [`Keyspace`] is a separate map in the same database (RocksDB: column family),
+//! [`WriteBatch`] an atomic write, [`Snapshot`] a consistent view. [`Error::kind`] tells what to do about an error, and
+//! [`Metrics`] shows what the engine does.
+//!
+//! After `fork`, only the parent may use the database: the child has none of its threads. In the child, dropping a
+//! handle does nothing, writes fail, and a read may wait forever for a lock. The child may open other databases.
 //!
 //! ```
 //! # let dir = tempfile::tempdir()?;

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -14,7 +14,7 @@ impl Counter {
     }
 }
 
-/// What background work has done since the database was opened.
+/// Counters since the database was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) flushes: Counter,
@@ -31,98 +31,101 @@ pub(crate) struct Counters {
     pub(crate) stall_space_micros: Counter,
 }
 
-/// The state of a database, in figures. All sizes are in bytes.
+/// Figures about the state of a database. Sizes are in bytes. Counters start when the database is opened.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// One entry a keyspace.
+    /// One entry per keyspace.
     pub keyspaces: Vec<KeyspaceMetrics>,
-    /// Memory of the memtables that are being filled.
+    /// Memory of active memtables.
     pub active_memtable_bytes: u64,
-    /// Memory of the memtables that wait for their flush.
+    /// Memory of immutable memtables, which wait for their flush.
     pub immutable_memtable_bytes: u64,
-    /// Memory of flushed memtables that is kept for the next ones.
+    /// Memory of flushed memtables that is kept for new memtables.
     pub pooled_memtable_bytes: u64,
-    /// Memory of memtables that were flushed or cleared while iterators or snapshots read them. It is theirs: what
-    /// [`Options::memory`](crate::Options::memory) bounds is beside it.
+    /// Memory of flushed or cleared memtables that iterators or snapshots still read. It counts outside
+    /// [`Options::memory`](crate::Options::memory).
     pub held_memtable_bytes: u64,
-    /// Memory of tables that were merged away or cleared while iterators or snapshots read them. It is theirs, too.
+    /// Memory of compacted or cleared tables that iterators or snapshots still read. It counts outside
+    /// [`Options::memory`](crate::Options::memory).
     pub held_table_bytes: u64,
-    /// The window of the log.
+    /// Memory of the window of the log, the part of the log that is mapped into memory.
     pub log_window_bytes: u64,
-    /// Buffers of flushes and merges under way.
+    /// Memory of the buffers of running flushes and compactions.
     pub buffer_bytes: u64,
-    /// Blocks in the cache.
+    /// Memory of blocks in the cache.
     pub cache_bytes: u64,
-    /// Bytes that the cache may use.
+    /// Memory that the block cache may use at most.
     pub cache_capacity_bytes: u64,
-    /// Blocks found in the cache.
+    /// Number of blocks that reads found in the cache.
     pub cache_hits: u64,
-    /// Blocks read from files.
+    /// Number of blocks that reads took from files.
     pub cache_misses: u64,
-    /// Tables that are open: indexes and filters in memory, directories of those that are not, and what else a table
-    /// takes; and keyspaces, about a kilobyte each.
+    /// Memory of open tables and keyspaces: indexes and filters, or their directories where they stay in the file, and
+    /// about a kilobyte per keyspace.
     pub pinned_bytes: u64,
-    /// Files of tables that are open.
+    /// Number of open table files.
     pub open_files: u64,
-    /// How many may be: [`Options::open_files_max`](crate::Options::open_files_max), or less after descriptors ran out.
+    /// Limit of open table files: [`Options::open_files_max`](crate::Options::open_files_max), or less after file
+    /// descriptors ran out.
     pub open_files_max: u64,
-    /// How often the file of a table was opened, for the first time or again.
+    /// Number of times that a table file was opened, for the first time or again.
     pub file_opens: u64,
-    /// Live snapshots.
+    /// Number of live snapshots.
     pub snapshots: u64,
-    /// The last write that readers see.
+    /// Sequence number of the last write that readers see.
     pub visible_sequence: u64,
-    /// Log that recovery would replay.
+    /// Bytes of log that recovery would replay.
     pub log_bytes: u64,
-    /// Log that is not synced yet.
+    /// Bytes of log that are not synced yet.
     pub unsynced_log_bytes: u64,
-    /// Memtables written to tables.
+    /// Number of memtables flushed to tables.
     pub flushes: u64,
     /// Memory of the flushed memtables.
     pub flush_bytes_in: u64,
-    /// Bytes of the tables that they became.
+    /// Bytes of the tables that flushes wrote.
     pub flush_bytes_out: u64,
-    /// Merges of tables.
+    /// Number of compactions that merged tables.
     pub compactions: u64,
-    /// Compactions that moved tables without rewriting them.
+    /// Number of trivial moves: compactions that moved tables to another level without rewriting them.
     pub moves: u64,
-    /// Tables that were dropped without a merge, since range deletes covered all that they held.
+    /// Number of tables that were dropped without a merge because range deletes covered all their keys.
     pub covered_tables_dropped: u64,
-    /// Bytes that merges read.
+    /// Bytes that compactions read.
     pub compaction_bytes_in: u64,
-    /// Bytes that merges wrote.
+    /// Bytes that compactions wrote.
     pub compaction_bytes_out: u64,
-    /// How many of those are blocks that were copied as they were, because nothing newer touches them.
+    /// The part of [`compaction_bytes_out`](Self::compaction_bytes_out) in blocks that were copied unchanged, because no
+    /// newer data overlaps them.
     pub compaction_bytes_copied: u64,
-    /// Compactions under way.
+    /// Number of running compactions.
     pub compactions_running: u64,
-    /// Bytes that compactions have yet to rewrite.
+    /// Compaction debt: bytes that compactions still have to rewrite.
     pub compaction_debt_bytes: u64,
-    /// Time that writers waited or were slowed down, in microseconds; of those that still wait, up to when they last
-    /// looked. The sum of the three that follow.
+    /// Time that writers were stalled, in microseconds: the sum of the three next fields. The time of a writer that still
+    /// waits counts up to its last check.
     pub stall_micros: u64,
-    /// Of it, that they were held to a rate; see [`write_rate_limit`](Self::write_rate_limit).
+    /// Time that writers were slowed by a rate limit; see [`write_rate_limit`](Self::write_rate_limit).
     pub stall_rate_micros: u64,
-    /// Of it, that they waited for memory.
+    /// Time that writers waited for memory.
     pub stall_memory_micros: u64,
-    /// Of it, that they waited for memory while a flush found no room on the disk.
+    /// Time that writers waited for memory while flushes failed on a full disk.
     pub stall_space_micros: u64,
-    /// Writers that stand still for want of memory, until a flush frees some.
+    /// Number of writers that wait for memory now.
     pub writers_waiting: u64,
-    /// The last flush failed with this error of the operating system. It is tried again twice a second; until it
-    /// succeeds, writes that find memory used up wait on a full disk, and fail with any other error.
+    /// The background error of flushes, if the last flush failed with an error of the operating system. The flush is
+    /// tried again twice a second. Until it succeeds, writes that find memory used up wait if the disk is full, and fail
+    /// for any other error.
     pub background_error: Option<String>,
-    /// The last flush failed with this error, for want of room on the disk. It is tried again twice a second; until it
-    /// succeeds, writers wait once memory is used up.
+    /// The background error of flushes, if it says that the disk is full.
     pub waiting_for_space: Option<String>,
-    /// Bytes a second that writers are held to while compactions catch up: the lowest of any keyspace. Those of a keyspace
-    /// that is behind are slowed, and the others only when several are.
+    /// Lowest rate limit of any keyspace, in bytes per second, while compactions are behind. A keyspace that is behind
+    /// slows its own writers. All writers are slowed only when several keyspaces are behind.
     pub write_rate_limit: Option<u64>,
 }
 
 impl Metrics {
-    /// All that the engine holds: what [`Options::memory`](crate::Options::memory) bounds.
+    /// Memory that the engine holds. [`Options::memory`](crate::Options::memory) bounds it.
     pub fn memory_bytes(&self) -> u64 {
         self.active_memtable_bytes
             + self.immutable_memtable_bytes
@@ -133,7 +136,7 @@ impl Metrics {
             + self.pinned_bytes
     }
 
-    /// Bytes written to tables for each byte flushed first: the price of keeping the tree in shape.
+    /// Write amplification: bytes written to tables by flushes and compactions, per byte written by flushes.
     pub fn write_amplification(&self) -> f64 {
         if self.flush_bytes_out == 0 {
             return 0.0;
@@ -142,39 +145,40 @@ impl Metrics {
     }
 }
 
-/// One keyspace in figures.
+/// Figures about one keyspace.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct KeyspaceMetrics {
-    /// Its name.
+    /// Name of the keyspace.
     pub name: String,
-    /// Its compaction policy.
+    /// Name of its compaction policy.
     pub policy: String,
-    /// Bytes a second that its writers are held to while its compactions catch up.
+    /// Rate limit of its writers in bytes per second, while its compactions are behind.
     pub write_rate_limit: Option<u64>,
-    /// From level 0 down.
+    /// The levels, from level 0 down.
     pub levels: Vec<LevelMetrics>,
-    /// Why background work stopped, if it did.
+    /// The error that stopped its background work, if any.
     pub failure: Option<String>,
 }
 
-/// One level in figures.
+/// Figures about one level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LevelMetrics {
-    /// Sorted runs: a read looks at one table of each at most.
+    /// Number of sorted runs. A lookup asks at most one table of each.
     pub runs: u64,
-    /// Tables.
+    /// Number of tables.
     pub tables: u64,
-    /// Those of them whose index and filter stay in their files, for want of memory: each lookup reads some more blocks.
+    /// Number of tables whose index and filter stay in the file because memory is short. A lookup in one reads a few
+    /// more blocks.
     pub unpinned_tables: u64,
-    /// Bytes of their files.
+    /// Bytes of the table files.
     pub bytes: u64,
-    /// Versions of keys, tombstones included.
+    /// Number of entries: versions of keys, tombstones included.
     pub entries: u64,
-    /// Point tombstones.
+    /// Number of point tombstones.
     pub tombstones: u64,
-    /// Range tombstones.
+    /// Number of range tombstones.
     pub range_tombstones: u64,
     /// Bytes of keys and values before encoding and compression.
     pub raw_bytes: u64,

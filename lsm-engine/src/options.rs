@@ -15,7 +15,8 @@ use filter_bits::bits_per_key;
 
 /// How to open a database.
 ///
-/// One number, [`memory`](Options::memory), sets all sizes; everything else has a default that is right for most.
+/// One number, [`memory`](Options::memory), sets all sizes. All other options have defaults that suit most programs.
+/// [`open`](Options::open) checks the values and fails with [`Error::InvalidArgument`] if they do not fit together.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -40,10 +41,10 @@ pub struct Options {
     pub(crate) env: Option<Arc<dyn Env>>,
 }
 
-/// What [`Options::memory`] is by default, in bytes.
+/// Default of [`Options::memory`], in bytes.
 pub const MEMORY_BYTES_DEFAULT: usize = 512 << 20;
 
-/// Smallest [`Options::memory`] in bytes.
+/// Smallest value of [`Options::memory`], in bytes.
 pub const MEMORY_BYTES_MIN: usize = 1 << 20;
 
 const BLOCK_BYTES_MIN: usize = 256;
@@ -56,7 +57,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults: 512 MiB of memory, as many background threads as cores (at least two), created if missing.
+    /// The defaults: 512 MiB of memory, one background thread per core (at least two), and a missing database is created.
     pub fn new() -> Self {
         Self {
             memory: MEMORY_BYTES_DEFAULT,
@@ -75,88 +76,92 @@ impl Options {
         }
     }
 
-    /// Bytes of memory for everything that the engine holds: memtables, cached blocks, indexes, filters, buffers. It is
-    /// a bound: [`Metrics::memory_bytes`](crate::Metrics::memory_bytes) adds it up. Half goes to tables, the other half
-    /// to memtables, those kept for reuse included, and to the buffers of log, flushes and merges, unless the parts are
-    /// set apart. At least 1 MiB.
+    /// The memory budget in bytes: 512 MiB by default, at least 1 MiB. It bounds everything that the engine holds:
+    /// memtables, block cache, indexes, filters and buffers; [`Metrics::memory_bytes`](crate::Metrics::memory_bytes) is
+    /// the sum. By default one half is for cached blocks, indexes and filters. The other half is for memtables and for
+    /// the buffers of log, flushes and compactions.
     ///
-    /// Writers wait while it is used up. What never fits is an error: a write over a quarter of it, or
-    /// over less if it is a batch to many keyspaces, since each of their memtables grows by 64 KiB at a time at least
-    /// ([`Error::TooLarge`]), opening a database with too many tables or keyspaces for it, and opening one read-only
-    /// whose log holds more than fits. Only merges of single values over a sixteenth of it can exceed it, while they
-    /// last.
+    /// Writers wait while memtables use up their share. These fail, because they can never fit:
+    /// - a write or batch over a quarter of the budget ([`Error::TooLarge`]). A batch to many keyspaces may fail earlier,
+    ///   since each memtable grows by at least 64 KiB at a time;
+    /// - opening a database with too many tables or keyspaces for the budget;
+    /// - opening a database read-only if its log holds more than fits.
+    ///
+    /// Only a compaction of single values larger than a sixteenth of the budget can exceed it, while it runs.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self
     }
 
-    /// Bytes at which a memtable becomes immutable and is flushed. By default an eighth of the memory, at most 64 MiB. Two must fit
-    /// what [`cache_bytes`](Options::cache_bytes) leaves.
+    /// Size in bytes at which a memtable becomes immutable and is flushed. By default an eighth of the memory, at most
+    /// 64 MiB. Two memtables must fit the memory that [`cache_bytes`](Options::cache_bytes) leaves.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);
         self
     }
 
-    /// Bytes for cached blocks, indexes and filters. By default half of the memory, or less if memtables need more.
+    /// Bytes for cached blocks, indexes and filters. By default half of the memory, or less if two memtables need more.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = Some(bytes);
         self
     }
 
-    /// How many files of tables may be open at once, at least one. Others are closed, and opened again when they are
-    /// read: a few microseconds for a read that finds its block neither in the cache nor the file open.
+    /// Number of table files that may be open at the same time, at least one (RocksDB: `max_open_files`). The engine
+    /// closes the files that were not read lately and opens them again for a read. That costs a few microseconds if the
+    /// block is not in the cache.
     ///
-    /// By default half of what the process may have open, after raising that limit (`RLIMIT_NOFILE`) as far as it is
-    /// allowed to: the other half is for the log, for tables that are being written, and for the rest of the process.
-    /// Whoever sets it looks after the limit too. A database that runs out of descriptors all the same keeps fewer
-    /// open.
+    /// By default half of the limit of the process (`RLIMIT_NOFILE`), which the engine first raises as far as it is
+    /// allowed to. The other half is for the log, for new tables, and for the rest of the process. If you set this
+    /// option, the engine does not raise the limit. If descriptors run out anyway, the engine keeps fewer files open.
     pub fn open_files_max(mut self, count: usize) -> Self {
         self.open_files_max = Some(count);
         self
     }
 
-    /// Threads for flushes and compactions, at least one. Not used when an [`env`](Options::env) is given.
+    /// Number of threads for flushes and compactions, at least one. Ignored if an [`env`](Options::env) is given.
     pub fn background_threads(mut self, count: usize) -> Self {
         self.background_threads = count;
         self
     }
 
-    /// Whether a missing database is created. True by default.
+    /// Whether to create a missing database. True by default; otherwise opening fails with [`Error::NoDatabase`].
     pub fn create_if_missing(mut self, create: bool) -> Self {
         self.create_if_missing = create;
         self
     }
 
-    /// Whether an existing database is an error. False by default.
+    /// Whether opening an existing database is an error. False by default.
     pub fn error_if_exists(mut self, error: bool) -> Self {
         self.error_if_exists = error;
         self
     }
 
-    /// Opens without changing anything on disk; every write fails with [`Error::ReadOnly`]. What the log holds is
-    /// replayed in memory.
+    /// Opens the database without changing anything on disk. The log is replayed into memory. Every write fails with
+    /// [`Error::ReadOnly`].
     ///
-    /// Any number of handles and processes may have a database open read-only at once, but none beside one that
-    /// writes: that is [`Locked`](crate::ErrorKind::Locked). The right to read its files is enough.
+    /// Any number of handles and processes may have a database open read-only at the same time. While one has it open for
+    /// writing, all others fail with [`Error::Locked`]. Read permission for the files is enough.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// What to do about a log that ends in the middle of a record.
+    /// How recovery treats a damaged end of the log. [`RecoveryMode::TolerateTornTail`] by default.
     pub fn recovery(mut self, mode: RecoveryMode) -> Self {
         self.recovery = mode;
         self
     }
 
-    /// Bytes of the largest log segments: they begin at 2 MiB, or this, and double. The log's total is kept to a few
-    /// times this and the memtables. By default an eighth of the memory, at most 64 MiB.
+    /// Size of the largest log segments in bytes. Segments start at 2 MiB, or at this size if it is smaller, and double.
+    /// By default an eighth of the memory, at most 64 MiB. When the log is longer than two such segments and four
+    /// memtables, the engine flushes the keyspace that keeps its oldest part.
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.log_segment_bytes = Some(bytes);
         self
     }
 
-    /// Options of the default keyspace, and of keyspaces that [`Db::keyspace`](crate::Db::keyspace) finds on disk when none are given.
+    /// Options of the default keyspace. Other keyspaces found on disk use them until
+    /// [`Db::keyspace`](crate::Db::keyspace) gives their own.
     pub fn keyspace(mut self, options: KeyspaceOptions) -> Self {
         self.keyspace = options;
         self
@@ -192,7 +197,7 @@ impl Options {
         self
     }
 
-    /// Clock, randomness and threads; by default a [`ThreadEnv`] of the database's own.
+    /// The clock, randomness and threads. By default each database has its own [`ThreadEnv`].
     pub fn env(mut self, env: Arc<dyn Env>) -> Self {
         self.env = Some(env);
         self
@@ -201,28 +206,31 @@ impl Options {
     pub(crate) fn check(&self) -> Result<()> {
         if self.memory < MEMORY_BYTES_MIN {
             return Err(Error::invalid(format!(
-                "Options::memory is {} bytes; the least is {MEMORY_BYTES_MIN}",
+                "Options::memory is {} bytes; the minimum is {MEMORY_BYTES_MIN}",
                 self.memory
             )));
         }
         if self.memtable_bytes == Some(0) {
-            return Err(Error::invalid("Options::memtable_bytes is 0; give the bytes at which to flush"));
+            return Err(Error::invalid("Options::memtable_bytes is 0; it must be at least 1"));
         }
         if self.open_files_max == Some(0) {
             return Err(Error::invalid(
-                "Options::open_files_max is 0; tables cannot be read without an open file",
+                "Options::open_files_max is 0; reading a table needs at least one open file",
             ));
         }
         let budget = self.budget();
         if budget.memtables_bytes_max < budget.memtable_bytes.saturating_mul(2) {
             return Err(Error::invalid(format!(
-                "Options::memory of {} bytes leaves {} for memtables beside {} of cache_bytes; two of {} must fit",
-                self.memory, budget.memtables_bytes_max, budget.cache_bytes, budget.memtable_bytes
+                "Options::memory of {} bytes with cache_bytes of {} leaves {} bytes for memtables; two memtables of {} \
+                 bytes must fit",
+                self.memory, budget.cache_bytes, budget.memtables_bytes_max, budget.memtable_bytes
             )));
         }
         self.keyspace.check()?;
         if self.read_only && self.error_if_exists {
-            return Err(Error::invalid("Options::read_only and Options::error_if_exists exclude each other"));
+            return Err(Error::invalid(
+                "Options::read_only and Options::error_if_exists cannot be set together",
+            ));
         }
         Ok(())
     }
@@ -231,7 +239,7 @@ impl Options {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
     }
 
-    /// Bytes of the disk to hold back for the way out of a full one, beside what a manifest takes.
+    /// Size of the disk reserve without its part for a manifest: disk space to release when the disk is full.
     pub(crate) fn disk_reserve_bytes(&self) -> u64 {
         (self.segment_bytes() / 2).clamp(128 << 10, 1 << 20)
     }
@@ -253,13 +261,14 @@ impl fmt::Debug for Options {
 
 /// How one keyspace stores its data.
 ///
-/// A memtable, filter, prefix extractor or policy of your own that panics in a write or in the background stops writes
-/// and background work of its keyspace, which report [`ErrorKind::Callback`](crate::ErrorKind::Callback); other
-/// keyspaces go on. One that panics while it is asked for a read unwinds the thread that reads, and nothing else.
+/// You can pass your own memtable, filter, prefix extractor and compaction policy. If one panics in a write or in
+/// background work, writes to its keyspace fail with [`ErrorKind::Callback`](crate::ErrorKind::Callback) and the
+/// background work of that keyspace stops; other keyspaces are not affected. If one panics in a read, the panic unwinds
+/// into the reading thread and nothing else happens.
 ///
-/// A filter, prefix extractor or policy may call the database that calls it: reads work, and writes for which there is
-/// memory. What would wait for itself is an error: flushes, compactions, closing, and changes of keyspaces where one is
-/// being opened. A memtable is called under the lock of writes and must not call the database.
+/// A filter, prefix extractor or policy may call the database that calls it: reads work, and so do writes for which there
+/// is memory. Calls that would wait for themselves return an error: flushes, compactions, closing, and changes of
+/// keyspaces while one is being opened. A memtable is called under the commit lock and must not call the database.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeyspaceOptions {
@@ -271,16 +280,16 @@ pub struct KeyspaceOptions {
     pub(crate) compaction: Arc<dyn CompactionPolicy>,
     pub(crate) change_compaction: bool,
     pub(crate) memtable: Arc<dyn MemtableFactory>,
-    /// The memtable was chosen, and is not the one that all keyspaces of the database share.
+    /// The user gave a memtable, so the keyspace does not use the one that the others share.
     pub(crate) memtable_given: bool,
     read_buffer_bytes: u64,
 }
 
-/// Which filter tables get.
+/// The filter of new tables.
 #[derive(Clone, Debug)]
 enum Filter {
     None,
-    /// A Bloom filter of so many bits a key, averaged over all tables.
+    /// A Bloom filter with this many bits per key, on average over all tables.
     Bloom(f64),
     Given(Arc<dyn FilterPolicy>),
 }
@@ -303,63 +312,65 @@ impl Default for KeyspaceOptions {
 }
 
 impl KeyspaceOptions {
-    /// The defaults: LZ4 at the last level, 4 KiB blocks, a Bloom filter of 10 bits a key, leveled compaction.
+    /// The defaults: LZ4 at the last level, 4 KiB blocks, a Bloom filter with 10 bits per key, leveled compaction.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Compression of blocks at the last level that holds data, where almost all data is. LZ4 by default.
+    /// Compression of blocks at the last level that holds data. Almost all data is there. LZ4 by default.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
-    /// Compression of blocks in the levels above. None by default: they are rewritten soon.
+    /// Compression of blocks in the levels above the last. None by default, because those are rewritten soon.
     pub fn compression_above(mut self, compression: Compression) -> Self {
         self.compression_above = compression;
         self
     }
 
-    /// Bytes of a block before compression, from 256 bytes to 1 MiB. 4096 by default.
+    /// Size of a block before compression, from 256 bytes to 1 MiB. 4096 bytes by default.
     pub fn block_bytes(mut self, bytes: usize) -> Self {
         self.block_bytes = bytes;
         self
     }
 
-    /// Bits per key of the Bloom filter, on the average over all tables; 0 for no filter. Ten by default, for about
-    /// one false positive in a hundred. Small runs get more bits than large ones, since a lookup asks them all.
+    /// Bits per key of the Bloom filters, on average over all tables; 0 for no filter. 10 by default, which gives about
+    /// 1 % false positives. Small runs get more bits per key than large ones, since a lookup asks all of them (Monkey,
+    /// Dayan et al., SIGMOD 2017).
     pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
         self.filter = if bits > 0.0 { Filter::Bloom(bits) } else { Filter::None };
         self
     }
 
-    /// A filter of your own, the same for all tables; `None` for no filter.
+    /// Your own filter policy, used for all tables; `None` for no filter.
     pub fn filter(mut self, policy: Option<Arc<dyn FilterPolicy>>) -> Self {
         self.filter = policy.map_or(Filter::None, Filter::Given);
         self
     }
 
-    /// Puts prefixes into the filters too, so that [`Db::prefix`](crate::Db::prefix) skips tables without them.
+    /// Also adds key prefixes to the filters, so that [`Db::prefix`](crate::Db::prefix) skips tables without the prefix.
     pub fn prefix_extractor(mut self, extractor: Arc<dyn PrefixExtractor>) -> Self {
         self.prefix_extractor = Some(extractor);
         self
     }
 
-    /// Which tables are merged when. Fixed when the keyspace is created. Leveled by default.
+    /// The compaction policy: which tables are merged, and when. Leveled by default. Its name is recorded when the
+    /// keyspace is created; see [`change_compaction`](Self::change_compaction).
     pub fn compaction(mut self, policy: Arc<dyn CompactionPolicy>) -> Self {
         self.compaction = policy;
         self
     }
 
-    /// Lets the keyspace be opened with another compaction policy than it was created with; the tree is brought
-    /// into its shape over time. Without this a different policy is an error. A policy that drops data by age or
-    /// size begins to do so at once.
+    /// Whether the keyspace may be opened with another compaction policy than the recorded one. False by default: then a
+    /// different policy is an error. Compactions bring the tree into the new shape over time. A policy that drops data
+    /// by age or size starts to do so at once.
     pub fn change_compaction(mut self, change: bool) -> Self {
         self.change_compaction = change;
         self
     }
 
-    /// Fails for options that no table could be written with.
+    /// Fails if no table could be written with these options.
     pub(crate) fn check(&self) -> Result<()> {
         if (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&self.block_bytes) {
             return Ok(());
@@ -370,7 +381,7 @@ impl KeyspaceOptions {
         )))
     }
 
-    /// How tables of the keyspace are opened.
+    /// Options to open the tables of the keyspace with.
     pub(crate) fn table_open(&self) -> TableOpen {
         let mut open = TableOpen {
             prefix_extractor: self.prefix_extractor.clone(),
@@ -383,7 +394,7 @@ impl KeyspaceOptions {
         open
     }
 
-    /// The filter of new tables in a run of so many `entries` beside `others`.
+    /// The filter of a new table in a run of `entries` entries. `others` are the entry counts of the other runs.
     pub(crate) fn table_filter(
         &self,
         entries: u64,
@@ -398,21 +409,22 @@ impl KeyspaceOptions {
         }
     }
 
-    /// The structure of the memtable; a B+ tree by default. May change at each open. A factory belongs to one database:
-    /// it is told what it may keep for reuse, which is part of [`Options::memory`], and nothing if it is not that of the
-    /// default keyspace.
+    /// The factory of memtables; a B+ tree by default. It may differ from open to open. Use a factory for one database
+    /// only: the engine sets how many bytes of flushed memtables it may keep for reuse. Those bytes are part of
+    /// [`Options::memory`]. A factory that only other keyspaces than the default one use may keep none.
     pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
         self.memtable = factory;
         self.memtable_given = true;
         self
     }
 
-    /// Takes what all keyspaces of the database share: the memtables, unless it has its own, and how much is read at once.
+    /// Sets what all keyspaces of the database share: the read buffer size and, unless the user gave one, the memtable
+    /// factory.
     pub(crate) fn sharing(mut self, memtable: &Arc<dyn MemtableFactory>, read_buffer_bytes: u64) -> Self {
         if !self.memtable_given {
             self.memtable = Arc::clone(memtable);
         } else if !Arc::ptr_eq(&self.memtable, memtable) {
-            // There is one pool that grows and shrinks with the rest.
+            // The budget has room for one pool, that of the shared factory.
             self.memtable.set_pool_bytes(0);
         }
         self.read_buffer_bytes = read_buffer_bytes;

@@ -11,10 +11,10 @@ use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
 
-/// The database as it was at one moment, in all keyspaces at once.
+/// A consistent view of all keyspaces, as they were when the snapshot was taken.
 ///
-/// It costs nothing to make. While it lives, compactions keep the versions that it sees, and the tables that a policy
-/// such as FIFO drops stay on the disk for it, so drop it when done.
+/// Taking one costs almost nothing. While it lives, compactions keep the versions that it sees, and tables that a policy
+/// such as FIFO drops stay on the disk. Drop it when you are done.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -39,7 +39,7 @@ impl Snapshot {
         Self { database, default, sequence, _closer: closer }
     }
 
-    /// The number of the last write that the snapshot sees.
+    /// The sequence number of the last write that the snapshot sees.
     pub fn sequence(&self) -> SequenceNumber {
         self.sequence
     }
@@ -54,12 +54,12 @@ impl Snapshot {
         self.state_of(keyspace)?.get(key.as_ref(), self.sequence)
     }
 
-    /// Keys and values of a range of the default keyspace.
+    /// Iterates over the keys and values of a range of the default keyspace.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
         Iter::range(self.default.load_full(), self.sequence, &range)
     }
 
-    /// Keys and values of a range of `keyspace`.
+    /// Iterates over the keys and values of a range of `keyspace`.
     pub fn range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
         match self.state_of(keyspace) {
             Ok(state) => Iter::range(state, self.sequence, &range),
@@ -67,17 +67,17 @@ impl Snapshot {
         }
     }
 
-    /// All keys and values of the default keyspace.
+    /// Iterates over all keys and values of the default keyspace.
     pub fn iter(&self) -> Iter {
         self.range::<&[u8]>(..)
     }
 
-    /// Keys of the default keyspace that start with `prefix`, and their values.
+    /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
         Iter::prefix(self.default.load_full(), self.sequence, prefix.as_ref())
     }
 
-    /// Keys of `keyspace` that start with `prefix`, and their values.
+    /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
         match self.state_of(keyspace) {
             Ok(state) => Iter::prefix(state, self.sequence, prefix.as_ref()),
@@ -126,10 +126,10 @@ mod tests {
     use crate::read::Bounds;
     use crate::{DbCursor, Options};
 
-    /// A read loads the state, then the visible number. Here a drop of tables comes between the two, and others learn
-    /// that there is nothing where the reader still sees something.
+    /// A read loads the state, then the visible number. Here the policy drops tables between the two, and other readers
+    /// then note an empty span where this cursor still sees a key.
     #[test]
-    fn a_cursor_that_a_drop_of_tables_overtakes_stays_what_it_was() {
+    fn a_cursor_keeps_its_view_when_tables_are_dropped_after_it_loaded_its_state() {
         const DAY: u64 = 24 * 3_600_000_000;
         let env = Arc::new(SimEnv::new(1));
         let fifo = FifoOptions { time_to_live_micros: DAY, ..FifoOptions::default() };
@@ -152,7 +152,7 @@ mod tests {
         for _ in 0..2 {
             cursor.first().unwrap();
             assert_eq!(cursor.key(), Some(&b"key5000"[..]));
-            // They learn as they pass what is deleted.
+            // A scan over deleted keys notes empty spans.
             for _ in 0..4 {
                 assert_eq!(db.iter().count(), 0);
             }
