@@ -1,4 +1,4 @@
-//! Ranges and prefixes of keys, and which tables may hold any of them.
+//! Key ranges and prefixes, and the test whether a run may hold keys of them.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -7,7 +7,7 @@ use lsm_core::Slice;
 use crate::keyspaces::successor;
 use crate::version::Run;
 
-/// Between which keys a cursor moves.
+/// The range of keys in which a cursor moves.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     pub(crate) lower: Bound<Slice>,
@@ -39,7 +39,7 @@ impl Bounds {
         }
     }
 
-    /// The first key.
+    /// The smallest key that the bounds allow.
     pub(crate) fn start(&self) -> Slice {
         match &self.lower {
             Bound::Included(lower) => lower.clone(),
@@ -48,7 +48,7 @@ impl Bounds {
         }
     }
 
-    /// No key within the bounds is above this one; it may be the last.
+    /// The upper bound, inclusive or not: no key within the bounds is above it.
     pub(crate) fn end(&self) -> Option<&[u8]> {
         match &self.upper {
             Bound::Included(upper) | Bound::Excluded(upper) => Some(upper),
@@ -61,7 +61,8 @@ impl Bounds {
         !self.above_upper(first.smallest()) && !self.below_lower(last.largest())
     }
 
-    /// Whether every table that could matter says that it holds no key with the prefix.
+    /// Whether the filters of all tables within the bounds exclude the prefix. A table with range tombstones matters in
+    /// any case, since those may delete keys of other sources.
     pub(crate) fn prefix_is_absent(&self, run: &Run, prefix: &[u8]) -> bool {
         run.tables_within(|key| self.below_lower(key), |key| self.above_upper(key))
             .all(|table| !table.has_range_tombstones() && !table.table().may_contain_prefix(prefix))
@@ -81,7 +82,7 @@ fn prefix_end(prefix: &[u8]) -> Bound<Slice> {
     }
 }
 
-/// A range of borrowed keys, from a range of anything.
+/// Turns a range of any key type into a range of byte slices.
 pub(crate) fn borrow_range<'r, K: AsRef<[u8]> + 'r>(
     range: &'r impl RangeBounds<K>,
 ) -> (Bound<&'r [u8]>, Bound<&'r [u8]>) {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_prefix_is_the_next_key_that_does_not_have_it() {
+    fn a_prefix_ends_before_the_next_key_without_it() {
         assert_eq!(prefix_end(b"ab"), Bound::Excluded(Slice::from("ac")));
         assert_eq!(prefix_end(b"a\xff"), Bound::Excluded(Slice::from("b")));
         assert_eq!(prefix_end(b"\xff\xff"), Bound::Unbounded);

@@ -1,4 +1,4 @@
-//! The cursor of users: the newest visible version of each key, in both directions.
+//! The public cursor: it shows the newest visible version of each key, in both directions.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use crate::read::merge_input::{MergeInput, merged};
 use crate::read::range_deletes::RangeDeletes;
 use crate::read::skip::{From, LEARN_COUNT};
 
-/// A position among the keys and values of a keyspace, as they were when the cursor was made.
+/// A cursor over the keys and values of a keyspace, as they were when the cursor was made.
 ///
-/// What it gives is borrowed until it moves; nothing is copied. It holds on to the memtables and tables that it
-/// reads, so keep it no longer than needed.
+/// It lends keys and values without copying them; they are valid until the cursor moves. It keeps the memtables and
+/// tables that it reads, so drop it when you are done.
 ///
-/// A new cursor stands nowhere. [`key`](Self::key) and [`value`](Self::value) are `None` there, past either end and
-/// after a failure; the calls that move return the failure.
+/// A new cursor has no position: call [`first`](Self::first), [`last`](Self::last) or [`seek`](Self::seek) first.
+/// [`key`](Self::key) and [`value`](Self::value) are `None` without a position, past either end, and after an error. The
+/// call that moved the cursor returns the error.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -39,27 +40,26 @@ pub struct DbCursor {
     pub(super) prefix: Option<Slice>,
     pub(super) tombstones: RangeDeletes,
     pub(super) place: Place,
-    /// The key here when moving backward; the key last left when moving forward.
+    /// Backward: the current key. Forward: the key that the cursor left last.
     pub(super) key: Vec<u8>,
-    /// The value here when moving backward.
+    /// Backward: the current value.
     pub(super) value: Vec<u8>,
-    /// Where the dead keys begin that are being passed: the first of them when moving forward, else the first key behind
-    /// them.
+    /// The start of the dead entries that the cursor passes. Forward: their first key. Backward: the key after their last.
     pub(super) edge: Vec<u8>,
-    /// After how many dead entries in a row to remember the span that they leave empty.
+    /// Number of dead entries in a row after which the cursor notes an empty span.
     pub(super) learn_count: u32,
-    /// Empty spans of later writes must not be used.
+    /// The cursor must not use empty spans with a higher sequence number.
     pub(super) spans_up_to: SequenceNumber,
     pub(super) pinned: Arc<ReadState>,
 }
 
-/// Where the merge stands relative to what the user sees.
+/// Where the merging cursor stands, relative to the entry that the user sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Nowhere,
-    /// On the very entry.
+    /// On that entry.
     Forward,
-    /// On the entry before all versions of the key, which was copied.
+    /// On the entry before all versions of the key. Key and value were copied.
     Backward,
 }
 
@@ -170,8 +170,8 @@ impl DbCursor {
         self.find_backward(From::Key(key))
     }
 
-    /// Moves to the next key; does nothing past either end.
-    #[expect(clippy::should_implement_trait, reason = "an iterator could not lend what it stands on")]
+    /// Moves to the next key. Does nothing if the cursor has no position.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its entries")]
     pub fn next(&mut self) -> Result<()> {
         match self.place {
             Place::Nowhere => return Ok(()),
@@ -189,7 +189,7 @@ impl DbCursor {
         self.find_forward(true, From::Here)
     }
 
-    /// Moves to the previous key; does nothing past either end.
+    /// Moves to the previous key. Does nothing if the cursor has no position.
     pub fn prev(&mut self) -> Result<()> {
         match self.place {
             Place::Nowhere => return Ok(()),
@@ -204,7 +204,7 @@ impl DbCursor {
         self.find_backward(From::Here)
     }
 
-    /// The key here.
+    /// The current key.
     pub fn key(&self) -> Option<&[u8]> {
         match self.place {
             Place::Nowhere => None,
@@ -213,12 +213,12 @@ impl DbCursor {
         }
     }
 
-    /// The value here.
+    /// The current value.
     pub fn value(&self) -> Option<&[u8]> {
         self.entry().map(|(_, value)| value)
     }
 
-    /// Key and value here.
+    /// The current key and value.
     #[inline]
     pub fn entry(&self) -> Option<(&[u8], &[u8])> {
         match self.place {

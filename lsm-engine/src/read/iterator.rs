@@ -9,17 +9,17 @@ use crate::read::bounds::Bounds;
 use crate::read::cursor::DbCursor;
 use crate::write::inverted;
 
-/// Keys and values of a range in order, from both ends, as they were when the iterator was made.
+/// A double-ended iterator over the keys and values of a range, as they were when the iterator was made.
 ///
-/// It owns all it needs: it may be kept, sent to another thread, and outlives the database handle, until the database is
-/// opened again, which may remove files that it reads. It holds on to
-/// the memtables and tables that it reads, so drop it when done. After an error it ends.
+/// It owns what it reads, so it can be sent to another thread and outlives the database handle. It stays readable until
+/// the database is opened again, since opening may remove the files that it reads. It keeps the memtables and tables
+/// that it reads, so drop it when you are done. It ends after the first error.
 #[derive(Debug)]
 pub struct Iter {
     source: Option<IterSource>,
-    /// An error to hand out first: the range was inverted.
+    /// The error to return first, for example for an inverted range.
     error: Option<Error>,
-    /// Either stands on the key that was handed out last at its end; the other end stops there.
+    /// Each cursor stands on the key that its end returned last. The other end stops before that key.
     front: Option<DbCursor>,
     back: Option<DbCursor>,
 }
@@ -66,7 +66,7 @@ impl Iter {
         Self::new(IterSource { state, sequence, bounds, prefix: Some(Slice::copy_from(prefix)) }, None)
     }
 
-    /// An iterator that gives this error and ends.
+    /// An iterator that returns this error and ends.
     pub(crate) fn failed(error: Error) -> Self {
         Self { source: None, error: Some(error), front: None, back: None }
     }
@@ -104,7 +104,7 @@ impl Iter {
         Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key > end)).map(copy))
     }
 
-    /// Hands out what a step gave, and lets go of everything at the end.
+    /// Returns the entry of a step. At the end or after an error, drops the read state and the cursors.
     fn finish(&mut self, stepped: Result<Option<(Slice, Slice)>>) -> Option<Result<(Slice, Slice)>> {
         if let Ok(Some(entry)) = stepped {
             return Some(Ok(entry));

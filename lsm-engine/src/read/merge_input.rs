@@ -1,4 +1,4 @@
-//! What a cursor merges: memtables and runs.
+//! The inputs of a cursor's merge: memtables and runs.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::version::{Run, RunCursor, common_prefix};
 /// One sorted source of a merge.
 #[expect(clippy::large_enum_variant, reason = "most sources are runs, and boxing them costs every step")]
 pub(crate) enum MergeInput {
-    /// With the highest sequence number that there may be in it.
+    /// A memtable, and an upper bound of its sequence numbers.
     Memtable(Box<dyn Cursor + Send>, SequenceNumber),
     Run(RunCursor),
 }
@@ -27,7 +27,7 @@ macro_rules! each {
 }
 
 impl MergeInput {
-    /// Moves to the next entry, or further where everything up to `end` is older than `sequence`.
+    /// Moves to the next entry. May skip entries below `end` that are older than `sequence`.
     pub(crate) fn pass_up_to(&mut self, end: &[u8], sequence: SequenceNumber) {
         match self {
             Self::Memtable(cursor, newest) if *newest < sequence => cursor.seek(end, SEQUENCE_MAX),
@@ -36,7 +36,7 @@ impl MergeInput {
         }
     }
 
-    /// Moves to the previous entry, or further where everything down to `start`, inclusive, is older than `sequence`.
+    /// Moves to the previous entry. May skip entries at or above `start` that are older than `sequence`.
     pub(crate) fn pass_down_to(&mut self, start: &[u8], sequence: SequenceNumber) {
         match self {
             Self::Memtable(cursor, newest) if *newest < sequence => cursor.seek_for_prev(start, SEQUENCE_MAX),
@@ -83,12 +83,12 @@ impl Cursor for MergeInput {
     }
 }
 
-/// One cursor over what a state holds between bounds.
+/// A merging cursor over the memtables and runs of a state that may hold keys within the bounds.
 pub(super) fn merged(state: &ReadState, bounds: &Bounds, prefix: Option<&[u8]>) -> MergingCursor<MergeInput> {
     let mut sources = Vec::new();
     for memtable in state.memtables() {
         if memtable.reader.entry_count() > 0 {
-            // One that is not immutable may yet take anything.
+            // The active memtable has no last sequence number: it may still take newer writes.
             let newest = Some(memtable.last_sequence()).filter(|&sequence| sequence != 0);
             let cursor = Arc::clone(&memtable.reader).cursor();
             sources.push(MergeInput::Memtable(cursor, newest.unwrap_or(SEQUENCE_MAX)));

@@ -1,7 +1,7 @@
-//! Reading: the newest visible version of a key, one by one or in order.
+//! Reading: finds the newest visible version of a key, or scans keys in order.
 //!
-//! In comes a read state and a sequence number; out go keys and values. Nothing here takes a lock that writers hold,
-//! waits for them, or changes what the database holds.
+//! Input: a read state and a sequence number. Output: keys and values. Code here never waits for writers or for a lock
+//! that writers hold, and never changes data.
 
 mod bounds;
 mod cursor;

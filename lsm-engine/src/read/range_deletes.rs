@@ -1,4 +1,4 @@
-//! Range deletes as a scan meets them.
+//! The range tombstones that a scan must respect.
 
 use std::sync::Arc;
 
@@ -7,12 +7,14 @@ use lsm_core::{Entry, SequenceNumber};
 
 use crate::keyspaces::{Memtable, ReadState};
 
-/// The range tombstones of all sources, with what they say about the stretch of keys last asked for.
+/// The range tombstones of all sources, and a cached answer for the range of keys that was asked for last.
 pub(crate) struct RangeDeletes {
-    /// Those that hold any. Asked key by key: one list of tombstones that overlap grows with their square.
+    /// Memtables with range tombstones. They are asked key by key, because fragmenting overlapping tombstones into one
+    /// list takes quadratic time.
     memtables: Vec<Arc<Memtable>>,
     tables: Option<Arc<FragmentedRangeTombstones>>,
-    /// `covering` holds for keys from `start` up to `end`, exclusive; no `end` means all that follow.
+    /// `covering` is valid for keys from `start` up to, but not including, `end`; without `end`, for all keys from
+    /// `start`.
     start: Vec<u8>,
     end: Option<Vec<u8>>,
     covering: SequenceNumber,
@@ -32,7 +34,7 @@ impl RangeDeletes {
         }
     }
 
-    /// Whether a range tombstone that a reader at `visible` sees deletes the entry.
+    /// Whether a range tombstone visible at `visible` deletes the entry.
     #[inline]
     pub(crate) fn cover(&mut self, entry: Entry<'_>, visible: SequenceNumber) -> bool {
         if self.memtables.is_empty() && self.tables.is_none() {
@@ -46,8 +48,8 @@ impl RangeDeletes {
         entry.sequence < self.covering
     }
 
-    /// The keys around that which [`cover`](Self::cover) was last asked for, from the first to before the second, of which
-    /// no entry that is older than the third is live.
+    /// The cached answer of the last [`cover`](Self::cover): start, exclusive end, and the sequence number below which
+    /// all entries in that range are deleted.
     pub(crate) fn covered(&self) -> (&[u8], Option<&[u8]>, SequenceNumber) {
         (&self.start, self.end.as_deref(), self.covering)
     }
@@ -57,7 +59,7 @@ impl RangeDeletes {
         let covers = covers.chain(self.tables.iter().map(|tables| cover_in(tables, key, visible)));
         let nowhere = Cover { start: None, end: None, sequence: 0 };
         let common = covers.fold(nowhere, |common, cover| Cover {
-            // No start is below all others, no end above.
+            // A missing start sorts below all keys. A missing end stands above all keys, so it is left out of the minimum.
             start: common.start.max(cover.start),
             end: common.end.into_iter().chain(cover.end).min(),
             sequence: common.sequence.max(cover.sequence),
@@ -70,7 +72,7 @@ impl RangeDeletes {
     }
 }
 
-/// The fragment or the gap around a key.
+/// The fragment around a key, or the gap between two fragments.
 fn cover_in<'t>(tables: &'t FragmentedRangeTombstones, key: &[u8], visible: SequenceNumber) -> Cover<'t> {
     match tables.fragment_at_or_after(key) {
         Some(fragment) if fragment.start <= key => {

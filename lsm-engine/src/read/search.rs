@@ -1,4 +1,4 @@
-//! The search for the next live key: past versions that are shadowed or not visible, and past what is deleted.
+//! The search for the next live key. It skips versions that are shadowed, invisible or deleted.
 
 use std::ops::Bound;
 
@@ -10,10 +10,11 @@ use crate::read::cursor::{DbCursor, Place};
 use crate::read::merge_input::merged;
 use crate::read::skip::{Dead, From, LOOK_COUNT};
 
-/// After so many shadowed versions of a key a seek costs less than further steps.
+/// After this many shadowed versions of a key, a seek costs less than further steps.
 const RESEEK_COUNT: u32 = 8;
+
 impl DbCursor {
-    /// Whether the merge stands on what the user sees after `self.key`: so it is for most keys.
+    /// Fast path: whether the current entry of the merge is already the next live key after `self.key`.
     #[inline]
     pub(super) fn stands_on_the_next(&mut self) -> bool {
         self.merge.entry().is_some_and(|entry| {
@@ -25,7 +26,7 @@ impl DbCursor {
         })
     }
 
-    /// From an entry on, finds the first key that the user sees. With `skip`, versions of `self.key` are passed.
+    /// Finds the first live key at or after the current entry. With `skip`, it skips versions of `self.key`.
     pub(super) fn find_forward(&mut self, mut skip: bool, from: From<'_>) -> Result<()> {
         let mut passed_count = 0;
         let mut dead = Dead::new(from);
@@ -33,7 +34,7 @@ impl DbCursor {
         while let Some(entry) = self.merge.entry() {
             if skip && entry.key == self.key {
                 passed_count += 1;
-                // Past the oldest versions; one of sequence number 0 would be passed by steps.
+                // Seek past the older versions. A version with sequence number 0 remains and is passed by a step.
                 if passed_count == RESEEK_COUNT {
                     self.merge.seek(&self.key, 0);
                 } else {
@@ -58,7 +59,7 @@ impl DbCursor {
                 }
                 continue;
             }
-            // For whoever comes later, what is newer may be live.
+            // This entry is newer than the reader and may be live for later readers, so the empty span ends here.
             self.learn_forward(std::mem::replace(&mut dead, Dead::new(From::Here)));
             if entry.key == self.key {
                 passed_count += 1;
@@ -79,8 +80,8 @@ impl DbCursor {
         Ok(())
     }
 
-    /// Passes the dead entry here, whose key is `self.key`, and what is known to be dead behind it. `true` if that is all
-    /// that there is.
+    /// Skips the current dead entry, whose key is `self.key`, and the entries after it that are known to be dead. Returns
+    /// `true` if no live entry follows.
     fn pass_forward(&mut self, dead: &mut Dead<'_>) -> bool {
         if !std::mem::replace(&mut dead.has_edge, true) {
             self.edge.clear();
@@ -102,7 +103,7 @@ impl DbCursor {
                 Some(Bound::Included(end) | Bound::Excluded(end)) => {
                     self.merge.seek(&end, SEQUENCE_MAX);
                     if dead.watch.is_none() {
-                        // What follows will be joined to it.
+                        // A new span that starts at the end of the known one is joined with it.
                         dead.count = 0;
                         dead.lengthens = true;
                         self.edge.clear();
@@ -122,8 +123,8 @@ impl DbCursor {
         false
     }
 
-    /// Counts a dead entry. After many it announces the walk, and says that it must begin anew at the edge: of what was
-    /// passed nobody knows whether something newer was put there meanwhile.
+    /// Counts a dead entry. After `learn_count` of them it registers a watch and returns `true`: then the search must
+    /// start again at the edge, because a writer may have put keys there before the watch was registered.
     fn begins_to_learn(&mut self, dead: &mut Dead<'_>, forward: bool) -> bool {
         dead.count += 1;
         if !dead.are_worth_learning(self.learn_count) || dead.watch.is_some() {
@@ -131,7 +132,7 @@ impl DbCursor {
         }
         self.learn_count = self.learn_count.saturating_mul(2);
         if self.sequence < self.pinned.cleared {
-            // It reads what was there before the keyspace was cleared: nothing newer is on its way.
+            // This reader sees the state before a clear, which says nothing about the present keys.
             return false;
         }
         let (start, end) =
@@ -140,12 +141,12 @@ impl DbCursor {
         if dead.watch.is_none() {
             return false;
         }
-        // Cursors of memtables need not find what was put after they were made.
+        // A cursor over a memtable need not see keys put after it was made, so make new ones.
         self.merge = merged(&self.pinned, &self.bounds, self.prefix.as_deref());
         true
     }
 
-    /// Remembers what a search found empty, up to the entry here.
+    /// Notes the empty span from the edge up to the current entry.
     #[inline]
     fn learn_forward(&self, dead: Dead<'_>) {
         if let Some(watch) = dead.watch {
@@ -155,16 +156,16 @@ impl DbCursor {
         }
     }
 
-    /// Remembers what a search found empty, down to `start`.
+    /// Notes the empty span from `start` up to the edge.
     fn learn_backward(&self, dead: Dead<'_>, start: &[u8]) {
         if let Some(watch) = dead.watch {
             watch.found_empty(start, (!dead.is_last).then_some(&*self.edge), self.sequence);
         }
     }
 
-    /// From an entry backward, finds the last key that the user sees, and stops before its versions.
+    /// Finds the last live key at or before the current entry. The merge then stands before all versions of that key.
     pub(super) fn find_backward(&mut self, from: From<'_>) -> Result<()> {
-        // Whether the newest visible version so far of `self.key`, which is being passed, has a value.
+        // Whether the newest visible version of `self.key` seen so far has a value. `None`: no visible version yet.
         let mut live = None;
         let mut passed_count = 0;
         let mut dead = Dead::new(from);
@@ -178,7 +179,7 @@ impl DbCursor {
                     live = None;
                     passed_count = 0;
                 } else if passed_count == RESEEK_COUNT {
-                    // What is newer is passed unseen.
+                    // The seek skips newer versions unseen, and they may be live for later readers.
                     dead = Dead::new(From::Here);
                     live = self.seek_newest_version();
                     passed_count = 0;
@@ -208,14 +209,14 @@ impl DbCursor {
                     continue;
                 }
             } else {
-                // For whoever comes later, what is newer may be live.
+                // This entry is newer than the reader and may be live for later readers, so the empty span ends here.
                 let passed = std::mem::replace(&mut dead, Dead::new(From::Here));
                 if passed.watch.is_some() {
                     self.learn_backward(passed, &successor(entry.key));
                 }
                 if live.is_none() && entry.key == self.key {
                     passed_count += 1;
-                    // The versions of a key come oldest first: the reader sees none of these.
+                    // Backward, the versions of a key come oldest first, so the newer ones are invisible too.
                     if passed_count == RESEEK_COUNT {
                         self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
                         passed_count = 0;
@@ -240,8 +241,8 @@ impl DbCursor {
         Ok(())
     }
 
-    /// Passes the dead entry here, whose key is `self.key`, and what is known to be dead before it. `true` if the versions
-    /// of the key that follow count for nothing.
+    /// Skips the current dead entry, whose key is `self.key`, and the entries before it that are known to be dead. Returns
+    /// `true` if the merge left the versions of this key.
     fn pass_backward(&mut self, dead: &mut Dead<'_>) -> bool {
         if !std::mem::replace(&mut dead.has_edge, true) {
             self.edge.clear();
@@ -266,7 +267,7 @@ impl DbCursor {
         {
             self.merge.seek_for_prev(&start, SEQUENCE_MAX);
             if dead.watch.is_none() {
-                // What comes before will be joined to it.
+                // A new span that ends at the start of the known one is joined with it.
                 dead.count = 0;
                 dead.lengthens = true;
                 dead.is_last = false;
@@ -285,8 +286,8 @@ impl DbCursor {
         false
     }
 
-    /// Copies the newest visible version of `self.key` and stops before all versions of it. Says whether it has a
-    /// value; a failed seek leaves the merge without an entry.
+    /// Copies the newest visible version of `self.key` and moves before all its versions. Returns whether that version has
+    /// a value. After a failed seek the merge has no entry.
     fn seek_newest_version(&mut self) -> Option<bool> {
         self.merge.seek(&self.key, self.sequence);
         let entry = self.merge.entry()?;

@@ -1,39 +1,39 @@
-//! What a search for the next live key has passed.
+//! The dead entries that a search for the next live key has passed.
 
 use crate::keyspaces::Watch;
 
-/// After so many dead entries in a row the span that they leave empty is worth remembering: that costs a new merge and
-/// a second walk over them. It doubles each time, so that a scan over many such spans pays a fraction of its steps.
+/// Number of dead entries in a row after which a cursor notes an empty span. To note one it needs a new merge and a second
+/// walk over the entries. The number doubles each time, so that these walks stay a small part of a long scan.
 pub(super) const LEARN_COUNT: u32 = 16;
-/// Behind a known span this part of them is enough: whoever takes the first key again and again makes it longer.
+/// Behind a known span this part of them is enough: a reader that takes the first key again and again makes it longer.
 const LENGTHEN_PART: u32 = 4;
-/// Known empty spans are looked for at the first and then every so many dead entries.
+/// The search looks for a known empty span at the first dead entry and then at every eighth.
 pub(super) const LOOK_COUNT: u32 = 8;
 
 /// Where a search for the next live key begins.
 #[derive(Clone, Copy)]
 pub(super) enum From<'k> {
-    /// Behind the key that the cursor stood on.
+    /// At the current entry.
     Here,
-    /// At this key; going backward, before it.
+    /// At this key. Backward: before it.
     Key(&'k [u8]),
-    /// At this key, where a known empty span ends; going backward, before it, where one begins.
+    /// At this key, the end of a known empty span. Backward: before it, the start of one.
     Span(&'k [u8]),
-    /// At the first key of all, or behind the last.
+    /// Before the first key of all. Backward: after the last.
     End,
 }
 
-/// The dead entries that a search has passed since it began, or since one that is newer than its reader.
+/// The dead entries that a search has passed without a gap: since it began, or since an entry newer than the reader.
 pub(super) struct Dead<'k> {
     pub(super) from: From<'k>,
-    /// `edge` of the cursor says where they begin.
+    /// The cursor's `edge` holds their start.
     pub(super) has_edge: bool,
-    /// Going backward: they begin behind the last key of all.
+    /// Backward: they reach to the last key of all.
     pub(super) is_last: bool,
     /// They begin where a known empty span ends.
     pub(super) lengthens: bool,
     pub(super) count: u32,
-    /// The search has announced where it goes.
+    /// The watch of this search, once it is registered.
     pub(super) watch: Option<Watch>,
 }
 
