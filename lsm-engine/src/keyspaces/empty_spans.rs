@@ -1,15 +1,16 @@
-//! Empty spans: ranges of keys without a live entry, which cursors pass by one seek however many dead ones they hold.
+//! Empty spans: ranges of keys without a live entry. A cursor passes one by a single seek, however many dead entries it
+//! holds.
 //!
-//! A range delete leaves such a span, and so does a cursor that walked over many deleted keys. A span holds for
-//! readers at its sequence number and later, until a key is put into it. That is the invariant: *nobody put a key of
-//! the span after its sequence number*. Three things keep it:
+//! A range delete adds an empty span, and so does a cursor that walked over many dead entries. A span is valid for
+//! readers at its sequence number and later, until a writer puts a key into it. The invariant: *no write after the
+//! sequence number of a span puts a key of the span*. Three rules keep it:
 //!
-//! - Who puts a key cuts the spans, under the commit lock and before the write becomes visible.
-//! - A range delete makes its span under the commit lock: nothing newer is there yet.
-//! - A cursor that learns a span by walking first announces the keys to come ([`Watch`]), under the commit lock, and
-//!   walks over them afterwards: what was put before is found on the way, what is put later cuts the watch.
+//! - A put cuts the spans, under the commit lock and before it becomes visible.
+//! - A range delete adds its span under the commit lock, so no newer write exists yet.
+//! - A cursor first registers a [`Watch`] on the keys ahead, under the commit lock, and then walks over them. It finds
+//!   earlier puts on the way; later puts cut the watch.
 //!
-//! This is knowledge in memory only. A span that is forgotten costs time and nothing else.
+//! Spans exist in memory only. Forgetting one costs time, never correctness.
 
 use std::cmp::Ordering::{Greater, Less};
 use std::ops::Bound;
@@ -19,16 +20,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use lsm_core::{SequenceNumber, Slice};
 use parking_lot::Mutex;
 
-/// Spans remembered for a keyspace. Every put of a key compares it with some of them.
+/// Number of spans kept per keyspace. Every put compares its key with some of them.
 const SPANS_MAX: usize = 16;
-/// Longer keys bound no span.
+/// A span is not kept if one of its ends is longer.
 const KEY_BYTES_MAX: usize = 256;
 
-/// From `start` up to `end`, exclusive, nobody put a key after `sequence`, and all that was there is dead.
+/// From `start` up to, but not including, `end`, all entries are dead at `sequence`, and no later write puts a key there.
 #[derive(Clone, Debug)]
 struct EmptySpan {
     start: Slice,
-    /// `None`: to the last key of all.
+    /// `None`: the span has no upper end.
     end: Option<Slice>,
     sequence: SequenceNumber,
 }
@@ -36,18 +37,20 @@ struct EmptySpan {
 /// The empty spans of one keyspace.
 #[derive(Debug, Default)]
 pub(crate) struct EmptySpans {
-    /// Whether there is a span or a watch: a put without is spared the lock.
+    /// Whether there is a span or a watch. If not, a put need not take the lock.
     any: AtomicBool,
     spans: Mutex<Spans>,
-    /// How often a memtable was begun or data dropped: a state with a lower count lacks writes, or has more.
+    /// Number of new memtables and drops of data so far. A read state with a lower count lacks writes, or still has dropped
+    /// data.
     begun_count: AtomicU64,
-    /// Who writes to it, and the number of the keyspace, in a database opened for writing.
+    /// The commit lock and the id of the keyspace, if the database is open for writing.
     writers: OnceLock<(Weak<dyn WriteExclusion>, u32)>,
 }
 
-/// What keeps writers out for a moment: the commit lock.
+/// Excludes writers for a moment. The commit lock implements it.
 pub(crate) trait WriteExclusion: Send + Sync {
-    /// Does `then` while nobody writes, if nobody does just now and the newest state of the keyspace is of this generation.
+    /// Calls `then` under the commit lock, if the lock is free and the current state of the keyspace has this generation.
+    /// Otherwise does nothing.
     fn if_newest(&self, keyspace: u32, generation: u64, then: &mut dyn FnMut());
 }
 
@@ -59,13 +62,13 @@ impl std::fmt::Debug for dyn WriteExclusion {
 
 #[derive(Debug, Default)]
 struct Spans {
-    /// In order, and apart from each other.
+    /// In key order. Spans do not touch each other.
     list: Vec<EmptySpan>,
     watched: Vec<Watched>,
     next_watch: u64,
 }
 
-/// Keys that a cursor is walking over.
+/// A range of keys that a cursor is walking over.
 #[derive(Debug)]
 struct Watched {
     id: u64,
@@ -75,20 +78,20 @@ struct Watched {
 }
 
 impl EmptySpans {
-    /// Lets cursors learn.
+    /// Sets the commit lock that cursors need to register a watch. Without it they add no spans.
     pub(crate) fn written_by(&self, writers: Weak<dyn WriteExclusion>, keyspace: u32) {
         self.writers.get_or_init(|| (writers, keyspace));
     }
 
-    /// Spans may come up that do not hold for older states: the next write goes into a fresh memtable, which they lack,
-    /// or tables are dropped, which they have. Before that becomes visible.
+    /// Marks that later spans may be wrong for older read states: those lack the new memtable, or still have the dropped
+    /// tables. The caller makes this call before the change becomes visible.
     pub(crate) fn leave_older_states(&self) {
         self.begun_count.fetch_add(1, Ordering::Release);
     }
 
-    /// The last write whose spans a reader may use that loaded a state with this count and then read the number
-    /// `visible`. Between the two there may have been writes that the state lacks: the reader sees none of them, and must
-    /// not see what they deleted as gone.
+    /// The highest sequence number of spans that a reader may use. The reader loaded a state with `begun_count` and then
+    /// read the number `visible`. If the count has changed, there may be writes that the state lacks. The reader sees none
+    /// of them, so it must not use spans that come from them.
     pub(crate) fn readable_up_to(&self, begun_count: u64, visible: SequenceNumber) -> SequenceNumber {
         if self.begun_count.load(Ordering::Acquire) == begun_count { visible } else { 0 }
     }
@@ -105,40 +108,40 @@ impl EmptySpans {
         result
     }
 
-    /// A range delete was inserted. Under the commit lock.
+    /// Adds the span of a range delete. The caller holds the commit lock.
     pub(crate) fn deleted(&self, start: &[u8], end: &[u8], sequence: SequenceNumber) {
         let span = EmptySpan { start: start.into(), end: Some(end.into()), sequence };
         self.change(|spans| spans.add(span));
     }
 
-    /// A key was put. Under the commit lock, before the write becomes visible.
+    /// Cuts the spans and watches at a key that is put. The caller holds the commit lock, and the write is not visible yet.
     #[cold]
     pub(crate) fn written(&self, key: &[u8]) {
         self.change(|spans| spans.cut(key));
     }
 
-    /// Where the span around `key` ends, if a reader at `sequence` may use it.
+    /// The end of the span around `key`, if a reader at `sequence` may use that span.
     pub(crate) fn end_around(&self, key: &[u8], sequence: SequenceNumber) -> Option<Bound<Slice>> {
         let spans = self.spans.lock();
         let span = spans.around(key).filter(|span| span.sequence <= sequence)?;
         Some(span.end.clone().map_or(Bound::Unbounded, Bound::Excluded))
     }
 
-    /// Where the span around `key` starts, if a reader at `sequence` may use it.
+    /// The start of the span around `key`, if a reader at `sequence` may use that span.
     pub(crate) fn start_around(&self, key: &[u8], sequence: SequenceNumber) -> Option<Slice> {
         let spans = self.spans.lock();
         spans.around(key).filter(|span| span.sequence <= sequence).map(|span| span.start.clone())
     }
 
-    /// Where the span that reaches beyond all keys starts, if a reader at `sequence` may use it.
+    /// The start of the span without an upper end, if a reader at `sequence` may use that span.
     pub(crate) fn start_of_last(&self, sequence: SequenceNumber) -> Option<Slice> {
         let spans = self.spans.lock();
         let last = spans.list.last().filter(|span| span.end.is_none() && span.sequence <= sequence);
         last.map(|span| span.start.clone())
     }
 
-    /// Announces a walk over the keys from `start` on, or down from `end`, by a reader whose state is of this generation.
-    /// `None` if it is not, or if a writer is at work: readers do not wait for writers.
+    /// Registers a walk forward from `start`, or backward from `end`, by a reader whose state has this generation. `None`
+    /// if there is a newer state, or if a writer holds the commit lock: readers do not wait for writers.
     pub(crate) fn watch(
         self: &Arc<Self>,
         generation: u64,
@@ -161,14 +164,15 @@ impl EmptySpans {
     }
 }
 
-/// An announced walk, until it is dropped.
+/// A registered walk. Dropping it ends the registration.
 pub(crate) struct Watch {
     spans: Arc<EmptySpans>,
     id: u64,
 }
 
 impl Watch {
-    /// A walk of a reader at `sequence` found nothing live from `start` up to `end`, nor anything that is newer.
+    /// Adds a span: the walk of a reader at `sequence` found no live entry from `start` up to `end`, and no entry newer than
+    /// `sequence`.
     pub(crate) fn found_empty(self, start: &[u8], end: Option<&[u8]>, sequence: SequenceNumber) {
         self.spans.change(|spans| {
             let Some(watched) = spans.watched.iter().find(|watched| watched.id == self.id) else { return };
@@ -217,13 +221,13 @@ impl Spans {
         self.list.binary_search_by(order).ok()
     }
 
-    /// Adds a span, joined with those that it meets. Of too many the oldest is forgotten.
+    /// Adds a span and joins it with those that it touches. If there are too many spans then, drops the oldest.
     fn add(&mut self, mut span: EmptySpan) {
         let end_bytes = span.end.as_ref().map_or(0, |end| end.len());
         if !is_before(&span.start, span.end.as_ref()) || span.start.len().max(end_bytes) > KEY_BYTES_MAX {
             return;
         }
-        // Up to here they end before it, from there they start after it.
+        // The spans before `from` end before the new one starts.
         let from = self.list.partition_point(|other| other.end.as_ref().is_some_and(|end| *end < span.start));
         let meets = |other: &EmptySpan| span.end.as_ref().is_none_or(|end| other.start <= *end);
         let met = self.list[from..].iter().take_while(|other| meets(other)).count();
@@ -256,7 +260,7 @@ impl Spans {
         self.add_apart(EmptySpan { end: Some(key.into()), ..span }, index);
     }
 
-    /// Puts what is left of a span in its place.
+    /// Inserts the rest of a cut span at `index`, if it is not empty and there is room.
     fn add_apart(&mut self, span: EmptySpan, index: usize) {
         let is_short = |key: &Slice| key.len() <= KEY_BYTES_MAX;
         if is_before(&span.start, span.end.as_ref())
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_that_meet_are_joined_and_hold_from_the_later_number_on() {
+    fn spans_that_touch_are_joined_and_take_the_higher_sequence_number() {
         let joined = spans(&[("a", Some("c"), 1), ("e", Some("g"), 2), ("c", Some("e"), 3)]);
         assert_eq!(shown(&joined), [("a".into(), Some("g".into()), 3)]);
         let apart = spans(&[("a", Some("c"), 1), ("d", None, 2)]);
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_put_cuts_its_key_out() {
+    fn a_put_cuts_its_key_out_of_the_span() {
         let mut cut = spans(&[("a", None, 1)]);
         cut.cut(b"c");
         assert_eq!(shown(&cut), [("a".into(), Some("c".into()), 1), ("c\0".into(), None, 1)]);
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_keeps_what_no_put_fell_into() {
+    fn a_watch_adds_a_span_only_where_no_key_was_put() {
         let all = Arc::new(EmptySpans::default());
         let watch = |forward| {
             let watched = Watched { id: 0, start: "b".into(), end: Some("m".into()), forward };
@@ -331,7 +335,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is deleted and put, no span holds a key that was put after its number.
+        /// For any history of puts and range deletes, no span holds a key that was put after the span's number.
         #[test]
         fn no_span_holds_a_key_that_was_put_later(
             steps in prop::collection::vec((any::<bool>(), 0u8..32, 1u8..8), 1..200),

@@ -5,20 +5,20 @@ use lsm_core::SequenceNumber;
 use lsm_core::range_tombstone::RangeTombstoneSet;
 use lsm_memtable::MemtableReader;
 
-/// A memtable and the range deletes beside it.
+/// The readable part of a memtable, and its range tombstones.
 pub(crate) struct Memtable {
-    /// Orders memtables by age, and the runs that they become.
+    /// Orders memtables, and the runs flushed from them, by age.
     pub(crate) number: u64,
     pub(crate) reader: Arc<dyn MemtableReader>,
     pub(crate) range_tombstones: RangeTombstoneSet,
-    /// Position in the log before the first record in here.
+    /// The log position before its first record.
     pub(crate) log_start: u64,
-    /// Once immutable: no write of the keyspace up to here is newer than this memtable.
+    /// Set when it becomes immutable: all writes of the keyspace up to this number are in it or in older data.
     last_sequence: AtomicU64,
-    /// Its memory when it became immutable, as it is accounted for until it goes.
+    /// Its memory when it became immutable. The accounting uses this number until the memtable is released.
     immutable_bytes: AtomicUsize,
-    /// The last write before the log record in whose middle this became immutable: the rest of that record is in the next
-    /// memtable. `u64::MAX` if it became immutable between records.
+    /// If the memtable became full in the middle of a log record, the last sequence number before that record; the rest of
+    /// the record is in the next memtable. Otherwise `u64::MAX`.
     whole_up_to: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ impl Memtable {
         self.immutable_bytes.load(Ordering::Acquire)
     }
 
-    /// Says that this is to become immutable in the middle of a log record, and which write came before that.
+    /// Marks that the memtable ends in the middle of a log record. `whole_up_to` is the last number before that record.
     pub(crate) fn cut(&self, whole_up_to: SequenceNumber) {
         self.whole_up_to.store(whole_up_to, Ordering::Release);
     }

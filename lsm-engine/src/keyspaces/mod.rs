@@ -1,7 +1,7 @@
-//! The inside of keyspaces: memtables, the version of the tables, and how the two change together.
+//! The inside of keyspaces: the memtables and the version of each, and how the two change together.
 //!
-//! A reader takes the read state of a tree and keeps it as long as it likes; a flush, a compaction or a clear makes a
-//! new one. Nothing here does I/O or waits.
+//! A reader loads the read state of a tree and may keep it. A flush, compaction or clear installs a new state. Code here
+//! does no I/O. It waits only for a rate limit.
 
 mod empty_spans;
 mod memtable;

@@ -1,33 +1,33 @@
-//! A limit on the rate at which writers go: a token bucket that nobody fills in advance.
+//! The rate limit of writers: a token bucket that saves no tokens for later.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lsm_core::env::{Env, Event};
 use parking_lot::Mutex;
 
-/// Waits shorter than this are saved up.
+/// A writer does not wait for less than this. The debt stays in the bucket and later writers pay it.
 const WAIT_MICROS_MIN: f64 = 1_000.0;
 
-/// A byte rate that writers are held to, while there is one.
+/// A limit of the byte rate of writers. It can be off.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimit {
-    /// Bytes a second; 0 for no limit.
+    /// Bytes per second; 0 for no limit.
     rate: AtomicU64,
     bucket: Mutex<Bucket>,
 }
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Bytes let in since there is a limit, and how many of them the rate has paid for at `paid_at_micros`.
+    /// Bytes admitted since the limit began, and how many of them the rate had paid for at `paid_at_micros`.
     admitted_bytes: f64,
     paid_bytes: f64,
     paid_at_micros: u64,
-    /// How often a limit ended: what was let in before is forgotten.
+    /// Number of limits that ended. A writer of an earlier period stops waiting.
     period: u64,
 }
 
 impl Bucket {
-    /// Counts what `rate` has paid for up to now. Nothing is paid in advance.
+    /// Adds the bytes that `rate` has paid for until now, at most up to the admitted bytes: idle time earns nothing.
     fn pay(&mut self, rate: f64, now_micros: u64) {
         let paid = now_micros.saturating_sub(self.paid_at_micros) as f64 * rate / 1e6;
         self.paid_bytes = (self.paid_bytes + paid).min(self.admitted_bytes);
@@ -37,13 +37,13 @@ impl Bucket {
 
 #[expect(clippy::cast_sign_loss, reason = "times are positive")]
 impl RateLimit {
-    /// Bytes a second that writers are held to, if they are.
+    /// The limit in bytes per second, if there is one.
     pub(crate) fn rate(&self) -> Option<u64> {
         Some(self.rate.load(Ordering::Relaxed)).filter(|&rate| rate != 0)
     }
 
-    /// Waits until `bytes` may be written, the limit ends or `given_up` says so; looks again whenever `changed` is
-    /// notified. Returns the time it took.
+    /// Waits until `bytes` may be written, the limit ends, or `given_up` returns `true`. Checks again at each notification
+    /// of `changed`. Returns the time waited, in microseconds.
     #[cold]
     pub(crate) fn wait_turn(
         &self,
@@ -55,7 +55,7 @@ impl RateLimit {
         let started = env.monotonic_micros();
         let (ticket, period) = {
             let mut bucket = self.bucket.lock();
-            // The limit may have ended since the caller looked: the next one must not be charged for this.
+            // If the limit has ended since the caller checked, the next limit must not charge these bytes.
             if self.rate().is_none() {
                 return 0;
             }
@@ -81,7 +81,7 @@ impl RateLimit {
         }
     }
 
-    /// Sets the rate, 0 for none; `true` if it changed.
+    /// Sets the rate in bytes per second, 0 for no limit. Returns `true` if it changed.
     pub(crate) fn set(&self, env: &dyn Env, rate: u64) -> bool {
         let mut bucket = self.bucket.lock();
         let before = self.rate.load(Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl RateLimit {
         }
         bucket.pay(before as f64, env.monotonic_micros());
         if rate == 0 {
-            // What is not paid yet is no debt of the next time that there is a limit.
+            // Unpaid bytes must not count against the next limit.
             (bucket.admitted_bytes, bucket.paid_bytes) = (0.0, 0.0);
             bucket.period += 1;
         }

@@ -1,4 +1,4 @@
-//! The read state, which RocksDB calls a super version: what a reader takes once and then reads from.
+//! The read state (RocksDB: super version): the memtables and the version that a reader loads together.
 
 use std::sync::Arc;
 
@@ -10,28 +10,28 @@ use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::memtable::Memtable;
 use crate::version::{Lookup, Version};
 
-/// What a keyspace consists of at one moment.
+/// The contents of a keyspace at one moment.
 #[derive(Clone)]
 pub(crate) struct ReadState {
-    /// The one that is being filled, if anything was written since the last rotation.
+    /// The active memtable, if there was a write since the last rotation.
     pub(crate) memtable: Option<Arc<Memtable>>,
-    /// Waiting to be flushed, newest first.
+    /// The immutable memtables, newest first.
     pub(crate) immutable: Vec<Arc<Memtable>>,
     pub(crate) version: Arc<Version>,
-    /// The keyspace was cleared by this write, or its policy dropped tables: older readers must not read this.
+    /// The sequence number of the last clear or drop of tables. A reader at a lower number must use `before_clear`.
     pub(crate) cleared: SequenceNumber,
-    /// What it was before, for snapshots that are older.
+    /// The state before that clear, for older snapshots.
     pub(crate) before_clear: Option<Arc<ReadState>>,
-    /// How often a memtable was begun or data dropped.
+    /// Number of new memtables and drops of data so far; see [`EmptySpans::readable_up_to`].
     pub(crate) begun_count: u64,
-    /// Which state of the keyspace it is: each has a higher number than those before.
+    /// Number of this state: each state of the keyspace has a higher one than the state before.
     pub(crate) generation: u64,
-    /// The same in all states of the keyspace.
+    /// All states of the keyspace share it.
     pub(crate) empty_spans: Arc<EmptySpans>,
 }
 
 impl ReadState {
-    /// Of a keyspace without memtables.
+    /// The state of a keyspace without memtables.
     pub(super) fn new(version: Version) -> Self {
         Self {
             memtable: None,
@@ -58,8 +58,8 @@ impl ReadState {
         state
     }
 
-    /// The states from before clears that readers at one of these numbers, ascending, use: no more of them than there
-    /// are readers, however often the keyspace is cleared.
+    /// The chain of states before clears that readers at these numbers (ascending) still use. States that no reader uses
+    /// are left out, so repeated clears do not make the chain longer.
     pub(crate) fn still_read(&self, numbers: &[SequenceNumber]) -> Option<Arc<Self>> {
         let (mut end, mut next) = (self.cleared, self.before_clear.as_ref());
         while let Some(state) = next {
@@ -73,7 +73,7 @@ impl ReadState {
         None
     }
 
-    /// Newest first.
+    /// All memtables, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         self.memtable.iter().chain(&self.immutable)
     }

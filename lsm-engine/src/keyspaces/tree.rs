@@ -1,4 +1,4 @@
-//! The inside of a keyspace: its memtables, its version, and how the two change.
+//! The inside of a keyspace: its read state, options and failure.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,38 +17,38 @@ use crate::options::KeyspaceOptions;
 use crate::version::manifest::KeyspaceState;
 use crate::version::{Shape, Version};
 
-/// A keyspace. Handles, the committer and background jobs share it.
+/// A keyspace, shared by handles, the committer and background jobs.
 pub(crate) struct Tree {
     pub(crate) id: u32,
     pub(crate) name: Arc<str>,
     options: ArcSwap<KeyspaceOptions>,
-    /// Name of the policy that the manifest records.
+    /// The name of the compaction policy that the manifest records.
     policy: Mutex<Arc<str>>,
-    /// Somebody opened the keyspace with options of its own.
+    /// The user has opened the keyspace with its own options.
     configured: AtomicBool,
     state: ArcSwap<ReadState>,
     /// Held while a new state is made from the old one.
     change: Mutex<()>,
-    /// Numbers of the tables that compactions are working on.
+    /// Numbers of the tables that compactions use.
     pub(crate) busy: Mutex<HashSet<u64>>,
     /// Those of them that cannot be read, with level and run: no compaction is ever to read them again.
     pub(crate) unreadable: Mutex<Vec<(usize, u64, Shape)>>,
     dropped: AtomicBool,
-    /// Why background work of this keyspace stopped.
+    /// The error that stopped background work of this keyspace.
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
     pub(crate) empty_spans: Arc<EmptySpans>,
-    /// A flush failed with an error that may pass, and is not tried again before; 0 if none did.
+    /// The time of the next try, if a flush failed with an error that may pass; otherwise 0.
     flush_retry_micros: AtomicU64,
-    /// How fast its writers may go.
+    /// The rate limit of its writers.
     pub(crate) limit: RateLimit,
-    /// Notified when background work stops: somebody may be waiting for it.
+    /// Notified when background work stops, so that callers waiting for it check again.
     progress: OnceLock<Event>,
-    /// What it takes of the memory without any data.
+    /// The memory that the keyspace takes without any data.
     _charge: Charge,
 }
 
-/// What the maps that lead to a keyspace and its parts, and its writer, take for it, with what an allocator adds, about.
+/// Estimate of the memory that a keyspace takes in maps and for its writer, with the overhead of the allocator.
 const PLACES_BYTES: usize = 576;
 
 impl Tree {
@@ -83,7 +83,7 @@ impl Tree {
         }
     }
 
-    /// Whoever waits for background work waits for `progress`.
+    /// Sets the event to notify when background work stops.
     pub(crate) fn report_to(&self, progress: &Event) {
         self.progress.get_or_init(|| progress.clone());
     }
@@ -92,7 +92,7 @@ impl Tree {
         self.options.load_full()
     }
 
-    /// Gives the keyspace options of its own, the first time; `false` if it had them.
+    /// Sets the user's options, the first time only. Returns `false` if they were set before.
     pub(crate) fn configure(&self, options: KeyspaceOptions) -> bool {
         let first = !self.configured.swap(true, Ordering::AcqRel);
         if first {
@@ -105,7 +105,7 @@ impl Tree {
         self.configured.load(Ordering::Acquire)
     }
 
-    /// Name of the policy that the manifest records.
+    /// The name of the compaction policy that the manifest records.
     pub(crate) fn policy(&self) -> Arc<str> {
         Arc::clone(&self.policy.lock())
     }
@@ -114,18 +114,18 @@ impl Tree {
         *self.policy.lock() = name;
     }
 
-    /// The state, for a short look.
+    /// The read state, for a short use: the guard is cheaper than a counted reference.
     #[inline]
     pub(crate) fn load(&self) -> Guard<Arc<ReadState>> {
         self.state.load()
     }
 
-    /// The state, to keep.
+    /// The read state, to keep.
     pub(crate) fn load_full(&self) -> Arc<ReadState> {
         self.state.load_full()
     }
 
-    /// Replaces the state by what `change` makes of it.
+    /// Replaces the read state with the result of `change`.
     pub(crate) fn update(&self, change: impl FnOnce(&Arc<ReadState>) -> ReadState) {
         let _changing = self.change.lock();
         let state = self.state.load();
@@ -137,7 +137,7 @@ impl Tree {
         }
     }
 
-    /// Under the commit lock, or with writing stopped for good, this is the end of all writes to the keyspace.
+    /// Marks the keyspace as dropped. The caller holds the commit lock, or writing has stopped, so no write follows.
     pub(crate) fn mark_dropped(&self, dropped: bool) {
         self.dropped.store(dropped, Ordering::Release);
     }
@@ -150,7 +150,7 @@ impl Tree {
         if self.is_dropped() { Err(Error::KeyspaceDropped(Arc::clone(&self.name))) } else { Ok(()) }
     }
 
-    /// When the flush that failed is tried again; `None` if none did, or there is nothing left to flush.
+    /// The time of the next try of a failed flush. `None` if no flush failed or there is nothing to flush.
     pub(crate) fn flush_retry_micros(&self) -> Option<u64> {
         let at_micros = self.flush_retry_micros.load(Ordering::Acquire);
         (at_micros != 0 && !self.load().immutable.is_empty()).then_some(at_micros)
@@ -160,12 +160,12 @@ impl Tree {
         self.flush_retry_micros.store(micros.max(1), Ordering::Release);
     }
 
-    /// A flush succeeded.
+    /// Clears the retry time after a successful flush.
     pub(crate) fn forget_flush_retry(&self) {
         self.flush_retry_micros.store(0, Ordering::Release);
     }
 
-    /// Fails once background work stopped.
+    /// Fails if background work has stopped.
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.failure().map_or(Ok(()), |error| Err(Error::WritingStopped(Arc::new(error))))
@@ -181,7 +181,7 @@ impl Tree {
         }
     }
 
-    /// Whether background work goes on in it.
+    /// Whether the keyspace takes background work: it neither failed nor was dropped.
     pub(crate) fn is_healthy(&self) -> bool {
         !self.failed.load(Ordering::Acquire) && !self.is_dropped()
     }
@@ -203,9 +203,9 @@ mod tests {
     use crate::version::Placement;
     use crate::{Db, Options};
 
-    /// A compaction picks a table, moving it or merging it, and meanwhile the table is opened anew.
+    /// A compaction moves or merges a table, and meanwhile the table is reopened.
     #[test]
-    fn a_table_opened_anew_while_it_is_compacted_is_counted_once() {
+    fn a_table_reopened_during_its_compaction_is_counted_once() {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
         let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
         let db: Db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();

@@ -1,4 +1,4 @@
-//! Sets of keyspaces that have something most have not, so that nobody walks over all to find them.
+//! Sets of keyspaces with a property that most do not have, so that no job has to visit all keyspaces.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,27 +8,27 @@ use parking_lot::Mutex;
 use crate::keyspaces::read_state::ReadState;
 use crate::keyspaces::tree::Tree;
 
-/// The keyspaces whose states have something.
+/// The keyspaces whose read state has a property.
 pub(crate) struct TreeSet {
     trees: Mutex<BTreeMap<u32, Arc<Tree>>>,
-    has_it: fn(&ReadState) -> bool,
+    has_property: fn(&ReadState) -> bool,
 }
 
 impl TreeSet {
-    pub(crate) fn new(has_it: fn(&ReadState) -> bool) -> Self {
-        Self { trees: Mutex::default(), has_it }
+    pub(crate) fn new(has_property: fn(&ReadState) -> bool) -> Self {
+        Self { trees: Mutex::default(), has_property }
     }
 
-    /// The keyspace has it now. Said after its state got it.
+    /// Adds a keyspace. The caller has installed a state with the property before.
     pub(crate) fn add(&self, tree: &Arc<Tree>) {
         self.trees.lock().entry(tree.id).or_insert_with(|| Arc::clone(tree));
     }
 
-    /// The keyspace may not have it any more.
+    /// Removes the keyspace if its state no longer has the property.
     pub(crate) fn look_at(&self, tree: &Tree) {
         let mut trees = self.trees.lock();
-        // Under the lock: if the state gets it after this, it is added after this.
-        if !(self.has_it)(&tree.load()) {
+        // Check under the lock: whoever sets the property after this check also calls `add` after it.
+        if !(self.has_property)(&tree.load()) {
             trees.remove(&tree.id);
         }
     }

@@ -24,17 +24,17 @@ impl Trees {
         self.by_name.get(name)
     }
 
-    /// Ascending by id.
+    /// In ascending order of ids.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Tree>> {
         self.by_id.values()
     }
 
-    /// Each once, ascending from `id` on, then those below it.
+    /// Each tree once: first the ids from `id` up, then the ids below it.
     pub(crate) fn from(&self, id: u32) -> impl Iterator<Item = &Arc<Tree>> {
         self.by_id.range(id..).chain(self.by_id.range(..id)).map(|(_, tree)| tree)
     }
 
-    /// Ascending.
+    /// In ascending order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
     }

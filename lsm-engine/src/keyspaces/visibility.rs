@@ -1,4 +1,4 @@
-//! Which writes readers see: the visible sequence number, and the numbers at which live snapshots read.
+//! Which writes readers see: the visible sequence number and the numbers of live snapshots.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::keyspaces::read_state::ReadState;
 use crate::keyspaces::tree::Tree;
 use crate::keyspaces::tree_set::TreeSet;
 
-/// The last write that readers see, and the snapshots of earlier moments.
+/// The visible sequence number and the live snapshots.
 pub(crate) struct Visibility {
     visible: AtomicU64,
-    /// How many snapshots read at each number.
+    /// Number of live snapshots by sequence number.
     snapshots: Mutex<BTreeMap<SequenceNumber, usize>>,
-    /// Keyspaces that were cleared and keep for older snapshots what they were.
+    /// Keyspaces that keep a state from before a clear for older snapshots.
     cleared: TreeSet,
 }
 
@@ -29,30 +29,31 @@ impl Visibility {
         }
     }
 
-    /// The last write that readers see.
+    /// The sequence number of the last write that readers see.
     #[inline]
     pub(crate) fn sequence(&self) -> SequenceNumber {
         self.visible.load(Ordering::Acquire)
     }
 
-    /// The last write that a reader of `state`, which it loaded before, sees.
+    /// The sequence number at which a reader of `state` reads. The reader must load the state before this call.
     ///
-    /// Its memtable may have been full in the middle of a batch that is visible by now: the rest is in a memtable that
-    /// the state does not have, so the reader sees none of it. The cut is marked before the batch becomes visible.
+    /// The active memtable of the state may have become full in the middle of a batch. The rest of that batch is in a
+    /// newer memtable that the state lacks, so the reader must not see the batch at all. The writer marks the cut before
+    /// the batch becomes visible.
     #[inline]
     pub(crate) fn sequence_in(&self, state: &ReadState) -> SequenceNumber {
         let visible = self.sequence();
-        // A memtable that was full in the middle of a batch keeps its place until the next one takes it.
+        // Only the active memtable matters: until the next one replaces it, a cut memtable stays active.
         state.memtable.as_ref().map_or(visible, |memtable| visible.min(memtable.whole_up_to()))
     }
 
-    /// Makes writes up to `sequence` visible. Under the commit lock.
+    /// Makes writes up to `sequence` visible. The caller holds the commit lock.
     #[inline]
     pub(crate) fn publish(&self, sequence: SequenceNumber) {
         self.visible.store(sequence, Ordering::Release);
     }
 
-    /// Takes the visible number and registers it, both under the lock from which merges copy the list.
+    /// Reads the visible number and registers it, under the lock from which merges copy the list.
     pub(crate) fn take_snapshot(&self) -> SequenceNumber {
         let mut snapshots = self.snapshots.lock();
         let sequence = self.sequence();
@@ -76,9 +77,9 @@ impl Visibility {
         self.snapshots.lock().values().sum()
     }
 
-    /// At which numbers anyone reads, ascending: the snapshots, and the visible number for readers that registered
-    /// none. Two versions of a key within one stripe look the same to all of them. Under the lock, so that no number
-    /// below the last is taken later.
+    /// The sequence numbers that bound the snapshot stripes, ascending: those of the snapshots, then the visible number
+    /// for readers without a snapshot. Of several versions of a key in one stripe, readers see only the newest. The lock
+    /// ensures that later snapshots are not below the last number.
     pub(crate) fn snapshot_stripes(&self) -> Vec<SequenceNumber> {
         let snapshots = self.snapshots.lock();
         let mut stripes: Vec<_> = snapshots.keys().copied().collect();
@@ -89,22 +90,22 @@ impl Visibility {
         stripes
     }
 
-    /// A keyspace was cleared, and keeps what it was for older snapshots.
+    /// Notes that a cleared keyspace keeps its old state for older snapshots.
     pub(crate) fn keep_cleared(&self, tree: &Arc<Tree>) {
         self.cleared.add(tree);
     }
 
-    /// A keyspace was dropped with all that it kept.
+    /// Checks whether a keyspace still keeps a state from before a clear.
     pub(crate) fn look_at_cleared(&self, tree: &Tree) {
         self.cleared.look_at(tree);
     }
 
-    /// Lets go of what was cleared or dropped and no snapshot sees.
+    /// Releases the states from before clears that no snapshot sees any more.
     pub(crate) fn forget_cleared(&self) {
         for tree in self.cleared.trees() {
             tree.update(|state| {
-                // After the state: numbers that are taken later than this list are not below its last, and so are
-                // answered by what that is answered by.
+                // Copy the list after the state was loaded: a later snapshot is not below the last number of the list, so
+                // it uses the same state as that number.
                 let read = self.snapshot_stripes();
                 ReadState { before_clear: state.still_read(&read), ..(**state).clone() }
             });
