@@ -31,7 +31,7 @@ pub enum Error {
     /// A batch exceeds the limit of the memory budget, or a key or value exceeds the limit of the formats.
     #[error("{what} of {bytes} bytes is over the limit of {bytes_max}{}", remedy(what))]
     TooLarge {
-        /// "batch", "key" or "value".
+        /// What is too large: "batch", "key", "value" or "write (with memtable growth)".
         what: &'static str,
         /// Its size.
         bytes: u64,
@@ -47,7 +47,8 @@ pub enum Error {
     #[error("the database was opened read-only")]
     ReadOnly,
 
-    /// An earlier failure stopped all writes. Writes acknowledged before it are safe. Reopen the database to write again.
+    /// An earlier failure stopped all writes. Writes acknowledged before it are safe. Reopen the database to write
+    /// again.
     #[error("writing has stopped until the database is reopened: {0}")]
     WritingStopped(Arc<Error>),
 

@@ -1,14 +1,14 @@
-//! Memory: the one number, its parts, and who makes way for whom.
+//! Accounting of the memory budget: how much each part takes, and which part gives memory to which.
 //!
 //! ```text
-//! memory     = memtables + buffers + tables + the window of the log
-//! memtables    those being filled, those waiting for their flush, and what is kept of flushed ones
-//! buffers      of flushes and merges under way
-//! tables       indexes and filters of open tables, and keyspaces; the block cache has what they leave
+//! memory     = memtables + buffers + tables + log window
+//! memtables    active, immutable, and the pool: memory of flushed memtables kept for new ones
+//! buffers      of running flushes and compactions
+//! tables       indexes and filters of open tables, keyspaces, and the block cache, which gets the rest
 //! ```
 //!
-//! Each part has its share. Buffers and tables that need more than theirs take it from the block cache first, then from
-//! the room of memtables: writers wait, or are told that their write does not fit, before the sum is exceeded.
+//! Each part has a share. Buffers and tables that need more take it from the block cache first, then from memtables.
+//! Then writers wait, or their writes fail because they do not fit, so the sum is never exceeded.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,46 +24,47 @@ use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
 use crate::options::{KeyspaceOptions, Options};
 
-/// The most that a memtable takes at a time, and the least. Longer values are taken as they are.
+/// Largest and smallest step by which a memtable grows. A longer value takes what it needs.
 const GROWTH_BYTES_MAX: usize = 2 << 20;
 const GROWTH_BYTES_MIN: usize = 64 << 10;
-/// What a memtable takes while it is empty, about.
+/// Estimated size of an empty memtable.
 pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
-/// Tables are small if several come to no more than this.
+/// Small-table compaction merges neighbours up to this size.
 const TIDY_BYTES_MAX: u64 = 64 << 20;
-/// What an entry takes in a memtable beside its key and value, at most.
+/// Upper bound of what an entry takes in a memtable besides its key and value.
 const ENTRY_OVERHEAD_BYTES: usize = Reservation::OVERHEAD_BYTES;
-/// Of what a batch takes there, the part that ends of chunks may waste beside it: a value that does not fit one stands
-/// in the next, and one longer than an eighth of a chunk outside of them.
+/// The ends of memtable chunks waste at most a seventh of what a batch takes: a value that does not fit into the rest
+/// of a chunk goes to the next chunk, and a value longer than an eighth of a chunk gets its own memory.
 const CHUNK_END_PART: usize = 7;
-/// What a range delete takes there, as far as a batch can hold any: see [`lsm_core::range_tombstone::RangeTombstoneSet`],
-/// which grows by as much as it holds at a time.
+/// Upper bound of what a range delete takes in a memtable, for as many as a batch can hold; see
+/// [`lsm_core::range_tombstone::RangeTombstoneSet`], which doubles when it grows.
 const RANGE_DELETE_OVERHEAD_BYTES: usize = 2400;
 
-/// What is held of the budget at the moment.
+/// The memory that the database holds now, by parts of the budget.
 pub(crate) struct Memory {
     pub(crate) budget: Budget,
     pub(crate) cache: Arc<BlockCache>,
-    /// The files of tables that are open.
+    /// The open files of tables.
     pub(crate) file_cache: Arc<FileCache>,
-    /// The memtables of the default keyspace, and of others that name none: they share what is kept of flushed ones.
+    /// The memtable factory of all keyspaces without their own. They share its pool of flushed memory.
     pub(crate) memtable: Arc<dyn MemtableFactory>,
-    /// Of memtables that are being filled, as the committer last said.
+    /// Memory of active memtables. The committer sets it.
     active_bytes: AtomicUsize,
-    /// Of memtables that wait for their flush.
+    /// Memory of immutable memtables.
     immutable: Total,
     buffers: Total,
     tables: Total,
-    /// Of tables that only readers still hold.
+    /// Memory of obsolete tables that readers still hold.
     held_tables: Total,
-    /// Open tables whose index and filter are in their files.
+    /// Number of open tables whose index and filter stay in their files.
     unpinned_tables: AtomicUsize,
-    /// Of the pool, as last set.
+    /// The limit of the pool that was set last.
     pool_bytes_max: AtomicUsize,
     /// Bytes of memtables that only deletes may take, while the disk is full.
     kept_for_deletes: AtomicUsize,
+    /// Held while the limits of the pool or the block cache change.
     sharing_out: Mutex<()>,
-    /// Memtables that the database has let go of.
+    /// Memtables that the database has released. Readers may still hold them.
     let_go: Mutex<Vec<Weak<dyn MemtableReader>>>,
 }
 
@@ -94,7 +95,7 @@ impl Memory {
         }
     }
 
-    /// Options of a keyspace with what all keyspaces share.
+    /// Adds to the options of a keyspace what all keyspaces share.
     pub(crate) fn shared_with(&self, options: KeyspaceOptions) -> KeyspaceOptions {
         options.sharing(&self.memtable, self.budget.read_buffer_bytes)
     }
@@ -119,14 +120,14 @@ impl Memory {
         self.immutable.remove(bytes);
     }
 
-    /// The database has no use for these any more; readers may.
+    /// Notes memtables that the database releases. Readers may still hold them.
     pub(crate) fn let_go(&self, memtables: impl IntoIterator<Item = Arc<dyn MemtableReader>>) {
         let mut let_go = self.let_go.lock();
         let_go.extend(memtables.into_iter().map(|memtable| Arc::downgrade(&memtable)));
         let_go.retain(|memtable| memtable.strong_count() > 0);
     }
 
-    /// Of memtables that only readers still hold.
+    /// Memory of memtables that only readers still hold.
     pub(crate) fn held_bytes(&self) -> usize {
         self.let_go.lock().iter().filter_map(Weak::upgrade).map(|memtable| memtable.memory_bytes()).sum()
     }
@@ -143,13 +144,13 @@ impl Memory {
         self.held_tables.bytes()
     }
 
-    /// What memtables may hold now, all together.
+    /// The memory that all memtables together may take now.
     #[inline]
     fn memtables_bytes_max(&self) -> usize {
         self.memtables_bytes_max_beside(self.buffer_bytes())
     }
 
-    /// What they may hold where buffers take so many bytes.
+    /// The memory that all memtables together may take if buffers take `buffer_bytes`.
     #[inline]
     fn memtables_bytes_max_beside(&self, buffer_bytes: usize) -> usize {
         let shares = self.budget.buffers_bytes + self.budget.cache_bytes;
@@ -157,81 +158,82 @@ impl Memory {
         self.budget.memtables_bytes_max.saturating_sub(over)
     }
 
-    /// While the disk is full, some of the memory of memtables is for deletes alone: they may make room.
+    /// While the disk is full, keeps some memory of memtables for deletes, because they may free disk space.
     pub(crate) fn keep_for_deletes(&self, is_disk_full: bool) {
         let bytes = if is_disk_full { self.budget.memtables_bytes_max / 8 } else { 0 };
         self.kept_for_deletes.store(bytes, Ordering::Release);
     }
 
-    /// What of [`room_bytes`](Self::room_bytes) is for deletes alone.
+    /// The part of [`room_bytes`](Self::room_bytes) that only deletes may take.
     #[inline]
     pub(crate) fn kept_for_deletes(&self) -> usize {
         self.kept_for_deletes.load(Ordering::Acquire)
     }
 
-    /// By how much memtables may still grow.
+    /// Bytes by which memtables may still grow.
     #[inline]
     pub(crate) fn room_bytes(&self) -> usize {
         self.memtables_bytes_max().saturating_sub(self.active_bytes() + self.immutable_bytes())
     }
 
-    /// By how much a memtable of so many bytes may grow for an entry, beside the entry.
+    /// Bytes by which a memtable of `memtable_bytes` may grow for an entry, besides the entry itself.
     #[inline]
     pub(crate) fn growth_bytes(&self, memtable_bytes: usize) -> usize {
         let most = GROWTH_BYTES_MAX.min(self.budget.memtable_bytes).max(GROWTH_BYTES_MIN);
         memtable_bytes.clamp(GROWTH_BYTES_MIN, most)
     }
 
-    /// What tables may hold before indexes and filters stay in their files: some room is left for blocks.
+    /// The memory that tables may take before further indexes and filters stay in their files. The rest is for blocks.
     pub(crate) fn tables_bytes_max(&self) -> usize {
         self.budget.cache_bytes / 4 * 3
     }
 
-    /// What a table that is opened now may hold of index and filter.
+    /// The memory that the index and filter of a table opened now may take.
     pub(crate) fn pinnable_bytes(&self) -> usize {
         self.tables_bytes_max().saturating_sub(self.table_bytes())
     }
 
-    /// Whether all indexes and filters are in memory, and fit there.
+    /// Whether all indexes and filters are in memory and fit.
     pub(crate) fn all_tables_fit(&self) -> bool {
         self.unpinned_tables.load(Ordering::Acquire) == 0 && self.table_bytes() <= self.tables_bytes_max()
     }
 
-    /// Whether so many bytes and entries are to be one table rather than several.
+    /// Whether small tables with this many bytes and entries in total should be merged into one.
     pub(crate) fn fits_table(&self, bytes: u64, entries: u64) -> bool {
-        // A hash and a share of the filter for each key.
+        // The table writer takes about ten bytes per key: a hash and a part of the filter.
         bytes <= TIDY_BYTES_MAX && entries.saturating_mul(10) <= self.budget.table_writer_bytes_max as u64
     }
 
-    /// What a merge may take to read, beside what it takes to write.
+    /// The memory that a merge may take for reading, besides its table writer.
     pub(crate) fn merge_bytes_max(&self) -> usize {
         let held = self.table_bytes() + self.buffer_bytes() + self.budget.table_writer_bytes_max;
         (self.budget.buffers_bytes + self.budget.cache_bytes).saturating_sub(held)
     }
 
-    /// Fails if the tables and keyspaces that are open leave no room for writes.
+    /// Fails if the open tables and keyspaces leave no room for writes.
     pub(crate) fn check_tables(&self) -> Result<()> {
-        // Merges give back what they hold.
+        // Ignore buffers: running merges give them back.
         if self.memtables_bytes_max_beside(0) >= self.budget.memtable_bytes {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "Options::memory is too small for the database: its tables and keyspaces take {} bytes, their share is {}",
+            "Options::memory is too small for the database: its tables and keyspaces take {} bytes, and their share is {}",
             self.table_bytes(),
             self.budget.cache_bytes
         )))
     }
 
-    /// Whether indexes, filters and the rest of open tables take more than their share.
+    /// Whether open tables take more than their share.
     pub(crate) fn tables_exceed_share(&self) -> bool {
         self.table_bytes() > self.budget.cache_bytes
     }
 
-    /// Why a write finds no room although nothing holds any that it could give back.
+    /// The error of a write that finds no room when nothing can free any.
     pub(crate) fn exhausted(&self, wanted: usize) -> Error {
         if self.tables_exceed_share() {
             return Error::invalid(format!(
-                "Options::memory is used up: indexes, filters and keyspaces take {} bytes, their share is {}; reopen with more",
+                "Options::memory is used up: indexes, filters and keyspaces take {} bytes, and their share is {}; reopen \
+                 with more memory",
                 self.table_bytes(),
                 self.budget.cache_bytes
             ));
@@ -239,14 +241,14 @@ impl Memory {
         too_large(wanted, self.room_bytes())
     }
 
-    /// Lets the pool of flushed memory have what memtables leave, except for `wanted` bytes that they are about to take:
-    /// they grow out of it, so neither waits for the other.
+    /// Sets the limit of the pool to the room that memtables leave, minus `wanted` bytes that they are about to take.
+    /// Memtables take memory from the pool when they grow, so neither waits for the other.
     pub(crate) fn bound_pool(&self, wanted: usize) {
         let bound = || {
             let left = self.room_bytes().saturating_sub(wanted.max(self.growth_bytes(usize::MAX)));
             left.min(self.budget.pool_bytes_max)
         };
-        // With room enough it stays the same, write after write.
+        // With enough room the limit does not change, so most writes skip the lock.
         if bound() != self.pool_bytes_max.load(Ordering::Acquire) {
             let _one_at_a_time = self.sharing_out.lock();
             let bound = bound();
@@ -255,13 +257,13 @@ impl Memory {
                 Ok(())
             };
             if let Err(error) = caught("a change of what memtables keep for reuse", set) {
-                tracing::warn!(%error, "memtables may keep more than they should");
+                tracing::warn!(%error, "failed to limit the memory that memtables keep for reuse");
             }
             self.pool_bytes_max.store(bound, Ordering::Release);
         }
     }
 
-    /// Frees what is kept in the pool where memtables are about to take more than they usually do at a time.
+    /// Shrinks the pool if memtables are about to grow by more than their usual step.
     #[inline]
     pub(crate) fn clear_pool_for(&self, wanted: usize) {
         if wanted > self.growth_bytes(usize::MAX) {
@@ -269,7 +271,7 @@ impl Memory {
         }
     }
 
-    /// Gives the cache what tables and buffers leave.
+    /// Sets the capacity of the block cache to what tables and buffers leave.
     fn share_out(&self) {
         let _one_at_a_time = self.sharing_out.lock();
         let over = self.buffer_bytes().saturating_sub(self.budget.buffers_bytes);
@@ -280,7 +282,7 @@ impl Memory {
     }
 }
 
-/// What a batch takes in memtables, at most, beside what they grow by at a time.
+/// Upper bound of what a batch takes in memtables, without the steps by which they grow.
 #[inline]
 pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64, range_deletes: u64) -> usize {
     let overhead = |count: u64, bytes| (count as usize).saturating_mul(bytes);
@@ -289,19 +291,19 @@ pub(crate) fn batch_bytes(payload_bytes: usize, operations: u64, range_deletes: 
         .saturating_add(overhead(range_deletes, RANGE_DELETE_OVERHEAD_BYTES))
 }
 
-/// The room that memtables must have for a batch of so many bytes, beside what they grow by at a time.
+/// The room that memtables need for a batch of `batch_bytes`, without the steps by which they grow.
 #[inline]
 pub(crate) fn room_for(batch_bytes: usize) -> usize {
     batch_bytes.saturating_add(batch_bytes / CHUNK_END_PART)
 }
 
-/// A write that memtables have no room for.
+/// The error of a write that memtables have no room for.
 pub(crate) fn too_large(wanted: usize, bytes_max: usize) -> Error {
-    let what = "write, with what memtables grow by,";
+    let what = "write (with memtable growth)";
     Error::TooLarge { what, bytes: wanted as u64, bytes_max: bytes_max as u64 }
 }
 
-/// A sum that never goes below zero, whatever is taken away.
+/// A sum that never goes below zero.
 #[derive(Debug, Default)]
 struct Total(AtomicUsize);
 
@@ -315,7 +317,7 @@ impl Total {
         self.0.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Adds so much if there is no more than `bytes_max` then; whether it is.
+    /// Adds `bytes` if the sum stays within `bytes_max`. Returns whether it did.
     fn add_within(&self, bytes: usize, bytes_max: usize) -> bool {
         let grown = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= bytes_max);
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
@@ -324,11 +326,11 @@ impl Total {
     fn remove(&self, bytes: usize) {
         let before =
             self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(bytes)));
-        debug_assert!(before.is_ok_and(|before| before >= bytes), "more is taken away than there is");
+        debug_assert!(before.is_ok_and(|before| before >= bytes), "more bytes removed than added");
     }
 }
 
-/// Counts a table whose index and filter are in its file, for as long as it is open.
+/// Counts a table whose index and filter stay in its file, while the table is open.
 pub(crate) struct Unpinned(Arc<Memory>);
 
 impl Unpinned {
@@ -350,16 +352,16 @@ impl fmt::Debug for Unpinned {
     }
 }
 
-/// Which part of the budget something belongs to.
+/// The part of the budget that a charge belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
     Buffers,
     Tables,
-    /// No part: readers hold it, and the database would let it go.
+    /// Outside the budget: the database has released it, but readers hold it.
     Readers,
 }
 
-/// What something holds of the budget, for as long as it holds it.
+/// A charge on a part of the budget. Dropping it gives the bytes back.
 pub(crate) struct Charge {
     memory: Arc<Memory>,
     part: Part,
@@ -381,7 +383,7 @@ impl Charge {
         self.bytes
     }
 
-    /// From now on it belongs to another part.
+    /// Moves the charge to another part.
     pub(crate) fn move_to(&mut self, part: Part) {
         let bytes = self.bytes;
         self.set(0);
@@ -389,7 +391,7 @@ impl Charge {
         self.set(bytes);
     }
 
-    /// Holds so many bytes more if all that its part holds is no more than `total_bytes_max` then; whether it does.
+    /// Adds `bytes` if the total of the part stays within `total_bytes_max`. Returns whether it did.
     pub(crate) fn grow_within(&mut self, bytes: usize, total_bytes_max: usize) -> bool {
         if !self.total().add_within(bytes, total_bytes_max) {
             return false;
@@ -399,7 +401,7 @@ impl Charge {
         true
     }
 
-    /// What its part holds.
+    /// The total of the part.
     fn total(&self) -> &Total {
         match self.part {
             Part::Buffers => &self.memory.buffers,

@@ -1,30 +1,30 @@
-//! The one number of memory, and the parts that it is cut into.
+//! The memory budget and the parts that it is divided into.
 
 use crate::options::Options;
 
-/// The parts of the memory budget, and limits that follow from it.
+/// The parts of the memory budget, and the limits that follow from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
-    /// When a memtable becomes immutable.
+    /// Size at which a memtable becomes immutable.
     pub(crate) memtable_bytes: usize,
     /// The share of memtables.
     pub(crate) memtables_bytes_max: usize,
-    /// What is kept of flushed memtables for the next ones at most.
+    /// Limit of the memory of flushed memtables that is kept for new ones.
     pub(crate) pool_bytes_max: usize,
     /// The share of buffers.
     pub(crate) buffers_bytes: usize,
-    /// Of each table that is being written.
+    /// Write buffer of one table that is being written.
     pub(crate) write_buffer_bytes: usize,
-    /// When a table is ended early, because of what its writer holds: hashes of keys, the index.
+    /// Limit of the memory of a table writer (key hashes, index). A table that reaches it is ended early.
     pub(crate) table_writer_bytes_max: usize,
-    /// Of each run that a merge reads.
+    /// Read buffer of one run in a compaction.
     pub(crate) read_buffer_bytes: u64,
     /// The share of tables and the block cache.
     pub(crate) cache_bytes: usize,
-    /// The largest batch, as it stands in memory.
+    /// Largest size of a batch in memtables.
     pub(crate) batch_bytes_max: u64,
     pub(crate) log_window_bytes: u64,
-    /// When the keyspace that pins the oldest log segment is flushed.
+    /// Length of the log beyond which the engine flushes the keyspace that pins its oldest segment.
     pub(crate) log_bytes_max: u64,
 }
 
@@ -33,7 +33,7 @@ impl Options {
         let memtable_bytes = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
         let segment_bytes = self.segment_bytes();
         let log_window_bytes = (self.memory as u64 / 64).min(segment_bytes / 2).min(512 << 10);
-        // A buffer to write each flush and merge, and one to read for each of some eight runs.
+        // Room for the write buffers of some flushes and compactions, each with read buffers for about eight runs.
         let reserved = |cache_bytes: usize| {
             let buffers_bytes = self.memory.saturating_sub(cache_bytes) / 8;
             (buffers_bytes, buffers_bytes + log_window_bytes as usize)

@@ -1,10 +1,10 @@
-//! The files of tables: as many stay open as may, and whoever reads another one opens it again.
+//! The file cache (RocksDB: table cache): keeps a bounded number of table files open. A read of a closed file opens it
+//! again.
 //!
-//! A table is there for as long as a version or a reader holds it; its file need not be open all that time. Which file
-//! is closed for another one is decided by the clock algorithm: a hand goes round, and takes the first file that was not
-//! read since it last came by. The name of a file leads to the same file for as long as anybody holds the table, since
-//! nothing is unlinked before that. Should it lead elsewhere all the same, the checksums of what is read say so: they
-//! know which table they belong to.
+//! A table lives as long as a version or a reader holds it; its file need not be open all that time. The clock
+//! algorithm picks the file to close: a hand goes round and takes the first file that no read used since the hand
+//! passed it last. Reopening by name finds the same file, because no file is unlinked while its table is held. If
+//! another file took the name anyway, the block checksums would fail, since they are seeded with the id of the table.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,47 +18,47 @@ use parking_lot::Mutex;
 
 use crate::metrics::Counter;
 
-/// Of the files that the process may have open, tables get this part; the rest is for the log, for tables that are being
-/// written, and for whatever else the process does.
+/// Tables get one part in `LIMIT_PART` of the files that the process may have open. The rest is for the log, for tables
+/// being written, and for the rest of the process.
 const LIMIT_PART: u64 = 2;
 
-/// Tables get this many files whatever the limit says: those that a few threads read at once.
+/// Tables get at least this many files, whatever the limit: enough for a few reading threads.
 const COUNT_MIN: usize = 8;
 
-/// Who holds no more than this makes no more way: the descriptors are elsewhere.
+/// A cache with this many files or fewer closes none: something else uses up the descriptors.
 const KEPT_COUNT_MIN: usize = 32;
 
-/// What a table's file takes of memory, open or not.
+/// Memory of one table's handle, whether its file is open or not.
 pub(crate) const HANDLE_BYTES: usize = size_of::<TableHandle>() + size_of::<Handle>();
 
 /// The open files of all tables of a database.
 pub(crate) struct FileCache {
     vfs: Arc<dyn Vfs>,
     clock: Mutex<Clock>,
-    /// How often a file was opened.
+    /// Number of times that a file was opened.
     pub(crate) opened: Counter,
 }
 
-/// An open file, and whether it was read since the hand came by.
+/// A file that may be open, and whether it was read since the hand passed.
 struct Handle {
     file: ArcSwapOption<Arc<dyn VfsFile>>,
     was_read: AtomicBool,
-    /// Where it stands in the clock, if it does. Under the lock of the clock.
+    /// Its index in the clock, if it is there. The lock of the clock protects it.
     place: AtomicUsize,
 }
 
-/// Handles that are open or being opened.
+/// The handles whose files are open or being opened.
 struct Clock {
     count_max: usize,
     handles: Vec<Arc<Handle>>,
     hand: usize,
 }
 
-/// What is to be closed, once no lock is held.
+/// A file to close. Drop it after the lock of the clock is released.
 type Closing = Option<Arc<Arc<dyn VfsFile>>>;
 
 impl FileCache {
-    /// With `count_max`, so many stay open; without, as many as the file system allows for.
+    /// Keeps at most `count_max` files open; without it, a part of what the process may have open.
     pub(crate) fn new(vfs: Arc<dyn Vfs>, count_max: Option<usize>) -> Arc<Self> {
         let count_max = count_max.unwrap_or_else(|| {
             let limit = vfs.raise_open_files_limit().map(|limit| limit / LIMIT_PART);
@@ -68,8 +68,7 @@ impl FileCache {
         Arc::new(Self { vfs, clock: Mutex::new(clock), opened: Counter::default() })
     }
 
-    /// Opens the file of a table for reading. It counts for as long as it is held, and is closed and opened again in
-    /// between.
+    /// Opens the file of a table for reading. The cache may close it and opens it again when it is read.
     pub(crate) fn open(self: &Arc<Self>, path: &Arc<PathBuf>) -> io::Result<Arc<dyn VfsFile>> {
         let handle = Handle {
             file: ArcSwapOption::empty(),
@@ -86,24 +85,24 @@ impl FileCache {
         Ok(Arc::new(file))
     }
 
-    /// How many are open.
+    /// Number of open files.
     pub(crate) fn count(&self) -> usize {
         self.clock.lock().handles.len()
     }
 
-    /// How many may be open.
+    /// Limit of open files.
     pub(crate) fn count_max(&self) -> usize {
         self.clock.lock().count_max
     }
 
-    /// Gives way if that is what somebody else failed for.
+    /// Closes files and lowers the limit if `error` says that descriptors ran out.
     pub(crate) fn give_way_after(&self, error: &Error) {
         if matches!(error, Error::Io { source, .. } if is_too_many_open_files(source)) {
             self.give_way();
         }
     }
 
-    /// Closes a quarter of the files, and has fewer open from now on: somebody else needs descriptors.
+    /// Closes a quarter of the files and lowers the limit, because something else needs descriptors.
     fn give_way(&self) {
         let closing: Vec<Closing> = {
             let mut clock = self.clock.lock();
@@ -118,7 +117,7 @@ impl FileCache {
         drop(closing);
     }
 
-    /// Opens a file, closing others where the system has no more descriptors.
+    /// Opens a file. Closes other files if the process has run out of descriptors.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         loop {
             let before = self.count();
@@ -136,9 +135,9 @@ impl FileCache {
 }
 
 impl Clock {
-    /// Takes a handle in that is about to be opened; returns what must be closed for it.
+    /// Adds a handle that is about to be opened. Returns the file that must be closed for it.
     fn enter(&mut self, handle: &Arc<Handle>) -> Closing {
-        // Reads come next.
+        // The opening is for a read.
         handle.was_read.store(true, Ordering::Relaxed);
         if self.handles.len() < self.count_max {
             handle.place.store(self.handles.len(), Ordering::Relaxed);
@@ -157,7 +156,7 @@ impl Clock {
         there.is_some_and(|there| Arc::ptr_eq(there, handle))
     }
 
-    /// Takes a handle out, if it is there.
+    /// Removes a handle, if it is there, and returns its file to close.
     fn leave(&mut self, handle: &Arc<Handle>) -> Closing {
         if !self.holds(handle) {
             return None;
@@ -176,9 +175,9 @@ impl Clock {
         self.leave(&handle)
     }
 
-    /// Where the handle stands that is to go next.
+    /// The index of the handle to remove next.
     fn place_at_hand(&mut self) -> usize {
-        // After one round all have been marked as not read; readers may mark them again meanwhile.
+        // One round clears all marks. Two rounds are enough in most cases; readers may set marks again meanwhile.
         for _ in 0..2 * self.handles.len() {
             if self.hand >= self.handles.len() {
                 self.hand = 0;
@@ -197,17 +196,17 @@ struct TableHandle {
     files: Arc<FileCache>,
     path: Arc<PathBuf>,
     handle: Arc<Handle>,
-    /// What each opening is told, locked while the file is being opened.
+    /// The access hint to give at each opening. Locked while the file is being opened.
     access: Mutex<Option<Access>>,
 }
 
 impl TableHandle {
-    /// Calls with the file, which stays open meanwhile.
+    /// Calls `call` with the file. The file stays open during the call.
     #[inline]
     fn with<R>(&self, call: impl FnOnce(&dyn VfsFile) -> io::Result<R>) -> io::Result<R> {
         let file = self.handle.file.load();
         let Some(file) = &*file else { return call(&**self.reopen()?) };
-        // Looked at first: what many threads read is written by one.
+        // Load before the store: threads that read the same file would otherwise fight for the cache line.
         if !self.handle.was_read.load(Ordering::Relaxed) {
             self.handle.was_read.store(true, Ordering::Relaxed);
         }
@@ -229,7 +228,7 @@ impl TableHandle {
         }
         let file = Arc::new(file);
         let clock = self.files.clock.lock();
-        // It may have had to make way while it was being opened: then this one call has it.
+        // The clock may have removed the handle meanwhile. Then only this call uses the file.
         if clock.holds(&self.handle) {
             self.handle.file.store(Some(Arc::clone(&file)));
         }
@@ -278,7 +277,7 @@ impl VfsFile for TableHandle {
     }
 
     fn start_writeback(&self, _offset: u64, _bytes: u64) {
-        // It is open for reading only.
+        // Table files are open for reading only.
     }
 
     fn advise(&self, access: Access) {

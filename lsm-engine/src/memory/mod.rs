@@ -1,7 +1,7 @@
-//! Memory: one number bounds it all. Here it is cut into parts, and each part is counted.
+//! Memory: divides the memory budget into parts and accounts for each part.
 //!
-//! Whoever takes memory says so here, before it takes it where it can be much. Nothing here knows keyspaces, files
-//! or jobs.
+//! Code that takes memory charges it here; where it may be much, it does so before it takes it. Code here knows no
+//! keyspaces and no jobs.
 
 mod accounting;
 mod budget;
