@@ -1,4 +1,4 @@
-//! Keyspaces: created, found, cleared, dropped.
+//! Creates, opens, clears and drops keyspaces.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ impl Database {
         self.trees.read().named(name).cloned()
     }
 
-    /// The keyspace of this name, created if need be.
+    /// Opens the keyspace with this name. Creates it if it does not exist.
     pub(crate) fn open_keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
         self.check_open()?;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
-                "a keyspace name has 1 to {NAME_BYTES_MAX} bytes, not {}",
+                "a keyspace name must have 1 to {NAME_BYTES_MAX} bytes; this one has {}",
                 name.len()
             )));
         }
@@ -42,7 +42,7 @@ impl Database {
         self.resources.check_may_change_keyspaces()?;
         let (mut manifest, inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
         if let Some(tree) = self.tree_named(name) {
-            // Somebody created it meanwhile, perhaps with other options.
+            // Another thread created it meanwhile, perhaps with other options.
             drop((inside, manifest));
             self.configure(&tree, options)?;
             return Ok(tree);
@@ -59,7 +59,7 @@ impl Database {
         };
         let tree = Arc::new(Tree::new(id, name, options, Version::default(), &self.resources.memory));
         self.resources.memory.check_tables()?;
-        // Durable before the first record that names it.
+        // The keyspace must be durable in the manifest before the first log record that names it.
         side.versions.log_edit(&mut manifest, edit)?;
         join(&tree, &side.write);
         let mut committer = side.write.committer.lock();
@@ -69,7 +69,7 @@ impl Database {
         Ok(tree)
     }
 
-    /// Gives a keyspace that was found on disk the options that its user opens it with.
+    /// Sets the user's options of a keyspace that was found on disk.
     fn configure(&self, tree: &Arc<Tree>, options: KeyspaceOptions) -> Result<()> {
         let (recorded, given) = (tree.policy(), options.compaction.name());
         if *recorded != *given && (!options.change_compaction || tree.is_configured()) {
@@ -92,7 +92,7 @@ impl Database {
         Ok(())
     }
 
-    /// Opens the tables of a keyspace anew: filters and prefix extractors come with the options.
+    /// Reopens the tables of a keyspace with new options, since these give the filters and the prefix extractor.
     fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
         let reopened = caught("the opening of tables", || {
             tree.load().version.reopened(&self.resources.memory, &options)
@@ -112,7 +112,7 @@ impl Database {
             self.tree_named(name).ok_or_else(|| Error::invalid(format!("there is no keyspace {name:?}")))?;
         self.resources.check_may_change_keyspaces()?;
         let mut manifest = side.versions.lock();
-        // From here on nothing more is written to it.
+        // No write to the keyspace follows this mark.
         let end = {
             let committer = side.write.committer.lock();
             if tree.is_dropped() {
@@ -122,14 +122,15 @@ impl Database {
             committer.log_end()
         };
         let edit = VersionEdit { dropped: vec![tree.id], ..VersionEdit::default() };
-        // Batches that wrote to it must not lose the rest of what they wrote.
+        // Sync the log first. Otherwise a crash could keep the drop but lose a batch that also wrote to other
+        // keyspaces.
         side.write
             .wait_durable(end)
             .and_then(|()| side.versions.log_edit(&mut manifest, edit))
             .inspect_err(|_| tree.mark_dropped(side.write.status.check_writing().is_err()))?;
         side.write.committer.lock().remove_writer(tree.id);
         self.trees.write().remove(&tree);
-        // Handles may stay for long: what they lead to must not.
+        // Handles may live on, so release the memtables and tables now.
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
             self.resources.memory.remove_immutable_bytes(immutable);
@@ -154,7 +155,7 @@ impl Database {
     pub(crate) fn clear_keyspace(&self, tree: &Arc<Tree>) -> Result<()> {
         let side = self.write_side()?;
         self.resources.check_may_change_keyspaces()?;
-        // Flushes look for their memtable under this lock, and move the start of the log under it.
+        // Flushes look for their memtable and move the start of the log under this lock.
         let mut manifest = side.versions.lock();
         let version = Arc::clone(&tree.load().version);
         let sequence = side.write.clear_tree(tree)?;
@@ -169,19 +170,19 @@ impl Database {
         };
         log_after_sync(side, &mut manifest, edit)?;
         drop(manifest);
-        // They go when their last reader does.
+        // The files become obsolete when the last reader releases the tables.
         version.tables().for_each(|table| table.mark_obsolete());
         self.visibility.forget_cleared();
-        // Its memtables are gone without a flush.
+        // The memtables were released without a flush, so callers waiting for one must check again.
         side.write.status.progress.notify();
         Ok(())
     }
 }
 
-/// Logs an edit that must not become durable before the writes that came before it.
+/// Logs an edit that must not become durable before earlier writes.
 fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) -> Result<()> {
     let end = side.write.log_end();
-    // What readers see is changed already: a failure leaves disk and memory apart, so nothing may follow.
+    // Readers already see the change. After a failure disk and memory differ, so stop all writing.
     side.write
         .wait_durable(end)
         .and_then(|()| side.versions.log_edit(manifest, edit))
@@ -191,8 +192,8 @@ fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) 
 pub(crate) fn policy_mismatch(keyspace: &str, created: &str, given: &str) -> Error {
     Error::OptionsMismatch(
         format!(
-            "keyspace {keyspace:?} was created with compaction policy {created:?}, and the options give {given:?}; \
-             pass the same policy, or KeyspaceOptions::change_compaction(true) to change it"
+            "keyspace {keyspace:?} uses compaction policy {created:?}, but the options give {given:?}; give the same \
+             policy, or set KeyspaceOptions::change_compaction(true) to change it"
         )
         .into(),
     )
@@ -216,9 +217,9 @@ mod tests {
         (env, db)
     }
 
-    /// On another thread the flush would wait for the manifest until the clear has failed.
+    /// On another thread the flush would wait for the manifest lock until the clear has failed.
     #[test]
-    fn a_flush_beside_a_clear_that_fails_keeps_the_log_of_what_was_cleared() {
+    fn a_flush_after_a_failed_clear_keeps_the_log_of_the_cleared_keyspace() {
         let fs = SimFs::new();
         let (env, db) = open(&fs);
         let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();
@@ -240,7 +241,7 @@ mod tests {
         env.drop_jobs();
         let (env, db) = open(&fs);
         let cleared = db.keyspace("cleared", KeyspaceOptions::new()).unwrap();
-        // The clear failed, and may have happened; a half of it may not.
+        // The failed clear may have happened as a whole, but not in part.
         let found: Vec<_> = cleared.iter().map(|entry| entry.unwrap().0).collect();
         assert!(found.is_empty() || found == ["in a table", "in the log"], "{found:?}");
         assert_eq!(db.get("elsewhere").unwrap().unwrap(), "3");

@@ -1,4 +1,4 @@
-//! Closing: flushes, waits for background work, syncs, and leaves the marker of a clean close.
+//! Closing: flush, wait for background work, sync, and write the marker of a clean close.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::Database;
 use crate::error::Result;
 use crate::version::edit::VersionEdit;
 
-/// Closes the database when the last handle goes.
+/// Closes the database when the last handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Closer(Arc<Database>);
 
@@ -19,7 +19,8 @@ impl Closer {
 impl Drop for Closer {
     fn drop(&mut self) {
         if self.0.resources.check_process().is_err() {
-            // The threads to wait for are not here, and log, files and locks are the parent's: they stay as they are.
+            // A forked child has no background threads to wait for, and the parent uses the log, files and locks: leak
+            // them.
             std::mem::forget(Arc::clone(&self.0));
             return;
         }
@@ -32,14 +33,14 @@ impl Drop for Closer {
             return;
         }
         if let Err(error) = self.0.shut_down(false) {
-            tracing::warn!(%error, "the database was dropped, not closed, and failed to sync");
+            tracing::warn!(%error, "failed to sync a database that was dropped without close");
         }
     }
 }
 
 impl Database {
-    /// Closes for good: flushes, waits, syncs and leaves the marker of a clean close. Whoever closes a second time gets
-    /// what the first call came to, once it ended.
+    /// Flushes, waits for background work, syncs and writes the marker of a clean close. A second call waits for the
+    /// first and returns its result.
     pub(crate) fn close(&self) -> Result<()> {
         self.resources.check_process()?;
         self.resources.check_may_wait()?;
@@ -58,7 +59,7 @@ impl Database {
             side.write.status.progress.notify();
         }
         let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.rotate_and_flush(side));
-        // Whatever happened: jobs end and the lock is released.
+        // End the jobs and release the lock in any case.
         let shut_down = self.shut_down(flushed.is_ok());
         flushed.and(shut_down).inspect_err(|_| {
             let _ = self.shut_down(false);
@@ -74,7 +75,8 @@ impl Database {
         self.resources.obsolete_files.event().notify();
     }
 
-    /// Ends background work and syncs the log. With `clean`, everything is in tables and the files are marked so.
+    /// Ends background work and syncs the log. With `clean`, all data is in tables, and the marker of a clean close is
+    /// written.
     fn shut_down(&self, clean: bool) -> Result<()> {
         let Some(side) = &self.writer else {
             self.lock.lock().take();
@@ -84,9 +86,10 @@ impl Database {
         self.resources.wait_until(&side.write.status.progress, || Ok(!side.background.has_jobs()))?;
         self.resources.remove_obsolete_files();
         if clean {
-            // So that the time since the last change counts. It may fail: then that does not count.
+            // Every edit records the time, which the ages of tables need. A failure only loses the time since the last
+            // edit.
             if let Err(error) = side.versions.log_edit(&mut side.versions.lock(), VersionEdit::default()) {
-                tracing::warn!(%error, "the time was not noted");
+                tracing::warn!(%error, "failed to record the time");
             }
         }
         let going = side.write.status.check_writing();

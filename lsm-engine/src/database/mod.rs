@@ -1,7 +1,7 @@
-//! What all handles of a database share, and the calls that concern it as a whole.
+//! The state that all handles of a database share, and the calls that concern the whole database.
 //!
-//! In come calls of handles; each goes to the one part that does the work: the write path, the read state of a tree,
-//! background work. Nothing below knows this.
+//! Input: calls of handles. Each call goes to the part that does the work: the write path, the read state of a tree, or
+//! background work. None of those parts knows this folder.
 
 mod catalog;
 mod closing;
@@ -25,23 +25,23 @@ use crate::write::WritePath;
 pub(crate) use catalog::{DEFAULT_NAME, policy_mismatch};
 pub(crate) use closing::Closer;
 
-/// A database: what its handles share.
+/// The state that all handles of a database share.
 ///
-/// The order of its locks is that of [`Rank`](crate::lock_order::Rank).
+/// [`Rank`](crate::lock_order::Rank) gives the order of its locks.
 pub(crate) struct Database {
     pub(crate) resources: Arc<Resources>,
     pub(crate) status: Arc<Status>,
     pub(crate) trees: Arc<RwLock<Trees>>,
     pub(crate) visibility: Arc<Visibility>,
-    /// `None` in a database opened read-only.
+    /// `None` if the database is open read-only.
     pub(crate) writer: Option<WriteSide>,
-    /// What the first call of `close` came to, for others that close too.
+    /// The result of the first call of `close`, for later calls.
     close_result: OnceLock<Result<()>>,
     close_ended: Event,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
-/// What only a database opened for writing has.
+/// The parts that only a database open for writing has.
 pub(crate) struct WriteSide {
     pub(crate) write: Arc<WritePath>,
     pub(crate) versions: Arc<VersionSet>,
@@ -50,7 +50,7 @@ pub(crate) struct WriteSide {
 }
 
 impl WriteSide {
-    /// Brings the parts together; nothing runs yet.
+    /// Connects the parts. It starts no background work.
     pub(crate) fn new(trees: Arc<RwLock<Trees>>, versions: VersionSet, write: WritePath) -> Self {
         let (versions, write) = (Arc::new(versions), Arc::new(write));
         for tree in trees.read().all() {
@@ -63,7 +63,7 @@ impl WriteSide {
     }
 }
 
-/// A tree becomes part of a database that is open for writing.
+/// Connects a tree to the write path: its failures notify waiting callers, and its cursors may add empty spans.
 fn join(tree: &Tree, write: &Arc<WritePath>) {
     tree.report_to(&write.status.progress);
     tree.empty_spans.written_by(Arc::downgrade(write) as _, tree.id);
@@ -101,7 +101,7 @@ impl Database {
         self.status.check_open()
     }
 
-    /// The side that writes, if there is one and nothing has stopped it.
+    /// The write side. Fails if the database is read-only or closed, or if writing has stopped.
     #[inline]
     pub(crate) fn write_side(&self) -> Result<&WriteSide> {
         self.check_open()?;
@@ -110,7 +110,7 @@ impl Database {
         Ok(side)
     }
 
-    /// The path of writes, if there is one. It checks by itself what may have stopped it.
+    /// The write path. Fails if the database is read-only. The write path itself checks whether writing has stopped.
     #[inline]
     pub(crate) fn write_path(&self) -> Result<&WritePath> {
         match &self.writer {

@@ -1,4 +1,4 @@
-//! Metrics: the state of a database, in figures.
+//! Collects the metrics of a database.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl Database {
         }
         let start = side.write.log_start(&HashSet::new());
         let committer = side.write.committer.lock();
-        // Under the lock: what becomes immutable now would be counted twice or not at all.
+        // Hold the lock: a memtable that became immutable now would be counted twice or not at all.
         self.note_memory(&trees, &mut metrics);
         metrics.log_bytes = committer.log_end() - start.position;
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.write.log_durable());
@@ -77,7 +77,7 @@ impl Database {
     }
 }
 
-/// Keyspaces may share a factory.
+/// Memory in the pools of memtable factories. Keyspaces may share a factory, so count each factory once.
 fn pooled_bytes(trees: &[Arc<Tree>]) -> u64 {
     let mut factories: Vec<_> = trees.iter().map(|tree| Arc::clone(&tree.options().memtable)).collect();
     factories.sort_by_key(|factory| Arc::as_ptr(factory).cast::<()>());

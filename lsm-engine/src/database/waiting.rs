@@ -15,10 +15,10 @@ impl Database {
         self.rotate_and_flush(self.write_side()?)
     }
 
-    /// Seals all memtables and waits until they are in tables.
+    /// Rotates all memtables and waits until they are in tables.
     pub(super) fn rotate_and_flush(&self, side: &WriteSide) -> Result<()> {
         side.write.status.check_writing()?;
-        // A flush that failed and waits tries again now.
+        // This makes a failed flush try again now.
         let trouble = side.write.status.flush_error.count();
         side.write.flush_wanted.notify();
         let (mut waiting, mut stopped): (Vec<_>, _) = {
@@ -28,12 +28,12 @@ impl Database {
                 (tree, immutable)
             };
             let trees = side.write.unflushed.trees();
-            // A memtable that panicked while it became immutable still takes its place.
+            // A memtable that panicked during its rotation is still the active one.
             let mut not_rotated = trees.iter().filter(|tree| tree.load().memtable.is_some());
             let stopped = not_rotated.try_for_each(|tree| tree.check_writable());
             (trees.into_iter().map(with_immutable).collect(), stopped)
         };
-        // What fails for one is told once the others are in tables.
+        // The error of one keyspace is returned only after the memtables of the others are in tables.
         let mut retried = Vec::new();
         self.resources.wait_until(&side.write.status.progress, || {
             side.write.status.check_writing()?;
@@ -83,7 +83,7 @@ impl Database {
             side.compactions.start_due();
             let settled = side.write.unflushed.trees().iter().all(|tree| tree.load().immutable.is_empty())
                 && side.compactions.are_settled();
-            // A policy that was asked just now may have stopped its keyspace.
+            // `start_due` asks the policies, and one that panics stops its keyspace.
             self.all_trees().iter().try_for_each(|tree| tree.check_writable())?;
             Ok(settled)
         })
@@ -103,12 +103,12 @@ impl Database {
         drop(held);
         side.background.compaction_queue.add(tree);
         side.compactions.start_due();
-        // Whoever waits for compactions saw the policy held back, and moves alone tell nobody.
+        // A caller of `wait_for_compactions` may have seen the policy on hold, and trivial moves notify nobody.
         side.write.status.progress.notify();
         done
     }
 
-    /// Brings a range down while the policy is held back: what it merges from here on could be missed.
+    /// Compacts a range while the policy is on hold: this loop could miss tables that the policy's compactions write.
     fn compact_held(
         &self,
         side: &WriteSide,
@@ -133,7 +133,7 @@ impl Database {
     }
 }
 
-/// Whether any of the memtables still waits for its flush.
+/// Whether any of the memtables is not flushed yet.
 fn has_left(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
     let state = tree.load();
     let waits = |memtable: &Arc<Memtable>| state.immutable.iter().any(|left| Arc::ptr_eq(memtable, left));
