@@ -1,4 +1,4 @@
-//! Admission: which writes may go on. First the write rate, then memory, in the order of the queue.
+//! Admission of writes: first the rate limit, then memory, in the order of the write queue.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -14,7 +14,7 @@ use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 use crate::write::payload::{Operation, Operations};
 
-/// A writer that waits for memory, and whether for room on the disk when it last looked.
+/// A writer that waits for memory. `for_space` says whether flushes failed on a full disk at its last check.
 struct Stall<'p> {
     path: &'p WritePath,
     looked_micros: u64,
@@ -22,7 +22,7 @@ struct Stall<'p> {
 }
 
 impl Stall<'_> {
-    /// Counts the time since the last look.
+    /// Counts the time since the last check.
     fn look(&mut self) {
         let now_micros = self.path.resources.env.monotonic_micros();
         let Counters { stall_memory_micros, stall_space_micros, .. } = &self.path.resources.counters;
@@ -42,7 +42,7 @@ impl WritePath {
         Ok(())
     }
 
-    /// Waits, holding no lock, until the write rate allows a write of `bytes` to a keyspace.
+    /// Waits until the rate limits allow a write of `bytes` to a keyspace. The caller holds no lock.
     #[inline]
     pub(crate) fn admit(&self, tree: &Tree, bytes: usize) -> Result<()> {
         tree.check_writable()?;
@@ -53,7 +53,7 @@ impl WritePath {
         Ok(())
     }
 
-    /// As above, for a batch.
+    /// Like [`admit`](Self::admit), for a batch.
     #[inline]
     pub(crate) fn admit_batch(&self, payload: &[u8]) -> Result<()> {
         self.check()?;
@@ -73,14 +73,14 @@ impl WritePath {
         }
         let found: Vec<(Arc<Tree>, usize)> = {
             let committer = self.committer.lock();
-            // One that is gone is reported later.
+            // A keyspace that was dropped is reported later.
             bytes.iter().filter_map(|(id, &bytes)| Some((Arc::clone(committer.tree(*id)?), bytes))).collect()
         };
         let parts: Vec<_> = found.iter().map(|(tree, bytes)| (&**tree, *bytes)).collect();
         self.wait_for_rates(&parts)
     }
 
-    /// Waits for the limits of some keyspaces, and for that of all.
+    /// Waits for the limits of the given keyspaces, and for the limit of all writers.
     #[cold]
     fn wait_for_rates(&self, parts: &[(&Tree, usize)]) -> Result<()> {
         if self.controller.is_log_pinned() {
@@ -107,9 +107,9 @@ impl WritePath {
         check()
     }
 
-    /// The commit lock, once there is memory for a write of `bytes` to the keyspaces that `keyspaces` finds: memtables
-    /// grow under this lock alone. While the disk is full, a write that only deletes, as `deletes` says, waits for no
-    /// others, and may take what is kept for such.
+    /// Takes the commit lock once there is memory for a write of `bytes` to the keyspaces that `keyspaces` returns. The
+    /// memory stays available, because memtables grow only under this lock. While the disk is full, a write that only
+    /// deletes (`deletes`) does not queue, and may take the memory that is kept for deletes.
     #[inline]
     pub(crate) fn lock_committer<K: AsRef<[u32]>>(
         &self,
@@ -146,7 +146,7 @@ impl WritePath {
         let mut stall =
             Stall { path: self, looked_micros: self.resources.env.monotonic_micros(), for_space: false };
         let turn = self.queue.join();
-        // A flush that waits for room on the disk tries again now.
+        // This makes a flush that failed on a full disk try again now.
         self.flush_wanted.notify();
         let (mut locked, mut asked) = (None, false);
         let waited = self.resources.wait_until(&self.status.progress, || {
@@ -166,7 +166,8 @@ impl WritePath {
             }
             let made = self.make_room(&mut committer, wanted);
             drop(committer);
-            // Where tables hold too much, merges may leave fewer. Those that fail are not asked for again and again.
+            // If tables take too much memory, compactions may free some. Ask once, so that failing ones are not
+            // repeated.
             if made.is_err() && self.resources.memory.tables_exceed_share() {
                 let compactor = self.compactor.get().and_then(Weak::upgrade);
                 if let Some(compactor) = compactor {
@@ -186,9 +187,9 @@ impl WritePath {
         locked.ok_or(Error::Closed)
     }
 
-    /// Sees to it that memory is being freed; fails if there is nothing that could be.
+    /// Makes sure that some flush or merge is going to free memory. Fails if nothing can.
     fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
-        // Those of a keyspace that failed do not try again.
+        // A keyspace that failed does not flush again.
         let trees = self.unflushed.trees();
         let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
         let (immutable, retried): (Vec<&Arc<Tree>>, Vec<_>) = healthy
@@ -198,8 +199,8 @@ impl WritePath {
         if !immutable.is_empty() || committer.rotate_largest() {
             return Ok(());
         }
-        // A full disk is no reason to give up: flushes try again until there is room. After other errors they try again
-        // too, but nothing says that this ends: the writer hears of it.
+        // On a full disk the writer waits, because flushes try again until there is room. After other errors they also
+        // try again, but may never succeed, so the writer gets the error.
         if !retried.is_empty() {
             let error = self.status.flush_error.current().filter(|error| error.kind() != ErrorKind::NoSpace);
             return error.map_or(Ok(()), Err);
@@ -207,8 +208,8 @@ impl WritePath {
         if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
             return Err(Error::WritingStopped(Arc::new(error)));
         }
-        // Merges give back what they hold beyond their share; a flush lets go of a memtable a while after its tables have
-        // taken its place, and tells.
+        // A running merge gives its buffers back. A flush releases its memtable shortly after it installed the tables,
+        // and notifies. So wait for them.
         if self.resources.memory.buffer_bytes() > 0 || self.resources.memory.immutable_bytes() > 0 {
             return Ok(());
         }
@@ -226,10 +227,10 @@ mod tests {
     use crate::Options;
     use crate::background::Flush;
 
-    /// A flush that ends on another thread gives its memory back a moment after it is part of its keyspace: a write that
-    /// looked for room in between was refused as too large.
+    /// A flush frees the memory of its memtable a moment after it installed the tables. A write that checked in between
+    /// used to fail as too large.
     #[test]
-    fn a_write_waits_for_a_memtable_that_is_replaced_by_its_tables_and_not_freed_yet() {
+    fn a_write_waits_for_a_memtable_that_is_flushed_but_not_freed_yet() {
         let env = Arc::new(SimEnv::new(1));
         let options = Options::new().memory(1 << 20).vfs(Arc::new(SimFs::new()));
         let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
@@ -245,7 +246,7 @@ mod tests {
         flush.replace(context, placements);
         make_room().unwrap();
         flush.end(context);
-        // Nothing is left to wait for.
+        // Now there is nothing to wait for.
         let refused = make_room().unwrap_err();
         assert!(refused.to_string().contains("over the limit"), "{refused}");
         drop((tree, db));

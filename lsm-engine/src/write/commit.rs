@@ -1,4 +1,4 @@
-//! The commit path: log, memtable, visibility, all under one short lock; the sync outside it.
+//! The commit: append to the log, insert into memtables and publish under one short lock, then sync outside the lock.
 
 use std::ops::RangeInclusive;
 
@@ -14,9 +14,9 @@ use crate::write::path::WritePath;
 use crate::write::payload::{self, Operation, Operations, Payload};
 use crate::write::reservation;
 
-/// A buffer for records that grew past this is given back.
+/// A record buffer that grew larger than this is freed.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
-/// What is given back of the disk's reserve for a segment of the log, beside the record that needs it.
+/// Part of the disk reserve to release for a new log segment, besides the record itself.
 const LOG_RESERVE_BYTES: u64 = 80 << 10;
 
 impl WritePath {
@@ -40,7 +40,7 @@ impl WritePath {
             let deletes = kind != ValueKind::Put;
             let mut committer = self.lock_committer(bytes, || deletes, |_| Ok([tree.id]))?.0;
             let committer = &mut *committer;
-            // Somebody may have dropped the keyspace since; under the lock nobody does.
+            // Check again under the lock: another thread may have dropped the keyspace meanwhile.
             tree.check_usable()?;
             let value_bytes = [value.map_or(0, <[u8]>::len)];
             self.prepare(committer, tree.id, &reservation::of_one(kind, key, &value_bytes))?;
@@ -120,8 +120,8 @@ impl WritePath {
         self.make_durable(position, durability)
     }
 
-    /// After a panic in a write that the log has, with `rest` still to be taken in. A batch that is partly inserted must
-    /// never become visible, and what no memtable takes leaves memory and log apart.
+    /// Finishes a write after a panic: the log has the record, and `rest` is not inserted yet. A batch must never
+    /// become visible in part. If even the engine's own memtable fails, memory and log differ, so all writing stops.
     #[cold]
     fn finish_write<'o>(
         &self,
@@ -133,7 +133,7 @@ impl WritePath {
     ) -> Result<()> {
         let mut rest = rest.peekable();
         if rest.peek().is_none() {
-            // All of it is in memtables: one of them panicked when it was asked for its size.
+            // All operations are inserted. The memtable panicked later, when it was asked for its size.
             committer.fail_measured(error);
             return Ok(());
         }
@@ -144,7 +144,7 @@ impl WritePath {
         Err(error)
     }
 
-    /// Logs the clearing of a keyspace and makes it empty. The caller then tells the manifest.
+    /// Logs the clear of a keyspace and empties it. The caller then logs the version edit.
     pub(crate) fn clear_tree(&self, tree: &Tree) -> Result<SequenceNumber> {
         let mut committer = self.committer.lock();
         tree.check_usable()?;
@@ -156,7 +156,7 @@ impl WritePath {
         Ok(sequence)
     }
 
-    /// Appends a record. Where the disk has no room for it, one that only deletes takes some of what is held back.
+    /// Appends a record. On a full disk, a record that only deletes may use the disk reserve.
     #[inline]
     fn append(
         &self,
@@ -180,13 +180,13 @@ impl WritePath {
     fn make_durable(&self, position: Position, durability: Durability) -> Result<()> {
         match durability {
             Durability::Sync => self.wait_durable(position.0),
-            // The log syncs it within a second.
+            // The log syncs it in the background within a second.
             Durability::Buffered => Ok(()),
         }
     }
 }
 
-/// Whether a record of a batch makes only less of what there is.
+/// Whether a batch contains no puts.
 fn only_deletes(payload: &[u8]) -> bool {
     Operations::new(payload, 0).all(|operation| operation.is_ok_and(|found| found.kind != ValueKind::Put))
 }

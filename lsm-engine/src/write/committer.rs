@@ -1,4 +1,4 @@
-//! What the commit lock protects: the log, the memtables that are being filled, and their keyspaces.
+//! The state under the commit lock: the log and the active memtables of all keyspaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,38 +17,38 @@ use crate::write::keyspace_writer::{ActiveMemtable, KeyspaceWriter};
 use crate::write::payload::{Operation, Operations};
 use crate::write::reservation::Shares;
 
-/// Everything that the commit lock protects.
+/// The state that the commit lock protects.
 pub(crate) struct Committer {
-    /// Given at the end of recovery, taken by the close of the database.
+    /// Set at the end of recovery, taken when the database closes.
     log: Option<Box<dyn Log>>,
-    /// The end of the last record.
+    /// The position after the last record.
     log_end: u64,
-    /// Number of the first segment that this process writes.
+    /// Number of the first log segment that this process writes.
     first_segment: u64,
     next_sequence: SequenceNumber,
-    /// The last number of a record whose append succeeded. Those of failed appends after it are used up, but the log
-    /// may hold such a record: nothing may claim that a table has it.
+    /// The last number of a record whose append succeeded. Failed appends after it have used up their numbers, but the
+    /// log may still hold their records, so no version edit may claim that a table has them.
     last_sequence: SequenceNumber,
     writers: BTreeMap<u32, KeyspaceWriter>,
-    /// The writer of keyspace 0, which is never dropped, outside the map.
+    /// The writer of keyspace 0. It is outside the map because it is never dropped.
     default: KeyspaceWriter,
-    /// The memtables that are being filled, by their bytes, with their keyspaces.
+    /// The active memtables: their bytes and the ids of their keyspaces.
     active: BTreeSet<(usize, u32)>,
-    /// Bytes of all of them.
+    /// Total bytes of the active memtables.
     active_bytes: usize,
     /// Keyspaces that have memtables.
     unflushed: Arc<TreeSet>,
     memory: Arc<Memory>,
     numbers: Arc<Numbers>,
     flush_wanted: Event,
-    /// For the record at hand.
+    /// Reused buffer for the current record.
     pub(super) scratch: Vec<u8>,
-    /// The keyspace whose memtable was last asked for its size.
+    /// The keyspace whose memtable was asked for its size last.
     measured: u32,
 }
 
 impl Committer {
-    /// Takes writes in after those up to `last_sequence`, without a log for now.
+    /// Makes a committer without a log. The first write gets the number after `last_sequence`.
     pub(crate) fn new(
         last_sequence: SequenceNumber,
         default: KeyspaceWriter,
@@ -75,7 +75,7 @@ impl Committer {
         }
     }
 
-    /// Says where the log will go on.
+    /// Sets the position at which the log continues.
     pub(crate) fn set_log_end(&mut self, log_end: u64, first_segment: u64) {
         (self.log_end, self.first_segment) = (log_end, first_segment);
     }
@@ -92,12 +92,12 @@ impl Committer {
         self.first_segment
     }
 
-    /// The last write that is in the log and in a memtable.
+    /// The number of the last write that was appended to the log.
     pub(crate) fn last_sequence(&self) -> SequenceNumber {
         self.last_sequence
     }
 
-    /// Says which write was the last: those that follow have higher numbers.
+    /// Sets the number of the last write. Later writes get higher numbers.
     pub(crate) fn set_last_sequence(&mut self, last_sequence: SequenceNumber) {
         self.next_sequence = last_sequence + 1;
         self.last_sequence = last_sequence;
@@ -122,7 +122,7 @@ impl Committer {
         }
     }
 
-    /// Notes what the memtable of a keyspace that is being filled takes, and took before, if there is one.
+    /// Updates the accounted size of a keyspace's active memtable from `before` to `now`; `None` for no memtable.
     fn account(&mut self, keyspace: u32, before: Option<usize>, now: Option<usize>) {
         if let Some(before) = before {
             self.active.remove(&(before, keyspace));
@@ -155,7 +155,7 @@ impl Committer {
         Ok((sequence, position))
     }
 
-    /// A number for a change that is in no record. The next process may give it to a write.
+    /// Takes a number for a change that has no log record. The next process may give this number to a write.
     pub(crate) fn use_up_number(&mut self) -> SequenceNumber {
         let sequence = self.next_sequence.min(SEQUENCE_MAX);
         self.next_sequence = sequence + 1;
@@ -174,8 +174,8 @@ impl Committer {
         if keyspace == 0 { Some(&mut self.default) } else { self.writers.get_mut(&keyspace) }
     }
 
-    /// Puts an operation of the record that starts at `log_start` into its memtable, rotating one that is full. `before`
-    /// is the last write before that record.
+    /// Inserts an operation into its memtable, and rotates the memtable if it is full. The record of the operation
+    /// starts at `log_start`, and `before` is the last number before that record.
     #[inline]
     pub(crate) fn insert(
         &mut self,
@@ -190,8 +190,9 @@ impl Committer {
         self.insert_into_next(operation, log_start, before)
     }
 
-    /// Takes the rest of a record in: the log has it. What a memtable panics at, as it did at the first of these with
-    /// `error`, goes into one of our own, and its keyspace takes no more writes.
+    /// Inserts the rest of a record after a memtable panicked with `error` at its first operation. The log has the
+    /// record, so it must become visible as a whole. An operation at which a memtable panics goes into a memtable of
+    /// the engine's own, and its keyspace takes no more writes.
     pub(super) fn take_rest<'o>(
         &mut self,
         rest: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
@@ -213,7 +214,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Puts an operation that a memtable panicked at into one of our own, as if that one were full.
+    /// Inserts an operation at which a memtable panicked into a memtable of the engine's own, as if the other were
+    /// full.
     #[cold]
     fn insert_into_spare(
         &mut self,
@@ -225,10 +227,10 @@ impl Committer {
         let number = self.numbers.next();
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
         let tree = Arc::clone(&writer.tree);
-        // First, so that no flush begins that would call it.
+        // Fail the keyspace first, so that no flush starts and calls the broken memtable.
         tree.fail(error.clone());
         if let Some(broken) = &writer.active {
-            // It may hold a part of this operation, which readers must not take for the whole record.
+            // It may hold a part of the record, which readers must not see.
             broken.memtable.cut(before);
         }
         let bytes = writer.active_bytes_of().unwrap_or(0);
@@ -257,18 +259,18 @@ impl Committer {
             return Ok(());
         }
         Err(Error::Callback(
-            format!("memtable {:?} refuses an entry while empty", writer.tree.options().memtable).into(),
+            format!("memtable {:?} is full although it is empty", writer.tree.options().memtable).into(),
         ))
     }
 
-    /// After a write: counts the memory and rotates what is too large.
+    /// After a write: accounts for the memory, and rotates memtables that are too large.
     #[inline]
     pub(crate) fn after_write(&mut self, keyspace: u32) {
         let budget = self.memory.budget;
         self.measured = keyspace;
         let Some(active) = self.writer(keyspace).and_then(|writer| writer.active.as_mut()) else { return };
         let bytes = active.memtable.memory_bytes();
-        // Memory comes in pieces that grow with the memtable: the last may be half of it, and is there to be used.
+        // Chunks grow with the memtable, so its last chunk may be half of it. Use that chunk up before the rotation.
         let is_full = bytes >= budget.memtable_bytes
             && bytes.saturating_sub(active.unused_bytes()) >= budget.memtable_bytes;
         let before = std::mem::replace(&mut active.bytes, bytes);
@@ -283,10 +285,10 @@ impl Committer {
         }
     }
 
-    /// By how much memtables of keyspaces may grow beside what is written to them.
+    /// Bytes by which the memtables of keyspaces may grow for a write, besides the written data.
     pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
         let growth = |id: &u32| {
-            // One that is full on the way leaves an empty one. Range deletes grow by as much as they take.
+            // A memtable that becomes full adds an empty one. The set of range tombstones doubles when it grows.
             EMPTY_MEMTABLE_BYTES
                 + match self.peek(*id).and_then(|writer| writer.active.as_ref()) {
                     Some(ActiveMemtable { bytes, memtable, .. }) => {
@@ -298,8 +300,8 @@ impl Committer {
         keyspaces.iter().map(growth).sum()
     }
 
-    /// Fails if a write of `bytes` to keyspaces found no room with all memtables flushed and no merge under way: it
-    /// would wait for nothing, and others behind it.
+    /// Fails if a write of `bytes` would not fit even with all memtables flushed and no compaction running. Such a
+    /// write would wait forever and block the writers behind it.
     #[cold]
     pub(crate) fn check_ever_fits(&self, keyspaces: &[u32], bytes: usize) -> Result<()> {
         let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(0);
@@ -308,14 +310,14 @@ impl Committer {
         if wanted <= bytes_max { Ok(()) } else { Err(too_large(wanted, bytes_max)) }
     }
 
-    /// The most that [`growth_bytes`](Self::growth_bytes) says of any keyspaces, `keyspaces_max` of them at most.
+    /// Upper bound of [`growth_bytes`](Self::growth_bytes) for any set of at most `keyspaces_max` keyspaces.
     pub(crate) fn growth_bytes_max(&self, keyspaces_max: usize) -> usize {
         let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(usize::MAX);
-        // What range deletes take is a part of their memtables.
+        // The active bytes include the range tombstones.
         (each * keyspaces_max.min(self.writers.len() + 1)).saturating_add(self.active_bytes)
     }
 
-    /// Seals the largest memtable that can be flushed; `false` if there is none.
+    /// Rotates the largest memtable that can be flushed. Returns `false` if there is none.
     pub(crate) fn rotate_largest(&mut self) -> bool {
         let is_flushable = |tree: &Arc<Tree>| tree.failure().is_none() && tree.flush_retry_micros().is_none();
         let can_be_flushed = |id: &u32| self.tree(*id).is_some_and(is_flushable);
@@ -326,14 +328,14 @@ impl Committer {
         true
     }
 
-    /// Seals the memtable of a keyspace, if it has one. The next write begins another.
+    /// Makes the active memtable of a keyspace immutable, if there is one. The next write starts a new memtable.
     pub(crate) fn rotate(&mut self, keyspace: u32, last_sequence: SequenceNumber) {
         if let Err(error) = self.replace(keyspace, last_sequence, None) {
             self.fail(keyspace, error);
         }
     }
 
-    /// Stops the keyspace whose memtable panicked when it was asked for its size.
+    /// Fails the keyspace whose memtable panicked when it was asked for its size.
     #[cold]
     pub(super) fn fail_measured(&self, error: Error) {
         self.fail(self.measured, error);
@@ -346,7 +348,7 @@ impl Committer {
         }
     }
 
-    /// Gives a keyspace a fresh memtable, and rotates the one that it has, if any.
+    /// Gives a keyspace a new memtable, and rotates the old one, if any.
     #[cold]
     pub(crate) fn begin(
         &mut self,
@@ -363,7 +365,7 @@ impl Committer {
             .inspect_err(|error| tree.fail(error.clone()))
     }
 
-    /// Puts `next` in the place of the memtable that is being filled, and rotates that one.
+    /// Makes `next` the active memtable of a keyspace, and rotates the old one.
     fn replace(
         &mut self,
         keyspace: u32,
@@ -380,7 +382,7 @@ impl Committer {
         Ok(())
     }
 
-    /// As [`replace`](Self::replace), without a call of what may come from outside.
+    /// Like [`replace`](Self::replace), but calls no user code.
     fn replace_unasked(
         &mut self,
         keyspace: u32,
@@ -415,7 +417,7 @@ impl Committer {
         end_filling(&tree, filled);
     }
 
-    /// Seals all memtables.
+    /// Rotates all memtables.
     pub(crate) fn rotate_all(&mut self) {
         let ids: Vec<u32> = self.active.iter().map(|&(_, id)| id).collect();
         for id in ids {
@@ -423,7 +425,7 @@ impl Committer {
         }
     }
 
-    /// Replaces everything that a keyspace holds by nothing, as of `sequence`.
+    /// Installs an empty read state for a keyspace that was cleared at `sequence`.
     pub(crate) fn clear(&mut self, keyspace: u32, sequence: SequenceNumber) -> Result<()> {
         let writer = self.writer(keyspace).ok_or(Error::Closed)?;
         let (tree, before) = (Arc::clone(&writer.tree), writer.active_bytes_of());
@@ -447,7 +449,7 @@ impl Committer {
         Ok(())
     }
 
-    /// The keyspace whose memtable that is being filled keeps the oldest log segment, and where that memtable begins.
+    /// The active memtable that pins the oldest part of the log: its log start, and the id of its keyspace.
     pub(crate) fn pins_oldest(&self) -> Option<(u64, u32)> {
         let log_start = |id| {
             let writer = if id == 0 { Some(&self.default) } else { self.writers.get(&id) };
@@ -458,7 +460,8 @@ impl Committer {
 }
 
 impl Committer {
-    /// What a batch brings to which keyspaces; fails if one is gone or its background work failed.
+    /// What a batch adds to the memtable of each keyspace. Fails if a keyspace was dropped or its background work
+    /// failed.
     pub(super) fn shares(&mut self, payload: &[u8]) -> Result<Shares> {
         let mut shares = Shares::default();
         for operation in Operations::new(payload, 0) {
@@ -477,7 +480,7 @@ impl Committer {
     }
 }
 
-/// Drops what a memtable was filled by; it may come from outside.
+/// Drops the writer of a memtable. Its `drop` may be user code.
 fn end_filling(tree: &Tree, filled: Option<ActiveMemtable>) {
     let dropped = caught("the end of a memtable's writer", || {
         drop(filled);

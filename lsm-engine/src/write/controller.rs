@@ -1,7 +1,7 @@
-//! How fast writers may go: a smooth byte rate that follows the debt of compactions.
+//! The write controller: limits the byte rate of writers, smoothly, by the compaction debt.
 //!
-//! Each keyspace that is behind has a limit of its own, so that its writers are slowed first. When several are behind,
-//! there is one more for all writers together.
+//! Each keyspace that is behind has its own limit, so its own writers are slowed first. When several keyspaces are
+//! behind, a further limit applies to all writers together.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -10,33 +10,33 @@ use parking_lot::Mutex;
 
 use crate::keyspaces::RateLimit;
 
-/// Runs in level 0 beyond which writers are slowed down: every one costs every read.
+/// Number of runs in level 0 above which writers are slowed. Each run adds to the cost of a read.
 const LEVEL_0_RUNS_SOFT: f64 = 16.0;
-/// Debt in memtables beyond which writers are slowed down.
+/// Compaction debt, in memtable sizes, above which writers are slowed.
 const DEBT_MEMTABLES_SOFT: f64 = 64.0;
-/// This many keyspaces with as much debt as one may have slow writers of all keyspaces down.
+/// All writers are slowed when more than this many keyspaces have reached their limit of debt.
 const KEYSPACES_SOFT: f64 = 4.0;
-/// Writers are never slowed below this, in bytes a second.
+/// Lowest rate limit, in bytes per second.
 const RATE_MIN: f64 = 1e6;
-/// There is a limit somewhere.
+/// Check flag: some rate limit is on.
 const RATE: u8 = 1;
-/// A keyspace that is not flushed keeps too much of the log.
+/// Check flag: a keyspace that cannot be flushed pins too much of the log.
 const LOG: u8 = 2;
 
-/// Slows writers down before they would have to stop.
+/// Slows writers before they would have to stop.
 #[derive(Debug, Default)]
 pub(crate) struct WriteController {
-    /// Why writers must look closer: [`RATE`], [`LOG`].
+    /// What writers must check: [`RATE`], [`LOG`]. Zero for the fast path.
     checks: AtomicU8,
-    /// Of all writers together.
+    /// The limit of all writers together.
     all: RateLimit,
-    /// Bytes a second that background work takes in, smoothed.
+    /// Smoothed throughput of background work, in bytes of input per second.
     throughput: Mutex<f64>,
-    /// Where the log began when last looked at.
+    /// The start of the log at the last check.
     log_start: AtomicU64,
 }
 
-/// How far a tree is beyond what it should be: writers are slowed from 1 on.
+/// How far a tree is behind, relative to the soft limits. Writers are slowed above 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pressure {
     level_0_runs: f64,
@@ -50,7 +50,8 @@ impl Pressure {
         Self { level_0_runs: level_0_runs as f64 / LEVEL_0_RUNS_SOFT, debt }
     }
 
-    /// On writers of all keyspaces: the debt of many, not that of one, which has a limit of its own.
+    /// The pressure on all writers: the debt of many keyspaces. Each keyspace counts at most 1, since it has its own
+    /// limit.
     fn of_all(keyspaces: impl Iterator<Item = Self>) -> Self {
         let debt: f64 = keyspaces.map(|pressure| pressure.debt.min(1.0)).sum();
         Self { level_0_runs: 0.0, debt: debt / KEYSPACES_SOFT }
@@ -64,7 +65,7 @@ impl Pressure {
         self.factor() > 1.0
     }
 
-    /// Bytes a second, 0 for no limit, where background work takes in `throughput`.
+    /// The rate limit in bytes per second for this throughput of background work; 0 for no limit.
     fn rate(self, throughput: f64) -> u64 {
         if self.slows() {
             (throughput.max(RATE_MIN) / (self.factor() * self.factor())).max(RATE_MIN) as u64
@@ -75,7 +76,7 @@ impl Pressure {
 }
 
 impl WriteController {
-    /// Whether writers must look at the limits and at the log.
+    /// Whether writers must check the limits or the log.
     #[inline]
     pub(crate) fn is_limited(&self) -> bool {
         self.checks.load(Ordering::Relaxed) != 0
@@ -102,14 +103,15 @@ impl WriteController {
         &self.all
     }
 
-    /// Background work took in `bytes` in `micros`.
+    /// Records that background work read `bytes` of input in `micros`.
     pub(crate) fn observe(&self, bytes: u64, micros: u64) {
         let mut throughput = self.throughput.lock();
         let now = bytes as f64 * 1e6 / micros.max(1) as f64;
         *throughput = if *throughput == 0.0 { now } else { *throughput * 0.8 + now * 0.2 };
     }
 
-    /// Sets the limits that suit the state of the keyspaces; `true` if one changed, and whoever waits must look again.
+    /// Sets the limits by the state of the keyspaces. Returns `true` if a limit changed; then waiting writers must
+    /// check again.
     pub(crate) fn adjust(&self, env: &dyn Env, keyspaces: &[(&RateLimit, Pressure)]) -> bool {
         let throughput = *self.throughput.lock();
         let all = Pressure::of_all(keyspaces.iter().map(|&(_, pressure)| pressure));
@@ -140,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// Changes what it is told to after 300 ms.
+    /// Makes a change after 300 ms.
     struct Later<F>(Arc<SimEnv>, Option<F>);
 
     impl<F: FnOnce() + Send> Job for Later<F> {
@@ -155,7 +157,7 @@ mod tests {
         }
     }
 
-    /// A keyspace, and what its writers wait for.
+    /// A keyspace, and the event that its writers wait for.
     struct World {
         env: Arc<SimEnv>,
         controller: WriteController,
@@ -202,7 +204,7 @@ mod tests {
     fn a_write_waits_until_the_rate_has_paid_for_it() {
         let world = World::limited();
         assert_eq!(world.wait_turn(2_000_000), 2_000_000);
-        assert_eq!(world.wait_turn(500), 0, "short waits are saved up");
+        assert_eq!(world.wait_turn(500), 0, "a short wait is left to later writers");
         assert_eq!(world.wait_turn(600), 1100);
     }
 
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_finds_the_limit_gone_is_not_charged_to_the_next() {
+    fn a_write_without_a_limit_is_not_charged_to_the_next_limit() {
         let world = World::new();
         assert_eq!(world.wait_turn(12 << 20), 0);
         world.adjust(40);
@@ -225,17 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_becomes_shorter_when_the_rate_rises() {
+    fn a_higher_rate_shortens_the_wait() {
         let world = World::limited();
         world.controller.observe(100_000_000, 1_000_000);
-        // 17 of 16 runs: nearly the throughput.
+        // 17 runs are just above the limit of 16, so the rate is close to the throughput.
         world.later(|world| world.adjust(17));
         let waited = world.wait_turn(12_000_000);
         assert!((300_000..600_000).contains(&waited), "{waited}");
     }
 
     #[test]
-    fn the_wait_ends_when_it_is_given_up() {
+    fn the_wait_ends_when_the_writer_gives_up() {
         let world = World::limited();
         let closing = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let closed = Arc::clone(&closing);
@@ -248,9 +250,9 @@ mod tests {
         assert!((300_000..301_000).contains(&waited), "{waited}");
     }
 
-    /// One keyspace, however far behind, has no part in the limit of all.
+    /// The debt of a few keyspaces, however large, does not slow the others.
     #[test]
-    fn the_debt_of_several_keyspaces_slows_all_writers() {
+    fn only_the_debt_of_several_keyspaces_slows_all_writers() {
         let (env, controller) = (SimEnv::new(1), WriteController::default());
         let limits: [RateLimit; 5] = Default::default();
         let far_behind = Pressure::of(100, 1 << 40, 1);

@@ -1,4 +1,4 @@
-//! The writing side of one keyspace: its memtable, from the first write until it becomes immutable.
+//! The writer of one keyspace, and its active memtable.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::keyspaces::EmptySpans;
 use crate::keyspaces::{Memtable, Tree};
 use crate::write::payload::Operation;
 
-/// Who writes to a keyspace.
+/// The writer of one keyspace.
 pub(crate) struct KeyspaceWriter {
     pub(crate) tree: Arc<Tree>,
-    /// `None` until the first write and after a rotation: a keyspace that nobody writes to holds no memtable.
+    /// `None` until the first write and after a rotation, so an idle keyspace holds no memtable.
     pub(crate) active: Option<ActiveMemtable>,
 }
 
-/// A memtable that is being filled.
+/// An active memtable and its writer.
 pub(crate) struct ActiveMemtable {
     empty_spans: Arc<EmptySpans>,
     pub(crate) memtable: Arc<Memtable>,
     inserter: Box<dyn MemtableWriter>,
-    /// Memory of the memtable when last looked at.
+    /// Memory of the memtable at the last check.
     pub(crate) bytes: usize,
 }
 
@@ -37,7 +37,7 @@ impl KeyspaceWriter {
 }
 
 impl ActiveMemtable {
-    /// A memtable of the keyspace for records of the log from `log_start` on.
+    /// Makes a memtable of a keyspace. It takes log records from `log_start` on.
     pub(crate) fn new(tree: &Tree, factory: &dyn MemtableFactory, number: u64, log_start: u64) -> Self {
         let (inserter, reader) = factory.create();
         let memtable = Arc::new(Memtable::new(number, reader, log_start));
@@ -49,18 +49,18 @@ impl ActiveMemtable {
         }
     }
 
-    /// Bytes that the memtable has and does not use yet.
+    /// Bytes that the memtable has allocated but not used yet.
     pub(crate) fn unused_bytes(&self) -> usize {
         self.inserter.unused_bytes()
     }
 
-    /// Sees to it that there is memory for what comes; `false` if there is none, or no room.
+    /// Reserves memory for a write. Returns `false` if there is none, or if the memtable is full.
     #[inline]
     pub(crate) fn reserve(&mut self, reservation: &Reservation<'_>) -> bool {
         reservation.bytes == 0 || self.inserter.reserve(reservation).is_ok()
     }
 
-    /// Takes an operation in; `false` if the memtable is full.
+    /// Inserts an operation. Returns `false` if the memtable is full.
     #[inline]
     pub(crate) fn insert(&mut self, operation: &Operation<'_>) -> bool {
         let Operation { sequence, kind, key, value, .. } = *operation;

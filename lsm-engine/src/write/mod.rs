@@ -1,7 +1,8 @@
-//! Writing: a batch is admitted, logged, put into memtables, and then visible.
+//! Writing: a write is admitted, appended to the log, inserted into memtables, and made visible.
 //!
-//! In come batches and single operations; out goes the number of the write, durable as asked. Writers wait here and
-//! nowhere else: for the write controller, for memory, for the sync of the log. Nothing here writes a table.
+//! Input: single operations and batches. When a call returns, the write has the durability that the caller asked for.
+//! Writers wait only here: for the write controller, for memory, and for the sync of the log. Code here writes no
+//! table.
 
 mod admission;
 mod commit;

@@ -1,4 +1,4 @@
-//! The write path as a whole, and what background work asks of it.
+//! The write path: the parts that a write passes, and the calls that background work makes on them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, Weak};
@@ -16,30 +16,30 @@ use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::queue::WriteQueue;
 
-/// Everything that a write passes on its way: controller and queue, commit lock, log, memtables, visible number.
+/// The parts that a write passes: write controller, write queue, commit lock, log, memtables, visible number.
 pub(crate) struct WritePath {
     pub(crate) resources: Arc<Resources>,
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) status: Arc<Status>,
     pub(crate) committer: OrderedMutex<Committer>,
-    /// There is none until recovery has brought what the last one held into tables.
+    /// Set when recovery has flushed what it replayed of the old log.
     log: OnceLock<Arc<dyn LogSync>>,
     /// Keyspaces that have memtables.
     pub(crate) unflushed: Arc<TreeSet>,
     pub(crate) controller: WriteController,
     /// Writers that wait for memory.
     pub(crate) queue: WriteQueue,
-    /// There is a memtable to flush, or the database closes.
+    /// Notified when there is a memtable to flush and when the database closes.
     pub(crate) flush_wanted: Event,
     pub(super) compactor: OnceLock<Weak<dyn Compactor>>,
 }
 
-/// Who can make the tables fewer, whose indexes and filters take memory that writers wait for.
+/// Compactions, as writers see them: they can free memory of indexes and filters by merging tables.
 pub(crate) trait Compactor: Send + Sync {
     /// Starts the compactions that are due.
     fn start_due(&self);
 
-    /// Whether one runs.
+    /// Whether a compaction runs.
     fn is_running(&self) -> bool;
 }
 
@@ -69,7 +69,7 @@ impl WritePath {
         self.compactor.get_or_init(|| compactor);
     }
 
-    /// Fails if the database is closed, or takes no writes any more.
+    /// Fails if the database is closed, if writing has stopped, or in a forked child.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
         self.status.check_open()?;
@@ -77,7 +77,7 @@ impl WritePath {
         self.resources.check_process()
     }
 
-    /// Gives the database its log.
+    /// Sets the log.
     pub(crate) fn start_log(&self, log: Box<dyn Log>) {
         self.log.get_or_init(|| log.sync_handle());
         self.committer.lock().start_log(log);
@@ -88,7 +88,7 @@ impl WritePath {
         self.committer.lock().close_log()
     }
 
-    /// The end of the last record.
+    /// The position after the last record.
     pub(crate) fn log_end(&self) -> u64 {
         self.committer.lock().log_end()
     }
@@ -99,24 +99,24 @@ impl WritePath {
         self.log.get().map_or(Ok(()), |log| log.wait_durable(Position(position))).map_err(Error::from)
     }
 
-    /// Makes durable all that was written before.
+    /// Makes all earlier writes durable.
     pub(crate) fn sync_log(&self) -> Result<()> {
         self.wait_durable(self.log_end())
     }
 
-    /// Segments of the log wholly below `position` may go.
+    /// Allows the log to remove segments that end at or below `position`.
     pub(crate) fn truncate_log(&self, position: u64) -> Result<()> {
         self.log.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
     }
 
-    /// Up to where the log is durable; 0 before there is one.
+    /// The position up to which the log is durable; 0 if there is no log yet.
     pub(crate) fn log_durable(&self) -> u64 {
         self.log.get().map_or(0, |log| log.durable().0)
     }
 
-    /// Where replay must start once the memtables of the numbers `flushed` are in tables.
+    /// The position from which replay must start once the memtables with the numbers `flushed` are in tables.
     pub(crate) fn log_start(&self, flushed: &HashSet<u64>) -> LogStart {
-        // Taken first: a record that arrives during the search below starts at or after it.
+        // Read the end first: a record appended during the search below starts at or after it.
         let (mut position, segment) = {
             let committer = self.committer.lock();
             (committer.log_end(), committer.first_segment())

@@ -17,18 +17,18 @@ use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 
 use crate::error::{Error, Result};
 
-/// The number of operations, in front of them.
+/// Size of the operation count at the front of a payload.
 pub(crate) const COUNT_BYTES: usize = 4;
 
-/// What a batch brings to the log and to memory.
+/// An encoded batch that is ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payload<'b> {
     pub(crate) encoded: &'b [u8],
-    /// Of the operations.
+    /// Number of operations.
     pub(crate) count: u64,
-    /// What they take in memtables, at most.
+    /// Upper bound of what they take in memtables.
     pub(crate) memory_bytes: usize,
-    /// Whose keyspaces it names, if it names any but the default.
+    /// The database whose keyspaces it names. `None` if it writes only to the default keyspace.
     pub(crate) database: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Fails for a range that ends before it starts. An empty range is fine and means nothing.
+/// Fails for a range that ends before it starts. An empty range is allowed and deletes nothing.
 pub(crate) fn check_range(start: &[u8], end: &[u8]) -> Result<()> {
     check_key(start)?;
     check_key(end)?;
@@ -67,7 +67,7 @@ pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Arc<str> {
         .into()
 }
 
-/// Writes the payload of a batch of one operation into `out`, replacing what is there.
+/// Encodes a batch of one operation into `out`, which is cleared first.
 #[inline]
 pub(crate) fn encode_single(
     out: &mut Vec<u8>,
@@ -81,7 +81,7 @@ pub(crate) fn encode_single(
     encode_operation(out, keyspace, kind, key, value);
 }
 
-/// Adds an operation to a payload, whose count is the caller's.
+/// Appends an operation to a payload. The caller writes the count.
 #[inline]
 pub(crate) fn encode_operation(
     out: &mut Vec<u8>,
@@ -101,19 +101,20 @@ pub(crate) fn encode_operation(
 /// One operation of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation<'a> {
-    /// When it takes effect.
+    /// Its sequence number.
     pub sequence: SequenceNumber,
-    /// In which keyspace.
+    /// The id of its keyspace.
     pub keyspace: u32,
     /// What it does.
     pub kind: ValueKind,
-    /// To which key; the start of a range delete.
+    /// Its key, or the start of a range delete.
     pub key: &'a [u8],
-    /// With what; the end of a range delete.
+    /// Its value, or the end of a range delete.
     pub value: &'a [u8],
 }
 
-/// Reads the payload of a log record. Yields `Err` with what is wrong, once, if it is malformed.
+/// An iterator over the operations in the payload of a log record. If the payload is malformed, it yields one `Err`
+/// with the reason and ends.
 #[derive(Clone, Debug)]
 pub struct Operations<'a> {
     decoder: Decoder<'a>,
@@ -123,7 +124,7 @@ pub struct Operations<'a> {
 }
 
 impl<'a> Operations<'a> {
-    /// A reader of `payload`, whose record had the tag `first_sequence`.
+    /// Reads `payload`. `first_sequence` is the tag of its log record.
     pub fn new(payload: &'a [u8], first_sequence: SequenceNumber) -> Self {
         let mut decoder = Decoder::new(payload);
         let left = decoder.u32();

@@ -1,4 +1,4 @@
-//! Memory for a write, taken before the log has it.
+//! Reserves the memory of a write before it is logged.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,8 +10,8 @@ use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 
 impl Committer {
-    /// Sees to it that a keyspace has a memtable, and that one memory, for what comes with the next record: once it is
-    /// in the log, it must not fail. `false` if the system has no memory.
+    /// Makes sure that a keyspace has a memtable with memory for the next record. Once the record is in the log, its
+    /// insert must not fail. Returns `false` if the system has no memory.
     #[inline]
     fn prepare(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> Result<bool> {
         let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
@@ -38,7 +38,7 @@ impl Committer {
 
     fn reserve_in_next(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> Result<bool> {
         let active = self.writer(keyspace).and_then(|writer| writer.active.as_ref());
-        // Another would find no more memory than one that is empty already.
+        // If the active memtable is empty, a new one would find no more memory.
         if active.is_some_and(|active| active.memtable.is_empty()) {
             return Ok(false);
         }
@@ -49,8 +49,7 @@ impl Committer {
 }
 
 impl WritePath {
-    /// Sees to it that a keyspace can take what comes with the next record, before it is in the log; see
-    /// [`Committer::prepare`].
+    /// Reserves memory in a keyspace for the next record; see [`Committer::prepare`]. Fails if the system has none.
     #[inline]
     pub(crate) fn prepare(
         &self,

@@ -1,11 +1,12 @@
-//! The queue of writers that wait for memory.
+//! The write queue: writers that wait for memory.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// Writers that wait for memory, first come, first served: a large write would wait forever while small ones pass it.
+/// Writers that wait for memory, first come, first served. Otherwise small writes could keep a large one waiting
+/// forever.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
     line: Mutex<VecDeque<u64>>,
@@ -19,7 +20,7 @@ impl WriteQueue {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Joins the end of the line.
+    /// Joins the end of the queue.
     pub(crate) fn join(&self) -> Waiting<'_> {
         let ticket = self.next.fetch_add(1, Ordering::Relaxed) as u64;
         let mut line = self.line.lock();
@@ -29,7 +30,7 @@ impl WriteQueue {
     }
 }
 
-/// A place in the line, until it is dropped.
+/// A place in the queue. Dropping it leaves the queue.
 pub(crate) struct Waiting<'l> {
     line: &'l WriteQueue,
     ticket: u64,

@@ -1,15 +1,15 @@
-//! What a write brings to the memtables of its keyspaces, known before it is logged.
+//! The memory that a write needs in the memtables of its keyspaces, computed before it is logged.
 
 use lsm_core::ValueKind;
 use lsm_memtable::Reservation;
 
 use crate::write::payload::Operation;
 
-/// What a single operation brings; `value_bytes` is the length of its value.
+/// The reservation of a single operation. `value_bytes` is the length of its value.
 #[inline]
 pub(crate) fn of_one<'v>(kind: ValueKind, key: &[u8], value_bytes: &'v [usize; 1]) -> Reservation<'v> {
     let [length] = *value_bytes;
-    // Range deletes are not kept with the entries.
+    // Range deletes are not kept in the memtable proper.
     let bytes =
         if kind == ValueKind::RangeDelete { 0 } else { key.len() + length + Reservation::OVERHEAD_BYTES };
     let long_values: &[usize] =
@@ -17,7 +17,7 @@ pub(crate) fn of_one<'v>(kind: ValueKind, key: &[u8], value_bytes: &'v [usize; 1
     Reservation { bytes, longest_bytes: bytes, long_values }
 }
 
-/// What comes to the memtable of one keyspace.
+/// The part of a batch that goes to one memtable.
 #[derive(Default)]
 pub(crate) struct Share {
     bytes: usize,
@@ -46,7 +46,7 @@ impl Share {
     }
 }
 
-/// The keyspaces that a batch writes to, each once, and what comes to their memtables.
+/// The keyspaces that a batch writes to, each once, with its share of the batch.
 #[derive(Default)]
 pub(crate) struct Shares {
     keyspaces: Vec<u32>,
@@ -54,7 +54,7 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Counts an operation; whether it is the first of its keyspace.
+    /// Adds an operation. Returns whether it is the first one of its keyspace.
     #[inline]
     pub(crate) fn add(&mut self, operation: &Operation<'_>) -> bool {
         let Operation { keyspace, kind, key, value, .. } = *operation;

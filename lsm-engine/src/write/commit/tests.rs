@@ -8,7 +8,7 @@ use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, Memtabl
 use crate::read::Bounds;
 use crate::{Db, DbCursor, Options, WriteBatch};
 
-/// Memtables that are full after four entries.
+/// A memtable that is full after four entries.
 #[derive(Debug, Default)]
 struct Tiny(BPlusMemtable);
 
@@ -51,7 +51,7 @@ fn open_in(fs: &SimFs) -> (Arc<SimEnv>, Db) {
 
 const KEYS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
-/// A batch that puts `value` everywhere, wherever in a memtable it begins.
+/// A batch that sets all keys to `value`. It does not fit one memtable, wherever it starts.
 fn batch(value: &str) -> WriteBatch {
     let mut batch = WriteBatch::new();
     for key in KEYS {
@@ -60,9 +60,9 @@ fn batch(value: &str) -> WriteBatch {
     batch
 }
 
-/// A read loads the state, then the visible number. Here a batch that fills its memtable comes between the two.
+/// A read loads the state, then the visible number. Here a batch that spans two memtables is committed between the two.
 #[test]
-fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
+fn a_reader_of_an_older_state_sees_nothing_of_a_batch_that_spans_memtables() {
     for filled in 0..=4 {
         let (env, db) = open();
         db.write(batch("old")).unwrap();
@@ -90,7 +90,7 @@ fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
                 cursor.next().unwrap();
             }
         }
-        // Whoever comes later sees all of it, and so does recovery.
+        // Later readers see the whole batch.
         let seen = |db: &Db| KEYS.map(|key| db.get(key).unwrap().unwrap());
         assert!(seen(&db).iter().all(|value| value == b"newer"));
         db.flush().unwrap();
@@ -100,7 +100,7 @@ fn a_read_that_a_cut_batch_overtakes_sees_none_of_it() {
     }
 }
 
-/// Memtables that panic at the second operation of a batch.
+/// A memtable that panics at its third insert, which is the second operation of the batch.
 #[derive(Debug, Default)]
 struct Broken(BPlusMemtable);
 
@@ -131,9 +131,9 @@ impl MemtableWriter for BrokenWriter {
     }
 }
 
-/// As above, with a batch that meets a memtable that panics.
+/// Like the test above, with a memtable that panics in the middle of the batch.
 #[test]
-fn a_read_that_a_batch_with_a_panic_overtakes_sees_none_of_it() {
+fn a_reader_of_an_older_state_sees_nothing_of_a_batch_during_which_a_memtable_panicked() {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
     let db = options.memory(8 << 20).memtable(Arc::new(Broken::default())).open("/db").unwrap();
@@ -144,7 +144,7 @@ fn a_read_that_a_batch_with_a_panic_overtakes_sees_none_of_it() {
     let visible = visibility.sequence_in(&state);
     assert!(KEYS.iter().all(|key| state.get(key.as_bytes(), visible).unwrap().is_none()));
     drop(state);
-    // Whoever comes later sees all of it.
+    // Later readers see the whole batch.
     assert!(KEYS.iter().all(|key| db.get(key).unwrap().is_some()));
     assert_eq!(db.iter().count(), 1 + KEYS.len());
     db.put("after", "value").unwrap_err();
@@ -153,7 +153,7 @@ fn a_read_that_a_batch_with_a_panic_overtakes_sees_none_of_it() {
 }
 
 #[test]
-fn a_crash_keeps_all_or_nothing_of_a_batch_whose_memtables_were_flushed() {
+fn a_crash_keeps_all_or_nothing_of_a_batch_with_a_flushed_part() {
     let fs = SimFs::new();
     let (env, db) = open_in(&fs);
     db.write(batch("value")).unwrap();
