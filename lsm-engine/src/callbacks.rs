@@ -1,4 +1,4 @@
-//! Calls of parts that users bring: one that panics is an error, and not the end of a thread.
+//! Calls of user code, such as memtables, filters and policies. A panic becomes an error and does not end the thread.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_message(during: &str, panic: &(dyn Any + Send)) -> Arc<str> {
     let said = panic
         .downcast_ref::<&str>()
@@ -16,7 +16,7 @@ pub(crate) fn panic_message(during: &str, panic: &(dyn Any + Send)) -> Arc<str> 
     format!("a panic during {during}: {said}").into()
 }
 
-/// Calls what may call parts from outside: one that panics is an error that says during what.
+/// Calls `call`, which may run user code. A panic becomes an error that names what was done: `during`.
 pub(crate) fn caught<T>(during: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|panic| Err(Error::Callback(panic_message(during, &*panic))))

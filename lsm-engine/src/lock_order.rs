@@ -1,18 +1,18 @@
-//! The order in which the locks of a database are taken, checked in debug builds.
+//! The order of the locks of a database. Debug builds check it.
 
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Who holds one of these locks takes only later ones, and waits for no background work. What is inside a keyspace comes last, and
-/// is not checked.
+/// The locks in their order. A thread that holds one may take only later ones, and must not wait for background work.
+/// The locks inside a keyspace come last; they are not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    /// Which compactions run.
+    /// The compaction scheduler.
     Scheduler,
-    /// Edits of the manifest.
+    /// The manifest.
     Manifest,
-    /// The commit lock: the log, and the memtables that are being filled.
+    /// The commit lock: the log and the active memtables.
     Commit,
 }
 
@@ -35,7 +35,7 @@ impl<T> OrderedMutex<T> {
         OrderedGuard { guard: self.mutex.lock(), _held: held }
     }
 
-    /// The lock, unless somebody has it.
+    /// Takes the lock if it is free.
     pub(crate) fn try_lock(&self) -> Option<OrderedGuard<'_, T>> {
         let guard = self.mutex.try_lock()?;
         Some(OrderedGuard { guard, _held: Held::of(self.database, self.rank) })
@@ -74,7 +74,7 @@ mod held {
         static HELD: RefCell<Vec<(usize, Rank)>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Says that this thread holds a lock, until it is dropped.
+    /// Notes that this thread holds a lock, until it is dropped.
     pub(crate) struct Held(usize, Rank);
 
     fn ranks(held: &[(usize, Rank)], database: usize) -> Vec<Rank> {
@@ -99,7 +99,7 @@ mod held {
         }
     }
 
-    /// Panics if this thread holds one of the locks of a database: whoever it waits for may need it.
+    /// Panics if this thread holds one of the locks of a database: the work that it waits for may need it.
     pub(crate) fn assert_none_held(database: usize) {
         let held = HELD.with_borrow(|held| ranks(held, database));
         assert!(held.is_empty(), "waiting for an event while {held:?} are held");
@@ -108,7 +108,7 @@ mod held {
 
 #[cfg(not(debug_assertions))]
 mod held {
-    /// Nothing is checked in release builds.
+    /// Release builds check nothing.
     pub(crate) struct Held;
 
     impl Held {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_are_taken_in_their_order() {
+    fn locks_can_be_taken_in_their_order() {
         let (manifest, commit) =
             (OrderedMutex::new(Rank::Manifest, 7, 1), OrderedMutex::new(Rank::Commit, 7, 2));
         let held = (manifest.lock(), commit.lock());
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "Manifest is locked while [Commit] are held")]
-    fn a_lock_that_is_taken_out_of_order_panics() {
+    fn taking_a_lock_out_of_order_panics() {
         let (manifest, commit) =
             (OrderedMutex::new(Rank::Manifest, 7, ()), OrderedMutex::new(Rank::Commit, 7, ()));
         let _held = (commit.lock(), manifest.lock());
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "waiting for an event while [Commit] are held")]
-    fn nobody_waits_while_holding_a_lock() {
+    fn waiting_while_holding_a_lock_panics() {
         let commit = OrderedMutex::new(Rank::Commit, 7, ());
         let _held = commit.lock();
         assert_none_held(7);

@@ -1,4 +1,4 @@
-//! What all parts of a database use: its directory, file system, environment, memory, counters and obsolete files.
+//! Resources that all parts of a database use: directory, file system, environment, memory, counters, obsolete files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::memory::Memory;
 use crate::metrics::Counters;
 use crate::version::{DiskReserve, ObsoleteFiles};
 
-/// What all parts of a database use. It knows none of them.
+/// Resources that all parts of a database use. They know none of those parts.
 pub(crate) struct Resources {
-    /// Tells databases apart.
+    /// A random id that tells databases apart within a process.
     pub(crate) database_id: u64,
     pub(crate) directory: PathBuf,
     pub(crate) vfs: Arc<dyn Vfs>,
@@ -39,38 +39,38 @@ impl Resources {
         Arc::new(Self { database_id, directory, vfs, env, memory, counters, obsolete_files, disk_reserve })
     }
 
-    /// Makes the names of files durable.
+    /// Syncs the directory, which makes the names of new files durable.
     pub(crate) fn sync_directory(&self) -> Result<()> {
         let directory = &self.directory;
         self.vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))
     }
 
-    /// Unlinks the files that nobody needs any more. One that cannot be removed is found again at the next open.
+    /// Unlinks the obsolete files. If one cannot be removed, the next open finds it and tries again.
     pub(crate) fn remove_obsolete_files(&self) {
         for path in self.obsolete_files.take() {
             match self.vfs.remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "an obsolete file stays");
+                    tracing::warn!(path = %path.display(), %error, "failed to remove an obsolete file");
                 }
                 _ => {}
             }
         }
     }
 
-    /// What background work failed for may be what others hold.
+    /// After a failure of background work: if descriptors ran out, the file cache closes some files.
     pub(crate) fn make_way_after(&self, error: &Error) {
         if let Error::Storage(error) = error {
             self.memory.file_cache.give_way_after(error);
         }
     }
 
-    /// Fails in a child by `fork`: files, their locks and the window of the log are those of its parent.
+    /// Fails in a forked child: it shares files, their locks and the window of the log with its parent.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.env.is_forked() { Err(forked()) } else { Ok(()) }
     }
 
-    /// Blocks until `done` says yes, looking again after each notification.
+    /// Blocks until `done` returns `true`. Calls it again after each notification of `event`.
     pub(crate) fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
         assert_none_held(self.place());
         loop {

@@ -1,4 +1,4 @@
-//! Whether a database is open, whether it takes writes, and what background work failed with.
+//! Status of a database: whether it is open, whether it takes writes, and the background errors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
-/// Whether a database is open and takes writes, and what went wrong.
+/// Whether a database is open and takes writes, and its background errors.
 #[derive(Default)]
 pub(crate) struct Status {
     closed: AtomicBool,
-    /// Background jobs are to end.
+    /// Background jobs must end.
     stopping: AtomicBool,
-    /// Writing ended, with this.
+    /// Writing has stopped because of `failure`.
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
     pub(crate) flush_error: BackgroundError,
     pub(crate) compaction_error: BackgroundError,
-    /// A flush or compaction ended, or background work failed: whoever waits looks again.
+    /// Notified when a flush or compaction ends and when background work fails, so that waiting callers check again.
     pub(crate) progress: Event,
 }
 
@@ -29,7 +29,7 @@ impl Status {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// `false` if it was closed before.
+    /// Marks the database as closed. Returns `false` if it was closed before.
     pub(crate) fn mark_closed(&self) -> bool {
         !self.closed.swap(true, Ordering::AcqRel)
     }
@@ -40,7 +40,7 @@ impl Status {
         self.progress.notify();
     }
 
-    /// Whether background jobs are to end.
+    /// Whether background jobs must end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire) || self.stopped.load(Ordering::Acquire)
     }
@@ -64,7 +64,7 @@ impl Status {
     }
 }
 
-/// Failures of background work that will be tried again: whoever waits for it must hear of them.
+/// The errors of background work that is tried again. A caller that waits for the work must get them.
 #[derive(Debug, Default)]
 pub(crate) struct BackgroundError(Mutex<(u64, Option<Error>)>);
 
@@ -74,22 +74,22 @@ impl BackgroundError {
         *noted = (noted.0 + 1, Some(error));
     }
 
-    /// How many there were.
+    /// Number of errors so far.
     pub(crate) fn count(&self) -> u64 {
         self.0.lock().0
     }
 
-    /// What it waits for now.
+    /// The last error, if the work has not succeeded since.
     pub(crate) fn current(&self) -> Option<Error> {
         self.0.lock().1.clone()
     }
 
-    /// It went well again.
+    /// Clears the error after the work succeeded.
     pub(crate) fn clear(&self) {
         self.0.lock().1 = None;
     }
 
-    /// Fails with the latest if there were more than `seen` and it has not gone well since.
+    /// Fails with the current error if there were more than `seen` errors so far.
     pub(crate) fn check(&self, seen: u64) -> Result<()> {
         match &*self.0.lock() {
             (count, Some(error)) if *count > seen => Err(error.clone()),
