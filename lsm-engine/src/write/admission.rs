@@ -109,7 +109,7 @@ impl WritePath {
 
     /// Takes the commit lock once there is memory for a write of `bytes` to the keyspaces that `keyspaces` returns. The
     /// memory stays available, because memtables grow only under this lock. While the disk is full, a write that only
-    /// deletes (`deletes`) does not queue, and may take the memory that is kept for deletes.
+    /// deletes (`deletes`) may pass the queue and take the memory that is kept for deletes.
     #[inline]
     pub(crate) fn lock_committer<K: AsRef<[u32]>>(
         &self,
