@@ -1,5 +1,5 @@
-//! What fails for one memtable may succeed for another: flushes of other keyspaces go on while it is tried again. What
-//! cannot succeed is not tried again.
+//! A flush that fails is tried again, and flushes of other keyspaces go on meanwhile. A flush that cannot succeed is
+//! not tried again.
 
 use std::io::ErrorKind as Io;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn open(fs: &SimFs, env: &Arc<SimEnv>) -> Db {
     options.memory(16 << 20).log_segment_bytes(4 << 20).open("/db").unwrap()
 }
 
-/// Bytes that no compression makes fewer.
+/// Incompressible bytes.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {
@@ -30,7 +30,7 @@ fn runs(metrics: &Metrics, name: &str) -> u64 {
 }
 
 #[test]
-fn small_memtables_are_flushed_while_a_large_one_finds_no_room() {
+fn small_memtables_are_flushed_while_a_large_one_does_not_fit_the_disk() {
     const CAPACITY: u64 = 1 << 30;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let db = open(&fs, &env);
@@ -44,9 +44,9 @@ fn small_memtables_are_flushed_while_a_large_one_finds_no_room() {
     env.run_until_idle();
     let metrics = db.metrics();
     assert_eq!((runs(&metrics, "large"), runs(&metrics, "small")), (0, 1), "{metrics:?}");
-    assert!(metrics.waiting_for_space.is_some(), "the other still waits");
+    assert!(metrics.waiting_for_space.is_some(), "the large memtable still waits");
 
-    // And so it goes on, however often the other is tried.
+    // The small keyspace keeps flushing, however often the large flush is tried.
     for number in 2..5 {
         small.put("key", format!("{number}")).unwrap();
         db.flush().unwrap_err();
@@ -68,7 +68,7 @@ fn small_memtables_are_flushed_while_a_large_one_finds_no_room() {
 }
 
 #[test]
-fn a_keyspace_that_goes_takes_its_error_along() {
+fn dropping_a_keyspace_clears_its_background_error() {
     for cleared in [false, true] {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
         let db = open(&fs, &env);
@@ -93,7 +93,7 @@ fn a_keyspace_that_goes_takes_its_error_along() {
 }
 
 #[test]
-fn what_cannot_succeed_is_not_tried_again() {
+fn a_flush_that_cannot_succeed_is_not_tried_again() {
     for error in [Io::ReadOnlyFilesystem, Io::Unsupported, Io::InvalidInput] {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
         let db = open(&fs, &env);
@@ -118,7 +118,7 @@ fn what_cannot_succeed_is_not_tried_again() {
 }
 
 #[test]
-fn whoever_asks_for_a_flush_hears_of_a_failure_once_the_others_are_flushed() {
+fn flush_returns_an_error_after_the_other_keyspaces_are_flushed() {
     for error in [Io::Other, Io::ReadOnlyFilesystem, Io::StorageFull] {
         for closes in [false, true] {
             let (fs, env, what) = (SimFs::new(), Arc::new(SimEnv::new(1)), format!("{error:?}, {closes}"));

@@ -1,5 +1,5 @@
-//! A child by `fork` has handles to the database of its parent, but none of its threads; files, locks and the window of
-//! the log are shared with it. So the child may do nothing to them, and must not wait for anybody.
+//! A forked child has the handles of its parent, but none of its threads. It shares files, locks and the window of the
+//! log with the parent. So the child must not change them, and must not wait for background work.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Machine {
         Options::new().memory(8 << 20).vfs(Arc::new(self.fs.clone())).env(env)
     }
 
-    /// Runs what a child does: no job takes a step, and no file changes.
+    /// Runs the code of a child, and checks that no job takes a step and no file changes.
     fn in_child(&self, run: impl FnOnce()) {
         let before = (self.env.steps(), self.fs.operations(), self.fs.fingerprint());
         self.env.set_forked(true);
@@ -49,14 +49,14 @@ fn filled(machine: &Machine) -> Db {
 }
 
 #[test]
-fn a_child_that_drops_its_handles_waits_for_nobody_and_changes_nothing() {
+fn dropping_handles_in_a_child_does_not_wait_and_changes_nothing() {
     let machine = Machine::new();
     let db = filled(&machine);
     let (snapshot, space) = (db.snapshot().unwrap(), db.keyspace("space", KeyspaceOptions::new()).unwrap());
     let mut iter = db.iter();
     iter.next().unwrap().unwrap();
     machine.in_child(|| drop((iter, snapshot, space, db)));
-    // The lock is the parent's.
+    // The parent still holds the lock.
     assert!(machine.options().open("/db").is_err());
     let next = Machine { fs: machine.fs.process_crash(), env: SimEnv::new(2) };
     let db = next.options().open("/db").unwrap();
@@ -66,7 +66,7 @@ fn a_child_that_drops_its_handles_waits_for_nobody_and_changes_nothing() {
 }
 
 #[test]
-fn a_child_that_may_only_read_keeps_the_lock_of_its_parent() {
+fn a_child_of_a_read_only_database_keeps_the_lock_of_its_parent() {
     let machine = Machine::new();
     filled(&machine).close().unwrap();
     let reader = machine.options().read_only(true).open("/db").unwrap();
@@ -76,7 +76,7 @@ fn a_child_that_may_only_read_keeps_the_lock_of_its_parent() {
 }
 
 #[test]
-fn whatever_writes_is_refused_in_a_child() {
+fn all_writing_calls_fail_in_a_child() {
     let machine = Machine::new();
     let db = filled(&machine);
     let space = db.keyspace("space", KeyspaceOptions::new()).unwrap();
@@ -96,7 +96,7 @@ fn whatever_writes_is_refused_in_a_child() {
         refused("close", db.clone().close());
         refused("open", machine.options().open("/other"));
     });
-    // The parent goes on.
+    // The parent can still write.
     db.put("key", "value").unwrap();
     assert_eq!(db.get("key").unwrap().unwrap(), b"value");
     drop(space);

@@ -1,4 +1,4 @@
-//! Thousands of versions of one key, kept for a snapshot, are passed by a seek and not one by one.
+//! A cursor passes thousands of versions of one key, kept for a snapshot, by a seek and not one by one.
 
 mod counting;
 
@@ -8,7 +8,7 @@ use counting::Counting;
 use lsm_engine::{KeyspaceOptions, Options};
 
 #[test]
-fn versions_of_a_hot_key_are_passed_by_a_seek() {
+fn a_cursor_seeks_past_the_versions_of_a_hot_key() {
     let dir = tempfile::tempdir().unwrap();
     let steps = Counting::default();
     let memtable = Arc::new(steps.clone()) as _;
@@ -37,7 +37,7 @@ fn versions_of_a_hot_key_are_passed_by_a_seek() {
             cursor.prev().unwrap();
         }
     }
-    // Nor do those cost more of which a reader sees none.
+    // Versions that a reader does not see cost no more.
     let mut cursor = without.cursor();
     cursor.first().unwrap();
     cursor.next().unwrap();

@@ -1,5 +1,5 @@
-//! A database whose log holds more than the memory that it is opened with next: recovery reads the log twice then, and
-//! whatever happens meanwhile, all of it is there afterwards.
+//! The log of a database holds more than fits the memory that it is opened with. Recovery then reads the log twice, and
+//! must lose nothing, whatever fails meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use lsm_engine::{Db, ErrorKind, Keyspace, KeyspaceOptions, Options, RecoveryMode
 
 const DIRECTORY: &str = "/data/db";
 const NAMES: [&str; 3] = ["default", "other", "third"];
-/// Some 230 KiB of it are for memtables.
+/// About 230 KiB of it are for memtables.
 const SMALL: usize = 1 << 20;
 const LARGE: usize = 16 << 20;
 
-/// Keyspaces and what they hold.
+/// The keyspaces and their contents.
 type State = BTreeMap<&'static str, BTreeMap<Vec<u8>, Arc<[u8]>>>;
 
 fn options(fs: &SimFs, env: &Arc<SimEnv>, memory: usize) -> Options {
@@ -44,15 +44,15 @@ fn read(db: &Db) -> Result<State> {
         .collect()
 }
 
-/// What a crash left, and all states that there were, from `synced` on.
+/// The files after a crash, and all states of the history. A power cut may lose the states after `synced`.
 struct Crashed {
     fs: SimFs,
-    /// After each write, up to the last.
+    /// The state after each write.
     states: Vec<State>,
     synced: usize,
 }
 
-/// The last clear was logged, and the crash came before the manifest heard of it.
+/// The last clear is in the log, but the crash came before its edit reached the manifest.
 fn write_history(seed: u64) -> Crashed {
     let fs = SimFs::new();
     fs.create_dir(Path::new("/data")).unwrap();
@@ -73,7 +73,7 @@ fn write_history(seed: u64) -> Crashed {
         }
     }
     db.flush().unwrap();
-    // Keeps the tables of what is cleared.
+    // The snapshot keeps the tables of the cleared keyspace.
     let snapshot = db.snapshot().unwrap();
     let mut manifest = None;
     states.push(model.clone());
@@ -130,7 +130,7 @@ fn write_history(seed: u64) -> Crashed {
     let crashed = fs.process_crash();
     let (path, bytes) = manifest.unwrap();
     crashed.write_all(&path, &bytes).unwrap();
-    // The manifest syncs the log before it takes a clear in, and that stays: no power cut undoes what came before.
+    // A clear syncs the log before its edit, so no power cut undoes writes before it.
     synced = synced.max(104);
     drop((snapshot, db));
     env.drop_jobs();
@@ -153,7 +153,7 @@ fn files(fs: &SimFs, suffix: &str) -> Vec<PathBuf> {
 }
 
 impl Crashed {
-    /// Opens what a second crash left, with little or much memory.
+    /// Opens the files after a second crash, with little or much memory.
     fn check(&self, fs: &SimFs, memory: usize, from: usize, what: &dyn Fn() -> String) {
         let (env, db) = open(fs, memory);
         let db = db.unwrap_or_else(|error| panic!("{}: {error}", what()));
@@ -167,7 +167,7 @@ impl Crashed {
         );
         let tables: u64 =
             db.metrics().keyspaces.iter().flat_map(|space| &space.levels).map(|level| level.tables).sum();
-        assert_eq!(files(fs, "sst").len() as u64, tables, "{}: files that nobody needs", what());
+        assert_eq!(files(fs, "sst").len() as u64, tables, "{}: unneeded files", what());
         db.put("zzz", "after").unwrap();
         let again = fs.process_crash();
         drop(db);
@@ -180,7 +180,7 @@ impl Crashed {
         env.drop_jobs();
     }
 
-    /// Proves that what little memory there is takes a second reading.
+    /// Checks that the small memory requires a second reading.
     fn assert_does_not_fit(&self) {
         let env = Arc::new(SimEnv::new(7));
         let refused = options(&self.fs, &env, SMALL).read_only(true).open(DIRECTORY).unwrap_err();
@@ -189,7 +189,7 @@ impl Crashed {
 }
 
 #[test]
-fn crashes_of_the_second_reading_lose_nothing() {
+fn a_crash_during_the_second_reading_of_the_log_loses_nothing() {
     for seed in 1..=2_u64 {
         let crashed = write_history(seed);
         crashed.assert_does_not_fit();
@@ -200,7 +200,7 @@ fn crashes_of_the_second_reading_lose_nothing() {
         env.drop_jobs();
         let operations = fs.operations();
         assert!(operations > 50, "{operations}");
-        // Others for each of the histories.
+        // Each history uses different crash points.
         for operation in (seed..=operations).step_by(4) {
             let fs = crashed.fs.process_crash();
             fs.crash_at(operation);
@@ -219,9 +219,9 @@ fn crashes_of_the_second_reading_lose_nothing() {
     }
 }
 
-/// However much or little room there is: it works, or it fails and leaves all as it was.
+/// For any amount of free disk space, the open works, or it fails and changes nothing.
 #[test]
-fn a_disk_that_fills_up_in_the_second_reading_is_left_as_it_was() {
+fn recovery_works_or_changes_nothing_when_the_disk_fills_up_during_the_second_reading() {
     let crashed = write_history(3);
     let used = |fs: &SimFs| -> u64 {
         let bytes = |path: &PathBuf| fs.read_all(path).unwrap().len().next_multiple_of(4096) as u64;
@@ -236,7 +236,7 @@ fn a_disk_that_fills_up_in_the_second_reading_is_left_as_it_was() {
             let (env, db) = open(&fs, SMALL);
             if let Err(error) = &db {
                 assert_eq!(error.kind(), ErrorKind::NoSpace, "{pages} pages: {error}");
-                // What a merge had left half done went, to make room.
+                // Tables of an interrupted compaction were removed to free space.
                 let known = files(&crashed.fs, "sst");
                 let left = files(&fs, "sst");
                 assert!(left.iter().all(|table| known.contains(table)), "{pages} pages: tables left behind");
@@ -252,10 +252,10 @@ fn a_disk_that_fills_up_in_the_second_reading_is_left_as_it_was() {
     assert!(failed > 20, "{failed}");
 }
 
-/// A log that is torn or damaged reads the same with little memory as with much: intact up to the same record, refused,
+/// A torn or damaged log gives the same result with little and with much memory: intact up to the same record, refused,
 /// or salvaged.
 #[test]
-fn damage_is_answered_alike_with_little_memory_and_with_much() {
+fn a_damaged_log_is_treated_the_same_with_little_and_much_memory() {
     let crashed = write_history(4);
     crashed.assert_does_not_fit();
     let logs = files(&crashed.fs, "wal");
@@ -309,7 +309,7 @@ fn damage_is_answered_alike_with_little_memory_and_with_much() {
 }
 
 #[test]
-fn what_a_batch_wrote_to_keyspaces_that_are_gone_needs_no_memory() {
+fn replay_needs_no_memory_for_writes_to_dropped_keyspaces() {
     let fs = SimFs::new();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env, LARGE).open(DIRECTORY).unwrap();

@@ -1,5 +1,5 @@
-//! What is not flushed stays in the log, with all that is written elsewhere since. A keyspace whose background work stopped
-//! used to keep the log growing for as long as anybody wrote.
+//! A memtable that is not flushed keeps the log from its first record on. A keyspace with stopped background work used
+//! to let the log grow without bound while other keyspaces were written to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use lsm_engine::vfs::SimFs;
 use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Options};
 
 const MEMORY: usize = 2 << 20;
-/// Four memtables, or two segments.
+/// The bound of the log: four memtables, or two segments.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
-/// Panics when told to.
+/// A policy that panics when the test sets its flag.
 #[derive(Debug, Default)]
 struct Panics(AtomicBool);
 
@@ -41,7 +41,7 @@ fn open(fs: &SimFs, env: &Arc<SimEnv>) -> Db {
     options.memory(MEMORY).open("/db").unwrap()
 }
 
-/// A keyspace that stopped with a write in its memtable.
+/// Makes a stopped keyspace with one write in its memtable.
 fn stop(db: &Db) -> Keyspace {
     let policy = Arc::new(Panics::default());
     let given = Arc::clone(&policy) as Arc<dyn CompactionPolicy>;
@@ -55,7 +55,7 @@ fn stop(db: &Db) -> Keyspace {
     stopped
 }
 
-/// Writes until it fails or `bytes` are written; returns the error.
+/// Writes until a write fails or `bytes` are written. Returns the error.
 fn fill(db: &Db, env: &SimEnv, bytes: u64) -> Result<(), Error> {
     for number in 0..bytes / 1000 {
         db.put(format!("key{number:06}"), vec![b'v'; 1000])?;
@@ -65,7 +65,7 @@ fn fill(db: &Db, env: &SimEnv, bytes: u64) -> Result<(), Error> {
 }
 
 #[test]
-fn writes_fail_before_the_log_is_too_long_and_go_on_once_the_keyspace_is_gone() {
+fn writes_fail_before_the_log_is_too_long_and_resume_when_the_keyspace_is_dropped() {
     for cleared in [false, true] {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
         let db = open(&fs, &env);
@@ -75,7 +75,7 @@ fn writes_fail_before_the_log_is_too_long_and_go_on_once_the_keyspace_is_gone() 
         let log_bytes = db.metrics().log_bytes;
         assert!((4 * LOG_BYTES_MAX..6 * LOG_BYTES_MAX).contains(&log_bytes), "{log_bytes}");
         assert_eq!(stopped.get("key").unwrap().unwrap(), "2");
-        // Nothing of it is lost by a crash then.
+        // A crash then loses none of these writes.
         let crashed = fs.process_crash();
         let other = Arc::new(SimEnv::new(2));
         let reopened = open(&crashed, &other);
@@ -96,9 +96,9 @@ fn writes_fail_before_the_log_is_too_long_and_go_on_once_the_keyspace_is_gone() 
     }
 }
 
-/// Sealing others shortens no log that another keeps: each write used to be flushed alone.
+/// Flushing other keyspaces does not shorten a log that a stopped one pins. Each write used to be flushed alone.
 #[test]
-fn others_are_flushed_no_more_often() {
+fn other_keyspaces_are_not_flushed_more_often() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let db = open(&fs, &env);
     let stopped = stop(&db);

@@ -1,5 +1,5 @@
-//! A write that memtables could not take even with all of them flushed is refused at once. It used to wait for the merge
-//! that was running, and every other writer waited in the line behind it.
+//! A write that would not fit even with all memtables flushed is refused at once. It used to wait for a running
+//! compaction, and all other writers waited behind it in the write queue.
 
 use std::io::ErrorKind as Io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Options, WriteBatch};
 
 const MEMORY: usize = 16 << 20;
 
-/// A database in the middle of a merge, with `count` keyspaces beside the default one.
+/// A database in the middle of a compaction, with `count` keyspaces besides the default one.
 fn merging(count: usize) -> (Arc<SimEnv>, Db, Vec<Keyspace>) {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -25,7 +25,7 @@ fn merging(count: usize) -> (Arc<SimEnv>, Db, Vec<Keyspace>) {
         db.flush().unwrap();
     }
     while !is_merging(&db) {
-        assert!(env.step(), "no merge was due");
+        assert!(env.step(), "no compaction was due");
     }
     (env, db, spaces)
 }
@@ -45,12 +45,12 @@ fn batch(spaces: &[Keyspace], bytes: usize) -> WriteBatch {
 }
 
 #[test]
-fn it_is_refused_without_waiting_for_a_merge() {
+fn a_write_that_can_never_fit_does_not_wait_for_a_compaction() {
     let (env, db, spaces) = merging(40);
     let steps = env.steps();
     let refused = db.write(batch(&spaces, 7 * MEMORY / 32)).unwrap_err();
     assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
-    assert_eq!(env.steps(), steps, "background work was waited for");
+    assert_eq!(env.steps(), steps, "the write waited for background work");
     assert_eq!(db.metrics().stall_micros, 0);
     db.put("key", "value").unwrap();
     assert_eq!(env.steps(), steps);
@@ -60,7 +60,7 @@ fn it_is_refused_without_waiting_for_a_merge() {
 }
 
 #[test]
-fn it_does_not_join_the_line() {
+fn a_write_that_can_never_fit_does_not_join_the_queue() {
     let fs = SimFs::new();
     let db = Options::new().vfs(Arc::new(fs.clone())).memory(MEMORY).open("/db").unwrap();
     let spaces: Vec<_> =
@@ -85,7 +85,7 @@ fn it_does_not_join_the_line() {
         fs.clear_faults();
         let refused = refused.join().unwrap();
         assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
-        assert_eq!(in_line, 1, "it joined the line");
+        assert_eq!(in_line, 1, "the write joined the queue");
     });
     drop(spaces);
     db.close().unwrap();

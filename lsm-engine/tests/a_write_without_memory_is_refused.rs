@@ -1,5 +1,5 @@
-//! A memtable that gets no memory from the system says so before the write is in the log: the write fails, and nothing
-//! else does.
+//! A memtable that gets no memory from the system reports it before the write is in the log. The write fails, and
+//! nothing else does.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn batch(short: &Keyspace, key: &str) -> WriteBatch {
 }
 
 #[test]
-fn it_fails_alone() {
+fn a_write_without_memory_fails_and_nothing_else_does() {
     let (fs, shortage) = (SimFs::new(), Arc::new(Shortage::default()));
     let memtable = Short(Arc::new(BPlusMemtable::default()), Arc::clone(&shortage));
     let (env, db, short) = open(&fs, &memtable);
@@ -41,7 +41,7 @@ fn it_fails_alone() {
                 assert!(error.contains("memory") && error.contains("/db"), "{error}");
             }
         }
-        // Other keyspaces, reads and background work go on.
+        // Other keyspaces, reads and background work are not affected.
         db.put(format!("beside{filled}"), "value").unwrap();
         assert_eq!(short.get("before").unwrap().unwrap(), "2");
         assert_eq!(short.get("refused").unwrap(), None);

@@ -1,5 +1,5 @@
-//! A time to live counts the time that passed, whatever the wall clock is set to. Data that was written before the clock
-//! of a device was set used to be dropped as soon as it was.
+//! A time to live counts the time that passed, whatever the wall clock is set to. Data written before the clock of a
+//! device was set used to be dropped as soon as the clock was set.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use lsm_engine::{Db, Options};
 const MINUTE: u64 = 60_000_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
-/// In 2033.
+/// A time in 2033.
 const LATER: u64 = 2_000_000_000_000_000;
 
 struct World {
@@ -40,14 +40,14 @@ fn put(db: &Db, key: &str) {
     db.flush().unwrap();
 }
 
-/// Whether `key` is there once whatever is too old is gone.
+/// Whether `key` is there after all expired data was dropped.
 fn has(db: &Db, key: &str) -> bool {
     db.wait_for_compactions().unwrap();
     db.get(key).unwrap().is_some()
 }
 
 #[test]
-fn data_written_before_the_clock_was_set_lives_as_long_as_other_data() {
+fn data_written_before_the_clock_was_set_expires_like_other_data() {
     let world = World::new(DAY, MINUTE);
     let db = world.open();
     put(&db, "early");
@@ -66,7 +66,7 @@ fn data_written_before_the_clock_was_set_lives_as_long_as_other_data() {
 }
 
 #[test]
-fn a_clock_that_is_set_while_the_database_is_closed_counts_for_an_hour_and_once() {
+fn setting_the_clock_while_the_database_is_closed_adds_at_most_one_hour() {
     let world = World::new(DAY, MINUTE);
     let db = world.open();
     put(&db, "early");
@@ -75,7 +75,7 @@ fn a_clock_that_is_set_while_the_database_is_closed_counts_for_an_hour_and_once(
     for round in 0..30 {
         let db = world.open();
         assert!(has(&db, "early"), "after opening it {round} times");
-        // Every other time as after a crash.
+        // Every other round ends without a close, like a crash.
         if round % 2 == 0 {
             db.close().unwrap();
         }
@@ -90,7 +90,7 @@ fn a_clock_that_is_set_while_the_database_is_closed_counts_for_an_hour_and_once(
 }
 
 #[test]
-fn ages_go_on_while_the_clock_is_set_back() {
+fn ages_grow_although_the_clock_was_set_back() {
     let world = World::new(DAY, LATER);
     let db = world.open();
     put(&db, "key");
@@ -109,7 +109,7 @@ fn ages_go_on_while_the_clock_is_set_back() {
 }
 
 #[test]
-fn time_counts_though_nothing_is_written() {
+fn time_counts_without_writes() {
     let world = World::new(DAY, LATER);
     let db = world.open();
     put(&db, "key");
@@ -124,7 +124,7 @@ fn time_counts_though_nothing_is_written() {
 }
 
 #[test]
-fn time_while_the_database_is_closed_counts_up_to_an_hour() {
+fn time_while_the_database_is_closed_counts_up_to_one_hour() {
     for (closed, lives) in [(29 * MINUTE, true), (30 * MINUTE, false), (7 * DAY, false)] {
         let world = World::new(30 * MINUTE, LATER);
         let db = world.open();

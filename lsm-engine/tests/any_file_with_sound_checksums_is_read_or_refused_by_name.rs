@@ -1,5 +1,5 @@
-//! Files of each kind, changed at random where checksums cover them, with the checksums put right: the database opens and
-//! reads, or says which file is wrong. No panic, and no memory for what a file claims.
+//! Changes files of each kind at random and makes their checksums right again. The database must then open and read, or
+//! name the bad file. It must not panic or allocate the memory that a file claims to need.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ mod manifest;
 
 const DIRECTORY: &str = "/db";
 const MEMORY: usize = 8 << 20;
-/// Bytes of the header of a segment, a window or a manifest, and of a record.
+/// Header sizes in bytes: of a segment, a window or a manifest, and of a record.
 const HEADER: usize = 128;
 const RECORD_HEADER: usize = 32;
-/// Where the records of a window begin.
+/// Offset of the first record of a window.
 const AREA: usize = 4096;
 
 /// `SplitMix64`.
@@ -36,7 +36,7 @@ impl Random {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    /// Changes some bytes: to anything, or to a number that is large in one of the ways that numbers are written.
+    /// Changes some bytes: to random ones, or to a large number in one of the encodings of numbers.
     fn change(&mut self, bytes: &mut [u8]) {
         let at = self.below(bytes.len());
         let number = [0, 1, 1 << 31, (1 << 32) - 1, 1 << 56, 1 << 60, u64::MAX, self.next()][self.below(8)];
@@ -71,7 +71,7 @@ fn open(fs: &SimFs, env: &Arc<SimEnv>) -> Result<Db> {
     Options::new().memory(MEMORY).vfs(Arc::new(fs.clone())).env(env).open(DIRECTORY)
 }
 
-/// A database with tables in two keyspaces and records in its log, closed or not.
+/// A database with tables in two keyspaces and records in its log, cleanly closed or not.
 fn make(closed: bool) -> SimFs {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let db = open(&fs, &env).unwrap();
@@ -112,7 +112,7 @@ fn write(fs: &SimFs, path: &Path, bytes: &[u8]) {
     file.write_at(bytes, 0).unwrap();
 }
 
-/// The records that stand one after the other from an offset on: where each begins, and where its checksum stands.
+/// The consecutive records from an offset on: the start of each, and the position of its checksum.
 fn records(bytes: &[u8], from: usize) -> Vec<(usize, usize)> {
     let (mut found, mut at) = (Vec::new(), from);
     while at + RECORD_HEADER + 8 <= bytes.len() && bytes[at..at + RECORD_HEADER].iter().any(|byte| *byte != 0)
@@ -127,7 +127,7 @@ fn records(bytes: &[u8], from: usize) -> Vec<(usize, usize)> {
     found
 }
 
-/// Puts the checksums of records right, which continue from `chain`.
+/// Makes the checksums of records right. They continue the chained checksum `chain`.
 fn chain(bytes: &mut [u8], records: &[(usize, usize)], record_seed: u32, mut chain: u64) {
     for &(at, checksum) in records {
         let crc = crc32(record_seed, &bytes[at + 4..at + RECORD_HEADER]);
@@ -164,7 +164,7 @@ fn change_window(fs: &SimFs, path: &Path, random: &mut Random) {
         1 => random.change(&mut bytes[512..520]),
         _ if !records.is_empty() => {
             let first = records[0].0;
-            // What the first continues from is in a segment.
+            // The first record continues the checksum of a segment.
             let before = files(fs, |name| name.ends_with(SEGMENT_SUFFIX)).iter().find_map(|segment| {
                 let bytes_before = fs.read_all(segment).unwrap();
                 let ends = self::records(&bytes_before, HEADER).into_iter().map(|(_, checksum)| checksum);
@@ -197,13 +197,13 @@ fn change_current(fs: &SimFs, random: &mut Random) {
     write(fs, &path, &bytes);
 }
 
-/// Changes a block, a section or the footer of a table, and has the manifest name the new checksum.
+/// Changes a block, a section or the footer of a table, and puts the new checksum into the manifest.
 fn change_table(fs: &SimFs, path: &Path, random: &mut Random) {
     let mut bytes = fs.read_all(path).unwrap();
     let footer = bytes.len() - 128;
     let lengths = [0, 8, 16, 24, 32].map(|at| u64_at(&bytes, footer + at) as usize);
     let seed = crc32(0, &bytes[16..32]);
-    // The tables here have one block, and sections after it.
+    // Each of these tables has one block, followed by sections.
     let (mut parts, mut at) = (vec![(64, lengths[0])], lengths[0]);
     for length in &lengths[1..] {
         parts.push((at, at + length));
@@ -241,7 +241,7 @@ fn name_checksum(fs: &SimFs, table: &Path, checksum: u64) {
     file.sync().unwrap();
 }
 
-/// Reads everything, and returns what went wrong first.
+/// Reads everything. Returns the first error.
 fn read_all(db: &Db) -> Result<()> {
     let keyspaces =
         [db.keyspace("default", KeyspaceOptions::new()), db.keyspace("other", KeyspaceOptions::new())];
@@ -256,13 +256,12 @@ fn read_all(db: &Db) -> Result<()> {
     Ok(())
 }
 
-/// A manifest may say what is possible and does not fit: another policy, more than memory takes, or the last number of
-/// its kind.
+/// Errors that a valid manifest may cause: another policy, more tables than fit memory, or numbers that are used up.
 fn is_about_content(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::OptionsMismatch | ErrorKind::InvalidArgument)
 }
 
-/// Says which seed it was if the engine panics.
+/// Prints the seed if the engine panics.
 struct Case(String);
 
 impl Drop for Case {
@@ -296,7 +295,7 @@ fn open_and_read(fs: &SimFs, what: &str) -> bool {
 }
 
 #[test]
-fn whatever_sound_checksums_cover() {
+fn any_content_under_valid_checksums_is_read_or_refused() {
     let (first, seeds) = (std::env::var("LSM_SEED"), std::env::var("LSM_SEEDS"));
     let first: u64 = first.map_or(0, |seed| seed.parse().unwrap());
     let seeds: u64 = seeds.map_or(2000, |seeds| seeds.parse().unwrap());
@@ -323,6 +322,6 @@ fn whatever_sound_checksums_cover() {
         let case = Case(format!("LSM_SEED={seed}, {}", kinds[kind]));
         refused[kind] += usize::from(open_and_read(&fs, &case.0));
     }
-    // Most of what a window holds may be lost, so that little is refused.
+    // Recovery may drop most records of a window, so few changes there are refused.
     assert!(seeds < 1000 || refused.iter().all(|&count| count > 5), "{refused:?}");
 }

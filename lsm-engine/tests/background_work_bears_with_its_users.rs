@@ -1,4 +1,4 @@
-//! Compactions by policy and by hand beside each other, and beside the drop of their keyspace.
+//! Automatic and manual compactions at the same time, also while their keyspace is dropped or cleared.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,14 +16,14 @@ mod wide;
 
 use wide::Wide;
 
-/// When [`Scripted`] drops its keyspace.
+/// The moment at which [`Scripted`] drops its keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     Pick,
     Look,
 }
 
-/// Picks what the test tells it to, and drops the keyspace "gone" in the middle of it.
+/// Picks the compactions that the test gives it, and drops the keyspace "gone" meanwhile.
 #[derive(Default)]
 struct Scripted {
     next: Mutex<Vec<Compaction>>,
@@ -109,7 +109,7 @@ impl Machine {
         KeyspaceOptions::new().compaction(Arc::clone(&self.policy) as Arc<dyn CompactionPolicy>)
     }
 
-    /// Numbers of the tables, oldest first.
+    /// The numbers of the tables, oldest first.
     fn tables(&self) -> Vec<u64> {
         let mut numbers: Vec<u64> = self
             .fs
@@ -123,10 +123,10 @@ impl Machine {
     }
 }
 
-/// Work on the tables of a keyspace that was dropped meanwhile would contradict the manifest: the database could
-/// not be written to, nor opened any more.
+/// An edit for the tables of a dropped keyspace would contradict the manifest. The database could then be neither
+/// written to nor opened.
 #[test]
-fn a_table_of_a_keyspace_that_is_dropped_meanwhile_is_not_moved() {
+fn a_move_does_not_install_tables_of_a_keyspace_dropped_meanwhile() {
     let machine = Machine::new();
     let db = machine.open();
     let gone = db.keyspace("gone", machine.keyspace_options()).unwrap();
@@ -144,9 +144,9 @@ fn a_table_of_a_keyspace_that_is_dropped_meanwhile_is_not_moved() {
     machine.env.0.drop_jobs();
 }
 
-/// A program may keep its handles for as long as it runs.
+/// A program may keep its handles as long as it runs.
 #[test]
-fn what_a_dropped_keyspace_took_is_free_although_there_are_handles() {
+fn a_dropped_keyspace_frees_memory_and_disk_although_handles_remain() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(11)));
     let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
     let db = options.memory(4 << 20).open("/db").unwrap();
@@ -159,7 +159,7 @@ fn what_a_dropped_keyspace_took_is_free_although_there_are_handles() {
     db.drop_keyspace("handle").unwrap();
     env.run_until_idle();
     assert_eq!(tables(), 1, "an iterator reads it");
-    assert!(db.metrics().held_memtable_bytes > 100_000, "so it does the memtable");
+    assert!(db.metrics().held_memtable_bytes > 100_000, "and the memtable");
     assert_eq!(running.map(Result::unwrap).count(), 2);
     env.run_until_idle();
     let metrics = db.metrics();
@@ -173,7 +173,7 @@ fn what_a_dropped_keyspace_took_is_free_although_there_are_handles() {
 }
 
 #[test]
-fn compacting_a_keyspace_that_is_dropped_meanwhile_ends_and_says_so() {
+fn compact_range_fails_when_its_keyspace_is_dropped_meanwhile() {
     let machine = Machine::new();
     let db = machine.open();
     let gone = db.keyspace("gone", machine.keyspace_options()).unwrap();
@@ -188,9 +188,9 @@ fn compacting_a_keyspace_that_is_dropped_meanwhile_ends_and_says_so() {
     machine.env.0.drop_jobs();
 }
 
-/// What a compaction within level 0 writes has a file number like that of a new flush, and yet holds old data.
+/// The output of a compaction within level 0 has a file number like that of a new flush, but holds old data.
 #[test]
-fn compacting_by_hand_goes_on_from_what_a_running_compaction_leaves_in_level_0() {
+fn compact_range_includes_the_output_of_a_running_compaction_in_level_0() {
     let machine = Machine::new();
     let db = machine.open();
     let keyspace = db.keyspace("kept", machine.keyspace_options()).unwrap();
@@ -202,7 +202,7 @@ fn compacting_by_hand_goes_on_from_what_a_running_compaction_leaves_in_level_0()
     let tables = machine.tables();
     assert_eq!(tables.len(), 3);
     machine.policy.next.lock().unwrap().push(compaction(&tables[..2], 0, Action::Merge));
-    // The clean-up looks for compactions every second; the merge that it starts has not run a step yet.
+    // The clean-up job starts due compactions every second. The merge that it starts has not run a step yet.
     let runs =
         || db.metrics().keyspaces.iter().find(|keyspace| keyspace.name == "kept").unwrap().levels.clone();
     while !machine.policy.next.lock().unwrap().is_empty() {
@@ -220,9 +220,9 @@ fn compacting_by_hand_goes_on_from_what_a_running_compaction_leaves_in_level_0()
     machine.env.0.drop_jobs();
 }
 
-/// Two runs in a leveled level would have to be merged whole.
+/// Two runs in one leveled level would later have to be merged as a whole.
 #[test]
-fn compactions_into_an_empty_level_at_once_make_one_run_of_it() {
+fn concurrent_compactions_into_an_empty_level_make_one_run() {
     let machine = Machine::new();
     let db = machine.open();
     let keyspace = db.keyspace("wide", machine.keyspace_options()).unwrap();
@@ -242,8 +242,7 @@ fn compactions_into_an_empty_level_at_once_make_one_run_of_it() {
     machine.env.0.drop_jobs();
 }
 
-/// What a running merge will write spans more than its inputs: another that joins the run between them would
-/// overlap it.
+/// The output of a running merge spans the range between its inputs. Another compaction must not put tables there.
 #[test]
 fn a_compaction_between_the_inputs_of_a_running_one_waits_for_it() {
     let machine = Machine::new();
@@ -265,14 +264,14 @@ fn a_compaction_between_the_inputs_of_a_running_one_waits_for_it() {
     machine.env.0.drop_jobs();
 }
 
-/// Puts a flush half done before the keyspace loses what it flushes.
+/// Starts a flush, and then clears or drops its keyspace in the middle of it.
 fn lose_while_flushing(lose: impl FnOnce(&Db, &Keyspace)) {
     let machine = Machine::new();
     let db = machine.open();
     let keyspace = db.keyspace("gone", KeyspaceOptions::new()).unwrap();
     let mut number = 0_u32;
     while db.metrics().immutable_memtable_bytes == 0 {
-        // Many more than a job handles in a step.
+        // Many more than a job handles in one step.
         keyspace.put(number.to_be_bytes(), "").unwrap();
         number += 1;
     }
@@ -298,7 +297,7 @@ fn lose_while_flushing(lose: impl FnOnce(&Db, &Keyspace)) {
 }
 
 #[test]
-fn a_flush_does_not_bring_back_what_was_cleared_meanwhile() {
+fn a_flush_does_not_restore_data_cleared_meanwhile() {
     lose_while_flushing(|_, keyspace| {
         keyspace.clear().unwrap();
         assert_eq!(keyspace.iter().count(), 0);
@@ -306,13 +305,13 @@ fn a_flush_does_not_bring_back_what_was_cleared_meanwhile() {
 }
 
 #[test]
-fn a_flush_of_a_keyspace_that_is_dropped_meanwhile_counts_for_nothing() {
+fn a_flush_of_a_keyspace_dropped_meanwhile_installs_nothing() {
     lose_while_flushing(|db, _| db.drop_keyspace("gone").unwrap());
 }
 
-/// What begins a table of the next level begins a table here, so that each overlaps few of those.
+/// An output table ends where a table of the next level begins, so that each overlaps few of them.
 #[test]
-fn tables_end_before_tables_of_the_next_level_begin() {
+fn output_tables_are_cut_where_tables_of_the_next_level_begin() {
     let machine = Machine::new();
     let db = machine.open();
     let keyspace = db.keyspace("cut", machine.keyspace_options()).unwrap();
@@ -341,10 +340,10 @@ fn tables_end_before_tables_of_the_next_level_begin() {
     machine.env.0.drop_jobs();
 }
 
-/// A queue that is emptied again and again beside a reader of long ago: what no snapshot sees is not kept, and
-/// letting go of it does not recur once for each time.
+/// A queue is cleared again and again beside an old snapshot. States that no snapshot sees are not kept, and dropping
+/// the rest does not recurse once per clear.
 #[test]
-fn a_snapshot_keeps_what_it_sees_of_a_keyspace_that_is_cleared_often_and_no_more() {
+fn a_snapshot_keeps_only_what_it_sees_of_a_keyspace_that_is_cleared_often() {
     let machine = Machine::new();
     let db = machine.open();
     let keyspace = db.default_keyspace();
@@ -359,7 +358,7 @@ fn a_snapshot_keeps_what_it_sees_of_a_keyspace_that_is_cleared_often_and_no_more
         }
         keyspace.clear().unwrap();
     }
-    // Two of the four snapshots see a table.
+    // Two of the four snapshots see one table each.
     assert_eq!(machine.tables().len(), 2);
     for (snapshot, round) in snapshots.drain(..2) {
         assert_eq!(snapshot.get("round").unwrap().unwrap(), round.to_be_bytes());
@@ -377,7 +376,7 @@ fn a_snapshot_keeps_what_it_sees_of_a_keyspace_that_is_cleared_often_and_no_more
     machine.env.0.drop_jobs();
 }
 
-/// Moves the oldest run of level 0 down, once told to.
+/// Moves the oldest run of level 0 down when the test says so.
 #[derive(Debug, Default)]
 struct Mover {
     goes: AtomicBool,
@@ -403,8 +402,8 @@ impl CompactionPolicy for Mover {
     }
 }
 
-/// What one thread starts begins when it waits, and so does the policy; once it has waited, it does not go on
-/// before the other waits for what comes after.
+/// Orders two threads: the work of one starts when that thread waits, and after the wait the thread stops until the
+/// other thread waits for the next event.
 struct Meeting {
     env: ThreadEnv,
     held: Mutex<Vec<(Priority, Box<dyn Job>)>>,
@@ -457,9 +456,9 @@ impl Env for Meeting {
     }
 }
 
-/// A compaction by hand holds the policy back; whoever waits meanwhile must hear when it does so no more.
+/// A manual compaction puts the policy on hold. A caller of `wait_for_compactions` must be woken when that ends.
 #[test]
-fn waiting_for_compactions_beside_one_by_hand_ends() {
+fn wait_for_compactions_returns_after_a_manual_compaction() {
     let fs = SimFs::new();
     fs.create_dir(Path::new("/data")).unwrap();
     let policy = Arc::new(Mover::default());
@@ -479,7 +478,7 @@ fn waiting_for_compactions_beside_one_by_hand_ends() {
         .compaction(Arc::clone(&policy) as Arc<dyn CompactionPolicy>)
         .open("/data/db")
         .unwrap();
-    // By hand, the two runs of "a" are merged, and after that the one of "z" is moved.
+    // The manual compaction merges the two runs of "a". After that the policy moves the run of "z".
     for key in ["z", "a", "a"] {
         db.put(key, "value").unwrap();
         db.flush().unwrap();
@@ -498,9 +497,9 @@ fn waiting_for_compactions_beside_one_by_hand_ends() {
     db.close().unwrap();
 }
 
-/// FIFO merges nothing: however many runs it keeps, no background work is behind.
+/// FIFO merges nothing, so many runs do not mean that background work is behind.
 #[test]
-fn the_runs_of_a_fifo_keyspace_slow_no_writer_down() {
+fn many_runs_in_a_fifo_keyspace_do_not_slow_writers() {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new()) as Arc<dyn Vfs>);
     let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();

@@ -1,4 +1,4 @@
-//! What cannot be is refused, the error names it, and nothing on disk changes.
+//! Invalid input is refused. The error names it, and nothing on disk changes.
 #![expect(clippy::disallowed_methods, reason = "the tests look at and damage the files themselves")]
 
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ fn make(directory: &Path, clean: bool) -> Entries {
     db.put("key40", "in the log").unwrap();
     db.delete("key20").unwrap();
     if !clean {
-        // Durable, so that no damage to the log may pass for an end that was never promised.
+        // Make the log durable, so that damage cannot look like a torn tail.
         db.sync().unwrap();
     }
     let entries = entries(&db).unwrap();
@@ -68,7 +68,7 @@ fn make(directory: &Path, clean: bool) -> Entries {
     entries
 }
 
-/// What stands behind the last dot of a file's name.
+/// The part of a file name after the last dot.
 fn kind(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
@@ -88,13 +88,13 @@ fn assert_refused(result: Result<impl Sized>, kind: ErrorKind, named: &str) {
 }
 
 #[test]
-fn a_missing_database_is_named_and_not_created() {
+fn a_missing_database_is_reported_and_not_created() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("missing");
     assert_refused(options().create_if_missing(false).open(&path), ErrorKind::NotFound, "missing");
     assert_refused(options().read_only(true).open(&path), ErrorKind::NotFound, "missing");
     assert!(!path.exists());
-    // An empty directory is no database either, and stays empty.
+    // An empty directory is no database, and stays empty.
     fs::create_dir(&path).unwrap();
     assert_refused(options().create_if_missing(false).open(&path), ErrorKind::NotFound, "missing");
     assert_refused(options().read_only(true).open(&path), ErrorKind::NotFound, "missing");
@@ -102,7 +102,7 @@ fn a_missing_database_is_named_and_not_created() {
 }
 
 #[test]
-fn a_file_in_the_place_of_the_directory_is_named() {
+fn a_file_instead_of_the_directory_is_reported() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("file");
     fs::write(&path, "not a database").unwrap();
@@ -112,7 +112,7 @@ fn a_file_in_the_place_of_the_directory_is_named() {
 }
 
 #[test]
-fn an_existing_database_is_refused_where_a_new_one_was_asked_for() {
+fn error_if_exists_refuses_an_existing_database() {
     let root = tempfile::tempdir().unwrap();
     make(root.path(), true);
     let before = files(root.path());
@@ -121,7 +121,7 @@ fn an_existing_database_is_refused_where_a_new_one_was_asked_for() {
 }
 
 #[test]
-fn a_second_handle_is_refused_until_the_first_is_gone() {
+fn a_second_open_is_refused_until_the_first_handle_is_dropped() {
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path()).unwrap();
     let name = root.path().file_name().unwrap().to_str().unwrap().to_owned();
@@ -167,7 +167,7 @@ fn opening_read_only_reads_everything_and_changes_nothing() {
 }
 
 #[test]
-fn readers_share_a_database_and_exclude_a_writer() {
+fn read_only_handles_share_a_database_and_exclude_a_writer() {
     let root = tempfile::tempdir().unwrap();
     let expected = make(root.path(), false);
     let reading = || options().read_only(true).open(root.path());
@@ -184,10 +184,10 @@ fn readers_share_a_database_and_exclude_a_writer() {
     assert_eq!(entries(&writing).unwrap(), expected);
 }
 
-/// What a backup or a medium that cannot be written looks like.
+/// Like a backup, or a medium that cannot be written.
 #[cfg(unix)]
 #[test]
-fn a_database_that_may_only_be_read_is_read() {
+fn a_database_on_a_read_only_file_system_can_be_read() {
     use std::os::unix::fs::PermissionsExt;
     for lock in [true, false] {
         let root = tempfile::tempdir().unwrap();
@@ -213,12 +213,12 @@ fn a_database_that_may_only_be_read_is_read() {
 }
 
 #[test]
-fn a_file_that_is_missing_is_named_and_nothing_is_removed() {
+fn a_missing_file_is_named_and_nothing_is_removed() {
     for clean in [false, true] {
         let root = tempfile::tempdir().unwrap();
         let expected = make(root.path(), clean);
         let whole = files(root.path());
-        // The window holds what a process crash leaves; the records here were synced, so they do without.
+        // The window matters only for records that are not synced. These are synced.
         let needed = |name: &str| name == "CURRENT" || name.starts_with("MANIFEST-") || kind(name) == "sst";
         for missing in whole.keys().filter(|name| needed(name)) {
             fs::remove_file(root.path().join(missing)).unwrap();
@@ -235,8 +235,8 @@ fn a_file_that_is_missing_is_named_and_nothing_is_removed() {
     }
 }
 
-/// Opens a damaged database and reads all of it. Either everything is there, or the error says which file is bad
-/// and nothing was removed.
+/// Opens a damaged database and reads all of it. Either everything is there, or the error names the bad file and
+/// nothing was removed.
 fn check_damaged(directory: &Path, damaged: &str, expected: &Entries, what: &str) -> bool {
     let before = files(directory);
     let read_only = options().read_only(true).open(directory).and_then(|db| entries(&db));
@@ -256,7 +256,7 @@ fn check_damaged(directory: &Path, damaged: &str, expected: &Entries, what: &str
                     matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Unsupported),
                     "{what}: {error:?}"
                 );
-                // A log without its first file ends too early as a whole: the directory is all there is to name.
+                // Without its first file the whole log ends too early, so the error can only name the directory.
                 let whole_log = kind(damaged) == "wal" && error.to_string().contains("was synced");
                 assert!(error.to_string().contains(damaged) || whole_log, "{what}: {error}");
             }
@@ -278,14 +278,14 @@ fn holds_data(name: &str) -> bool {
 }
 
 #[test]
-fn flipped_bytes_are_noticed_or_do_not_matter() {
+fn flipped_bytes_are_detected_or_harmless() {
     for clean in [false, true] {
         let root = tempfile::tempdir().unwrap();
         let expected = make(root.path(), clean);
         let whole = files(root.path());
         for (name, bytes) in &whole {
             let mut noticed = 0;
-            // Zeros beyond the data of a preallocated file are of no interest.
+            // Zeros after the data of a preallocated file do not matter.
             let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
             let stride = (used / 40).max(1);
             for at in (0..used).step_by(stride) {
@@ -304,19 +304,20 @@ fn flipped_bytes_are_noticed_or_do_not_matter() {
 }
 
 #[test]
-fn files_that_are_too_short_are_noticed() {
+fn truncated_files_are_detected() {
     for clean in [false, true] {
         let root = tempfile::tempdir().unwrap();
         let expected = make(root.path(), clean);
         let whole = files(root.path());
         for (name, bytes) in whole.iter().filter(|(name, _)| holds_data(name)) {
-            // Where a log that was not closed ends, only the log knows: a shorter one looks like an earlier power cut.
+            // Only the log itself knows where it ends if it was not closed. A shorter one looks like an earlier power
+            // cut.
             if kind(name) == "wal" && !clean {
                 continue;
             }
             let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
             for length in [0, 1, used / 3, used / 2, used.saturating_sub(1)] {
-                // A log without any header looks like one that a power cut took before its first sync.
+                // A log without a header looks like one lost by a power cut before its first sync.
                 if kind(name) == "wal" && length < 128 && !clean {
                     continue;
                 }
@@ -347,14 +348,14 @@ fn foreign_files_are_left_alone() {
 }
 
 #[test]
-fn newer_formats_are_refused_as_such() {
+fn newer_formats_are_refused_as_unsupported() {
     for clean in [false, true] {
         let root = tempfile::tempdir().unwrap();
         make(root.path(), clean);
         let whole = files(root.path());
         for (name, bytes) in whole.iter().filter(|(name, bytes)| holds_data(name) && !bytes.is_empty()) {
             let mut newer = bytes.clone();
-            // All files begin with a magic number of eight bytes and the version.
+            // All files start with eight bytes of magic number, then the version.
             newer[8..12].copy_from_slice(&77_u32.to_le_bytes());
             if kind(name) == "sst" {
                 let checksum = lsm_core::checksum::crc32(0, &newer[..60]);
@@ -373,7 +374,7 @@ fn newer_formats_are_refused_as_such() {
 }
 
 #[test]
-fn keys_and_ranges_that_cannot_be_are_refused() {
+fn keys_and_ranges_out_of_limits_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path()).unwrap();
     let (longest, long) = (vec![b'k'; 65_535], vec![b'k'; 65_536]);
@@ -410,7 +411,7 @@ fn keys_and_ranges_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn what_does_not_fit_the_memory_is_refused() {
+fn options_and_batches_that_do_not_fit_the_memory_are_refused() {
     let root = tempfile::tempdir().unwrap();
     assert_refused(Options::new().memory(1000).open(root.path()), ErrorKind::InvalidArgument, "memory");
     let db = options().open(root.path()).unwrap();
@@ -426,7 +427,7 @@ fn what_does_not_fit_the_memory_is_refused() {
 }
 
 #[test]
-fn another_compaction_policy_is_refused_unless_a_change_is_asked_for() {
+fn another_compaction_policy_is_refused_unless_change_compaction_is_set() {
     let root = tempfile::tempdir().unwrap();
     let expected = make(root.path(), true);
     let tiered = || Arc::new(SizeTiered::new(SizeTieredOptions::default()));
@@ -465,7 +466,7 @@ fn keyspaces_of_another_database_are_refused() {
 }
 
 #[test]
-fn names_of_keyspaces_have_limits() {
+fn keyspace_names_have_limits() {
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path()).unwrap();
     assert_refused(db.keyspace("", KeyspaceOptions::new()), ErrorKind::InvalidArgument, "255");
@@ -478,7 +479,7 @@ fn names_of_keyspaces_have_limits() {
 }
 
 #[test]
-fn a_dropped_keyspace_is_gone_for_its_handles_and_not_for_its_successor() {
+fn handles_of_a_dropped_keyspace_fail_and_a_new_one_with_its_name_works() {
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path()).unwrap();
     let old = db.keyspace("users", KeyspaceOptions::new()).unwrap();
@@ -505,7 +506,7 @@ fn a_dropped_keyspace_is_gone_for_its_handles_and_not_for_its_successor() {
 }
 
 #[test]
-fn a_closed_database_refuses_and_its_iterators_stay_readable() {
+fn a_closed_database_refuses_calls_and_its_iterators_stay_readable() {
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path()).unwrap();
     let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
@@ -525,7 +526,7 @@ fn a_closed_database_refuses_and_its_iterators_stay_readable() {
     assert_refused(other.clear(), ErrorKind::Closed, "closed");
     handle.clone().close().unwrap();
     assert_eq!(running.map(Result::unwrap).count(), 1);
-    // The lock is free while old handles are still around.
+    // The lock is free although old handles still exist.
     let again = options().vfs(Arc::new(PosixFs)).open(root.path()).unwrap();
     assert_eq!(again.get("a").unwrap().unwrap(), b"b");
     drop((handle, snapshot, other));
@@ -533,7 +534,7 @@ fn a_closed_database_refuses_and_its_iterators_stay_readable() {
 }
 
 #[test]
-fn options_that_no_table_could_be_written_with_are_refused_at_once() {
+fn invalid_table_options_are_refused_when_opening() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("db");
     for block_bytes in [0, 255, (1 << 20) + 1] {
@@ -552,11 +553,11 @@ fn options_that_no_table_could_be_written_with_are_refused_at_once() {
 type Set = fn(Options, usize) -> Options;
 
 #[test]
-fn sizes_at_their_ends_are_refused_by_name_or_work() {
+fn extreme_sizes_work_or_are_refused_by_name() {
     let root = tempfile::tempdir().unwrap();
     let sizes: [(Set, &str); 4] = [
         (Options::memory, "Options::memory"),
-        (Options::memtable_bytes, "two of"),
+        (Options::memtable_bytes, "two memtables of"),
         (Options::cache_bytes, "cache_bytes"),
         (|options, bytes| options.log_segment_bytes(bytes as u64), "segment_bytes"),
     ];

@@ -1,5 +1,5 @@
-//! Files whose checksums are right and whose content cannot be: each is refused as corruption that names a file, without
-//! a panic and without memory for what it claims.
+//! Files with valid checksums and impossible content. Each is refused as corruption that names the file, without a
+//! panic and without allocating the memory that it claims to need.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn check(fs: &SimFs, what: &str, is_sound: bool) {
     }
 }
 
-/// The manifest written anew, with one more edit at its end.
+/// Rewrites the manifest with one more edit at its end.
 fn check_edit(what: &str, is_sound: bool, change: impl FnOnce(&mut VersionEdit)) {
     check(&craft(change), what, is_sound);
 }
@@ -74,7 +74,7 @@ fn craft(change: impl FnOnce(&mut VersionEdit)) -> SimFs {
 }
 
 #[test]
-fn a_manifest_with_numbers_that_cannot_be_is_corrupt() {
+fn a_manifest_with_impossible_numbers_is_corrupt() {
     check_edit("nothing", true, |_| ());
     check_edit("the last level", true, |edit| edit.added[0].level = 255);
     for level in [256, u32::MAX] {
@@ -105,7 +105,7 @@ fn check_log(what: &str, is_sound: bool, change: impl FnOnce(&mut LogStart)) {
 }
 
 #[test]
-fn a_keyspace_beyond_the_ids_given_out_is_corrupt() {
+fn a_keyspace_with_an_id_not_yet_given_out_is_corrupt() {
     let record = |id| KeyspaceRecord { id, name: "another".into(), policy: "leveled".into() };
     check_edit("the next id", true, |edit| {
         edit.keyspaces = vec![record(1)];
@@ -116,9 +116,9 @@ fn a_keyspace_beyond_the_ids_given_out_is_corrupt() {
     }
 }
 
-/// The last id is given to nobody.
+/// The last id is never given out.
 #[test]
-fn ids_that_are_used_up_are_an_error_of_whoever_creates_a_keyspace() {
+fn creating_a_keyspace_fails_when_all_ids_are_used() {
     let fs = craft(|edit| edit.next_keyspace = Some(u32::MAX));
     let db = open(&fs).unwrap();
     let error = db.keyspace("another", KeyspaceOptions::new()).unwrap_err();
@@ -126,7 +126,7 @@ fn ids_that_are_used_up_are_an_error_of_whoever_creates_a_keyspace() {
     assert_eq!(db.get("log").unwrap().unwrap(), "2");
 }
 
-/// The log with one more record, a batch of `puts`.
+/// Appends one more record to the log, a batch of `puts`.
 fn check_record(what: &str, is_sound: bool, tag: u64, puts: u32) {
     let fs = make();
     let mut payload = puts.to_le_bytes().to_vec();
@@ -145,9 +145,9 @@ fn check_record(what: &str, is_sound: bool, tag: u64, puts: u32) {
 }
 
 #[test]
-fn a_log_with_sequence_numbers_that_cannot_be_is_corrupt() {
+fn a_log_with_impossible_sequence_numbers_is_corrupt() {
     check_record("as the engine writes it", true, 3, 2);
-    // Those of the first two come before: memtables take the numbers of a key in ascending order.
+    // The first two writes have lower numbers. Memtables take the versions of a key in ascending order.
     for (tag, puts) in
         [(2, 2), (1, 2), (0, 1), (SEQUENCE_MAX, 2), (SEQUENCE_MAX + 1, 1), (u64::MAX, 1), (u64::MAX, 2)]
     {
@@ -155,9 +155,9 @@ fn a_log_with_sequence_numbers_that_cannot_be_is_corrupt() {
     }
 }
 
-/// The error once named the directory, and a position in the log for the offset.
+/// The error used to name the directory, and to give a log position as the offset.
 #[test]
-fn a_record_that_makes_no_sense_is_named_by_its_file_and_offset() {
+fn a_malformed_record_is_reported_with_file_and_offset() {
     for tag in [0, 3] {
         let fs = make();
         let env = Arc::new(SimEnv::new(2)) as Arc<dyn Env>;
@@ -176,9 +176,9 @@ fn a_record_that_makes_no_sense_is_named_by_its_file_and_offset() {
     }
 }
 
-/// Numbers that are used up are an error of the write, and what is there stays readable.
+/// When the numbers are used up, the write fails and the data stays readable.
 #[test]
-fn the_last_sequence_number_is_the_last_write() {
+fn a_write_after_the_last_sequence_number_fails() {
     let fs = make();
     {
         let (current, edits) = manifest::edits(&fs, Path::new(DIRECTORY)).unwrap();

@@ -1,4 +1,4 @@
-//! What is deleted costs readers a few steps, however much it is: queues, range deletes, cleaned-out stretches.
+//! Deleted data costs readers few steps, however much it is: queues, range deletes, emptied ranges.
 
 mod counting;
 
@@ -12,9 +12,9 @@ use lsm_engine::{Db, DbCursor, KeyspaceOptions, Options, Slice, Snapshot};
 
 use counting::Counting;
 
-/// Taken from a queue.
+/// Number of keys taken from a queue.
 const COUNT: u32 = 20_000;
-/// Keys of a random run.
+/// Number of keys in a random history.
 const KEYS: u64 = 3000;
 
 fn key(number: u32) -> [u8; 4] {
@@ -25,7 +25,7 @@ fn number(entry: Option<lsm_engine::Result<(Slice, Slice)>>) -> Option<u32> {
     entry.map(|entry| u32::from_be_bytes((*entry.unwrap().0).try_into().unwrap()))
 }
 
-/// A database in the simulator; its memtables count what their cursors do.
+/// A simulated database. Its memtables count the steps of their cursors.
 fn open(steps: &Counting) -> (Arc<SimEnv>, Db) {
     let env = Arc::new(SimEnv::new(1));
     let memtable = Arc::new(steps.clone()) as _;
@@ -45,7 +45,7 @@ fn taking_the_head_of_a_queue_stays_cheap_from_both_ends() {
     for backward in [false, true] {
         let steps = Counting::default();
         let (env, db) = open(&steps);
-        // One more is appended for each that is taken.
+        // One key is appended for each key taken.
         for appended in 0..100 {
             db.put(key(if backward { 2 * COUNT - appended } else { appended }), b"value").unwrap();
         }
@@ -66,7 +66,7 @@ fn taking_the_head_of_a_queue_stays_cheap_from_both_ends() {
 }
 
 #[test]
-fn the_first_key_after_many_deleted_ones_is_found_at_once_the_second_time() {
+fn a_second_scan_seeks_past_many_deleted_keys() {
     let steps = Counting::default();
     let (env, db) = open(&steps);
     for i in 0..50_000 {
@@ -91,7 +91,7 @@ fn the_first_key_after_many_deleted_ones_is_found_at_once_the_second_time() {
     };
     look(500_000);
     look(100);
-    // A key that comes back is seen, and the rest stays known.
+    // A key that is put again is seen, and the rest of the span stays known.
     db.put(key(25_000), b"back").unwrap();
     assert_eq!(number(db.range(key(200)..).next()), Some(25_000));
     assert_eq!(number(db.range(..key(49_000)).next_back()), Some(25_000));
@@ -103,7 +103,7 @@ fn the_first_key_after_many_deleted_ones_is_found_at_once_the_second_time() {
 }
 
 #[test]
-fn what_a_range_delete_covers_costs_nothing_from_the_start() {
+fn the_first_scan_already_seeks_past_a_range_delete() {
     let steps = Counting::default();
     let (env, db) = open(&steps);
     for i in 0..20_000 {
@@ -124,9 +124,9 @@ fn what_a_range_delete_covers_costs_nothing_from_the_start() {
     end(&env, db);
 }
 
-/// Everything that a cursor may know is right: random puts, deletes and range deletes, and readers of all ages.
+/// Checks the empty spans against random puts, deletes and range deletes, with readers of all ages.
 #[test]
-fn cursors_agree_with_a_sorted_map_wherever_long_stretches_are_dead() {
+fn cursors_agree_with_a_sorted_map_around_long_dead_ranges() {
     for seed in 0..15 {
         let env = Arc::new(SimEnv::new(seed));
         let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -174,7 +174,7 @@ fn cursors_agree_with_a_sorted_map_wherever_long_stretches_are_dead() {
     }
 }
 
-/// A few moves of a cursor, each compared.
+/// A few moves of a cursor, each compared with the model.
 fn agree(mut cursor: DbCursor, model: &BTreeMap<[u8; 4], u64>, random: &impl Fn(u64) -> u64) {
     let mut here: Option<[u8; 4]> = None;
     for _ in 0..8 {
@@ -212,10 +212,10 @@ fn agree(mut cursor: DbCursor, model: &BTreeMap<[u8; 4], u64>, random: &impl Fn(
     }
 }
 
-/// One thread appends, one puts keys back into what was emptied, one takes from the head: nothing that was there before
-/// a reader began is missed.
+/// One thread appends, one puts keys back into the emptied range, one takes from the head. A reader must see every key
+/// that was there before it began.
 #[test]
-fn keys_put_into_an_emptied_stretch_are_seen_by_whoever_comes_later() {
+fn keys_put_into_an_empty_span_are_seen_by_later_readers() {
     let dir = tempfile::tempdir().unwrap();
     let db = Options::new().memory(8 << 20).open(dir.path()).unwrap();
     let ended = AtomicBool::new(false);
@@ -228,7 +228,7 @@ fn keys_put_into_an_emptied_stretch_are_seen_by_whoever_comes_later() {
             }
         });
         scope.spawn(|| {
-            // Empties the stretch again and again, and walks over it so that it is learned.
+            // Empties the range again and again, and walks over it so that a span is added.
             while !ended.load(Ordering::Relaxed) {
                 for i in 0..200 {
                     db.delete(key(2 * i)).unwrap();
@@ -240,7 +240,7 @@ fn keys_put_into_an_emptied_stretch_are_seen_by_whoever_comes_later() {
             }
         });
         for round in 0..4_000u32 {
-            // Odd keys are this thread's.
+            // This thread writes the odd keys.
             let own = 2 * (round * 7 % 200) + 1;
             db.put(key(own), b"own").unwrap();
             assert!(number(db.iter().next()).is_some_and(|first| first <= own), "{own} is missed, {round}");

@@ -1,8 +1,8 @@
-//! Random histories on trees of tiny memtables and tables, so that a few hundred writes fill several levels, with
-//! several compactions under way at once: every keyspace, snapshot, iterator and cursor is compared with a sorted
-//! map of the moment that it shows. One thread and one seed, so a failure repeats.
+//! Random histories on trees of tiny memtables and tables: a few hundred writes fill several levels, with several
+//! compactions running at once. Every keyspace, snapshot, iterator and cursor is compared with a sorted map of the
+//! moment that it shows. Each history has one thread and one seed, so a failure repeats.
 //!
-//! `LSM_SEEDS=1000 cargo test -p lsm-engine --release --test deep_trees_read_like_sorted_maps` runs more of them.
+//! `LSM_SEEDS=1000 cargo test -p lsm-engine --release --test deep_trees_read_like_sorted_maps` runs more histories.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,11 +28,11 @@ struct Space {
     options: KeyspaceOptions,
     handle: Keyspace,
     model: Model,
-    /// Tells it from an earlier one of its name.
+    /// Tells the keyspace from an earlier one with its name.
     number: usize,
 }
 
-/// A cursor, what it shows, and where it stands in that.
+/// A cursor, the entries that it must show, and its position in them.
 struct Stand {
     cursor: DbCursor,
     rows: Vec<(Bytes, Bytes)>,
@@ -58,7 +58,7 @@ impl World {
         let mut random = Random(seed);
         let fs = SimFs::new();
         fs.create_dir(Path::new("/data")).unwrap();
-        // Only the plain memtable counts memory so finely that it is sealed after a few dozen entries.
+        // Only the plain memtable counts memory so finely that it is full after a few dozen entries.
         let (memtable, memtable_bytes): (Arc<dyn MemtableFactory>, _) = match random.below(6) {
             0 => (Arc::new(BPlusMemtable::default()), 80_000),
             1 => (Arc::new(SkipListMemtable::default()), 80_000),
@@ -165,7 +165,7 @@ impl World {
         self.db().write(batch).unwrap();
     }
 
-    /// Starts an iterator or cursor over a keyspace, now or as a snapshot has it.
+    /// Starts an iterator or cursor over a keyspace, as it is now or as a snapshot sees it.
     fn look(&mut self) {
         let snapshot = match self.snapshots.len() {
             0 => None,
@@ -237,7 +237,7 @@ impl World {
                         *at = at.and_then(|at| at.checked_sub(1));
                     }
                 }
-                // Past an end it stands nowhere, and stays there.
+                // Past an end the cursor has no position, and stays there.
                 *at = at.filter(|at| *at < rows.len());
                 let expected = at.map(|at| (&*rows[at].0, &*rows[at].1));
                 assert_eq!(cursor.entry(), expected);
@@ -258,7 +258,7 @@ impl World {
     }
 
     fn reopen(&mut self) {
-        // They keep the database open; iterators and cursors outlive it.
+        // Snapshots and handles keep the database open. Iterators and cursors outlive it.
         self.snapshots.clear();
         let options = self.spaces[0].options.clone();
         let names: Vec<_> = self

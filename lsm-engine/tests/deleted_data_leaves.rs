@@ -1,4 +1,4 @@
-//! What was deleted leaves the disk without compaction by hand, and what a snapshot sees stays until it goes.
+//! Deleted data leaves the disk without a manual compaction. Data that a snapshot sees stays until it is dropped.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn key(number: u32) -> [u8; 4] {
     number.to_be_bytes()
 }
 
-/// A value that hardly shrinks.
+/// A value that hardly compresses.
 fn value(number: u32, round: u32) -> Vec<u8> {
     let mut state = u64::from(number) << 32 | u64::from(round) | 1;
     let mut next = || {
@@ -83,7 +83,7 @@ fn value(number: u32, round: u32) -> Vec<u8> {
     (0..VALUE_BYTES.div_ceil(8)).flat_map(|_| next()).take(VALUE_BYTES).collect()
 }
 
-/// All keys, in an order that has every memtable span them all.
+/// All keys, in an order in which every memtable spans the whole key range.
 fn load(db: &Db) {
     for step in 0..KEYS {
         let number = step * 7919 % KEYS;
@@ -106,7 +106,7 @@ fn numbers(entries: lsm_engine::Iter) -> Vec<u32> {
 }
 
 #[test]
-fn tables_that_a_range_delete_covers_are_dropped_unread() {
+fn tables_covered_by_a_range_delete_are_dropped_without_reading_them() {
     let machine = Machine::new();
     let db = machine.open(leveled());
     load(&db);
@@ -116,7 +116,7 @@ fn tables_that_a_range_delete_covers_are_dropped_unread() {
     settle(&db);
     let metrics = db.metrics();
     assert!(metrics.covered_tables_dropped > 10, "{metrics:#?}");
-    // Nothing but what reaches across the ends of the range was read.
+    // Only tables that reach beyond the ends of the range were read.
     assert!(metrics.compaction_bytes_in - read_before < before / 5, "{metrics:#?}");
     let after = table_bytes(&db);
     assert!(after <= before / 10, "{before} bytes became {after}");
@@ -133,7 +133,7 @@ fn tables_that_a_range_delete_covers_are_dropped_unread() {
 }
 
 #[test]
-fn covered_tables_stay_as_long_as_a_snapshot_sees_them() {
+fn covered_tables_stay_while_a_snapshot_sees_them() {
     let machine = Machine::new();
     let db = machine.open(leveled());
     load(&db);
@@ -148,19 +148,19 @@ fn covered_tables_stay_as_long_as_a_snapshot_sees_them() {
     let mut held = snapshot.iter();
     assert!(held.next().is_some());
     drop(snapshot);
-    // A snapshot that sees the delete holds nothing back.
+    // A snapshot taken after the delete keeps nothing.
     db.wait_for_compactions().unwrap();
     let after = table_bytes(&db);
     assert!(after <= before / 100, "{before} bytes became {after}");
     assert_eq!(numbers(later.iter()), []);
-    // An iterator has the files that it reads.
+    // An iterator keeps the files that it reads.
     assert_eq!(held.count() as u32, KEYS - 1);
     drop(later);
     db.close().unwrap();
 }
 
 #[test]
-fn what_was_written_after_a_range_delete_stays() {
+fn writes_after_a_range_delete_stay() {
     let machine = Machine::new();
     let db = machine.open(leveled());
     load(&db);
@@ -173,7 +173,7 @@ fn what_was_written_after_a_range_delete_stays() {
     let left: Vec<u32> = (0..10_000).chain(40_000..50_000).chain(90_000..KEYS).collect();
     assert_eq!(numbers(db.iter()), left);
     assert_eq!(db.get(key(45_000)).unwrap().unwrap(), value(45_000, 1));
-    // What hid the older half goes with the newer one, since the newest delete hides both.
+    // The newest delete hides both halves, so the older range delete is dropped with the newer half.
     db.delete_range(key(30_000)..key(95_000)).unwrap();
     db.delete_range(key(0)..key(40_000)).unwrap();
     settle(&db);
@@ -181,8 +181,9 @@ fn what_was_written_after_a_range_delete_stays() {
     db.close().unwrap();
 }
 
-/// Loads, deletes with `delete` what `kept` says no to, and expects nine tenths of that to be gone after a flush and a
-/// wait, with every policy; then the same beside a snapshot, which must see everything until it is dropped.
+/// Loads data and deletes, with `delete`, the keys for which `kept` is false. With every policy, nine tenths of their
+/// space must be free after a flush and a wait. Then the same with a snapshot, which must see everything until it is
+/// dropped.
 fn expect_space(kept: impl Fn(u32) -> bool, delete: impl Fn(&Db)) {
     let left: Vec<u32> = (0..KEYS).filter(|number| kept(*number)).collect();
     for policy in policies() {
@@ -219,7 +220,7 @@ fn expect_space(kept: impl Fn(u32) -> bool, delete: impl Fn(&Db)) {
 }
 
 #[test]
-fn space_of_a_range_delete_is_free_once_compactions_have_settled() {
+fn compactions_free_the_space_of_a_range_delete() {
     expect_space(
         |number| !(2000..97_000).contains(&number),
         |db| db.delete_range(key(2000)..key(97_000)).unwrap(),
@@ -227,7 +228,7 @@ fn space_of_a_range_delete_is_free_once_compactions_have_settled() {
 }
 
 #[test]
-fn space_of_many_range_deletes_is_free_once_compactions_have_settled() {
+fn compactions_free_the_space_of_many_range_deletes() {
     expect_space(
         |number| number % 50 >= 40,
         |db| {
@@ -239,22 +240,22 @@ fn space_of_many_range_deletes_is_free_once_compactions_have_settled() {
 }
 
 #[test]
-fn space_of_single_deletes_is_free_once_compactions_have_settled() {
+fn compactions_free_the_space_of_single_deletes() {
     expect_space(|_| false, |db| (0..KEYS).for_each(|number| db.delete(key(number)).unwrap()));
 }
 
 #[test]
-fn space_of_scattered_deletes_is_free_once_compactions_have_settled() {
+fn compactions_free_the_space_of_scattered_deletes() {
     expect_space(
         |number| number % 3 == 0,
         |db| (0..KEYS).filter(|number| number % 3 != 0).for_each(|number| db.delete(key(number)).unwrap()),
     );
 }
 
-/// A range tombstone that begins where the table before it ends was kept for that table's sake at each rewrite, and its
-/// own table rewritten again and again, as long as a snapshot held the other back.
+/// A range tombstone that begins where the previous table ends used to be kept because of that table, which a snapshot
+/// held. So its own table was rewritten again and again.
 #[test]
-fn a_table_beside_one_that_a_snapshot_holds_is_rewritten_once() {
+fn a_table_next_to_one_held_by_a_snapshot_is_rewritten_once() {
     let machine = Machine::new();
     let db = machine.open(leveled());
     load(&db);
@@ -263,7 +264,7 @@ fn a_table_beside_one_that_a_snapshot_holds_is_rewritten_once() {
     db.delete_range(key(0)..key(KEYS)).unwrap();
     let newer = db.snapshot().unwrap();
     db.delete(key(0)).unwrap();
-    // All snapshots see something else at the bottom now, in the first table.
+    // Each snapshot now sees another version at the last level, in the first table.
     db.compact_range::<&[u8]>(..).unwrap();
     assert!(table_bytes(&db) >= before);
     let compactions = db.metrics().compactions;
@@ -284,7 +285,7 @@ fn a_table_beside_one_that_a_snapshot_holds_is_rewritten_once() {
 }
 
 #[test]
-fn no_tombstone_outlives_its_bound() {
+fn no_tombstone_gets_older_than_the_maximum_age() {
     const BOUND_MICROS: u64 = 3_600_000_000;
     let (leveled, lazy, tiered) =
         (LeveledOptions::default(), LazyLeveledOptions::default(), SizeTieredOptions::default());
@@ -300,14 +301,14 @@ fn no_tombstone_outlives_its_bound() {
         let db = machine.open(Arc::clone(&policy));
         load(&db);
         db.compact_range::<&[u8]>(..).unwrap();
-        // Too few to be worth a merge for their own sake.
+        // Too few tombstones to cause a merge by their share.
         db.delete(key(7)).unwrap();
         db.delete_range(key(500)..key(510)).unwrap();
         settle(&db);
         machine.env.advance(BOUND_MICROS - 60_000_000);
         db.wait_for_compactions().unwrap();
         assert_eq!(tombstones(&db), 2, "{name}");
-        // The age outlives the process.
+        // The age survives a restart.
         db.close().unwrap();
         let db = machine.open(policy);
         let snapshot = db.snapshot().unwrap();
@@ -334,7 +335,7 @@ fn tombstones(db: &Db) -> u64 {
     levels.map(|level| level.tombstones + level.range_tombstones).sum()
 }
 
-/// Fails when whoever waits is not told for hours that there is something to look at.
+/// An environment that fails the test when a waiting caller is not woken for hours.
 struct Impatient(Arc<SimEnv>);
 
 impl Env for Impatient {
@@ -357,7 +358,7 @@ impl Env for Impatient {
     fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
         let deadline = deadline_micros.unwrap_or(self.monotonic_micros() + 3_600_000_000);
         let is_told = self.0.wait(event, seen, Some(deadline));
-        assert!(is_told || deadline_micros.is_some(), "nobody told the waiter");
+        assert!(is_told || deadline_micros.is_some(), "nothing woke the waiting caller");
         is_told
     }
 
@@ -367,9 +368,9 @@ impl Env for Impatient {
 }
 
 #[test]
-fn who_waits_is_told_of_tables_that_are_dropped_at_the_second_try() {
+fn wait_for_compactions_returns_when_a_drop_of_tables_succeeds_at_the_second_try() {
     let machine = Machine::new();
-    // No merge follows, of which the waiter would be told.
+    // No merge follows that would wake the waiting caller.
     let policy = Leveled::new(LeveledOptions { hidden_percent_max: 101, ..leveled_options() });
     let options = machine.options(Arc::new(policy)).env(Arc::new(Impatient(Arc::clone(&machine.env))));
     let db = options.open("/db").unwrap();
@@ -391,7 +392,7 @@ fn who_waits_is_told_of_tables_that_are_dropped_at_the_second_try() {
 }
 
 #[test]
-fn what_was_deleted_before_a_crash_leaves_after_it() {
+fn space_of_deletes_before_a_crash_is_freed_after_it() {
     let machine = Machine::new();
     let db = machine.open(leveled());
     load(&db);

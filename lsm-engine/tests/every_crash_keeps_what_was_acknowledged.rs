@@ -1,5 +1,5 @@
-//! Crashes a database at every file-system operation of several small histories, takes what the process or the disk
-//! may have kept, finds no damage in its log, opens that, and compares it with the model.
+//! Crashes a database at every file-system operation of several small histories. Takes the files that a crash of the
+//! process or of the machine may leave, checks that the log looks undamaged, opens them, and compares with the model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,9 +18,9 @@ const DIRECTORY: &str = "/data/db";
 #[derive(Clone, Debug)]
 enum Step {
     Put(&'static str, u32, Durability),
-    /// A value that fills memtables and log segments soon, in the default keyspace.
+    /// Puts a large value into the default keyspace, which fills memtables and log segments soon.
     Large(u32),
-    /// One key in each of two keyspaces, in one record.
+    /// Writes one key in each of two keyspaces, in one batch.
     Batch(&'static str, &'static str, u32),
     Delete(&'static str, u32),
     DeleteRange(&'static str, u32, u32),
@@ -39,13 +39,13 @@ use Step::{
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
-/// All states that there were, and how far they are promised.
+/// All states of the history, and which of them must survive.
 struct Model {
-    /// After each step; the first is the empty database.
+    /// The state after each step. The first is the empty database.
     states: Vec<State>,
-    /// Steps that returned.
+    /// Number of steps that returned.
     acknowledged: usize,
-    /// Steps that a power cut must not undo.
+    /// Number of steps that a power cut must not undo.
     durable: usize,
 }
 
@@ -55,7 +55,7 @@ fn key(number: u32) -> Vec<u8> {
     format!("key{number:04}").into_bytes()
 }
 
-/// The value says which step wrote it.
+/// The value names the step that wrote it.
 fn value(step: usize, bytes: usize) -> Vec<u8> {
     let mut value = format!("step {step} ").into_bytes();
     value.resize(bytes, b'.');
@@ -71,7 +71,7 @@ impl Model {
         Self { states: vec![empty], acknowledged: 0, durable: 0 }
     }
 
-    /// What the database is once `step`, the next one, took effect.
+    /// The state after `step`, the next one.
     fn apply(&mut self, step: &Step) {
         let number = self.states.len();
         let mut state = self.states.last().unwrap().clone();
@@ -168,7 +168,7 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
                 db = options(fs, env).open(DIRECTORY)?;
             }
         }
-        // A process that is dead acknowledges nothing; a window does not tell it so.
+        // A dead process acknowledges nothing. Writes to a mapped window do not fail, so check for the crash here.
         if fs.crashed() {
             break;
         }
@@ -189,7 +189,7 @@ fn read_state(db: &Db) -> Result<State> {
         .collect()
 }
 
-/// Opens what a crash left and compares it with the model.
+/// Opens the files after a crash and compares the data with the model.
 fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
     verify_log(fs, Path::new(DIRECTORY), what);
     let env = Arc::new(SimEnv::new(3));
@@ -206,7 +206,7 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
             None => format!("found a state that never was: {:?}", summary(&found)),
         }
     );
-    // What was found stays, and can be added to.
+    // The recovered data stays, and can be written to.
     db.put_with("zzz", "after", Durability::Sync).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let cut = fs.power_cut(&mut lsm_engine::vfs::AllLost);
     drop(db);
@@ -227,7 +227,7 @@ fn summary(state: &State) -> BTreeMap<&str, Vec<String>> {
     state.iter().map(|(name, entries)| (&**name, entries.iter().map(entry).collect())).collect()
 }
 
-/// Crashes at every `stride`th operation, and looks at so many images of each.
+/// Crashes at every `stride`th operation, and checks several images of each crash.
 fn crash_everywhere(steps: &[Step], images: usize, stride: usize) {
     let fs = SimFs::new();
     fs_with_parent(&fs);
@@ -258,14 +258,14 @@ fn crash_everywhere(steps: &[Step], images: usize, stride: usize) {
     }
 }
 
-/// Crashes the recovery as well, at one operation drawn from `sample`.
+/// Also crashes the recovery, at one operation drawn from `sample`.
 fn crash_again(crashed: &SimFs, model: &Model, power_lost: bool, sample: u64, what: &dyn Fn() -> String) {
     let open = |fs: &SimFs| {
         let env = Arc::new(SimEnv::new(3));
         drop(options(fs, &env).open(DIRECTORY));
         env.drop_jobs();
     };
-    // Restarted, not copied: what was not synced before is not synced now.
+    // A restart of the same disk, not a copy: what was not synced before is still not synced.
     let fs = crashed.process_crash();
     open(&fs);
     let operation = (sample * 7) % fs.operations();

@@ -1,4 +1,5 @@
-//! `close` may be called on several handles at once: none returns before everything is in tables, and all say the same.
+//! `close` may be called on several handles at once. No call returns before all data is in tables, and all calls return
+//! the same result.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, Options};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, MemtableWriter};
 
-/// Memtables whose flush begins only when it is told to.
+/// A memtable whose flush begins only when the test says so.
 #[derive(Debug)]
 struct Gated(Arc<Gate>);
 
@@ -70,7 +71,7 @@ fn a_second_close_waits_for_the_first() {
         let first = scope.spawn(move || first.close());
         is_entered.recv().unwrap();
         scope.spawn(|| {
-            // Time for the second close to return too early.
+            // Gives the second close time to return too early.
             (0..10_000).for_each(|_| std::thread::yield_now());
             leave.send(()).unwrap();
         });
@@ -82,7 +83,7 @@ fn a_second_close_waits_for_the_first() {
 }
 
 #[test]
-fn a_second_close_fails_as_the_first_did() {
+fn a_second_close_returns_the_error_of_the_first() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
     let db = options.open(Path::new("/db")).unwrap();

@@ -1,5 +1,5 @@
-//! The file system fails, once or for good, at every operation of a small history. Calls end, errors say why, and
-//! what was acknowledged is there: at once, after the failure went away, and after reopening.
+//! The file system fails, once or permanently, at every operation of a small history. Calls return, errors tell why,
+//! and acknowledged data is there: at once, after the failure ended, and after reopening.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
@@ -13,7 +13,7 @@ use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Result, Wr
 
 const DIRECTORY: &str = "/data/db";
 
-/// What a key may hold: the last acknowledged value, or one of a write that failed after it, in doubt.
+/// The values that a key may have: the last acknowledged one, or one of a failed write after it.
 #[derive(Debug, Default)]
 struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
@@ -54,7 +54,7 @@ impl Model {
         self.check_error(result);
     }
 
-    /// An error is one of the file system, or says that an earlier one stopped writing.
+    /// Checks that an error comes from the file system, or says that an earlier one stopped writing.
     fn check_error(&mut self, result: Result<()>) {
         if let Err(error) = result {
             let kind = error.kind();
@@ -80,7 +80,7 @@ impl Model {
     }
 }
 
-/// Memory for all that [`work`] writes: beyond, writers would wait for a disk that stays full.
+/// Enough memory for everything that [`work`] writes. With less, writers would wait for a disk that stays full.
 fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
     Options::new()
         .memory(4 << 20)
@@ -97,7 +97,7 @@ fn file_system() -> SimFs {
     fs
 }
 
-/// Works on whatever fails: each call must come back.
+/// Runs a history although calls fail. Each call must return.
 fn work(db: &Db, env: &SimEnv, model: &mut Model) {
     let other = db.keyspace("other", KeyspaceOptions::new());
     for number in 0..8 {
@@ -123,7 +123,7 @@ fn work(db: &Db, env: &SimEnv, model: &mut Model) {
 /// How the failure ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
-    /// It goes away and the same handle goes on, if it can.
+    /// The failure ends, and the same handle is used again, if possible.
     Heals,
     /// The database is closed while it lasts.
     Closed,
@@ -169,7 +169,7 @@ fn fail_with(fault: Fault, end: End, what: &str) -> Vec<String> {
     let db = options(&fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{what}, reopened: {error}"));
     let errors = model.errors.clone();
     if end == End::PowerCut && !model.errors.is_empty() {
-        // Only some of it is promised; that it opens, always.
+        // Not all writes must be there, but the database must open.
         assert!(db.iter().all(|entry| entry.is_ok()), "{what}");
         model = Model::default();
         for entry in &db {
@@ -186,7 +186,7 @@ fn fail_with(fault: Fault, end: End, what: &str) -> Vec<String> {
     errors
 }
 
-/// How many operations the history takes when nothing fails.
+/// Number of operations of the history when nothing fails.
 fn operations() -> std::ops::Range<u64> {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
@@ -205,7 +205,7 @@ fn fail_everywhere(error: Io, sticky: bool, end: End) {
     fail_everywhere_after(0, error, sticky, end);
 }
 
-/// Writes that fail write so many bytes before they do.
+/// Failing writes write this many bytes before they fail.
 fn fail_everywhere_after(written: u64, error: Io, sticky: bool, end: End) {
     let range = operations();
     let mut failed = 0;
@@ -250,15 +250,15 @@ fn a_disk_that_fails_for_good() {
     fail_everywhere(Io::Other, true, End::PowerCut);
 }
 
-/// What was refused must not be found by the next open, nor be waited for.
+/// The next open must not find refused writes, and must not wait for them.
 #[test]
-fn a_disk_that_fails_once_all_is_written() {
+fn a_disk_that_fails_after_all_writes() {
     for end in [End::Heals, End::Closed, End::PowerCut] {
         fail_everywhere_after(u64::MAX, Io::Other, false, end);
     }
 }
 
-/// Looks at the database while a writer waits, and then makes room.
+/// Checks the database while a writer waits, and then frees disk space.
 struct MakeRoom {
     db: Db,
     fs: SimFs,
@@ -290,11 +290,11 @@ impl Job for MakeRoom {
 }
 
 #[test]
-fn on_a_full_disk_reads_go_on_and_writers_wait_until_there_is_room() {
+fn on_a_full_disk_reads_work_and_writers_wait_for_space() {
     const CAPACITY: u64 = 1 << 30;
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
-    // The log has its segments; only tables will find no room.
+    // The log segments are allocated, so only tables find no space.
     let db = options(&fs, &env).log_segment_bytes(2 << 20).open(DIRECTORY).unwrap();
     fs.set_capacity(Some(CAPACITY));
     let used = CAPACITY - fs.free_bytes(Path::new(DIRECTORY)).unwrap();
@@ -334,7 +334,7 @@ fn on_a_full_disk_reads_go_on_and_writers_wait_until_there_is_room() {
 }
 
 #[test]
-fn what_is_asked_for_by_name_fails_on_a_full_disk() {
+fn calls_that_wait_for_a_flush_return_the_error_of_a_full_disk() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -358,7 +358,7 @@ fn what_is_asked_for_by_name_fails_on_a_full_disk() {
 }
 
 #[test]
-fn merges_that_fail_are_tried_again_after_a_while_and_not_all_the_time() {
+fn failed_compactions_are_retried_after_a_pause() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
     let open = |runs_max| {
@@ -375,7 +375,7 @@ fn merges_that_fail_are_tried_again_after_a_while_and_not_all_the_time() {
     let db = open(3);
     let idle_within = |steps: usize| (0..steps).any(|_| !env.step());
     for second in 0..5 {
-        assert!(idle_within(100), "background work goes on and on in second {second}");
+        assert!(idle_within(100), "background work never becomes idle in second {second}");
         env.advance(1_000_001);
     }
     assert_eq!(db.metrics().compactions, 0);
@@ -387,7 +387,8 @@ fn merges_that_fail_are_tried_again_after_a_while_and_not_all_the_time() {
     env.drop_jobs();
 }
 
-/// A database on a full disk, a writer of it that waits, and how many writes were acknowledged when it is told why.
+/// A database on a full disk with a waiting writer, and the number of writes acknowledged when that writer gets its
+/// error.
 fn while_a_writer_waits(act: impl FnOnce(&Db)) -> (lsm_engine::Error, SimFs, usize) {
     let fs = file_system();
     let db = Options::new().memory(1 << 20).memtable_bytes(70_000).vfs(Arc::new(fs.clone())).open(DIRECTORY);
@@ -416,7 +417,7 @@ fn while_a_writer_waits(act: impl FnOnce(&Db)) -> (lsm_engine::Error, SimFs, usi
 }
 
 #[test]
-fn closing_ends_the_wait_of_a_writer() {
+fn closing_the_database_wakes_a_waiting_writer() {
     let (error, fs, acknowledged) = while_a_writer_waits(|db| {
         assert_eq!(db.clone().close().unwrap_err().kind(), ErrorKind::NoSpace);
     });
@@ -450,7 +451,7 @@ fn deletes_go_on_while_a_writer_waits_for_room_on_the_disk() {
 }
 
 #[test]
-fn clearing_what_cannot_be_flushed_ends_the_wait_of_a_writer() {
+fn clearing_a_keyspace_that_cannot_be_flushed_wakes_a_waiting_writer() {
     let (error, ..) = while_a_writer_waits(|db| {
         let before = db.metrics().visible_sequence;
         db.default_keyspace().clear().unwrap();
@@ -463,7 +464,7 @@ fn clearing_what_cannot_be_flushed_ends_the_wait_of_a_writer() {
 }
 
 #[test]
-fn a_recovery_that_fails_can_be_repeated() {
+fn a_failed_recovery_can_be_repeated() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(5));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -499,9 +500,10 @@ fn a_recovery_that_fails_can_be_repeated() {
     }
 }
 
-/// A flush that failed once was not tried again: the keyspace refused all writes until it was reopened.
+/// A flush that failed once used not to be tried again: the keyspace refused all writes until the database was
+/// reopened.
 #[test]
-fn one_passing_error_in_a_flush_costs_nothing_but_time() {
+fn a_flush_is_retried_after_a_transient_error() {
     use OperationKind::{Create, Open, Sync, Write};
     let errors = [Io::Other, Io::OutOfMemory, Io::TimedOut, Io::Interrupted, Io::PermissionDenied];
     for (kind, error) in
@@ -533,9 +535,9 @@ fn one_passing_error_in_a_flush_costs_nothing_but_time() {
     }
 }
 
-/// Two files a second took the space that was freed.
+/// Failed attempts used to leave two files per second, which took up the freed space.
 #[test]
-fn a_manifest_that_cannot_be_replaced_leaves_no_files() {
+fn a_failed_replacement_of_the_manifest_leaves_no_files() {
     let (fs, env) = (file_system(), Arc::new(SimEnv::new(5)));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
     db.put("key", "value").unwrap();
@@ -564,9 +566,9 @@ fn a_manifest_that_cannot_be_replaced_leaves_no_files() {
     env.drop_jobs();
 }
 
-/// Unlike a full disk nothing says that it will end, so nobody waits for it.
+/// Unlike a full disk, such an error may never end, so writers do not wait for it.
 #[test]
-fn a_flush_that_goes_on_failing_fails_the_writes_that_need_its_memory_until_it_succeeds() {
+fn writes_fail_while_memory_is_full_and_flushes_keep_failing() {
     let (fs, env) = (file_system(), Arc::new(SimEnv::new(5)));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
     fs.inject(Fault::on(OperationKind::Create, Io::Other).named(".sst").sticky());
@@ -584,7 +586,7 @@ fn a_flush_that_goes_on_failing_fails_the_writes_that_need_its_memory_until_it_s
     env.drop_jobs();
 }
 
-/// What became of the database after a batch failed.
+/// What happens to the database after a batch failed.
 #[derive(Clone, Copy, Debug)]
 enum Afterwards {
     /// It is flushed and the process crashes.
@@ -597,12 +599,12 @@ enum Afterwards {
     Closed,
 }
 
-/// An append may fail after the whole record reached the file. Its sequence numbers once counted as flushed with the
-/// memtable of one keyspace, so that recovery skipped this half of the batch and applied the other.
+/// An append may fail after the whole record reached the file. The flush of one keyspace used to count the sequence
+/// numbers of that record as flushed, so that recovery skipped one half of the batch and applied the other.
 #[test]
-fn a_batch_whose_append_failed_after_all_was_written_comes_back_whole_or_not_at_all() {
+fn a_batch_with_a_failed_append_is_recovered_whole_or_not_at_all() {
     use Afterwards::{Closed, Flushed, FlushedAndWritten, WrittenAndFlushed};
-    // Records over half of the window go straight to the segment.
+    // A record larger than half of the window goes directly to the segment.
     let ways = [(false, 1), (true, 1 << 20)];
     let endings = [Flushed, WrittenAndFlushed, FlushedAndWritten, Closed];
     for ((windows, value_bytes), ending) in

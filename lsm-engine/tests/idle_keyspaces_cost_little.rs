@@ -1,4 +1,4 @@
-//! A keyspace that nobody writes to holds no memtable, and nothing that others do walks over it.
+//! An idle keyspace holds no memtable, and work for other keyspaces does not visit it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn keyspaces(db: &Db, count: usize) -> Vec<Keyspace> {
 }
 
 #[test]
-fn twenty_thousand_of_them_fit_into_64_mebibytes() {
+fn twenty_thousand_idle_keyspaces_fit_into_64_mebibytes() {
     const COUNT: usize = 20_000;
     let fs = SimFs::new();
     let (env, db) = open(&fs, 64 << 20);
@@ -31,7 +31,7 @@ fn twenty_thousand_of_them_fit_into_64_mebibytes() {
     let spaces = keyspaces(&db, COUNT);
     let each = (db.metrics().memory_bytes() - before) / COUNT as u64;
     assert!((256..2048).contains(&each), "{each} bytes");
-    // Written to and flushed, they cost no more than their tables.
+    // After a write and a flush they cost no more than their tables.
     for space in &spaces[..100] {
         space.put("key", "value").unwrap();
     }
@@ -51,7 +51,7 @@ fn twenty_thousand_of_them_fit_into_64_mebibytes() {
     env.drop_jobs();
 }
 
-/// Counts the memtables that are made.
+/// A factory that counts the memtables that it makes.
 #[derive(Debug, Default)]
 struct Counted(BPlusMemtable, AtomicUsize);
 
@@ -67,7 +67,7 @@ impl MemtableFactory for Counted {
 }
 
 #[test]
-fn a_memtable_is_made_at_the_first_write_and_goes_with_the_flush() {
+fn a_keyspace_has_a_memtable_only_from_its_first_write_to_its_flush() {
     let fs = SimFs::new();
     let (env, db) = open(&fs, 8 << 20);
     let counted = Arc::new(Counted::default());
@@ -95,7 +95,7 @@ fn a_memtable_is_made_at_the_first_write_and_goes_with_the_flush() {
 }
 
 #[test]
-fn many_small_memtables_share_the_syncs_of_directory_log_and_manifest() {
+fn the_flush_of_many_small_memtables_shares_its_syncs() {
     const COUNT: usize = 500;
     let fs = SimFs::new();
     let (env, db) = open(&fs, 256 << 20);
@@ -111,7 +111,7 @@ fn many_small_memtables_share_the_syncs_of_directory_log_and_manifest() {
     // Each file is created, written twice and synced.
     let operations = fs.operations() - before;
     assert!(operations < COUNT as u64 * 9 / 2, "{operations} operations");
-    // They are durable: the log may go.
+    // The tables are durable, so the log is not needed.
     let cut = fs.power_cut(&mut AllLost);
     drop((spaces, db));
     env.drop_jobs();
@@ -124,7 +124,7 @@ fn many_small_memtables_share_the_syncs_of_directory_log_and_manifest() {
     env.drop_jobs();
 }
 
-/// Cannot build a filter.
+/// A filter policy that panics when a filter is built.
 #[derive(Debug)]
 struct Panics;
 
@@ -147,7 +147,7 @@ impl FilterPolicy for Panics {
 }
 
 #[test]
-fn one_that_fails_does_not_keep_the_others_from_being_flushed() {
+fn a_keyspace_that_fails_does_not_block_the_flushes_of_others() {
     let fs = SimFs::new();
     let (env, db) = open(&fs, 8 << 20);
     let options = |fails: bool| {
@@ -172,7 +172,7 @@ fn one_that_fails_does_not_keep_the_others_from_being_flushed() {
     env.drop_jobs();
 }
 
-/// Counts how often it is asked.
+/// A policy that counts how often it is asked.
 #[derive(Debug, Default)]
 struct Asked(Leveled, AtomicUsize);
 
@@ -197,7 +197,7 @@ impl CompactionPolicy for Asked {
 }
 
 #[test]
-fn policies_are_asked_where_something_changed() {
+fn policies_are_asked_only_about_changed_keyspaces() {
     const COUNT: usize = 300;
     let fs = SimFs::new();
     let (env, db) = open(&fs, 64 << 20);
@@ -212,7 +212,7 @@ fn policies_are_asked_where_something_changed() {
     db.wait_for_compactions().unwrap();
     let asked = || policy.1.swap(0, Ordering::Relaxed);
     assert!(asked() >= 2 * COUNT);
-    // Level 0 fills up, and is merged.
+    // Level 0 fills up and is merged.
     for round in 0..20 {
         spaces[7].put(format!("key{}", round % 3), round.to_string()).unwrap();
         db.flush().unwrap();
@@ -222,7 +222,7 @@ fn policies_are_asked_where_something_changed() {
     let times = asked();
     assert!((20..20 * 8).contains(&times), "{times} times");
     db.wait_for_compactions().unwrap();
-    assert!(asked() >= 2 * COUNT, "waiting for the end is an occasion to ask all");
+    assert!(asked() >= 2 * COUNT, "wait_for_compactions asks all policies");
     drop((spaces, db));
     env.drop_jobs();
 }

@@ -1,5 +1,5 @@
-//! Real threads and real files: batches are seen whole, iterators stay as they were, and what was acknowledged to
-//! another process survives the death of this one.
+//! Real threads and real files: readers see whole batches, iterators keep their view, and writes acknowledged to
+//! another process survive the death of the writing process.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -30,7 +30,7 @@ fn value(round: u32) -> Vec<u8> {
     value
 }
 
-/// All keys of a writer get the value of a round, in both keyspaces; every third round deletes and sets them anew.
+/// Sets all keys of a writer to the value of a round, in both keyspaces. Every third round deletes them first.
 fn batch_of(db: &Db, mirror: &Keyspace, writer: u32, round: u32) -> WriteBatch {
     let mut batch = WriteBatch::new();
     let default = db.default_keyspace();
@@ -45,7 +45,7 @@ fn batch_of(db: &Db, mirror: &Keyspace, writer: u32, round: u32) -> WriteBatch {
     batch
 }
 
-/// The entries of each writer all have one value; which one.
+/// Checks that all entries of a writer have the same value, and returns that value for each writer.
 fn rounds(entries: impl Iterator<Item = lsm_engine::Result<(Slice, Slice)>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut rounds = BTreeMap::new();
     let mut counts: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
@@ -61,7 +61,7 @@ fn rounds(entries: impl Iterator<Item = lsm_engine::Result<(Slice, Slice)>>) -> 
 }
 
 #[test]
-fn readers_see_whole_batches_while_everything_else_goes_on() {
+fn readers_see_whole_batches_during_writes_and_compactions() {
     const WRITERS: u32 = 3;
     const ROUNDS: u32 = 120;
     let directory = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ fn readers_see_whole_batches_while_everything_else_goes_on() {
                 scope.spawn(move || {
                     for round in 0..ROUNDS {
                         db.write(batch_of(db, mirror, writer, round)).unwrap();
-                        // One writer alone changes these keys: it reads what it wrote.
+                        // Only this writer changes these keys, so it must read what it wrote.
                         let at = key(writer, round % KEYS);
                         assert_eq!(db.get(&at).unwrap().unwrap(), value(round)[..]);
                         assert_eq!(mirror.get(&at).unwrap().unwrap(), value(round)[..]);
@@ -83,7 +83,7 @@ fn readers_see_whole_batches_while_everything_else_goes_on() {
                 })
             })
             .collect();
-        // Readers of snapshots: both keyspaces are as of one moment.
+        // Readers of snapshots: both keyspaces must show the same moment.
         scope.spawn(move || {
             while writing.load(Ordering::Relaxed) {
                 let snapshot = db.snapshot().unwrap();
@@ -96,13 +96,13 @@ fn readers_see_whole_batches_while_everything_else_goes_on() {
                 }
             }
         });
-        // Readers without one: each iterator is of one moment, and a later one of a later moment.
+        // Readers without a snapshot: each iterator shows one moment, and a later iterator a later one.
         scope.spawn(move || {
             let mut before = BTreeMap::new();
             while writing.load(Ordering::Relaxed) {
                 let now = rounds(db.iter());
                 for (writer, value) in &before {
-                    assert!(now.get(writer) >= Some(value), "time went back");
+                    assert!(now.get(writer) >= Some(value), "a later iterator shows an earlier moment");
                 }
                 let all = db.multi_get((0..KEYS).map(|number| key(0, number))).unwrap();
                 assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "a batch was seen in part");
@@ -117,7 +117,7 @@ fn readers_see_whole_batches_while_everything_else_goes_on() {
             }
         });
         let results: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        // Before any panic goes on: the others would never end.
+        // Stop the other threads before a panic is passed on. Otherwise they would never end.
         writing.store(false, Ordering::Relaxed);
         for result in results {
             result.unwrap();
@@ -131,7 +131,7 @@ fn readers_see_whole_batches_while_everything_else_goes_on() {
 }
 
 #[test]
-fn an_iterator_stays_as_it_was_while_its_tables_are_replaced() {
+fn an_iterator_keeps_its_view_while_its_tables_are_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let db = options().open(directory.path()).unwrap();
     let mut model = BTreeMap::new();
@@ -173,7 +173,7 @@ fn an_iterator_stays_as_it_was_while_its_tables_are_replaced() {
 }
 
 #[test]
-fn several_threads_sync_together_and_all_of_it_is_there() {
+fn writes_of_several_threads_that_sync_together_are_all_recovered() {
     const WRITES: u32 = 60;
     let directory = tempfile::tempdir().unwrap();
     let db = options().open(directory.path()).unwrap();
@@ -201,8 +201,8 @@ fn several_threads_sync_together_and_all_of_it_is_there() {
 const CHILD_DIRECTORY: &str = "LSM_ENGINE_TEST_CHILD_DIRECTORY";
 const CHILD_WRITERS: u32 = 2;
 
-/// Runs in the process that is killed: writes, and says on standard error what was acknowledged. Without a parent
-/// it does nothing.
+/// Runs in the process that is killed: writes, and reports acknowledged writes on standard error. Does nothing without
+/// a parent.
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Ok(directory) = std::env::var(CHILD_DIRECTORY) else { return };
@@ -223,7 +223,7 @@ fn child_that_writes_until_it_is_killed() {
                     }
                     let durability = if round % 8 == 7 { Durability::Sync } else { Durability::Buffered };
                     db.write_with(batch, durability).unwrap();
-                    // One call, one line; a parent that is gone ends the loop.
+                    // Write each line with one call. The loop ends when the parent is gone.
                     let said = format!("acknowledged {writer} {round}\n");
                     if std::io::stderr().write_all(said.as_bytes()).is_err() {
                         return;
@@ -235,7 +235,7 @@ fn child_that_writes_until_it_is_killed() {
 }
 
 #[test]
-fn a_killed_process_loses_nothing_that_it_acknowledged() {
+fn a_killed_process_loses_no_acknowledged_write() {
     let directory = tempfile::tempdir().unwrap();
     for acknowledgements in [3, 150, 400] {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -249,7 +249,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut last = [None; CHILD_WRITERS as usize];
         let mut note = |line: String| {
-            // The last line may be torn; anything else is a complaint of the child.
+            // The last line may be torn. Any other malformed line is an error of the child.
             let Some(rest) = line.strip_prefix("acknowledged ") else { panic!("the child says: {line}") };
             let mut numbers = rest.split(' ').map(|number| number.parse::<u32>().unwrap());
             let (writer, round) = (numbers.next().unwrap(), numbers.next().unwrap());
@@ -258,7 +258,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         for _ in 0..acknowledgements {
             note(lines.next().unwrap().unwrap());
         }
-        // SIGKILL: it has no say in it.
+        // SIGKILL: the child cannot handle it.
         child.kill().unwrap();
         lines.for_each(|line| note(line.unwrap()));
         child.wait().unwrap();

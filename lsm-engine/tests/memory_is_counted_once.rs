@@ -1,5 +1,5 @@
-//! `Options::memory` bounds what the engine holds for itself, and each thing is counted once, for as long as it is held:
-//! what only iterators hold any more is theirs, and writers need not wait for it.
+//! `Options::memory` bounds what the engine holds for itself, and everything is counted once, while it is held. Memory
+//! that only iterators still hold is counted separately, and writers do not wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +14,14 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, MemtableWrite
 fn open(memory: usize) -> (Db, Arc<SimEnv>) {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
-    // It lets all tables be.
+    // FIFO leaves the tables alone here.
     let db = options.memory(memory).compaction(Arc::new(Fifo::default())).open("/db").unwrap();
     (db, env)
 }
 
-/// A version gathers the range deletes of all of its tables for the first scan.
+/// The first scan of a version loads the range deletes of all its tables.
 #[test]
-fn range_deletes_gathered_for_old_iterators_do_not_count_against_writers() {
+fn range_deletes_held_only_by_iterators_do_not_count_against_writers() {
     const MEMORY: usize = 2 << 20;
     let (db, env) = open(MEMORY);
     let mut iterators = Vec::new();
@@ -30,7 +30,7 @@ fn range_deletes_gathered_for_old_iterators_do_not_count_against_writers() {
         db.put(key('c'), "value").unwrap();
         db.delete_range(key('a')..key('b')).unwrap();
         db.flush().unwrap();
-        // Every other one looks at a version that is an old one by now.
+        // Every other iterator reads a version that is no longer current.
         let mut iterator = db.iter();
         if round % 2 == 0 {
             assert!(iterator.next().unwrap().is_ok());
@@ -52,7 +52,7 @@ fn range_deletes_gathered_for_old_iterators_do_not_count_against_writers() {
     env.drop_jobs();
 }
 
-/// Memtables that take more memory once somebody has read them, and say so.
+/// A memtable that takes and reports more memory after it was read.
 #[derive(Debug, Default)]
 struct Growing(BPlusMemtable);
 
@@ -91,13 +91,13 @@ impl MemtableReader for GrowingReader {
 }
 
 #[test]
-fn a_memtable_may_grow_while_it_waits_for_its_flush() {
+fn an_immutable_memtable_may_grow_before_its_flush() {
     let env = Arc::new(SimEnv::new(2));
     let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
     let db = options.memtable(Arc::new(Growing::default())).open("/db").unwrap();
     for number in 0..20 {
         db.put(format!("key{number}"), "value").unwrap();
-        // By a flush alone, and by a scan before it.
+        // It grows by a flush alone, or by a scan before the flush.
         if number % 2 == 0 {
             assert!(db.iter().next().unwrap().is_ok());
         }

@@ -1,4 +1,4 @@
-//! A memtable is flushed once its memory is used, not once it has been given more.
+//! A memtable is flushed when its memory is used, not already when it has allocated it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn small_memtables_are_full_when_they_are_flushed() {
     }
     db.flush().unwrap();
     let metrics = db.metrics();
-    // Of 512 KiB half go to keys and values at least, where entries are as small as these.
+    // With such small entries, at least half of the 512 KiB holds keys and values.
     let data_bytes: u64 = 40_000 * 108;
     assert!(metrics.flushes <= data_bytes / (256 << 10), "{} flushes", metrics.flushes);
     assert!(metrics.memory_bytes() <= 4 << 20, "{} bytes", metrics.memory_bytes());

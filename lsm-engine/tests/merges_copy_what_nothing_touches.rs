@@ -1,4 +1,4 @@
-//! A merge copies blocks that nothing newer touches, and what it leaves reads the same.
+//! A merge copies blocks that no newer data overlaps, and its output reads the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn check(db: &Db, model: &Model) {
 }
 
 #[test]
-fn only_what_is_near_a_write_is_merged_anew() {
+fn a_compaction_rewrites_only_blocks_near_new_writes() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(3)));
     let options = || {
         let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -40,7 +40,7 @@ fn only_what_is_near_a_write_is_merged_anew() {
     };
     let db = options().open("/db").unwrap();
     let mut model = Model::new();
-    // Two tables, so that they are merged, not moved.
+    // Two tables, so that they are merged and not moved.
     for half in 0..2 {
         for number in (half..20_000).step_by(2) {
             db.put(key(number), value(number, 300)).unwrap();
@@ -53,7 +53,7 @@ fn only_what_is_near_a_write_is_merged_anew() {
     assert_eq!(first.compaction_bytes_copied, 0);
     let (before, snapshot) = (model.clone(), db.snapshot().unwrap());
 
-    // Overwritten, deleted and new keys in a hundredth of all places.
+    // Overwritten, deleted and new keys in one percent of the key range.
     for number in (0..20_000).step_by(1000) {
         for near in number..number + 10 {
             match near % 3 {
@@ -86,7 +86,7 @@ fn only_what_is_near_a_write_is_merged_anew() {
     }
     drop(snapshot);
 
-    // A range delete hides entries without a sequence number as it does all others.
+    // A range delete hides entries without a sequence number like all others.
     db.delete_range(key(5_000)..key(15_000)).unwrap();
     model.retain(|name, _| !(key(5_000)..key(15_000)).contains(name));
     db.compact_range::<&str>(..).unwrap();

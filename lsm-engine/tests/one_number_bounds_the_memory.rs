@@ -1,4 +1,4 @@
-//! `Options::memory` bounds all that the engine holds, at every moment, whatever background work is doing.
+//! `Options::memory` bounds all memory that the engine holds, at every moment, whatever background work does.
 
 use std::io::ErrorKind as Io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ fn check(db: &Db, memory: usize, most: &mut Metrics) {
     assert!(held <= memory as u64, "{held} bytes of {memory}: {metrics:?}");
     let memtables =
         metrics.active_memtable_bytes + metrics.immutable_memtable_bytes + metrics.pooled_memtable_bytes;
-    // An eighth of their half is for the buffers of flushes and merges.
+    // An eighth of the half of memtables is for the buffers of flushes and compactions.
     assert!(memtables <= memory as u64 / 16 * 7, "{memtables} bytes of {memory}: {metrics:?}");
     most.active_memtable_bytes = most.active_memtable_bytes.max(metrics.active_memtable_bytes);
     most.pooled_memtable_bytes = most.pooled_memtable_bytes.max(metrics.pooled_memtable_bytes);
@@ -26,7 +26,7 @@ fn check(db: &Db, memory: usize, most: &mut Metrics) {
     most.cache_bytes = most.cache_bytes.max(metrics.cache_bytes);
 }
 
-/// Values have `value_bytes`, the last twenty `value_bytes_late`.
+/// Values have `value_bytes` bytes, the last twenty have `value_bytes_late`.
 fn fill(memory: usize, (value_bytes, value_bytes_late): (usize, usize), entries: u64) {
     let env = Arc::new(SimEnv::new(9));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -48,8 +48,8 @@ fn fill(memory: usize, (value_bytes, value_bytes_late): (usize, usize), entries:
         if number == entries - 20 {
             env.run_until_idle();
         }
-        // Background work is starved for a while, until writers must wait for it; then it gets on a little after each
-        // write, so that it is seen half done.
+        // At first background work gets no steps, until writers must wait for it. Then it makes a few steps after each
+        // write, so that the memory is also checked in the middle of flushes and compactions.
         let steps = if late || number / 400 % 2 == 0 { 0 } else { random >> 62 };
         for step in 0..=steps {
             if step > 0 {
@@ -71,28 +71,28 @@ fn fill(memory: usize, (value_bytes, value_bytes_late): (usize, usize), entries:
 }
 
 #[test]
-fn a_small_memory_is_kept_to() {
+fn a_small_memory_budget_is_not_exceeded() {
     fill(2 << 20, (300, 300), 30_000);
 }
 
 #[test]
-fn a_middling_memory_is_kept_to() {
+fn a_medium_memory_budget_is_not_exceeded() {
     fill(16 << 20, (2_000, 2_000), 30_000);
 }
 
 #[test]
-fn values_as_large_as_a_memtable_are_kept_to() {
+fn the_budget_is_not_exceeded_by_values_as_large_as_a_memtable() {
     fill(8 << 20, (200_000, 200_000), 400);
     fill(8 << 20, (512 << 10, 512 << 10), 400);
 }
 
-/// Long values do not come out of the memory that is kept of flushed memtables.
+/// Long values cannot use the pooled memory of flushed memtables.
 #[test]
-fn memory_that_is_kept_gives_way_to_what_is_needed() {
+fn pooled_memory_is_freed_for_long_values() {
     fill(16 << 20, (1_000, 3_000_000), 30_000);
 }
 
-/// Memtables whose memory is watched as they are filled.
+/// A memtable that records its memory while it is filled.
 #[derive(Default)]
 struct Watched {
     inside: BPlusMemtable,
@@ -162,9 +162,10 @@ fn value(number: u64, bytes: usize) -> Vec<u8> {
     number.to_le_bytes().into_iter().cycle().take(bytes).collect()
 }
 
-/// A log may hold more than the memory that the database is opened with next: here its writer had eight times as much.
+/// A log may hold more than the memory that the database is opened with. Here its writer had eight times as much
+/// memory.
 #[test]
-fn what_an_unclean_open_replays_is_kept_to() {
+fn replaying_a_long_log_does_not_exceed_the_budget() {
     const SMALL: usize = 4 << 20;
     let fs = SimFs::new();
     let env = Arc::new(SimEnv::new(3));
@@ -204,7 +205,7 @@ fn what_an_unclean_open_replays_is_kept_to() {
     drop((db, other));
     env.drop_jobs();
 
-    // Nothing can be flushed then.
+    // A read-only database cannot flush.
     let refused = options(&crashed, &env).memory(SMALL).read_only(true).open("/db").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
     assert!(
@@ -216,7 +217,7 @@ fn what_an_unclean_open_replays_is_kept_to() {
     assert_eq!(contents(&db, &other), expected);
     drop((db, other));
 
-    // What was replayed is in tables then.
+    // Then all replayed data is in tables.
     for round in 0..2 {
         let env = Arc::new(SimEnv::new(4));
         let memtable = WatchedFactory::default();
@@ -243,7 +244,7 @@ fn what_an_unclean_open_replays_is_kept_to() {
     }
 }
 
-/// Each writer alone fits; all together they would hold twice the memory.
+/// The batch of each writer fits alone. All together would take twice the memory.
 #[test]
 fn large_batches_of_several_writers_wait_for_each_other() {
     const MEMORY: usize = 8 << 20;
@@ -264,7 +265,7 @@ fn large_batches_of_several_writers_wait_for_each_other() {
                         batch.put_in(space, format!("{writer}-{part}"), value(round, 60_000));
                     }
                     db.write(batch).unwrap();
-                    // Small writes get their turn as well.
+                    // Small writes also get their turn.
                     db.put(format!("small{writer}"), value(round, 10)).unwrap();
                 }
             });
@@ -283,9 +284,9 @@ fn large_batches_of_several_writers_wait_for_each_other() {
     db.close().unwrap();
 }
 
-/// A batch counts as what it becomes in memory, which for short entries is many times what it is in the log.
+/// A batch counts by its size in memory. With short entries that is many times its size in the log.
 #[test]
-fn batches_of_tiny_entries_count_as_what_they_become() {
+fn batches_of_tiny_entries_are_charged_their_size_in_memory() {
     const MEMORY: usize = 4 << 20;
     let memtable = WatchedFactory::default();
     let db = Options::new().vfs(Arc::new(SimFs::new())).memory(MEMORY);
@@ -308,9 +309,9 @@ fn batches_of_tiny_entries_count_as_what_they_become() {
     db.close().unwrap();
 }
 
-/// So do range deletes, each of which takes a kilobyte or two beside what is there already.
+/// Each range delete takes one or two kilobytes in memory.
 #[test]
-fn range_deletes_count_as_what_they_become() {
+fn range_deletes_are_charged_their_size_in_memory() {
     const MEMORY: usize = 4 << 20;
     let range = |number: u32, nested: bool| {
         let start = if nested { number } else { number.reverse_bits() };
@@ -347,9 +348,9 @@ fn range_deletes_count_as_what_they_become() {
     }
 }
 
-/// A keyspace costs a memtable once it is written to: a batch may write to a few at once.
+/// Each keyspace that a batch writes to needs a memtable.
 #[test]
-fn the_least_memory_holds_a_batch_across_some_keyspaces() {
+fn the_minimum_memory_takes_a_batch_to_several_keyspaces() {
     const MEMORY: usize = 1 << 20;
     let env = Arc::new(SimEnv::new(11));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -377,7 +378,7 @@ fn the_least_memory_holds_a_batch_across_some_keyspaces() {
     env.drop_jobs();
 }
 
-/// Never picks anything.
+/// A policy that never picks anything.
 #[derive(Debug)]
 struct Idle;
 
@@ -404,9 +405,9 @@ fn idle_options(fs: &SimFs, env: &Arc<SimEnv>, memory: usize) -> Options {
     options.memory(memory).compaction(Arc::new(Idle))
 }
 
-/// Reading all runs at once would take twenty times the memory, a third of it for their few long values.
+/// Reading all runs at once would take twenty times the memory, a third of that for their few long values.
 #[test]
-fn a_merge_of_very_many_runs_is_kept_to() {
+fn a_compaction_of_very_many_runs_does_not_exceed_the_budget() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(5)));
     let length = |number: u64| if number == 7 { 50_000 } else { 1000 };
@@ -438,9 +439,9 @@ fn a_merge_of_very_many_runs_is_kept_to() {
     env.drop_jobs();
 }
 
-/// Indexes and filters of this much data are larger than the share of tables.
+/// The indexes and filters of this data are larger than the share of tables.
 #[test]
-fn indexes_and_filters_that_do_not_fit_stay_in_their_files() {
+fn indexes_and_filters_that_do_not_fit_the_budget_stay_in_their_files() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(7)));
     let options = |memory: usize| {
@@ -474,7 +475,7 @@ fn indexes_and_filters_that_do_not_fit_stay_in_their_files() {
     let steps = (0..400_000).zip(small.iter().rev().map(Result::unwrap)).count();
     assert_eq!((small.iter().count(), steps), (400_000, 400_000));
     small.close().unwrap();
-    // With enough memory they are all there.
+    // With enough memory all of them are pinned.
     let large = options(64 * MEMORY).open("/db").unwrap();
     let pinned = large.metrics().pinned_bytes;
     assert!(pinned > MEMORY as u64 / 2 && held < pinned, "{held} of {pinned}");
@@ -482,9 +483,10 @@ fn indexes_and_filters_that_do_not_fit_stay_in_their_files() {
     env.drop_jobs();
 }
 
-/// Where not all indexes and filters fit, those of new tables drive out those of the last level: most reads ask them.
+/// When not all indexes and filters fit, new tables displace those of the last level, since most reads ask the upper
+/// levels.
 #[test]
-fn upper_levels_are_pinned_before_lower_ones() {
+fn upper_levels_are_pinned_before_the_last_level() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(13)));
     let db = idle_options(&fs, &env, 4 * MEMORY).open("/db").unwrap();
@@ -510,7 +512,7 @@ fn upper_levels_are_pinned_before_lower_ones() {
         db.flush().unwrap();
         check(&db, MEMORY, &mut most);
     }
-    // Tables that cannot be opened anew stay as they are, and stand in the way of no others.
+    // Tables that cannot be reopened stay unpinned, and do not block others.
     let mut tables: Vec<_> =
         fs.paths().into_iter().filter(|path| path.extension() == Some("sst".as_ref())).collect();
     tables.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
@@ -525,7 +527,7 @@ fn upper_levels_are_pinned_before_lower_ones() {
     assert_eq!(db.get("key00000015").unwrap().unwrap(), value(1, 20));
     assert_eq!(db.iter().count(), 400_000);
     check(&db, MEMORY, &mut most);
-    // Once they are merged away, the last level gets the room back.
+    // When the upper tables are compacted away, the last level is pinned again.
     db.compact_range::<&str>(..).unwrap();
     env.run_until_idle();
     let (_, _, unpinned_last) = unpinned(&db);
@@ -534,9 +536,10 @@ fn upper_levels_are_pinned_before_lower_ones() {
     env.drop_jobs();
 }
 
-/// What an open table takes in any case adds up as well: a database of too many tables is refused, by name and without harm.
+/// Each open table takes some memory even without index and filter. A database with too many tables is refused with a
+/// clear error, and not changed.
 #[test]
-fn too_many_tables_or_keyspaces_for_the_memory_are_an_error() {
+fn too_many_tables_or_keyspaces_for_the_budget_are_an_error() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(8)));
     let db = idle_options(&fs, &env, 32 * MEMORY).open("/db").unwrap();
@@ -554,7 +557,7 @@ fn too_many_tables_or_keyspaces_for_the_memory_are_an_error() {
     db.compact_range::<&str>(..).unwrap();
     db.close().unwrap();
 
-    // Writers are told when it comes to that.
+    // Writes fail when the tables use up the memory.
     let db = idle_options(&fs, &env, MEMORY).open("/db").unwrap();
     let mut most = Metrics::default();
     let written = (0..2_000_u64).find_map(|run| {
@@ -577,9 +580,10 @@ fn too_many_tables_or_keyspaces_for_the_memory_are_an_error() {
     env.drop_jobs();
 }
 
-/// What a merge holds is no part of what stays: it said that the tables are too large, with figures by which they were not.
+/// The buffers of a running compaction do not count when a keyspace is created. The error used to say that the tables
+/// are too large, with figures that did not show it.
 #[test]
-fn a_keyspace_is_created_while_a_merge_takes_much_memory() {
+fn a_keyspace_can_be_created_while_a_compaction_takes_much_memory() {
     const MEMORY: usize = 8 << 20;
     let env = Arc::new(SimEnv::new(14));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -605,9 +609,9 @@ fn a_keyspace_is_created_while_a_merge_takes_much_memory() {
     env.drop_jobs();
 }
 
-/// Merges that are due leave fewer tables: a write waits for them rather than fail.
+/// Due compactions reduce the number of tables, so a write waits for them and does not fail.
 #[test]
-fn a_write_waits_for_merges_where_tables_take_too_much() {
+fn writes_stall_while_open_tables_exceed_the_memory_budget() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(12)));
     let db = idle_options(&fs, &env, 32 * MEMORY).open("/db").unwrap();
@@ -632,7 +636,7 @@ fn a_write_waits_for_merges_where_tables_take_too_much() {
     db.close().unwrap();
     env.drop_jobs();
 
-    // Where none is due, that is said.
+    // If no compaction is due, the write fails with the reason.
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(12)));
     let db = idle_options(&fs, &env, MEMORY).memtable_bytes(20_000).open("/db").unwrap();
     let failed = (0..2_000_u64).find_map(|run| {
@@ -645,9 +649,9 @@ fn a_write_waits_for_merges_where_tables_take_too_much() {
     env.drop_jobs();
 }
 
-/// An iterator keeps what it reads; that is not the engine's, so writers do not wait for it.
+/// Memory that only an iterator holds is outside the budget, so writers do not wait for it.
 #[test]
-fn what_iterators_hold_is_counted_beside_it() {
+fn memory_held_by_iterators_is_counted_outside_the_budget() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(9)));
     let options = Options::new().vfs(Arc::new(fs)).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -677,9 +681,9 @@ fn what_iterators_hold_is_counted_beside_it() {
     env.drop_jobs();
 }
 
-/// Inserts in the order of keys make tables that overlap nothing, and are moved down as small as they were flushed.
+/// Sequential inserts make tables that overlap nothing. Trivial moves take them down as small as they were flushed.
 #[test]
-fn inserts_in_order_do_not_use_the_memory_up_by_small_tables() {
+fn sequential_inserts_do_not_fill_the_memory_with_small_tables() {
     const MEMORY: usize = 1 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(10)));
     let options = Options::new().vfs(Arc::new(fs)).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -703,9 +707,9 @@ fn inserts_in_order_do_not_use_the_memory_up_by_small_tables() {
     env.drop_jobs();
 }
 
-/// A scan gathers the range deletes of all tables, once a version.
+/// The first scan of a version loads the range deletes of all its tables.
 #[test]
-fn range_deletes_that_scans_gather_are_counted() {
+fn range_deletes_loaded_by_scans_are_counted() {
     const MEMORY: usize = 8 << 20;
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(11)));
     let db = idle_options(&fs, &env, MEMORY).open("/db").unwrap();

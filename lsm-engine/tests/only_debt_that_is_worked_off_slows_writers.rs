@@ -1,4 +1,5 @@
-//! Writers are slowed so that background work can catch up. Where none would ever end it, they used to be slowed for ever.
+//! Writers are slowed so that background work can catch up. They used to be slowed forever when no background work
+//! would ever reduce the debt.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,14 +27,14 @@ impl World {
         options.memory(8 << 20).open("/db").unwrap()
     }
 
-    /// Writes many runs of level 0, and returns how many are left.
+    /// Writes many runs into level 0. Returns how many are left.
     fn write_runs(&self, db: &Db, keyspace: &Keyspace) -> u64 {
         for number in 0..40_u8 {
             keyspace.put("key", vec![number; 100]).unwrap();
             db.put("other", [number]).unwrap();
             db.flush().unwrap();
             self.env.run_until_idle();
-            // A compaction that failed is looked at again after a second.
+            // A failed compaction is tried again after a second.
             self.env.advance(100_000);
         }
         let name = keyspace.name();
@@ -51,7 +52,7 @@ fn with_policy(policy: impl CompactionPolicy + 'static) -> KeyspaceOptions {
     KeyspaceOptions::new().compaction(Arc::new(policy))
 }
 
-/// Has debt, and does nothing about it.
+/// A policy that reports debt and never compacts.
 #[derive(Debug)]
 struct Idle;
 
@@ -74,7 +75,7 @@ impl CompactionPolicy for Idle {
 }
 
 #[test]
-fn debt_that_a_policy_does_nothing_about_slows_nobody() {
+fn debt_that_the_policy_does_not_work_off_does_not_slow_writers() {
     let world = World::new();
     let db = world.open();
     let idle = db.keyspace("idle", with_policy(Idle)).unwrap();
@@ -84,9 +85,10 @@ fn debt_that_a_policy_does_nothing_about_slows_nobody() {
     world.env.drop_jobs();
 }
 
-/// The options that a keyspace found on disk has are those of the default one, whose policy would merge its runs.
+/// A keyspace found on disk has the options of the default one until the user opens it. That policy would merge its
+/// runs.
 #[test]
-fn a_keyspace_that_nobody_opened_with_its_policy_slows_nobody() {
+fn a_keyspace_not_opened_with_its_policy_does_not_slow_writers() {
     let world = World::new();
     let db = world.open();
     db.keyspace("log", with_policy(Fifo::default())).unwrap();
@@ -100,9 +102,9 @@ fn a_keyspace_that_nobody_opened_with_its_policy_slows_nobody() {
     world.env.drop_jobs();
 }
 
-/// Merges that need a table which cannot be read are given up.
+/// The engine gives up compactions of a table that it cannot read.
 #[test]
-fn a_corrupt_table_in_level_0_slows_nobody_for_ever() {
+fn a_corrupt_table_in_level_0_does_not_slow_writers_forever() {
     let policies: [Arc<dyn CompactionPolicy>; 3] =
         [Arc::new(Leveled::default()), Arc::new(SizeTiered::default()), Arc::new(LazyLeveled::default())];
     for policy in policies {
@@ -121,7 +123,7 @@ fn a_corrupt_table_in_level_0_slows_nobody_for_ever() {
     }
 }
 
-/// Panics once it has seen more runs than writers should make.
+/// A policy that panics when there are more runs than writers should make.
 #[derive(Debug)]
 struct Panics;
 
@@ -145,7 +147,7 @@ impl CompactionPolicy for Panics {
 }
 
 #[test]
-fn a_keyspace_whose_background_work_stopped_slows_nobody() {
+fn a_keyspace_with_stopped_background_work_does_not_slow_writers() {
     let world = World::new();
     let db = world.open();
     let stopped = db.keyspace("stopped", with_policy(Panics)).unwrap();
@@ -155,7 +157,7 @@ fn a_keyspace_whose_background_work_stopped_slows_nobody() {
         world.env.run_until_idle();
     }
     stopped.put("key", "one run too many").unwrap();
-    // It is in a table when the policy panics.
+    // The write is in a table when the policy panics.
     db.flush().unwrap();
     world.env.run_until_idle();
     assert!(stopped.put("key", "value").is_err());

@@ -1,5 +1,5 @@
-//! Tables are many, and file descriptors few: files of tables are closed for others and opened again by whoever reads
-//! them.
+//! There are many tables and few file descriptors. The engine closes the files of some tables to open others, and opens
+//! them again for a read.
 
 use std::io::ErrorKind as Io;
 use std::path::PathBuf;
@@ -25,12 +25,12 @@ impl Machine {
 
     fn options(&self) -> Options {
         let env = Arc::clone(&self.env) as Arc<dyn Env>;
-        // Nothing is cached, so that reads go to the files.
+        // No block cache, so that reads go to the files.
         let options = Options::new().cache_bytes(0).compaction(Arc::new(Never { splits: false }));
         options.vfs(Arc::new(self.fs.clone())).env(env)
     }
 
-    /// Paths of all tables that are there, once those that nobody reads are gone.
+    /// The paths of all tables, after obsolete files were removed.
     fn tables(&self) -> Vec<PathBuf> {
         self.env.run_until_idle();
         let is_table = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
@@ -42,7 +42,7 @@ fn key(number: usize) -> String {
     format!("{number:05}")
 }
 
-/// Writes a table of three keys of its own for each number.
+/// Writes one table per number, each with three keys of its own.
 fn write_tables(db: &Db, numbers: std::ops::Range<usize>) {
     for number in numbers {
         for part in ["a", "b", "c"] {
@@ -85,13 +85,13 @@ fn five_thousand_tables_are_written_read_and_merged_with_128_descriptors() {
     db.compact_range::<&str>(..).unwrap();
     assert!(machine.tables().len() < 10);
     check(&db);
-    assert_eq!(db.metrics().open_files_max, 64, "nobody had to give way");
+    assert_eq!(db.metrics().open_files_max, 64, "the limit was not lowered");
     assert_eq!(db.metrics().background_error, None);
     db.close().unwrap();
 }
 
 #[test]
-fn an_iterator_reads_tables_that_were_merged_away_after_their_files_were_closed() {
+fn an_iterator_reads_compacted_tables_whose_files_were_closed() {
     let machine = Machine::new();
     let db = machine.options().open_files_max(3).open("/db").unwrap();
     write_tables(&db, 0..20);
@@ -103,19 +103,19 @@ fn an_iterator_reads_tables_that_were_merged_away_after_their_files_were_closed(
     write_tables(&db, 20..25);
     (20..25).for_each(|number| check(&db, number));
     let stay = |tables: &[PathBuf]| before.iter().filter(|table| tables.contains(table)).count();
-    assert_eq!(stay(&machine.tables()), 20, "until their last reader goes");
+    assert_eq!(stay(&machine.tables()), 20, "until their last reader is dropped");
     assert!(db.metrics().open_files <= 3);
     let rest: Vec<_> = old.map(|entry| entry.unwrap().1).collect();
     assert_eq!(rest.len(), 59);
     assert_eq!((&*rest[0], &*rest[58]), (&b"0 b"[..], &b"19 c"[..]));
-    assert!(stay(&machine.tables()) <= 1, "all but one that was moved");
+    assert!(stay(&machine.tables()) <= 1, "all except one that was moved");
     db.close().unwrap();
     machine.env.drop_jobs();
     assert_eq!(machine.fs.open_files(), 0);
 }
 
 #[test]
-fn the_file_that_is_read_again_and_again_stays_open() {
+fn a_file_that_is_read_often_stays_open() {
     let machine = Machine::new();
     let db = machine.options().open_files_max(4).open("/db").unwrap();
     write_tables(&db, 0..40);
@@ -125,12 +125,12 @@ fn the_file_that_is_read_again_and_again_stays_open() {
         check(&db, number);
         check(&db, 0);
     }
-    // Once the hand has been round it may take each file once.
+    // After one round the hand may take each file once.
     assert!(db.metrics().file_opens - before <= 40, "{}", db.metrics().file_opens - before);
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_again_fails_the_read_and_is_named() {
+fn a_read_names_the_file_that_cannot_be_reopened() {
     let machine = Machine::new();
     let db = machine.options().open_files_max(1).open("/db").unwrap();
     write_tables(&db, 0..3);
@@ -139,18 +139,18 @@ fn a_file_that_cannot_be_opened_again_fails_the_read_and_is_named() {
     machine.fs.inject(Fault::on(OperationKind::Open, Io::NotFound));
     let error = db.get("00000a").unwrap_err();
     assert!(error.to_string().contains(first.to_str().unwrap()), "{error}");
-    // It was the disk, not the table.
+    // The disk failed, not the table.
     (0..3).for_each(|number| check(&db, number));
     assert_eq!(db.metrics().open_files, 1);
 }
 
 #[test]
-fn tables_give_way_where_descriptors_run_out() {
+fn tables_close_files_when_descriptors_run_out() {
     let machine = Machine::new();
     let db = machine.options().open_files_max(1000).open("/db").unwrap();
     write_tables(&db, 0..100);
     assert_eq!(db.metrics().open_files, 100);
-    // Nothing can be opened any more: neither what is written next nor what is read.
+    // No further file can be opened, neither for writing nor for reading.
     machine.fs.set_open_files_max(Some(machine.fs.open_files()));
     write_tables_whatever_fails(&db, 100..110);
     (0..110).for_each(|number| check(&db, number));
@@ -160,13 +160,13 @@ fn tables_give_way_where_descriptors_run_out() {
 }
 
 #[test]
-fn tables_that_have_few_files_open_do_not_pay_for_descriptors_that_others_hold() {
+fn tables_with_few_open_files_keep_them_when_descriptors_run_out() {
     let machine = Machine::new();
     let db = machine.options().open_files_max(1000).open("/db").unwrap();
     write_tables(&db, 0..10);
     machine.fs.set_open_files_max(Some(machine.fs.open_files()));
     db.put("00010b", "10 b").unwrap();
-    assert!(db.flush().is_err(), "there is nobody to give way");
+    assert!(db.flush().is_err(), "no file can be closed instead");
     machine.fs.set_open_files_max(None);
     db.flush().unwrap();
     write_tables(&db, 11..50);
@@ -175,7 +175,7 @@ fn tables_that_have_few_files_open_do_not_pay_for_descriptors_that_others_hold()
     db.close().unwrap();
 }
 
-/// A flush that finds no descriptor says so, and finds one when it is asked for again.
+/// Retries a flush until it finds a file descriptor.
 fn write_tables_whatever_fails(db: &Db, numbers: std::ops::Range<usize>) {
     for number in numbers {
         db.put(key(number) + "b", format!("{number} b")).unwrap();
@@ -186,7 +186,7 @@ fn write_tables_whatever_fails(db: &Db, numbers: std::ops::Range<usize>) {
 }
 
 #[test]
-fn threads_that_share_a_few_open_files_read_what_was_written() {
+fn threads_that_share_few_open_files_read_correct_values() {
     let directory = tempfile::tempdir().unwrap();
     let options =
         Options::new().cache_bytes(0).compaction(Arc::new(Never { splits: false })).open_files_max(2);
@@ -208,7 +208,7 @@ fn threads_that_share_a_few_open_files_read_what_was_written() {
 }
 
 #[test]
-fn no_open_file_at_all_is_refused() {
+fn a_limit_of_zero_open_files_is_refused() {
     let error = Machine::new().options().open_files_max(0).open("/db").unwrap_err();
     assert!(error.to_string().contains("open_files_max"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! A database opens for writing on a full disk: what nothing needs goes first, and what cannot be flushed stays in memory
-//! and in the log, until deletes, clears, drops or somebody else make room.
+//! A database opens for writing on a full disk. Recovery first removes files that nothing needs. Data that cannot be
+//! flushed stays in memory and in the log, until deletes, clears, drops or others free disk space.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn key(number: u64) -> String {
     format!("key{number:05}")
 }
 
-/// Leaves so many bytes of the disk free.
+/// Fills the disk up to a number of free bytes.
 fn fill(fs: &SimFs, free_bytes: u64) {
     const DISK_BYTES: u64 = 1 << 40;
     fs.set_capacity(Some(DISK_BYTES));
@@ -42,7 +42,7 @@ fn fill(fs: &SimFs, free_bytes: u64) {
     fs.set_capacity(Some(used + free_bytes));
 }
 
-/// What a process leaves that is killed while its disk is full: entries that no table has.
+/// The files of a process that was killed while its disk was full: the log has entries that no table has.
 fn killed(act: impl FnOnce(&SimFs, &SimEnv, &Db)) -> SimFs {
     let fs = SimFs::new();
     let (env, db) = open(&fs);
@@ -69,7 +69,7 @@ fn end(env: &SimEnv, db: Db) {
     env.drop_jobs();
 }
 
-/// The disk was full when the process ended, and a merge had written half of its table: `room` bytes are free.
+/// The disk was full when the process ended, and a compaction had written half of its table. `room` bytes are free.
 fn open_after_a_merge_that_filled_the_disk(room: u64) {
     let crashed = killed(|_, _, _| {});
     let leftover = Path::new("/db/000900.sst");
@@ -87,17 +87,17 @@ fn open_after_a_merge_that_filled_the_disk(room: u64) {
 }
 
 #[test]
-fn what_a_merge_left_half_done_goes_before_the_log_is_flushed() {
+fn tables_of_an_interrupted_compaction_are_removed_before_the_log_is_flushed() {
     open_after_a_merge_that_filled_the_disk(64 << 10);
 }
 
 #[test]
-fn what_a_merge_left_half_done_goes_where_not_even_a_manifest_fits() {
+fn tables_of_an_interrupted_compaction_are_removed_even_if_no_manifest_fits() {
     open_after_a_merge_that_filled_the_disk(0);
 }
 
 #[test]
-fn what_was_replayed_is_served_from_memory_and_flushed_when_there_is_room() {
+fn replayed_data_stays_in_memory_and_is_flushed_when_there_is_space() {
     let fs = killed(|_, _, _| {});
     let (env, db) = open(&fs);
     let db = db.unwrap();
@@ -148,7 +148,7 @@ fn a_full_disk_can_be_opened_again_and_again() {
 }
 
 #[test]
-fn dropping_a_keyspace_makes_the_room_that_the_flush_needs() {
+fn dropping_a_keyspace_frees_the_space_that_the_flush_needs() {
     let fs = killed(|_, env, db| {
         let old = db.keyspace("old", KeyspaceOptions::new()).unwrap();
         for number in 0..2 * ENTRIES {
@@ -173,7 +173,7 @@ fn dropping_a_keyspace_makes_the_room_that_the_flush_needs() {
 }
 
 #[test]
-fn clearing_a_keyspace_makes_the_room_that_the_flush_needs() {
+fn clearing_a_keyspace_frees_the_space_that_the_flush_needs() {
     let fs = killed(|_, env, db| {
         db.flush().unwrap();
         env.run_until_idle();
@@ -196,9 +196,9 @@ fn clearing_a_keyspace_makes_the_room_that_the_flush_needs() {
     env.drop_jobs();
 }
 
-/// Its table is small, and is written to what is held back for that; then the tables that it covers go.
+/// The table of a range delete is small and fits the disk reserve. Then the tables that it covers are removed.
 #[test]
-fn a_range_delete_of_everything_makes_room_by_itself() {
+fn a_range_delete_of_everything_frees_space_by_itself() {
     let fs = killed(|_, env, db| {
         db.flush().unwrap();
         env.run_until_idle();
@@ -220,9 +220,9 @@ fn a_range_delete_of_everything_makes_room_by_itself() {
     env.drop_jobs();
 }
 
-/// Without anything held back, after a clean close, and with no byte left.
+/// A clean close, no disk reserve, and not one free byte.
 #[test]
-fn an_opening_that_finds_no_room_says_how_much_it_needs_and_changes_nothing() {
+fn an_open_without_space_says_how_much_it_needs_and_changes_nothing() {
     let fs = SimFs::new();
     let (env, db) = open(&fs);
     let db = db.unwrap();
@@ -247,7 +247,7 @@ fn an_opening_that_finds_no_room_says_how_much_it_needs_and_changes_nothing() {
 }
 
 #[test]
-fn a_database_that_was_closed_opens_on_a_full_disk_with_what_it_holds_back() {
+fn a_closed_database_opens_on_a_full_disk_with_its_disk_reserve() {
     let fs = SimFs::new();
     let (env, db) = open(&fs);
     let db = db.unwrap();
@@ -269,11 +269,11 @@ fn a_database_that_was_closed_opens_on_a_full_disk_with_what_it_holds_back() {
     }
     db.close().unwrap();
     env.drop_jobs();
-    assert!(fs.metadata(Path::new("/db/RESERVE")).unwrap().len > 0, "the next time it is needed again");
+    assert!(fs.metadata(Path::new("/db/RESERVE")).unwrap().len > 0, "the reserve is needed the next time");
 }
 
 #[test]
-fn a_log_that_does_not_fit_memory_is_refused_on_a_full_disk_and_kept() {
+fn on_a_full_disk_a_log_larger_than_memory_is_refused_and_kept() {
     let fs = killed(|_, _, _| {});
     let (env, refused) = open_with(&fs, 1 << 20);
     let error = refused.unwrap_err();
@@ -318,7 +318,7 @@ fn state(db: &Db) -> State {
     db.keyspaces().into_iter().map(read).collect()
 }
 
-/// Tables and a log, with a clear of which only the log knows, and range deletes; what ends of the process leave of them.
+/// Tables and a log with range deletes and a clear that only the log knows, after three ways to end the process.
 fn history() -> [(&'static str, SimFs); 3] {
     let fs = &SimFs::new();
     let env = Arc::new(SimEnv::new(1));
@@ -341,7 +341,7 @@ fn history() -> [(&'static str, SimFs); 3] {
     }
     other.delete_range(key(5)..key(25)).unwrap();
     cleared.put("in", "the log").unwrap();
-    // The manifest does not hear of it.
+    // The edit of the clear does not reach the manifest.
     let names = fs.read_dir(Path::new(DIRECTORY)).unwrap();
     let manifest = names.into_iter().find(|name| name.starts_with("MANIFEST-")).unwrap();
     fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::Other).named(manifest));
@@ -352,7 +352,7 @@ fn history() -> [(&'static str, SimFs); 3] {
     [("process crash", killed), ("power cut", cut), ("the database was dropped", fs.process_crash())]
 }
 
-/// Opens what an opening that was cut short left, on the disk that is still full, deletes, loses power, and has room.
+/// Opens the files after an interrupted open, on the still full disk; then deletes, loses power, and gets disk space.
 fn check_after_crash(fs: &SimFs, expected: &State, what: &dyn Fn() -> String) {
     let mut expected = expected.clone();
     verify_log(fs, Path::new(DIRECTORY), what);
@@ -385,7 +385,7 @@ fn check_after_crash(fs: &SimFs, expected: &State, what: &dyn Fn() -> String) {
     }
 }
 
-/// The image was left by a power cut, or by the death of the process: then what was not synced is in memory.
+/// The image after a power cut, or after the death of the process. In the latter, unsynced data is in the page cache.
 fn crash_while_opening(image: &SimFs, has_reserve: bool, what: &str) {
     let expected = {
         let fs = image.process_crash();
@@ -423,7 +423,7 @@ fn crash_while_opening(image: &SimFs, has_reserve: bool, what: &str) {
 }
 
 #[test]
-fn a_crash_while_a_full_disk_is_opened_loses_nothing() {
+fn a_crash_during_an_open_on_a_full_disk_loses_nothing() {
     for has_reserve in [false, true] {
         for (end, image) in history() {
             let held = if has_reserve { "held back" } else { "nothing held back" };

@@ -1,5 +1,5 @@
-//! A memtable and compaction policies that the engine does not know, through the public traits: good ones work,
-//! bad ones are named and lose nothing.
+//! A memtable and compaction policies of a user, through the public traits. Good ones work; bad ones are reported and
+//! lose no data.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, ErrorKind, FilterPolicy, KeyspaceOptions, Options, Slice, WriteBatch};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 
-/// A memtable that is a sorted map of internal keys, and full after a few entries.
+/// A memtable that is a sorted map of internal keys. It is full after a few entries.
 #[derive(Debug, Default)]
 struct SmallMap {
     created: AtomicUsize,
@@ -24,10 +24,10 @@ struct SmallMap {
 
 const ENTRIES_MAX: usize = 16;
 
-/// Sequence numbers descend: their complement ascends.
+/// Holds the complement of the sequence number, because sequence numbers sort in descending order.
 type InternalKey = (Vec<u8>, SequenceNumber);
 
-/// Entries are leaked, so that readers can borrow them without a lock; a test has few.
+/// Leaks its entries, so that readers can borrow them without a lock. A test has few.
 type Entries = RwLock<BTreeMap<InternalKey, &'static (Vec<u8>, SequenceNumber, ValueKind, Vec<u8>)>>;
 
 #[derive(Default)]
@@ -139,22 +139,22 @@ impl Cursor for MapCursor {
     }
 }
 
-/// How [`Eager`] behaves.
+/// The behaviour of [`Eager`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Well,
     Panics,
-    /// Even when asked for something as simple as the number of levels.
+    /// Panics even when it is asked for the number of levels.
     PanicsEarly,
-    /// Names a table that does not exist.
+    /// Picks a table that does not exist.
     Invents,
-    /// Wants to merge the newest and the oldest run past the one between them.
+    /// Picks a merge of the newest and the oldest run, past the run between them.
     Skips,
-    /// Wants to drop all data, which it may not.
+    /// Picks a drop of all data, which is forbidden.
     Drops,
 }
 
-/// Merges all of level 0 as soon as there are three runs.
+/// A policy that merges all of level 0 when there are three runs.
 #[derive(Debug)]
 struct Eager {
     manner: Manner,
@@ -173,7 +173,7 @@ impl CompactionPolicy for Eager {
     }
 
     fn level_count(&self) -> usize {
-        assert!(self.manner != Manner::PanicsEarly, "the policy of the test has lost its mind");
+        assert!(self.manner != Manner::PanicsEarly, "the policy of the test panics");
         1
     }
 
@@ -263,7 +263,7 @@ fn write(db: &Db, model: &mut Model, round: u32) {
 }
 
 #[test]
-fn the_engine_runs_on_a_memtable_and_a_policy_of_its_user() {
+fn the_engine_works_with_a_memtable_and_a_policy_of_the_user() {
     let machine = Machine::new();
     let factory = Arc::new(SmallMap::default());
     let policy = Eager::new(Manner::Well);
@@ -292,14 +292,14 @@ fn the_engine_runs_on_a_memtable_and_a_policy_of_its_user() {
         if round % 2 == 0 { db.close().unwrap() } else { drop(db) }
     }
     assert!(factory.created.load(Ordering::Relaxed) > 20);
-    // What it wrote belongs to no memtable: another one opens it.
+    // The files do not depend on the memtable, so another memtable can open them.
     let db = machine.options().compaction(Eager::new(Manner::Well)).open("/data/db").unwrap();
     assert_eq!(read(&db), model);
     drop(db);
     machine.env.drop_jobs();
 }
 
-/// Three runs make the policy misbehave; a good one then finds everything that was acknowledged.
+/// Three runs make the policy misbehave. After reopening with a good policy, everything acknowledged is there.
 fn misbehave(manner: Manner) {
     let machine = Machine::new();
     let policy = Eager::new(manner);
@@ -309,7 +309,7 @@ fn misbehave(manner: Manner) {
     let mut model = Model::new();
     for round in 0..3 {
         write(&db, &mut model, round);
-        // The third asks the policy, which may stop the keyspace before the flush has been told of.
+        // The third flush asks the policy, which may stop the keyspace before this call sees that the flush ended.
         let flushed = db.flush();
         assert!(flushed.is_ok() || (manner == Manner::Panics && round == 2), "{flushed:?}");
         machine.env.run_until_idle();
@@ -324,9 +324,9 @@ fn misbehave(manner: Manner) {
         }
         let failure = &db.metrics().keyspaces[0].failure;
         assert!(failure.as_ref().unwrap().contains("lost its mind"), "{failure:?}");
-        other.put("key", "of a keyspace that is not concerned").unwrap();
+        other.put("key", "of another keyspace").unwrap();
     } else {
-        // The pick counts for none: nothing is merged, and nothing stops.
+        // The pick is rejected: nothing is merged, and nothing stops.
         db.wait_for_compactions().unwrap();
         db.put("key", "taken").unwrap();
         model.insert(b"key".to_vec(), b"taken".to_vec());
@@ -348,9 +348,9 @@ fn a_policy_that_panics_stops_its_keyspace_and_loses_nothing() {
     misbehave(Manner::Panics);
 }
 
-/// It stops its keyspace too, and not the job that flushes all of them.
+/// Such a policy also stops only its keyspace, and not the job that flushes all keyspaces.
 #[test]
-fn a_policy_that_always_panics_stops_its_keyspace_and_no_other() {
+fn a_policy_that_always_panics_stops_only_its_keyspace() {
     let machine = Machine::new();
     let options =
         KeyspaceOptions::new().compaction(Eager::new(Manner::PanicsEarly) as Arc<dyn CompactionPolicy>);
@@ -372,9 +372,9 @@ fn a_policy_that_always_panics_stops_its_keyspace_and_no_other() {
     machine.env.drop_jobs();
 }
 
-/// What waits for memory waits for the flushes of the other keyspaces.
+/// A writer that waits for memory waits for the flushes of the healthy keyspaces.
 #[test]
-fn a_keyspace_that_failed_does_not_stop_writers_of_others_that_wait_for_memory() {
+fn a_failed_keyspace_does_not_stop_writers_of_others_that_wait_for_memory() {
     let machine = Machine::new();
     let options =
         KeyspaceOptions::new().compaction(Eager::new(Manner::PanicsEarly) as Arc<dyn CompactionPolicy>);
@@ -393,16 +393,16 @@ fn a_keyspace_that_failed_does_not_stop_writers_of_others_that_wait_for_memory()
 }
 
 #[test]
-fn a_policy_that_names_a_table_that_is_not_there_is_ignored() {
+fn a_compaction_of_a_missing_table_is_rejected() {
     misbehave(Manner::Invents);
 }
 
 #[test]
-fn a_policy_that_would_change_the_order_of_versions_is_ignored() {
+fn a_compaction_that_would_reorder_versions_is_rejected() {
     misbehave(Manner::Skips);
 }
 
-/// Merges the newest and the oldest of three runs, and leaves the one between where it is.
+/// A policy that merges the newest and the oldest of three runs, and leaves the run between them in place.
 #[derive(Debug)]
 struct AroundOne;
 
@@ -433,7 +433,7 @@ impl CompactionPolicy for AroundOne {
 }
 
 #[test]
-fn a_merge_around_a_run_stays_newer_than_that() {
+fn the_output_of_a_merge_around_a_run_stays_newer_than_the_run() {
     let machine = Machine::new();
     let db = machine.options().compaction(Arc::new(AroundOne)).open("/data/db").unwrap();
     for (key, value) in [("apart", "1"), ("key", "old"), ("key", "new")] {
@@ -448,7 +448,7 @@ fn a_merge_around_a_run_stays_newer_than_that() {
     machine.env.drop_jobs();
 }
 
-/// Moves each run of level 0 to the level below, where it stays a run of its own, once it may.
+/// A policy that moves each run of level 0 to level 1, as a separate run, when the test allows it.
 #[derive(Debug, Default)]
 struct MovesDown {
     may: AtomicBool,
@@ -480,9 +480,9 @@ impl CompactionPolicy for MovesDown {
     }
 }
 
-/// The number of a run is in no name of a file.
+/// The number of a run is in no file name, so recovery must find the highest in the manifest.
 #[test]
-fn runs_are_newer_than_those_from_before_a_crash() {
+fn runs_flushed_after_a_crash_are_newer_than_runs_from_before_it() {
     let machine = Machine::new();
     let write = |fs: &SimFs, value: &str| {
         let policy = Arc::new(MovesDown::default());
@@ -492,7 +492,7 @@ fn runs_are_newer_than_those_from_before_a_crash() {
         db.put("key", value).unwrap();
         db.flush().unwrap();
         if value == "old" {
-            // Flushes that find nothing use numbers up.
+            // Flushes without data use up numbers.
             (0..50).for_each(|_| db.flush().unwrap());
         }
         policy.may.store(true, Ordering::Relaxed);
@@ -510,13 +510,13 @@ fn runs_are_newer_than_those_from_before_a_crash() {
 }
 
 #[test]
-fn a_policy_that_wants_to_drop_data_that_it_may_not_is_ignored() {
+fn a_forbidden_drop_of_data_is_rejected() {
     misbehave(Manner::Drops);
 }
 
-/// Each batch fills several memtables of its own, and those before and after.
+/// Each batch fills several memtables, and parts of the ones before and after.
 #[test]
-fn readers_see_whole_batches_whatever_memtables_they_are_cut_into() {
+fn readers_see_whole_batches_that_span_memtables() {
     let memtable = Arc::new(SmallMap::default()) as Arc<dyn MemtableFactory>;
     let db = Options::new().vfs(Arc::new(SimFs::new())).memtable(memtable).open("/db").unwrap();
     let keys: Vec<String> = (0..39).map(|number| format!("key{number:02}")).collect();
@@ -558,7 +558,8 @@ fn readers_see_whole_batches_whatever_memtables_they_are_cut_into() {
     db.close().unwrap();
 }
 
-/// Filters of so many bytes, which leave no key out; counts who asks, and calls back once when its name is asked for.
+/// A filter of a given size that excludes no key. It counts its lookups, and runs a callback once when its name is
+/// asked for.
 struct Weighty {
     name: &'static str,
     bytes: usize,
@@ -597,10 +598,10 @@ impl FilterPolicy for Weighty {
     }
 }
 
-/// A table gets its index and filter back into memory while its keyspace is opened with the filter that it was written
-/// with: the database did not know of that one when it began.
+/// The engine reopens a table to pin its index and filter while the user opens the keyspace with the filter that wrote
+/// the table. The database did not know this filter when it was opened.
 #[test]
-fn tables_keep_the_filters_that_their_keyspace_is_opened_with_meanwhile() {
+fn a_table_reopened_in_the_background_gets_the_filter_that_its_keyspace_is_opened_with() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(21)));
     let (heavy, own) = (Weighty::new("heavy", 388_000), Weighty::new("own", 100));
     let options = |memory: usize| {
@@ -637,7 +638,7 @@ fn tables_keep_the_filters_that_their_keyspace_is_opened_with_meanwhile() {
     drop(space);
     env.drop_jobs();
 
-    // Who may only read gives options of its own, too.
+    // A read-only database also takes keyspace options.
     let db = options(16 << 20).read_only(true).open("/db").unwrap();
     let space = db.keyspace("own", with(&own)).unwrap();
     let asked = own.asked.load(Ordering::Relaxed);

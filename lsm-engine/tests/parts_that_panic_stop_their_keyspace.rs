@@ -1,6 +1,6 @@
-//! A memtable, a filter, a prefix extractor and a compaction policy from outside that panic at any of their calls: each
-//! call of the engine returns, the error is one of a callback and says what happened, other keyspaces go on writing,
-//! flushing and reading, and no batch is there in part, before and after reopening.
+//! A memtable, filter, prefix extractor or compaction policy of the user panics at any of its calls. Each call of the
+//! engine must return. The error has the kind `Callback` and tells what happened. Other keyspaces still write, flush
+//! and read. No batch is visible in part, before and after reopening.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -30,7 +30,7 @@ struct Machine {
 impl Machine {
     fn new(fuse: &Arc<Fuse>) -> Self {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
-        // Of a filter that fits memory no part is asked for.
+        // The engine asks no part of a filter that fits memory.
         let cache_bytes = if fuse.is_set_for("part") { 2 << 10 } else { 4 << 20 };
         Self { fs, env, fuse: Arc::clone(fuse), cache_bytes }
     }
@@ -58,7 +58,7 @@ impl Machine {
         (db, odd)
     }
 
-    /// The same files after all jobs are gone, with nothing that panics.
+    /// The same files after all jobs ended, with parts that do not panic.
     fn next(self) -> Self {
         self.fuse.arm(false);
         self.env.drop_jobs();
@@ -72,7 +72,7 @@ fn fuse_at(method: &'static str, call: usize) -> Arc<Fuse> {
     Arc::new(fuse)
 }
 
-/// Calls nothing that panics meanwhile.
+/// Runs code while no part panics.
 fn disarmed<T>(fuse: &Fuse, call: impl FnOnce() -> T) -> T {
     fuse.arm(false);
     let answer = call();
@@ -80,7 +80,7 @@ fn disarmed<T>(fuse: &Fuse, call: impl FnOnce() -> T) -> T {
     answer
 }
 
-/// Whether it succeeded; an error is one of a callback, and says what that said.
+/// Whether the call succeeded. An error must have the kind `Callback` and contain the message of the panic.
 #[track_caller]
 fn named<T>(result: &Result<T>, what: &str) -> bool {
     if let Err(error) = result {
@@ -90,14 +90,14 @@ fn named<T>(result: &Result<T>, what: &str) -> bool {
     result.is_ok()
 }
 
-/// Entries in tables of the default keyspace.
+/// Number of entries in tables of the default keyspace.
 fn flushed_entries(db: &Db) -> u64 {
     let keyspaces = db.metrics().keyspaces;
     let default = keyspaces.iter().find(|keyspace| keyspace.name == "default").unwrap();
     default.levels.iter().map(|level| level.entries).sum()
 }
 
-/// Whether the batch of `round` is there; all of it is, or nothing.
+/// Whether the batch of `round` is there. It must be there as a whole or not at all.
 fn is_there(db: &Db, odd: &Keyspace, round: usize, what: &str) -> bool {
     let (a, b) = (format!("a{round}"), format!("b{round}"));
     let found =
@@ -108,12 +108,12 @@ fn is_there(db: &Db, odd: &Keyspace, round: usize, what: &str) -> bool {
 
 const ROUNDS: usize = 8;
 
-/// The memory of a filter is planned once a megabyte was written.
+/// The engine plans the memory of a filter after one megabyte of a table.
 fn value(method: &str) -> Vec<u8> {
     vec![b'v'; if method == "filter_bytes" { 600 << 10 } else { 1 }]
 }
 
-/// Works with a part that panics at the call of this number; whether it came to that.
+/// Runs a history with a part that panics at the call of this number. Returns whether that call happened.
 fn panic_at(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
     let fuse = fuse_at(method, call);
@@ -128,7 +128,7 @@ fn panic_at(method: &'static str, call: usize) -> bool {
         if named(&db.write(batch), &what) {
             acknowledged.push(round);
         }
-        // Whatever came of it, the next write must not show a part of it, and other keyspaces go on.
+        // After success or failure, the next write must not show a part of the batch, and other keyspaces work.
         db.put(format!("beside{round}"), "4").unwrap();
         assert_eq!(db.get(format!("beside{round}")).unwrap().unwrap(), "4", "{what}");
         disarmed(&fuse, || (0..=round).for_each(|round| _ = is_there(&db, &odd, round, &what)));
@@ -160,7 +160,7 @@ fn panic_at(method: &'static str, call: usize) -> bool {
     fuse.fired()
 }
 
-/// Every call of a method, from the first on, up to so many.
+/// Tests every call of a method, from the first up to a maximum.
 fn panic_at_every_call(method: &'static str, at_least: usize) {
     at_every_call(method, at_least, panic_at);
 }
@@ -217,7 +217,8 @@ fn a_compaction_policy_that_panics() {
     }
 }
 
-/// Opens a database with a log to replay and a part that panics at the call of this number; whether it came to that.
+/// Opens a database with a log to replay, with a part that panics at the call of this number. Returns whether that call
+/// happened.
 fn panic_in_open(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
     let fuse = fuse_at(method, call);
@@ -254,7 +255,7 @@ fn panic_in_open(method: &'static str, call: usize) -> bool {
 }
 
 #[test]
-fn parts_that_panic_while_a_log_is_replayed() {
+fn parts_that_panic_while_the_log_is_replayed() {
     for (method, at_least) in [("create", 2), ("insert", 8), ("memory_bytes", 2), ("set_pool_bytes", 1)] {
         at_every_call(method, at_least, panic_in_open);
     }
@@ -273,7 +274,7 @@ fn parts_that_panic_while_recovery_flushes() {
     }
 }
 
-/// Writes with a factory that panics at this call that says what it may keep; whether it came to that.
+/// Writes with a factory that panics at this call of `set_pool_bytes`. Returns whether that call happened.
 fn panic_in_pool(method: &'static str, call: usize) -> bool {
     let fuse = fuse_at(method, call);
     let machine = Machine::new(&fuse);
@@ -290,13 +291,13 @@ fn panic_in_pool(method: &'static str, call: usize) -> bool {
     fuse.fired()
 }
 
-/// It bounds memory only: nothing else depends on it.
+/// The pool only bounds memory. Nothing else depends on it.
 #[test]
-fn a_factory_that_panics_when_told_what_it_may_keep_stops_nothing() {
+fn a_factory_that_panics_when_its_pool_is_set_stops_nothing() {
     at_every_call("set_pool_bytes", 3, panic_in_pool);
 }
 
-/// Creates a keyspace with a part that panics at the call of this number; whether it came to that.
+/// Creates a keyspace with a part that panics at the call of this number. Returns whether that call happened.
 fn panic_in_create(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
     let fuse = fuse_at(method, call);
@@ -308,7 +309,7 @@ fn panic_in_create(method: &'static str, call: usize) -> bool {
     fuse.arm(false);
     named(&created, &what);
     let before = names(&db);
-    // What is in memory is what is on disk, and it can be created now.
+    // Memory and disk agree, so the keyspace can be created now.
     drop((created, db));
     let machine = machine.next();
     let db = machine.options().open(Path::new("/db")).unwrap();
@@ -330,7 +331,7 @@ fn parts_that_panic_while_their_keyspace_is_created() {
     }
 }
 
-/// Reads with a part that panics at the call of this number; whether it came to that.
+/// Reads with a part that panics at the call of this number. Returns whether that call happened.
 fn panic_in_reader(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
     let fuse = fuse_at(method, call);
@@ -364,7 +365,7 @@ fn panic_in_reader(method: &'static str, call: usize) -> bool {
 }
 
 #[test]
-fn parts_that_panic_in_the_thread_of_a_reader_unwind_it_and_leave_nothing_locked() {
+fn a_panic_in_a_read_unwinds_the_reader_and_leaves_nothing_locked() {
     for (method, at_least) in [("get", 2), ("may_contain", 1), ("cursor", 2), ("seek", 1), ("next", 1)] {
         at_every_call(method, at_least, panic_in_reader);
     }
@@ -373,7 +374,7 @@ fn parts_that_panic_in_the_thread_of_a_reader_unwind_it_and_leave_nothing_locked
     }
 }
 
-/// Takes data away with a memtable that panics at the call of this number; whether it came to that.
+/// Clears and drops with a memtable that panics at the call of this number. Returns whether that call happened.
 fn panic_as_data_goes(method: &'static str, call: usize) -> bool {
     let what = format!("{method}, call {call}");
     let fuse = fuse_at(method, call);
@@ -390,7 +391,7 @@ fn panic_as_data_goes(method: &'static str, call: usize) -> bool {
     let dropped = named(&db.drop_keyspace("gone"), &what);
     fuse.arm(false);
     let rows = |keyspace: &Keyspace| keyspace.iter().map(Result::unwrap).count();
-    // A call that fails may have done its work, which is no half of it then.
+    // A failed call may have done its work, but not half of it.
     let found = rows(&odd);
     assert!(found == 0 || (found == 2 && !cleared), "{what}: {found}");
     assert!(!dropped || db.existing_keyspace("gone").unwrap().is_none(), "{what}");
@@ -411,14 +412,14 @@ fn panic_as_data_goes(method: &'static str, call: usize) -> bool {
 }
 
 #[test]
-fn a_memtable_that_panics_as_its_keyspace_is_cleared_or_dropped() {
+fn a_memtable_that_panics_while_its_keyspace_is_cleared_or_dropped() {
     at_every_call("drop", 2, panic_as_data_goes);
 }
 
-/// Of a keyspace that has stopped already a memtable panics while it is sealed: it stays where it is, and whoever flushes
-/// hears why the keyspace stopped, after all others were flushed.
+/// The memtable of a stopped keyspace panics during its rotation. It stays the active memtable, and `flush` returns the
+/// error that stopped the keyspace, after all others are flushed.
 #[test]
-fn a_stopped_keyspace_whose_memtable_panics_while_it_is_sealed_holds_nobody_back() {
+fn a_memtable_of_a_stopped_keyspace_that_panics_at_rotation_does_not_block_other_flushes() {
     let fuse = fuse_at("pick", 1);
     let machine = Machine::new(&fuse);
     let (db, odd) = machine.open();
@@ -447,9 +448,9 @@ fn a_stopped_keyspace_whose_memtable_panics_while_it_is_sealed_holds_nobody_back
     machine.env.drop_jobs();
 }
 
-/// The panic came in the very call that waits, and was told by the next.
+/// The panic happens in the waiting call itself. Only the next call used to return the error.
 #[test]
-fn whoever_waits_for_compactions_hears_of_a_policy_that_panics_when_it_is_asked() {
+fn wait_for_compactions_returns_the_panic_of_a_policy() {
     let fuse = fuse_at("pick", 1);
     let machine = Machine::new(&fuse);
     let (db, odd) = machine.open();
@@ -460,9 +461,9 @@ fn whoever_waits_for_compactions_hears_of_a_policy_that_panics_when_it_is_asked(
     machine.env.drop_jobs();
 }
 
-/// The tables of a keyspace that was found on disk are opened anew with the filter that its user gives.
+/// The tables of a keyspace found on disk are reopened with the filter that the user gives.
 #[test]
-fn a_keyspace_can_be_opened_again_after_its_filter_panicked() {
+fn a_keyspace_can_be_reopened_after_its_filter_panicked() {
     let fuse = Arc::new(Fuse::default());
     let machine = Machine::new(&fuse);
     let (db, odd) = machine.open();

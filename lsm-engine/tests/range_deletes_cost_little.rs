@@ -1,4 +1,4 @@
-//! Range deletes cost writers and readers little, however many there are.
+//! Range deletes cost writers and readers little, even if there are many.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ fn key(number: u32) -> [u8; 4] {
     number.to_be_bytes()
 }
 
-/// An iterator that made a list of all range deletes so far would make this take minutes.
+/// This test would take minutes if each iterator made a list of all earlier range deletes.
 #[test]
-fn iterators_between_range_deletes_see_each_at_once_and_stay_as_they_were() {
+fn iterators_see_earlier_range_deletes_and_no_later_ones() {
     const DELETES: u32 = 20_000;
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
@@ -22,7 +22,7 @@ fn iterators_between_range_deletes_see_each_at_once_and_stay_as_they_were() {
     }
     let mut old = None;
     for round in 0..DELETES {
-        // Every second delete touches the one before, so that some grow together and some stay apart.
+        // Every second delete touches the previous one, so that some are joined and some are not.
         let from = 4 * round + round % 2;
         let before = db.range(key(from)..);
         db.delete_range(key(from)..key(from + 3)).unwrap();
@@ -39,7 +39,7 @@ fn iterators_between_range_deletes_see_each_at_once_and_stay_as_they_were() {
         }
     }
     drop(old);
-    // Three of each four are gone, in memory as in tables.
+    // Three of each four keys are deleted, in memory and in tables.
     assert_eq!(db.iter().count() as u32, DELETES + 1);
     db.flush().unwrap();
     assert_eq!(db.iter().count() as u32, DELETES + 1);

@@ -1,4 +1,5 @@
-//! Recovery takes in what is not in tables yet, and nothing twice; what a call promised about names is on the disk.
+//! Recovery replays the writes that are not in tables yet, and none twice. Creating, clearing and dropping keyspaces is
+//! durable when the call returns.
 
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
@@ -36,15 +37,15 @@ fn keys(db: &Db) -> Vec<Vec<u8>> {
     db.iter().map(|entry| entry.unwrap().0.to_vec()).collect()
 }
 
-/// One keyspace keeps the log from being truncated while another has long flushed, and dropped, what stands there.
+/// An idle keyspace pins the log, while another has already flushed and dropped the data of that log.
 #[test]
-fn what_was_flushed_and_dropped_is_not_replayed_from_a_log_that_another_keyspace_keeps() {
+fn dropped_tables_are_not_replayed_from_a_log_that_another_keyspace_pins() {
     flush_and_drop_beside_an_idle_keyspace(false);
 }
 
-/// The fresh manifest says it as well.
+/// The same after the manifest was replaced.
 #[test]
-fn what_was_flushed_is_not_forgotten_by_a_manifest_that_takes_the_place_of_another() {
+fn a_new_manifest_keeps_the_flushed_sequence_numbers() {
     flush_and_drop_beside_an_idle_keyspace(true);
 }
 
@@ -58,7 +59,7 @@ fn flush_and_drop_beside_an_idle_keyspace(rolls: bool) {
     let first = manifests(&fs);
     for number in 0..60 {
         if rolls && number == 45 {
-            // After a failed write the next edit, which is the last, goes into a file of its own.
+            // After a failed write the next edit goes into a new manifest.
             fs.inject(Fault::on(OperationKind::Write, Io::StorageFull).named(first.clone()));
         }
         db.put(format!("key{number:02}"), vec![b'v'; 4000]).unwrap();
@@ -87,7 +88,7 @@ fn flush_and_drop_beside_an_idle_keyspace(rolls: bool) {
     env.drop_jobs();
 }
 
-/// What a power cut leaves is what some moment was: a clear or drop that is there follows all that came before it.
+/// A power cut leaves the state of some moment. If a clear or drop survives, all earlier writes survive too.
 #[test]
 fn a_power_cut_keeps_what_was_written_before_a_clear_or_drop() {
     for dropped in [false, true] {
@@ -119,9 +120,9 @@ fn a_power_cut_keeps_what_was_written_before_a_clear_or_drop() {
     }
 }
 
-/// A service that is restarted over and over must not fill what is left of the disk.
+/// A service that is restarted again and again must not fill the rest of the disk.
 #[test]
-fn opening_that_fails_leaves_no_more_files_each_time() {
+fn failed_opens_do_not_leave_more_and_more_files() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -142,9 +143,9 @@ fn opening_that_fails_leaves_no_more_files_each_time() {
     env.drop_jobs();
 }
 
-/// An empty memtable may be larger than that already.
+/// The size of a memtable may be so small that already an empty one exceeds it.
 #[test]
-fn memtables_that_are_sealed_at_once_are_replayed() {
+fn memtables_that_are_rotated_at_once_are_replayed() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).memtable_bytes(1).open(DIRECTORY).unwrap();
@@ -162,7 +163,7 @@ fn memtables_that_are_sealed_at_once_are_replayed() {
 }
 
 #[test]
-fn a_clean_close_outlives_a_power_cut() {
+fn the_marker_of_a_clean_close_survives_a_power_cut() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -178,9 +179,9 @@ fn a_clean_close_outlives_a_power_cut() {
     env.drop_jobs();
 }
 
-/// The old manifest is removed as soon as `CURRENT` names the new one: the name must be durable first.
+/// The old manifest may be removed only after the `CURRENT` that names the new one is durable.
 #[test]
-fn a_manifest_that_was_replaced_is_gone_only_when_the_new_one_is_named() {
+fn an_old_manifest_is_removed_only_after_current_names_the_new_one() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -191,7 +192,7 @@ fn a_manifest_that_was_replaced_is_gone_only_when_the_new_one_is_named() {
     };
     let [before] = manifests(&fs).try_into().unwrap();
     fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named(before.clone()));
-    // A manifest that an append failed on is never appended to again. There is room for another: some is held back.
+    // After a failed append a manifest is never appended to again. There is room for another: some is held back.
     db.flush().unwrap();
     assert!(!manifests(&fs).contains(&before), "the manifest was replaced");
     for image in fs.crash_images() {
@@ -206,9 +207,9 @@ fn a_manifest_that_was_replaced_is_gone_only_when_the_new_one_is_named() {
     env.drop_jobs();
 }
 
-/// Bytes that were never promised and make no sense may still be of use to somebody: they are kept under another name.
+/// Bytes after the end of the log may still be useful for repair, so recovery keeps them under another name.
 #[test]
-fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
+fn a_tail_that_does_not_belong_to_the_log_is_set_aside_and_reported() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -218,7 +219,7 @@ fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
     let fs = fs.process_crash();
     drop(db);
     env.drop_jobs();
-    // Nobody synced: a segment that lost a sector looks like an earlier power cut.
+    // Nothing was synced, so a segment that lost a sector looks like an earlier power cut.
     let segment = Path::new(DIRECTORY).join("000001.wal");
     let mut bytes = fs.read_all(&segment).unwrap();
     bytes[20 * 512..21 * 512].fill(0x55);
@@ -241,7 +242,7 @@ fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
     db.close().unwrap();
     env.drop_jobs();
 
-    // It stays, durably, and is nobody's.
+    // The file stays, durably, and later opens ignore it.
     let fs = fs.power_cut(&mut AllLost);
     let env = Arc::new(SimEnv::new(3));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
@@ -255,9 +256,9 @@ fn a_tail_that_is_no_part_of_the_log_is_set_aside_and_reported() {
     env.drop_jobs();
 }
 
-/// Each torn end that recovery left out stayed on the disk for good.
+/// Each torn tail that recovery set aside used to stay on the disk forever.
 #[test]
-fn of_the_logs_that_recovery_set_aside_only_the_newest_stay() {
+fn only_the_newest_logs_that_recovery_set_aside_are_kept() {
     let mut fs = file_system();
     let mut set_aside: Vec<PathBuf> = Vec::new();
     for round in 0..9 {
@@ -265,7 +266,7 @@ fn of_the_logs_that_recovery_set_aside_only_the_newest_stay() {
         let db = options(&fs, &env).open(DIRECTORY).unwrap();
         let new = db.recovery().set_aside.clone();
         assert_eq!(new.is_empty(), round == 0, "each crash leaves a torn end");
-        // Those of this opening, and four more.
+        // The files of this open, and four more.
         let kept = set_aside.len().saturating_sub(4);
         let (gone, kept) = set_aside.split_at(kept);
         assert!(gone.iter().all(|path| fs.metadata(path).is_err()), "round {round}: {gone:?}");
@@ -285,7 +286,7 @@ fn of_the_logs_that_recovery_set_aside_only_the_newest_stay() {
                 left.write_all(path, &bytes).unwrap();
             }
         }
-        // A name like theirs, but not quite, is somebody else's.
+        // Files with similar names are not touched.
         left.write_all(&Path::new(DIRECTORY).join("1.wal.dropped"), b"mine").unwrap();
         fs = left;
     }
@@ -293,13 +294,13 @@ fn of_the_logs_that_recovery_set_aside_only_the_newest_stay() {
     assert_eq!(fs.read_all(&Path::new(DIRECTORY).join("1.wal.dropped")).unwrap(), b"mine");
 }
 
-/// Without its log, an unclean database once opened as if nothing had been written since the last flush.
+/// An unclean database without its log used to open as if nothing had been written since the last flush.
 #[test]
-fn a_log_that_is_gone_is_corruption() {
+fn a_missing_log_is_corruption() {
     let fs = file_system();
     let env = Arc::new(SimEnv::new(1));
     let db = options(&fs, &env).open(DIRECTORY).unwrap();
-    // Enough for several segments, the first of which are no longer needed.
+    // Enough for several segments. The first ones are no longer needed.
     for number in 0..40 {
         db.put(format!("key{number:02}"), vec![b'v'; 20_000]).unwrap();
         env.run_until_idle();
@@ -330,7 +331,7 @@ fn a_log_that_is_gone_is_corruption() {
         for path in &log {
             lose(&fs, path);
         }
-        // A file that is there is named first.
+        // The error names an existing file first.
         let left = fs.paths().into_iter().find(|path| path.extension().is_some_and(|suffix| suffix == "wal"));
         let name = left
             .as_deref()
@@ -344,7 +345,7 @@ fn a_log_that_is_gone_is_corruption() {
             assert!(error.to_string().contains(&format!("{name} is corrupt")), "{error}");
         }
         assert_eq!(fs.fingerprint(), before, "nothing was changed");
-        // Who wants to go on without says so, and is told.
+        // `Salvage` opens without the log, and reports it.
         let env = Arc::new(SimEnv::new(3));
         let db = options(&fs, &env).recovery(RecoveryMode::Salvage).open(DIRECTORY).unwrap();
         assert!(db.get("last").unwrap().is_none());

@@ -1,5 +1,5 @@
-//! A policy such as FIFO drops tables, data and all. Snapshots, iterators and cursors that are older go on as they were: a
-//! snapshot used to give a value, and then none.
+//! A policy such as FIFO drops tables with live data. Older snapshots, iterators and cursors must keep their view. A
+//! snapshot used to return a value first and later none.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl World {
         (db, log)
     }
 
-    /// Lets all tables of today be dropped.
+    /// Advances the clock until all present tables are dropped.
     fn pass_a_day(&self, db: &Db) {
         self.env.advance(DAY);
         db.wait_for_compactions().unwrap();
@@ -42,7 +42,7 @@ impl World {
     }
 }
 
-/// The keys of a snapshot, asked for in every way.
+/// The keys of a snapshot, read in every way.
 fn keys(snapshot: &Snapshot, log: &Keyspace) -> Vec<String> {
     let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
     let forward: Vec<_> = snapshot.range_in::<&[u8]>(log, ..).map(|entry| text(&entry.unwrap().0)).collect();
@@ -62,7 +62,7 @@ fn keys(snapshot: &Snapshot, log: &Keyspace) -> Vec<String> {
 }
 
 #[test]
-fn a_snapshot_sees_what_it_saw_until_it_is_dropped() {
+fn a_snapshot_keeps_its_view_when_a_policy_drops_tables() {
     let world = World::new();
     let (db, log) = world.open();
     log.put("key1", "in a table").unwrap();
@@ -86,7 +86,7 @@ fn a_snapshot_sees_what_it_saw_until_it_is_dropped() {
     assert!(iterator.next().is_none());
     assert_eq!(cursor.value().unwrap(), b"in a table");
 
-    // Its file goes with the last that reads it.
+    // The file is removed when its last reader is dropped.
     drop((iterator, cursor));
     world.env.run_until_idle();
     assert_eq!(world.tables(), 2);
@@ -100,9 +100,9 @@ fn a_snapshot_sees_what_it_saw_until_it_is_dropped() {
     world.env.drop_jobs();
 }
 
-/// However often tables are dropped, only what snapshots see is kept.
+/// Only tables that a snapshot sees are kept, however often tables are dropped.
 #[test]
-fn a_snapshot_keeps_no_later_tables() {
+fn a_snapshot_does_not_keep_tables_written_after_it() {
     let world = World::new();
     let (db, log) = world.open();
     let put = |day: u64| {
@@ -131,9 +131,9 @@ fn a_snapshot_keeps_no_later_tables() {
     world.env.drop_jobs();
 }
 
-/// Dropping uses a sequence number up, which no record has.
+/// A drop uses a sequence number that no log record has.
 #[test]
-fn what_is_written_after_a_drop_is_there_after_a_crash() {
+fn writes_after_a_drop_of_tables_survive_a_crash() {
     let world = World::new();
     let (db, log) = world.open();
     for round in 0..4 {
@@ -165,12 +165,12 @@ fn entries(iterator: impl Iterator<Item = lsm_engine::Result<(Slice, Slice)>>) -
     iterator.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
 }
 
-/// Whatever is dropped, cleared and deleted around it.
+/// Tables are dropped, keyspaces cleared and keys deleted around the snapshots.
 #[test]
-fn random_snapshots_stay_what_they_were() {
+fn random_snapshots_keep_their_view() {
     for seed in 0..10 {
         let env = Arc::new(SimEnv::new(seed));
-        // Beside the seed of the environment, which the database draws from too.
+        // A random source of its own, since the database also draws from the environment.
         let random = SimEnv::new(seed + 1000);
         let below = |bound: usize| random.random() as usize % bound;
         let world = World { fs: SimFs::new(), env };
@@ -203,7 +203,7 @@ fn random_snapshots_stay_what_they_were() {
                 }
                 92..=94 => db.wait_for_compactions().unwrap(),
                 _ => {
-                    // Others learn what is empty by now.
+                    // Other readers add empty spans.
                     entries(log.iter());
                     for (snapshot, expected) in &snapshots {
                         assert_eq!(&entries(snapshot.range_in::<&[u8]>(&log, ..)), expected, "seed {seed}");

@@ -1,12 +1,12 @@
-//! Everything at once that a database may meet: histories of writes, merges, snapshots, iterators and keyspaces that
-//! come and go, under failing calls to the file system, a clock that jumps, crashes of the process and of the machine,
-//! crashes of the recovery from those, and reopenings with other options. Whatever readers see is compared with a model
-//! of what was acknowledged and what of it is durable; memory stays within its bound, and no file is left that nothing
-//! names. One thread and one seed, so a failure repeats; run alone, a seed also prints what it did. A kind of failure
-//! that never came about in the seeds that run by default fails the test: it would prove nothing.
+//! Combines everything that may happen to a database: histories of writes, compactions, snapshots, iterators and
+//! keyspaces, with failing calls of the file system, a clock that jumps, crashes of the process and of the machine,
+//! crashes during recovery, and reopens with other options. Reads are compared with a model of the acknowledged and the
+//! durable writes. Memory must stay within its bound, and no unneeded file may be left. Each history has one thread and
+//! one seed, so a failure repeats; a seed that runs alone also prints what it did. The test fails if a kind of failure
+//! never happens in the default seeds, since it would then check nothing.
 //!
 //! `LSM_SEEDS=4000 LSM_SEED=1 cargo test -p lsm-engine --release --test storms_leave_what_was_acknowledged` runs more
-//! of them.
+//! histories.
 
 use std::cell::RefCell;
 
@@ -18,14 +18,14 @@ mod short;
 mod storms;
 mod wide;
 
-/// Enough that every kind of fault comes to strike.
+/// Enough seeds that every kind of fault happens.
 const SEEDS: u64 = 170;
 
 #[test]
-fn any_storm_leaves_what_was_acknowledged() {
+fn any_storm_keeps_what_was_acknowledged() {
     let tally = RefCell::new(storms::Tally::new());
     let seeds = random::each_seed(SEEDS, |seed| storms::run(seed, &mut tally.borrow_mut()));
-    // Fewer seeds need not meet everything.
+    // With fewer seeds, not every kind of fault must happen.
     if seeds >= SEEDS {
         tally.into_inner().check();
     }

@@ -1,4 +1,4 @@
-//! A database of many tables opens with the help of all workers, and as surely as one of few.
+//! All workers help to open a database with many tables, and errors are reported as with few tables.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn workers_share_the_tables_and_pin_no_more_than_fits() {
     let machine = Machine::new();
     let steps = machine.env.0.steps();
     let db = machine.open(64 << 20).unwrap();
-    assert!(machine.env.0.steps() - steps >= 2 * TABLES as u64 / 16, "workers opened them");
+    assert!(machine.env.0.steps() - steps >= 2 * TABLES as u64 / 16, "workers opened the tables");
     let unpinned = |db: &Db| {
         let keyspaces = db.metrics().keyspaces;
         let levels = keyspaces.iter().flat_map(|keyspace| &keyspace.levels);
@@ -84,7 +84,7 @@ fn workers_share_the_tables_and_pin_no_more_than_fits() {
     db.close().unwrap();
     machine.env.0.drop_jobs();
 
-    // Half of the memory is for tables, three quarters of that for indexes and filters.
+    // Half of the memory is for tables, and three quarters of that for indexes and filters.
     let memory = usize::try_from(pinned_bytes).unwrap() / 10 * 9 * 8 / 3;
     let db = machine.open(memory).unwrap();
     let some = unpinned(&db);
@@ -95,7 +95,7 @@ fn workers_share_the_tables_and_pin_no_more_than_fits() {
 }
 
 #[test]
-fn a_table_that_is_missing_or_damaged_is_named_and_nothing_goes_on_behind_it() {
+fn a_missing_or_damaged_table_is_named_and_no_job_keeps_running() {
     let machine = Machine::new();
     let path = machine.tables().swap_remove(TABLES);
     let bytes = machine.fs.read_all(&path).unwrap();

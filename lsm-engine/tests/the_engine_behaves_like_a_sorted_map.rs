@@ -1,4 +1,4 @@
-//! Random histories of writes, flushes, compactions, snapshots and reopenings, against a `BTreeMap`.
+//! Random histories of writes, flushes, compactions, snapshots and reopens, compared with a `BTreeMap`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -85,7 +85,7 @@ fn check(db: &Db, model: &Model) {
     let part: Vec<_> =
         model.range(from.clone()..to.clone()).map(|(key, value)| (key.clone(), value.clone())).collect();
     assert_eq!(collect(db.range(from.clone()..to.clone())), part);
-    // Both ends in turn meet in the middle.
+    // Steps from both ends in turn meet in the middle.
     let (mut both, mut front, mut back) = (db.range(from..to), Vec::new(), Vec::new());
     loop {
         match both.next() {
@@ -183,10 +183,10 @@ proptest! {
     }
 }
 
-/// As who purges the oldest again and again writes them. Laid out in one list, the overlapping deletes would take
-/// their number squared: gigabytes, anew for each scan.
+/// A program that purges its oldest keys again and again writes such deletes. A list of the fragments of all
+/// overlapping deletes would take quadratic memory: gigabytes for each scan.
 #[test]
-fn thousands_of_nested_range_deletes_in_a_memtable_cost_a_scan_little() {
+fn a_scan_past_thousands_of_nested_range_deletes_in_a_memtable_is_cheap() {
     let directory = tempfile::tempdir().unwrap();
     let db = Options::new().memory(256 << 20).open(directory.path()).unwrap();
     let keys = 20_000_u32;
@@ -205,7 +205,7 @@ fn thousands_of_nested_range_deletes_in_a_memtable_cost_a_scan_little() {
 }
 
 #[test]
-fn a_flush_keeps_the_range_delete_that_only_a_snapshot_sees() {
+fn a_flush_keeps_a_range_delete_that_only_a_snapshot_sees() {
     let directory = tempfile::tempdir().unwrap();
     let db = open(directory.path()).unwrap();
     db.put("key", "value").unwrap();

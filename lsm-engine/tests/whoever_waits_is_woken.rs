@@ -1,4 +1,4 @@
-//! Whoever waits hears of what ends or fails: of compactions, also those that are done without a job, and of flushes.
+//! A waiting caller is woken when work ends or fails: flushes, and compactions, also those that need no job.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{KeyspaceOptions, Options, WriteBatch};
 
-/// Nothing takes a minute here, or a thousand looks: who waits longer was forgotten.
+/// Fails the test if a caller waits for a minute, or checks a thousand times: then the engine forgot to wake it.
 struct Impatient(SimEnv, AtomicUsize);
 
 impl Env for Impatient {
@@ -30,15 +30,15 @@ impl Env for Impatient {
     }
 
     fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
-        assert!(self.1.fetch_add(1, Ordering::Relaxed) < 1000, "woken in vain, time and again");
+        assert!(self.1.fetch_add(1, Ordering::Relaxed) < 1000, "woken a thousand times for nothing");
         let minute = self.monotonic_micros() + 60_000_000;
         let woken = self.0.wait(event, seen, Some(deadline_micros.map_or(minute, |at| at.min(minute))));
-        assert!(woken || deadline_micros.is_some(), "nobody was woken for a minute");
+        assert!(woken || deadline_micros.is_some(), "not woken for a minute");
         woken
     }
 }
 
-/// Wants compactions, but slows nobody down for them: a limit that ends would wake others too.
+/// A policy that compacts but reports no debt. The end of a rate limit would wake waiting callers too.
 #[derive(Debug)]
 struct Debtless(Leveled);
 
@@ -60,7 +60,7 @@ impl CompactionPolicy for Debtless {
     }
 }
 
-/// The move of a flushed table to its level cannot be logged, once or, if `is_sticky`, until the disk is healed.
+/// The edit of a trivial move fails, once or, with `is_sticky`, until the fault is cleared.
 fn fail_a_move(is_sticky: bool) {
     let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1), AtomicUsize::new(0))));
     let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
@@ -68,7 +68,7 @@ fn fail_a_move(is_sticky: bool) {
     let options = options.compaction(Arc::new(Debtless(Leveled::new(policy))));
     let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
     db.put("key", [7; 2000]).unwrap();
-    // The first edit is that of the flush.
+    // The first edit is the one of the flush.
     let fault = Fault::on(OperationKind::Write, ErrorKind::Other).name_starting("MANIFEST-").skip(1);
     let fault = fs.inject(if is_sticky { fault.sticky() } else { fault });
     db.flush().unwrap();
@@ -94,9 +94,9 @@ fn a_move_that_fails_again_and_again() {
     fail_a_move(true);
 }
 
-/// Its flush cannot end, since tables cannot be opened, and meanwhile the log has stopped too.
+/// The flush cannot end, because tables cannot be opened. Meanwhile the log has stopped too.
 #[test]
-fn a_writer_that_waits_for_memory_hears_of_a_log_that_stopped() {
+fn a_writer_that_waits_for_memory_gets_the_error_of_a_stopped_log() {
     let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1), AtomicUsize::new(0))));
     let options = Options::new().memory(1 << 20).vfs(Arc::new(fs.clone()));
     let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
@@ -114,7 +114,7 @@ fn a_writer_that_waits_for_memory_hears_of_a_log_that_stopped() {
     let mut batch = WriteBatch::new();
     (0..24).for_each(|number| _ = batch.put(format!("large {number}"), [7; 10_000]));
     let error = db.write(batch).unwrap_err();
-    assert!(env.0.steps() > steps, "it did not wait");
+    assert!(env.0.steps() > steps, "the writer did not wait");
     assert!(error.to_string().contains("injected fault"), "{error}");
     drop((other, db));
     env.0.drop_jobs();

@@ -1,4 +1,4 @@
-//! A limit on the rate of writes is that of the keyspace whose compactions are behind: others go on.
+//! A rate limit belongs to the keyspace whose compactions are behind. Writers of other keyspaces are not slowed.
 
 use std::io::ErrorKind as Io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, Step};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, ErrorKind, Keyspace, KeyspaceOptions, Options, WriteBatch};
 
-/// Merges without end, and is never done.
+/// A policy that always wants another merge.
 #[derive(Debug, Default)]
 struct Behind {
     panics: AtomicBool,
@@ -66,7 +66,8 @@ impl World {
         Self { fs, env, policy, db, behind }
     }
 
-    /// Lets the merge under way fail, so that the next is tried after a second only: the test would wait for thousands.
+    /// Makes the running merge fail, so that the next one starts only after a second. Otherwise the test would wait for
+    /// thousands of merges.
     fn fail_merge(&self) {
         self.fs.inject(Fault::on(OperationKind::Create, Io::Other).named(".sst").sticky());
         self.env.run_until_idle();
@@ -84,7 +85,7 @@ fn long_value() -> Vec<u8> {
 }
 
 #[test]
-fn others_are_not_slowed() {
+fn writers_of_other_keyspaces_are_not_slowed() {
     let world = World::new();
     world.fail_merge();
     let limits: Vec<_> =
@@ -99,7 +100,7 @@ fn others_are_not_slowed() {
     world.behind.put("key", long_value()).unwrap();
     let stalled = world.db.metrics().stall_rate_micros;
     assert!((999_000..1_001_000).contains(&stalled), "{stalled}");
-    // A batch is held to the limit by what it writes there.
+    // The limit charges a batch for the bytes that it writes to this keyspace.
     batch.put_in(&world.behind, "key", long_value());
     world.db.write(batch).unwrap();
     let metrics = world.db.metrics();
@@ -108,7 +109,7 @@ fn others_are_not_slowed() {
     world.end();
 }
 
-/// Drops a keyspace after a while.
+/// A job that drops a keyspace after a while.
 struct Drops(Arc<SimEnv>, Db);
 
 impl Job for Drops {
@@ -122,7 +123,7 @@ impl Job for Drops {
 }
 
 #[test]
-fn a_slowed_writer_hears_that_its_keyspace_was_dropped() {
+fn a_slowed_writer_fails_when_its_keyspace_is_dropped() {
     let world = World::new();
     world.fail_merge();
     world.db.sync().unwrap();
@@ -135,7 +136,7 @@ fn a_slowed_writer_hears_that_its_keyspace_was_dropped() {
 }
 
 #[test]
-fn a_slowed_writer_hears_that_background_work_of_its_keyspace_stopped() {
+fn a_slowed_writer_fails_when_background_work_of_its_keyspace_stops() {
     let world = World::new();
     world.policy.panics.store(true, Ordering::Relaxed);
     let error = world.behind.put("key", long_value()).unwrap_err();
@@ -146,9 +147,9 @@ fn a_slowed_writer_hears_that_background_work_of_its_keyspace_stopped() {
     world.end();
 }
 
-/// Waiting for memory is told apart from being slowed.
+/// The metrics distinguish waiting for memory from a rate limit.
 #[test]
-fn the_reason_of_a_stall_is_in_the_metrics() {
+fn metrics_tell_the_reason_of_a_write_stall() {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
     let db = options.memory(2 << 20).open("/db").unwrap();

@@ -1,4 +1,4 @@
-//! Memtables whose cursors count what they are asked for.
+//! Memtables whose cursors count their steps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use lsm_memtable::{MemtableFactory, MemtableReader, MemtableWriter, SkipListMemt
 pub(crate) struct Counting(Arc<AtomicU64>);
 
 impl Counting {
-    /// Steps and seeks so far.
+    /// Number of steps and seeks so far.
     pub(crate) fn taken(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Parts from outside that do what those of the engine do, until one of their calls panics.
+//! User parts that work like those of the engine, until one of their calls panics.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ pub(crate) const SAID: &str = "the part of the test gave up";
 #[derive(Debug, Default)]
 pub(crate) struct Fuse {
     methods: Mutex<Vec<&'static str>>,
-    /// 0 if no call is to panic.
+    /// 0 if no call shall panic.
     calls_left: AtomicUsize,
     is_armed: AtomicBool,
 }
@@ -31,7 +31,7 @@ impl Fuse {
         assert!(left != 1, "{SAID}: {method}");
     }
 
-    /// The call of this number to one of these methods panics, counted from 1; 0 for none.
+    /// Makes the call with this number to one of these methods panic. Calls count from 1; 0 means none.
     pub(crate) fn set(&self, methods: &[&'static str], call: usize) {
         *self.methods.lock().unwrap() = methods.to_vec();
         self.calls_left.store(call, Ordering::Relaxed);
@@ -60,7 +60,7 @@ struct FusedWriter(Box<dyn MemtableWriter>, Arc<Fuse>);
 
 impl Drop for FusedWriter {
     fn drop(&mut self) {
-        // Two panics at a time would be the end of the process.
+        // A panic during a panic would abort the process.
         if !std::thread::panicking() {
             self.1.call("drop");
         }
@@ -166,7 +166,7 @@ impl Cursor for Fused<Box<dyn Cursor + Send>> {
 impl FilterPolicy for Fused<BloomFilter> {
     fn name(&self) -> &'static str {
         self.1.call("filter name");
-        // Of its own: tables whose filter is named like the one of the engine are read with that.
+        // A name of its own. The engine reads tables that name its own filter with that filter.
         "fused"
     }
 

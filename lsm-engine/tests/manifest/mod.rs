@@ -1,4 +1,4 @@
-//! What a directory names, read as tools read it.
+//! The files that a database names, read in the way of the tools.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use lsm_engine::inspect::{Current, VersionEdit, current};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_wal::{LogExpectation, Position, RecordFileReader};
 
-/// `None` if its creation was interrupted: it is no database yet.
+/// `None` if the creation of the database was interrupted.
 pub(crate) fn edits(fs: &SimFs, directory: &Path) -> Option<(Current, Vec<VersionEdit>)> {
     let current = current(fs, directory).ok()?;
     let manifest = directory.join(format!("MANIFEST-{:06}", current.manifest));
@@ -21,7 +21,7 @@ pub(crate) fn edits(fs: &SimFs, directory: &Path) -> Option<(Current, Vec<Versio
     Some((current, edits))
 }
 
-/// No crash leaves what looks like damage to the log.
+/// Checks that the log does not look damaged. No crash may cause that.
 pub(crate) fn verify_log(fs: &SimFs, directory: &Path, what: &dyn Fn() -> String) {
     let Some((current, edits)) = edits(fs, directory) else { return };
     let mut expected = LogExpectation { clean: current.clean, ..LogExpectation::default() };

@@ -2,8 +2,8 @@ use lsm_engine::compaction_policies::{
     Action, Compaction, CompactionPolicy, InputLevel, OutputRun, Reason, TreeShape,
 };
 
-/// Merges nothing by itself: each flush leaves a table. One that [splits](Self::splits) has each key of a table of
-/// several written to a table of its own.
+/// A policy that compacts nothing, so each flush leaves a table. With [`splits`](Self::splits) it writes each key of a
+/// table to a table of its own.
 #[derive(Debug)]
 pub(crate) struct Never {
     pub(crate) splits: bool,

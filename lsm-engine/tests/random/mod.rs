@@ -9,7 +9,7 @@ use lsm_engine::{Compression, FixedPrefix, KeyspaceOptions};
 
 use crate::reads::Bytes;
 
-/// Runs as many seeds as `LSM_SEEDS` says, from `LSM_SEED` on; returns how many.
+/// Runs `LSM_SEEDS` seeds, starting with `LSM_SEED`. Returns how many.
 pub(crate) fn each_seed(count: u64, run: impl Fn(u64)) -> u64 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("LSM_SEED").unwrap_or(0);
@@ -43,7 +43,7 @@ impl Random {
         self.below(odds) == 0
     }
 
-    /// Mostly one of a few hundred keys with a common prefix, so that versions pile up; now and then an odd one.
+    /// Mostly one of a few hundred keys with a common prefix, so that they get many versions. Sometimes an odd key.
     pub(crate) fn key(&mut self) -> Bytes {
         match self.below(12) {
             0 => (0..self.below(3)).map(|_| [0, b'k', b'l', 0xff][self.below(4)]).collect(),
@@ -52,7 +52,7 @@ impl Random {
         }
     }
 
-    /// Mostly a few bytes; now and then up to so many.
+    /// Mostly a few bytes, sometimes up to the given length.
     pub(crate) fn value(&mut self, bytes_max: usize) -> Bytes {
         let bytes = if self.one_in(14) { self.below(bytes_max) } else { self.below(50) };
         let first = self.next() as u8;

@@ -1,4 +1,4 @@
-//! Everything that reads, compared with a sorted map: an error is returned, a difference panics.
+//! Compares all kinds of reads with a sorted map. An error is returned; a difference panics.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included};
@@ -10,7 +10,7 @@ use crate::random::Random;
 pub(crate) type Bytes = Vec<u8>;
 pub(crate) type Model = BTreeMap<Bytes, Bytes>;
 
-/// A keyspace, now or as a snapshot has it.
+/// A keyspace, as it is now or as a snapshot sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) keyspace: &'a Keyspace,
@@ -33,7 +33,7 @@ impl View<'_> {
         Ok(found?.map(|value| value.to_vec()))
     }
 
-    /// Both ways through all of it, and to some keys of it.
+    /// Scans all of it in both directions, and seeks some keys.
     pub(crate) fn compare(self, model: &Model, keys: &[Bytes]) -> Result<()> {
         let row = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
         assert_eq!(rows(self.iter())?, model.iter().map(row).collect::<Vec<_>>());
@@ -45,19 +45,19 @@ impl View<'_> {
     }
 }
 
-/// What an iterator gives, in its order.
+/// The entries that an iterator must return, in order.
 pub(crate) fn rows(iter: impl Iterator<Item = Result<(Slice, Slice)>>) -> Result<Vec<(Bytes, Bytes)>> {
     iter.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
 }
 
-/// An iterator and what it has still to give.
+/// An iterator and the entries that it must still return.
 pub(crate) struct Walk {
     iter: Iter,
     rest: VecDeque<(Bytes, Bytes)>,
 }
 
 impl Walk {
-    /// Over all of it, a prefix or a range.
+    /// Starts one over everything, a prefix or a range.
     pub(crate) fn begin(random: &mut Random, view: View<'_>, model: &Model) -> Self {
         let View { keyspace, snapshot } = view;
         let rest = |keep: &dyn Fn(&Bytes) -> bool| {
@@ -92,7 +92,7 @@ impl Walk {
         }
     }
 
-    /// Some entries further, from either end.
+    /// Takes some entries from either end.
     pub(crate) fn go_on(&mut self, random: &mut Random) -> Result<()> {
         for _ in 0..random.below(16) {
             let (found, expected) = if random.one_in(2) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use lsm_core::{SequenceNumber, ValueKind};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter, Reservation};
 
-/// Some calls of memtables get no memory.
+/// A shortage: some calls of memtables get no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     next: Mutex<Next>,
@@ -19,12 +19,12 @@ struct Next {
 }
 
 impl Shortage {
-    /// So many `calls` of these methods get no memory, after `skip` that do; 0 ends it.
+    /// The next `calls` calls of these methods get no memory, after `skip` calls that do. 0 ends the shortage.
     pub(crate) fn set(&self, methods: &'static [&'static str], skip: usize, calls: usize) {
         *self.next.lock().unwrap() = Next { methods, skip, calls };
     }
 
-    /// How many calls got no memory.
+    /// Number of calls that got no memory.
     pub(crate) fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
     }
@@ -44,7 +44,7 @@ impl Shortage {
     }
 }
 
-/// Memtables that get no memory when a shortage says so.
+/// A memtable that gets no memory during a shortage.
 #[derive(Clone, Debug)]
 pub(crate) struct Short(pub(crate) Arc<dyn MemtableFactory>, pub(crate) Arc<Shortage>);
 

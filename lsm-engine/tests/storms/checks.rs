@@ -10,13 +10,13 @@ use crate::reads::{View, Walk, rows};
 use super::model::{State, difference, entries};
 use super::world::{DIRECTORY, Faults, World};
 
-/// No read fails but of a fault.
+/// A read may fail only because of a fault.
 fn tolerate(result: Result<()>, faults: Faults) -> bool {
     result.map_err(|error| assert!(faults == Faults::Injected, "a read fails for no reason: {error}")).is_ok()
 }
 
 impl World {
-    /// Begins an iterator over a keyspace, now or as a snapshot has it.
+    /// Starts an iterator over a keyspace, as it is now or as a snapshot sees it.
     pub(super) fn look(&mut self) {
         let snapshot = match self.snapshots.len() {
             count if count > 0 && self.random.one_in(2) => Some(&self.snapshots[self.random.below(count)]),
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// All that readers see.
+    /// Checks everything that readers see.
     pub(super) fn state(&self) -> State {
         let mut state = State::new();
         for space in &self.spaces {
@@ -82,7 +82,7 @@ impl World {
         verify_log(&self.fs, Path::new(DIRECTORY), &|| "the log that is left".to_owned());
     }
 
-    /// The manifest in use and the tables that it names.
+    /// The current manifest and the tables that it names.
     fn named(&self) -> (u64, BTreeSet<u64>) {
         let (current, edits) = edits(&self.fs, Path::new(DIRECTORY)).unwrap();
         let mut tables = BTreeSet::new();
@@ -94,7 +94,7 @@ impl World {
         (current.manifest, tables.into_iter().map(|(_, number)| number).collect())
     }
 
-    /// No table is lost, and no file there that nothing names.
+    /// Checks that no table is missing and no unneeded file is left.
     pub(super) fn check_files(&self) {
         let (manifest, tables) = self.named();
         let mut found = BTreeSet::new();
@@ -110,7 +110,7 @@ impl World {
         assert_eq!(found, tables, "files of tables, and tables in the manifest");
     }
 
-    /// What readers hold, and what failed, may be in the way of removing files until the next opening.
+    /// Readers and failures may delay the removal of files until the next open.
     pub(super) fn check_files_when_idle(&mut self) {
         if self.faults == Faults::None
             && self.walks.is_empty()

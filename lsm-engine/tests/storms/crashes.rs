@@ -10,7 +10,7 @@ use super::model::Commit;
 use super::world::{Faults, World};
 
 impl World {
-    /// At one of the next `operations`.
+    /// Arms a crash at one of the next `operations`.
     pub(super) fn crash_within(&mut self, operations: usize) {
         self.fs.crash_at(self.fs.operations() + self.random.below(operations) as u64);
     }
@@ -23,7 +23,7 @@ impl World {
         }
     }
 
-    /// The process is gone: whatever it still does changes no disk.
+    /// The process is dead: nothing that it still does changes the disk.
     pub(super) fn kill(&mut self) {
         self.fs.crash_at(0);
         self.snapshots.clear();
@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// The next process begins with nothing to do.
+    /// Starts the next process, without jobs.
     pub(super) fn restart(&mut self) {
         self.env.0.drop_jobs();
         self.env = Arc::new(Wide(SimEnv::new(self.random.next())));
@@ -51,8 +51,8 @@ impl World {
         self.fired_before = self.fired();
     }
 
-    /// Crashes now, or takes notice that there was a crash, and opens what is left, which may crash again. `in_flight`
-    /// may have happened. Power is lost if `power` says so, and at times if it does not.
+    /// Crashes now, or handles a crash that has happened, and opens the remaining files. That open may crash again. The
+    /// write `in_flight` may have happened. Power is lost if `power` is set, and sometimes if it is not.
     pub(super) fn recover(&mut self, in_flight: Option<Commit>, power: bool) {
         let mut power = power || self.random.one_in(2);
         let mut power_lost = false;

@@ -11,7 +11,7 @@ use lsm_engine::env::Env;
 use super::world::{Faults, World};
 use Files::{Any, Current, Log, Manifests, Tables, Windows};
 
-/// Files that a fault is for.
+/// The files that a fault concerns.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Files {
     Any,
@@ -37,7 +37,7 @@ impl Files {
 
 pub(super) type Kind = (OperationKind, Files);
 
-/// What goes on all the time.
+/// Operations that happen all the time.
 const OFTEN: [Kind; 8] = [
     (Write, Any),
     (Write, Tables),
@@ -49,7 +49,7 @@ const OFTEN: [Kind; 8] = [
     (Sync, Log),
 ];
 
-/// What an open database does beside it.
+/// Operations of an open database besides those.
 pub(super) const WHILE_OPEN: [Kind; 9] = [
     (Create, Tables),
     (Create, Log),
@@ -62,11 +62,11 @@ pub(super) const WHILE_OPEN: [Kind; 9] = [
     (Remove, Log),
 ];
 
-/// What one does that closes.
+/// Operations of a database that closes.
 pub(super) const AT_CLOSE: [Kind; 6] =
     [(SetLen, Log), (Write, Current), (Sync, Current), (Rename, Current), (SyncDir, Any), (Remove, Windows)];
 
-/// What one does that is being opened.
+/// Operations of a database that is being opened.
 pub(super) const AT_OPENING: [Kind; 22] = [
     (Create, Manifests),
     (Create, Current),
@@ -92,12 +92,12 @@ pub(super) const AT_OPENING: [Kind; 22] = [
     (Metadata, Any),
 ];
 
-/// What else happens.
+/// Other events.
 pub(super) const OPEN_FILES: &str = "no more open files";
 pub(super) const CLOCK: &str = "a jump of the clock";
 pub(super) const WENT_ON: &str = "a write after one that failed";
 
-/// The calls that may panic, part by part.
+/// The calls that may panic, by part.
 const MEMTABLE: &[&str] = &[
     "create",
     "reserve",
@@ -114,14 +114,15 @@ const MEMTABLE: &[&str] = &[
 const FILTER: &[&str] = &["filter name", "filter build", "filter_bytes", "part"];
 const POLICY: &[&str] = &["level_count", "pick", "debt_bytes", "drops_data"];
 
-/// Parts that panic, their methods, and at which of their calls at most.
+/// Parts that panic, their methods, and the highest number of the call that panics.
 const PANICS: [(&str, &[&str], usize); 3] = [
     ("a memtable that panics", MEMTABLE, 200),
     ("a filter that panics", FILTER, 5),
     ("a policy that panics", POLICY, 20),
 ];
 
-/// Calls of a memtable that get no memory: the one before a write is logged, and one after it, which should not happen.
+/// Memtable calls that may get no memory: the one before a write is logged, and the one after it, which should not
+/// happen.
 const SHORTAGES: [(&str, &[&str], usize); 2] =
     [("no memory for a write", &["reserve"], 60), ("no memory in a write", &["insert"], 150)];
 
@@ -140,13 +141,13 @@ fn name((kind, files): Kind) -> String {
 }
 
 impl World {
-    /// Any call may fail from now on, those in `kinds` more likely.
+    /// From now on any call may fail; the ones in `kinds` are more likely to.
     pub(super) fn inject_faults(&mut self, kinds: &[Kind]) {
         for _ in 0..=self.random.below(2) {
             let kinds = if self.random.one_in(3) { &OFTEN } else { kinds };
             let kind = kinds[self.random.below(kinds.len())];
             if let (SetLen, Manifests) = kind {
-                // Only what a failed write may have left is cut off.
+                // The engine only truncates what a failed write may have left.
                 self.inject((Write, Manifests));
             }
             self.inject(kind);
@@ -161,19 +162,19 @@ impl World {
         let error = if needs_room && random.one_in(2) { Io::StorageFull } else { Io::Other };
         let skip = if random.one_in(3) { random.below(6) } else { 0 };
         let mut fault = files.only(Fault::on(kind, error).skip(skip as u64));
-        // Whoever waits for room would wait for ever.
+        // A writer that waits for disk space would wait forever.
         if error != Io::StorageFull && random.one_in(4) {
             fault = fault.sticky();
         }
         if kind == Write && random.one_in(2) {
-            // A call may fail after doing all of its work: what it wrote to the log is found, then, and must be whole.
+            // A call may fail after it did all its work. Recovery then finds its log record, which must be whole.
             let all = random.one_in(2) || matches!(files, Log);
             fault = fault.after_writing(if all { u64::MAX } else { random.below(3000) as u64 });
         }
         self.injected.push((name((kind, files)), self.fs.inject(fault)));
     }
 
-    /// Few files more can be opened, or none, until the disk is healed.
+    /// Only a few more files can be opened, or none, until the disk is healed.
     pub(super) fn run_out_of_files(&mut self) {
         self.faults = Faults::Injected;
         let count = self.fs.open_files() + self.random.below(4) as u64;
@@ -181,7 +182,7 @@ impl World {
         self.note(OPEN_FILES);
     }
 
-    /// One of the next calls of memtables, filters and policies that came from outside panics.
+    /// Makes one of the next calls of user memtables, filters or policies panic.
     pub(super) fn light_the_fuse(&mut self) {
         self.faults = Faults::Injected;
         self.look_at_the_fuse();
@@ -191,7 +192,7 @@ impl World {
         self.note(part);
     }
 
-    /// One of the next calls of memtables that came from outside gets no memory, and maybe some after it.
+    /// Makes one of the next calls of user memtables get no memory, and perhaps some calls after it.
     pub(super) fn run_short_of_memory(&mut self) {
         self.faults = Faults::Injected;
         self.look_at_the_shortage();
@@ -201,7 +202,7 @@ impl World {
         self.note(what);
     }
 
-    /// Takes notice of whether there was too little memory.
+    /// Notes whether a call got no memory.
     fn look_at_the_shortage(&mut self) {
         self.shortage.set(&[], 0, 0);
         if let Some((what, before)) = self.short.take()
@@ -211,7 +212,7 @@ impl World {
         }
     }
 
-    /// Runs what may call parts from outside. A panic must not come through, or leave anybody waiting.
+    /// Runs code that may call user parts. A panic must not come through, or leave a caller waiting.
     pub(super) fn risking<T>(&self, call: impl FnOnce() -> T) -> T {
         self.fuse.arm(true);
         let answer = call();
@@ -219,7 +220,7 @@ impl World {
         answer
     }
 
-    /// Takes notice of whether a part has panicked.
+    /// Notes whether a part has panicked.
     fn look_at_the_fuse(&mut self) {
         if let Some(part) = self.lit.take()
             && self.fuse.fired()
@@ -229,7 +230,7 @@ impl World {
         }
     }
 
-    /// Somebody sets the clock, back or forth, by little or to any time at all.
+    /// Sets the clock back or forward, by a little or to any time.
     pub(super) fn set_clock(&mut self) {
         let (now, by) = (self.env.0.unix_micros(), self.random.next() % 100_000_000_000);
         let micros = match self.random.below(5) {
@@ -263,7 +264,7 @@ impl World {
         }
     }
 
-    /// How many calls failed of injected faults, panicked or got no memory.
+    /// Number of calls that failed by injected faults, panicked or got no memory.
     pub(super) fn fired(&self) -> u64 {
         let calls: u64 = self.injected.iter().map(|(_, fault)| fault.fired()).sum();
         calls + self.shortage.refusals() + self.panics + u64::from(self.lit.is_some() && self.fuse.fired())

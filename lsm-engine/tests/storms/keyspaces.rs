@@ -43,7 +43,7 @@ impl World {
         self.spaces.push(Space { name, number: self.keyspaces_made, handle });
     }
 
-    /// A keyspace was being created, or that of a number dropped: it is there or not, and that stays so.
+    /// Creating a keyspace failed, or dropping the one with a number. It exists or not, and that must not change later.
     fn in_doubt(&mut self, name: String, number: Option<usize>, result: &Result<()>) {
         assert!(self.may_fail(), "a keyspace came or went: {result:?}");
         self.note("keyspace in doubt");

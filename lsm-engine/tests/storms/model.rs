@@ -1,11 +1,11 @@
-//! What a database has promised to hold.
+//! The model: the data that a database must hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::reads::{Bytes, Model};
 
-/// On the keyspace of that number.
+/// A change of the keyspace with that number.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Put(usize, Bytes, Bytes),
@@ -25,10 +25,10 @@ impl Op {
     }
 }
 
-/// Takes effect as a whole or not at all.
+/// Changes that take effect as a whole or not at all.
 pub(super) type Commit = Vec<Op>;
 
-/// By number of keyspace; those without entries are not in it.
+/// The entries by keyspace number. Keyspaces without entries are not in the map.
 pub(super) type State = BTreeMap<usize, Model>;
 
 static NOTHING: Model = Model::new();
@@ -65,14 +65,14 @@ fn with(state: &State, commit: &Commit) -> State {
 
 #[derive(Default)]
 pub(super) struct Promises {
-    /// No crash undoes this.
+    /// The state that no crash undoes.
     durable: State,
-    /// Acknowledged since: a power cut leaves a beginning of it.
+    /// Commits acknowledged since. A power cut leaves a prefix of them.
     tail: Vec<Commit>,
-    /// Commits that failed or were under way, with how many of the tail came before. Each may be found, whole, as long as
-    /// none of those after it is: the next append puts an end to what a failed one left in the log.
+    /// Commits that failed or were running, each with the number of tail commits before it. Recovery may find one of
+    /// them, whole, if it finds no later commit: the next append cuts off what a failed one left in the log.
     doubtful: Vec<(usize, Commit)>,
-    /// What readers see.
+    /// The state that readers see.
     now: State,
 }
 
@@ -90,12 +90,12 @@ impl Promises {
         self.tail.push(commit);
     }
 
-    /// It failed, readers do not see it, and a crash may bring it back.
+    /// Notes a failed commit: readers do not see it, but a crash may restore it.
     pub(super) fn doubt(&mut self, commit: Commit) {
         self.doubtful.push((self.tail.len(), commit));
     }
 
-    /// How many commits may be found after all.
+    /// Number of failed commits that recovery may still find.
     pub(super) fn doubtful_count(&self) -> usize {
         self.doubtful.len()
     }
@@ -107,7 +107,7 @@ impl Promises {
         self.tail.clear();
     }
 
-    /// A keyspace is dropped, with which everything becomes durable.
+    /// Notes the drop of a keyspace. It makes all earlier commits durable.
     pub(super) fn forget(&mut self, number: usize) {
         self.now.remove(&number);
         self.all_durable();
@@ -116,8 +116,8 @@ impl Promises {
         }
     }
 
-    /// What was found after a crash must be a state that there was, late enough; `in_flight` may have happened. It is
-    /// durable from now on.
+    /// Checks the state found after a crash: it must be a past state that is late enough. `in_flight` may have
+    /// happened. The found state is durable from now on.
     pub(super) fn recover(&mut self, found: State, power_lost: bool, in_flight: Option<Commit>) {
         if let Some(commit) = in_flight {
             self.doubt(commit);
@@ -163,6 +163,6 @@ pub(super) fn difference(expected: &State, found: &State) -> String {
             }
         }
     }
-    // A few say enough.
+    // A few differences are enough for the message.
     text.lines().take(30).collect::<Vec<_>>().join("\n")
 }

@@ -19,7 +19,7 @@ impl World {
             0 => Arc::new(SkipListMemtable::default()),
             1 => Arc::new(BPlusMemtable::default()),
             2 => return options,
-            // Only this one counts memory so finely that it is sealed after a few dozen entries.
+            // Only this memtable counts memory so finely that it is full after a few dozen entries.
             _ => Arc::new(ReferenceMemtable),
         };
         let memtable: Arc<dyn MemtableFactory> = Arc::new(Short(memtable, Arc::clone(&self.shortage)));
@@ -32,7 +32,7 @@ impl World {
         options.compaction(Arc::new(Fused(policy, fuse())))
     }
 
-    /// What fits into little memory depends on what is there already; `generous` is enough for any of this.
+    /// A small memory may not fit the existing data; with `generous` it always does.
     pub(super) fn options(&mut self, generous: bool) -> Options {
         let keyspace = self.keyspace_options();
         let random = &mut self.random;
@@ -57,7 +57,7 @@ impl World {
         options
     }
 
-    /// Opens what is on the disk; `false` if a crash came in between.
+    /// Opens the files on the disk. Returns `false` if a crash happened meanwhile.
     pub(super) fn open(&mut self) -> bool {
         if self.random.one_in(8) {
             self.open_read_only();
@@ -101,7 +101,7 @@ impl World {
         true
     }
 
-    /// Leaves the disk as it is.
+    /// Opens the database read-only. That must leave the disk as it is.
     fn open_read_only(&mut self) {
         if self.fs.read_all(&Path::new(DIRECTORY).join("CURRENT")).is_err() {
             return;
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// With or without a crash.
+    /// Reopens with or without a crash.
     pub(super) fn reopen_somehow(&mut self) {
         match self.random.below(4) {
             0 => self.reopen(true),
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// Closes the database or only drops it, and opens it with other options.
+    /// Closes or only drops the database, and opens it with other options.
     pub(super) fn reopen(&mut self, close: bool) {
         match self.random.below(4) {
             0 => {}
@@ -173,7 +173,7 @@ impl World {
         if ended_well {
             self.promises.all_durable();
         }
-        // Iterators outlive the database.
+        // Iterators may outlive the database.
         self.walk();
         self.old_walks = std::mem::take(&mut self.walks);
         self.clear_faults();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::faults;
 
-/// How often each kind of failure was prepared, and how often it came to it.
+/// How often each kind of failure was armed, and how often it happened.
 pub(crate) struct Tally(BTreeMap<String, (u64, u64)>);
 
 impl Tally {
@@ -16,7 +16,7 @@ impl Tally {
         *fired += count;
     }
 
-    /// Fails if the storms were to meet a kind of failure that never came.
+    /// Fails if a kind of failure was armed but never happened.
     pub(crate) fn check(&self) {
         let silent: Vec<_> = self.0.iter().filter(|(_, (_, fired))| *fired == 0).collect();
         assert!(silent.is_empty(), "prepared so often, but never fired: {silent:?}");

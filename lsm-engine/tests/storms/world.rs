@@ -20,9 +20,9 @@ pub(super) const DIRECTORY: &str = "/data/db";
 
 pub(super) struct Space {
     pub(super) name: String,
-    /// Tells it from an earlier one of its name; that of the default keyspace is 0.
+    /// Tells the keyspace from an earlier one with its name. The default keyspace has 0.
     pub(super) number: usize,
-    /// `None` while the database is closed: it would keep it open.
+    /// `None` while the database is closed, since a handle would keep it open.
     pub(super) handle: Option<Keyspace>,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Faults {
     None,
     /// Any call may fail.
     Injected,
-    /// Calls failed; readers are well again, but writing may have stopped.
+    /// Calls have failed. Reads work again, but writing may have stopped.
     Healed,
 }
 
@@ -48,33 +48,33 @@ pub(super) struct World {
     pub(super) db: Option<Db>,
     pub(super) memory: usize,
     pub(super) faults: Faults,
-    /// In all parts that come from outside.
+    /// The fuse in all user parts.
     pub(super) fuse: Arc<Fuse>,
-    /// Which of them is to panic.
+    /// The part that shall panic.
     pub(super) lit: Option<&'static str>,
     pub(super) panics: u64,
-    /// In some memtables.
+    /// The shortage in some memtables.
     pub(super) shortage: Arc<Shortage>,
-    /// Which of their calls are to get no memory, and how many had got none before.
+    /// The calls that shall get no memory, and the number of calls that had got none before.
     pub(super) short: Option<(&'static str, u64)>,
-    /// With what they are called.
+    /// The injected faults, with their names.
     pub(super) injected: Vec<(String, InjectedFault)>,
-    /// How many calls had failed when the process began.
+    /// Number of calls that had failed when the process began.
     pub(super) fired_before: u64,
     pub(super) promises: Promises,
     pub(super) spaces: Vec<Space>,
     pub(super) snapshots: Vec<(Snapshot, State)>,
     pub(super) walks: Vec<Walk>,
-    /// Of databases that were closed: the next one may remove their files.
+    /// Readers of closed databases. The next open may remove their files.
     pub(super) old_walks: Vec<Walk>,
     pub(super) keyspaces_made: usize,
     pub(super) value_bytes_max: usize,
-    /// How often else something happened.
+    /// Counts of other events.
     pub(super) counts: BTreeMap<&'static str, u64>,
     tells: bool,
 }
 
-/// The call needs more memory than there is, which is no failure of the engine.
+/// Whether the call needs more memory than there is. That is no failure of the engine.
 pub(super) fn wants_memory(error: &Error) -> bool {
     matches!(error, Error::TooLarge { .. }) || error.to_string().contains("Options::memory")
 }
@@ -128,7 +128,7 @@ impl World {
         self.db.as_ref().unwrap()
     }
 
-    /// Whether something was injected that makes a call fail, or stops writing from then on.
+    /// Whether something was injected that makes a call fail or stops writing.
     pub(super) fn may_fail(&self) -> bool {
         self.faults != Faults::None || self.fs.crashed()
     }
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// Now and then somebody sets the clock, to any time until 2096: no data is older for it.
+    /// Sometimes sets the clock to any time until 2096. No data may become older by that.
     fn let_time_pass(&mut self) {
         self.env.0.advance(self.random.below(3_000_000) as u64);
         if self.random.one_in(3) {
@@ -227,7 +227,7 @@ impl World {
     fn returned(&mut self, what: &str, durable: bool, result: Result<()>) {
         self.note(what);
         match result {
-            // One that is dead acknowledges nothing.
+            // A dead process acknowledges nothing.
             _ if self.fs.crashed() => {}
             Ok(()) if durable => self.promises.all_durable(),
             Ok(()) => {}

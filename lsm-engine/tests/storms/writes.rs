@@ -23,7 +23,7 @@ impl World {
 
     pub(super) fn write(&mut self) {
         let operations = match self.random.below(100) {
-            // A record that may fail had better be one that may come back in part.
+            // If a record may fail, use a batch, since a bug could restore a part of it.
             0..=44 if self.faults == Faults::Injected => 2 + self.random.below(6),
             0..=89 => 1,
             90..=98 => self.random.below(14),
@@ -38,7 +38,7 @@ impl World {
         if self.fs.crashed() {
             return self.recover(Some(commit), false);
         }
-        // An empty batch is no record, so nothing is synced for it; nor does a range delete of its own sync.
+        // An empty batch writes no record, so it syncs nothing. A single range delete does not sync either.
         let durable = durability == Durability::Sync && !matches!(&*commit, [] | [Op::DeleteRange(..)]);
         match result {
             Ok(()) => {
@@ -97,9 +97,10 @@ impl World {
         }
     }
 
-    /// Readers see it or not, and a crash may bring back what they do not see: it may be in the log.
+    /// Handles a failed write: readers see it or not. A crash may restore one that they do not see, since it may be in
+    /// the log.
     fn write_failed(&mut self, commit: Commit, error: &Error) {
-        // Neither is ever in the log.
+        // These errors happen before the write is in the log.
         let wants_memory = wants_memory(error) || error.to_string().contains("allocate memory");
         assert!(wants_memory || self.faults != Faults::None, "a write fails for no reason: {error}");
         self.note(&format!("failed write: {error}"));
@@ -131,7 +132,7 @@ impl World {
         }
     }
 
-    /// After a failed write: what reaches tables now must not make recovery take a part of that write for done.
+    /// After a failed write: a flush now must not make recovery skip a part of that write.
     fn flush_all(&mut self) {
         if self.db().flush().is_ok() && !self.fs.crashed() {
             self.promises.all_durable();

@@ -1,6 +1,6 @@
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
 
-/// The simulated environment, which has one thread, with room for several compactions at once.
+/// The simulated environment. It has one thread, but reports several, so that several compactions may run at once.
 pub(crate) struct Wide(pub(crate) SimEnv);
 
 impl Env for Wide {
