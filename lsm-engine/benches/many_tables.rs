@@ -1,4 +1,4 @@
-//! Opens a database of very many small tables, and reads it:
+//! Opens and reads a database of very many small tables:
 //! `cargo bench -p lsm-engine --bench many_tables -- [directory] [tables]`. The database is made at the first run; the
 //! directory is kept, so that the next one, under another `ulimit -n` say, finds it.
 
@@ -13,11 +13,11 @@ use lsm_engine::compaction_policies::{
 };
 use lsm_engine::{Db, Error, Options};
 
-/// Keys of a table, of 16 bytes with values of 100.
+/// Keys per table. Keys have 16 bytes, values 100.
 const KEYS: usize = 16;
 const ROUNDS: usize = 7;
 
-/// Has what was flushed cut into tables of a few blocks, once, and leaves them alone.
+/// A policy that splits flushed data into tables of a few blocks, once, and then leaves them alone.
 #[derive(Debug)]
 struct Small;
 
@@ -77,7 +77,7 @@ fn report(db: &Db) {
     );
 }
 
-/// Opens it some times, and reads keys all over it.
+/// Opens the database several times, and reads keys from all of it.
 fn measure(directory: &Path, memory: usize, keys: usize) -> Result<(), Error> {
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
