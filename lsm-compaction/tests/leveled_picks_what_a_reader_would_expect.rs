@@ -171,6 +171,37 @@ fn level_zero_is_merged_within_itself_while_the_way_down_is_blocked() {
     assert_eq!(ids(&within, 0), [5, 6, 7, 8]);
 }
 
+/// Runs of level 0 of so many bytes, newest first, above a last level of 70 bytes.
+fn gathered(run_bytes: &[u64]) -> TreeShape {
+    let ids = (101..101 + run_bytes.len() as u64).rev();
+    let runs = run_bytes
+        .iter()
+        .zip(ids)
+        .map(|(&bytes, id)| RunShape::new(vec![Arc::new(TableShape { bytes, ..table(id, "a", "z") })]));
+    tree(vec![runs.collect(), vec![], vec![], vec![], vec![many(1, 7, "k")]])
+}
+
+#[test]
+fn level_zero_goes_down_once_it_is_a_fourth_of_what_it_meets() {
+    let within = pick(&gathered(&[2, 2, 2, 2])).unwrap();
+    assert_eq!((within.reason, within.output_level), (Reason::IntraLevel0, 0));
+    assert_eq!(policy().debt_bytes(&gathered(&[2, 2, 2, 2])), 8);
+    let shape = gathered(&[2, 2, 2, 12]);
+    let down = pick(&shape).unwrap();
+    assert_eq!((down.reason, down.output_level), (Reason::Level0, 4));
+    assert_eq!((ids(&down, 0), ids(&down, 4).len()), (vec![101, 102, 103, 104], 7));
+    assert_eq!(policy().debt_bytes(&shape), 88);
+}
+
+#[test]
+fn runs_of_level_zero_are_merged_with_their_like() {
+    let shape = gathered(&[1, 1, 1, 4, 4, 4]);
+    assert_eq!((pick(&shape), policy().debt_bytes(&shape)), (None, 0));
+    assert_eq!(ids(&pick(&gathered(&[1, 1, 1, 1, 5, 5])).unwrap(), 0), [103, 104, 105, 106]);
+    assert_eq!(ids(&pick(&gathered(&[1, 2, 2, 2, 2])).unwrap(), 0), [101, 102, 103, 104]);
+    assert_eq!(ids(&pick(&gathered(&[1, 1, 1, 1, 4, 4])).unwrap(), 0), [101, 102, 103, 104, 105, 106]);
+}
+
 #[test]
 fn old_tombstones_reach_the_bottom_and_then_stop() {
     let with_tombstone = |id, written: u64| TableShape {

@@ -219,7 +219,7 @@ impl CompactionPolicy for Leveled {
         }
         let several_runs = shape.levels.iter().skip(1).filter(|level| level.runs.len() > 1);
         let consolidation: u64 = several_runs.map(crate::LevelShape::bytes).sum();
-        consolidation + Targets::of(shape, &self.options).debt_bytes(shape, &self.options)
+        consolidation + Targets::of(shape, &self.options).debt_bytes(shape, self)
     }
 }
 

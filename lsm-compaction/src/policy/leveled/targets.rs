@@ -1,4 +1,4 @@
-use super::LeveledOptions;
+use super::{Leveled, LeveledOptions};
 use crate::{LevelShape, RunShape, TreeShape};
 
 /// How large each level should be.
@@ -86,13 +86,15 @@ impl Targets {
 
     /// What has to be rewritten until no level is too full: the surplus of each level, with what it meets in the
     /// next, and what it makes surplus there.
-    pub(super) fn debt_bytes(&self, shape: &TreeShape, options: &LeveledOptions) -> u64 {
+    pub(super) fn debt_bytes(&self, shape: &TreeShape, policy: &Leveled) -> u64 {
         let mut debt: u128 = 0;
         let mut incoming: u128 = 0;
         let next_bytes = |level: usize| u128::from(shape.levels[level].bytes());
-        if level_zero_fill(&shape.levels[0], options).is_some() {
-            incoming = next_bytes(0);
-            debt += incoming + next_bytes(self.below_level_zero(shape));
+        if level_zero_fill(&shape.levels[0], &policy.options).is_some() {
+            let below_bytes = shape.levels[self.below_level_zero(shape)].bytes();
+            let (rewritten, arriving) = policy.level_zero_debt(shape, below_bytes);
+            debt = rewritten.into();
+            incoming = arriving.into();
         }
         for level in 1..self.last {
             let bytes = next_bytes(level);
