@@ -34,27 +34,21 @@
 mod block;
 mod cache;
 mod capacity;
-mod checksum;
-mod compression;
-mod file_header;
 mod filter;
-mod footer;
+mod format;
 mod index;
 mod meta;
 mod options;
 mod prefix;
-mod properties;
-mod range_tombstones;
-mod section;
 mod table;
 
 pub use cache::{BlockCache, CacheStats};
-pub use compression::Compression;
 pub use filter::{BloomFilter, FilterPolicy};
+pub use format::compression::Compression;
+pub use format::properties::Properties;
 pub use meta::{TableId, TableMeta};
 pub use options::{TableExpectation, TableOpen, TableOptions};
 pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor};
-pub use properties::Properties;
 pub use table::{
     CursorAccess, Table, TableBlock, TableCursor, TableValue, TableWriter, UnsyncedTable, VerifyReport,
 };

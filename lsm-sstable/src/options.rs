@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lsm_core::{Error, Result};
 
-use crate::compression::Compression;
 use crate::filter::{BloomFilter, FilterPolicy};
+use crate::format::compression::Compression;
 use crate::meta::{TableId, TableMeta};
 use crate::prefix::PrefixExtractor;
 

@@ -4,8 +4,8 @@ use lsm_core::key::{common_prefix_bytes, pack_trailer};
 
 use super::header::{BLOCK_HEADER_BYTES_MAX, BlockHeader, ROWS_MAX};
 use crate::capacity::grown;
-use crate::checksum::BlockChecksum;
-use crate::compression::Compressor;
+use crate::format::checksum::BlockChecksum;
+use crate::format::compression::Compressor;
 
 /// Gathers the rows of one block and writes it; `header.rs` draws the format. Reused from block to block.
 #[derive(Default)]

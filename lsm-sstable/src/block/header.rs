@@ -27,7 +27,7 @@
 use lsm_core::coding::{Decoder, put_varint};
 use lsm_core::key::{KEY_BYTES_MAX, unpack_trailer};
 
-use crate::compression::{Codec, EXPANSION_MAX};
+use crate::format::compression::{Codec, EXPANSION_MAX};
 
 const DATA_TAG: u8 = 0x10;
 

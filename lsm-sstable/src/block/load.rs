@@ -4,7 +4,7 @@ use lsm_core::key::KEY_BYTES_MAX;
 
 use super::frame::{FRAME_HEADER_BYTES, FRAME_PADDING_BYTES, Shape, head};
 use super::header::BlockHeader;
-use crate::compression::decompress;
+use crate::format::compression::decompress;
 
 /// Turns a block of the file, of which `covered` is what follows the verified checksum, into a frame at the front
 /// of `buffer`, which grows as needed and keeps its length. Returns the frame's length.
@@ -115,11 +115,12 @@ fn lengths(records: &[u8], at: usize) -> Option<(usize, usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BlockBuilder, Frame};
+    use super::super::builder::BlockBuilder;
+    use super::super::frame::Frame;
     use super::*;
-    use crate::checksum::BlockChecksum;
-    use crate::compression::Compressor;
-    use crate::{Compression, TableId};
+    use crate::format::checksum::BlockChecksum;
+    use crate::format::compression::{Compression, Compressor};
+    use crate::meta::TableId;
     use lsm_core::{Entry, SEQUENCE_MAX};
     use proptest::prelude::*;
 

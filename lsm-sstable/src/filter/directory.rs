@@ -5,7 +5,7 @@ use std::ops::Range;
 use lsm_core::Result;
 use lsm_core::checksum::crc32;
 
-use crate::section::SectionStream;
+use crate::format::section::SectionStream;
 
 /// Bytes of a page of the filter, the last one excepted: a multiple of 64.
 const PAGE_BYTES: usize = 1024;

@@ -10,8 +10,8 @@ use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber};
 use super::entry::IndexEntry;
 use super::page::PagePlace;
 use super::target::Target;
-use crate::file_header::FILE_HEADER_BYTES;
-use crate::section::SectionStream;
+use crate::format::file_header::FILE_HEADER_BYTES;
+use crate::format::section::SectionStream;
 
 /// A page of the index has at least so many bytes, unless it is the last.
 const PAGE_BYTES_MIN: u64 = 1024;
@@ -196,8 +196,8 @@ mod tests {
     use super::super::{Index, IndexBuilder};
     use super::*;
     use crate::TableId;
-    use crate::checksum::BlockChecksum;
-    use crate::section::{self, SectionTag};
+    use crate::format::checksum::BlockChecksum;
+    use crate::format::section::{self, SectionTag};
     use lsm_core::vfs::{PosixFs, Vfs};
 
     /// Whatever the bytes, once their checksum is right: both kinds of index read them, and find the same, or neither

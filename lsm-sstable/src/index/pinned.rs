@@ -7,7 +7,7 @@ use lsm_core::key;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber};
 
 use super::entry::IndexEntry;
-use crate::file_header::FILE_HEADER_BYTES;
+use crate::format::file_header::FILE_HEADER_BYTES;
 
 /// An index in memory. Blocks are named by their number, from 0.
 ///

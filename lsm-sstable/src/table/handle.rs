@@ -10,11 +10,11 @@ use lsm_core::vfs::VfsFile;
 
 use super::lookup::Lookup;
 use crate::block::BlockHeader;
-use crate::checksum::BlockChecksum;
-use crate::footer::Footer;
+use crate::format::checksum::BlockChecksum;
+use crate::format::footer::Footer;
+use crate::format::properties::Properties;
 use crate::meta::TableMeta;
 use crate::prefix::PrefixExtractor;
-use crate::properties::Properties;
 
 /// An open table. It never changes; any number of threads may read it at once.
 ///

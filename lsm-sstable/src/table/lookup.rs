@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use crate::cache::CachedTable;
 use crate::filter::{FilterDirectory, FilterPolicy};
-use crate::footer::Footer;
+use crate::format::footer::Footer;
+use crate::format::section::SECTION_HEADER_BYTES;
 use crate::index::{Index, IndexDirectory};
-use crate::section::SECTION_HEADER_BYTES;
 
 /// What says where a key can be.
 pub(super) enum Lookup {

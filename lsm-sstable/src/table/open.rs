@@ -12,16 +12,16 @@ use super::lookup::{LoadedFilter, Lookup, Paged};
 use super::sections::Sections;
 use super::tail::{TAIL_BYTES, Tail};
 use crate::cache::{BlockCache, CachedTable};
-use crate::checksum::BlockChecksum;
-use crate::file_header::{self, FILE_HEADER_BYTES};
 use crate::filter::FilterPolicy;
-use crate::footer::{FOOTER_BYTES, Footer};
+use crate::format::checksum::BlockChecksum;
+use crate::format::file_header::{self, FILE_HEADER_BYTES};
+use crate::format::footer::{FOOTER_BYTES, Footer};
+use crate::format::properties::{self, Properties};
+use crate::format::range_tombstones;
+use crate::format::section::{SECTION_HEADER_BYTES, SectionTag};
 use crate::index::Index;
 use crate::meta::TableMeta;
 use crate::options::{TableExpectation, TableOpen};
-use crate::properties::{self, Properties};
-use crate::range_tombstones;
-use crate::section::{SECTION_HEADER_BYTES, SectionTag};
 
 impl Table {
     /// Opens a table: reads and checks everything but the data blocks, which are checked as they are read, and but an

@@ -19,8 +19,8 @@ use super::sections::Sections;
 use super::tail::Tail;
 use super::value::{TableValue, value_in};
 use crate::filter::FilterPolicy;
+use crate::format::section::SectionTag;
 use crate::index::{IndexDirectory, PagePlace};
-use crate::section::SectionTag;
 
 impl Lookup {
     /// Asks the filter; `true` if there is none.

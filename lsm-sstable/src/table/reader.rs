@@ -13,8 +13,8 @@ use super::handle::Table;
 use super::lookup::Lookup;
 use super::read;
 use super::value::{TableValue, value_in};
+use crate::format::properties::Properties;
 use crate::meta::TableMeta;
-use crate::properties::Properties;
 
 /// About what the open file and the counts of what is shared take.
 const SHARED_BYTES: usize = 128;
@@ -150,7 +150,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::block::BlockHeader;
-    use crate::compression::Codec;
+    use crate::format::compression::Codec;
     use crate::meta::TableId;
     use crate::options::{TableOpen, TableOptions};
     use crate::table::writer::TableWriter;

@@ -10,12 +10,12 @@ use lsm_core::{Error, Result};
 use super::lookup::{LoadedFilter, Pinned};
 use super::tail::Tail;
 use crate::cache::{BlockCache, CachedTable};
-use crate::checksum::BlockChecksum;
 use crate::filter::{FilterDirectory, FilterPolicy};
-use crate::footer::Footer;
+use crate::format::checksum::BlockChecksum;
+use crate::format::footer::Footer;
+use crate::format::properties::Properties;
+use crate::format::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag};
 use crate::index::Index;
-use crate::properties::Properties;
-use crate::section::{self, SECTION_HEADER_BYTES, SectionStream, SectionTag};
 
 /// The sections of a table.
 pub(super) struct Sections<'a> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use lsm_core::Result;
 use lsm_core::vfs::VfsFile;
 
-use crate::section;
+use crate::format::section;
 
 /// A page of memory. The tail of a small table is all of it.
 pub(super) const TAIL_BYTES: usize = 4096;

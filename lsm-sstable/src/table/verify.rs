@@ -13,11 +13,11 @@ use super::open::read_ends;
 use super::read;
 use super::tail::TAIL_BYTES;
 use crate::block::Frame;
-use crate::checksum::BlockChecksum;
-use crate::footer::Footer;
+use crate::format::checksum::BlockChecksum;
+use crate::format::footer::Footer;
+use crate::format::range_tombstones;
 use crate::meta::TableMeta;
 use crate::options::TableExpectation;
-use crate::range_tombstones;
 
 /// Bytes read at a time, unless a block is larger.
 const READ_BYTES: u64 = 1 << 20;
@@ -107,7 +107,7 @@ impl<'t> Pass<'t> {
 
     /// The header was checked already; it only enters the checksum.
     fn header(&mut self) -> Result<()> {
-        self.read(&(0..crate::file_header::FILE_HEADER_BYTES as u64))
+        self.read(&(0..crate::format::file_header::FILE_HEADER_BYTES as u64))
     }
 
     fn blocks(&mut self) -> Result<()> {

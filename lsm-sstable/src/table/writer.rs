@@ -6,13 +6,13 @@
 //!
 //! | part | drawn in | checksum |
 //! |---|---|---|
-//! | file header, 64 bytes | `file_header.rs` | CRC-32 |
+//! | file header, 64 bytes | `format/file_header.rs` | CRC-32 |
 //! | data blocks | `block/header.rs` | CRC-32 each, seeded with table id and offset |
-//! | filter: the bytes of the filter policy | `section.rs`, `filter/bloom.rs` | the same |
-//! | range tombstones | `section.rs`, `range_tombstones.rs` | the same |
-//! | index | `section.rs`, `index/mod.rs` | the same |
-//! | properties | `section.rs`, `properties.rs` | the same |
-//! | footer, 128 bytes | `footer.rs` | the same; it holds a CRC-64 of everything before it |
+//! | filter: the bytes of the filter policy | `format/section.rs`, `filter/bloom.rs` | the same |
+//! | range tombstones | `format/section.rs`, `format/range_tombstones.rs` | the same |
+//! | index | `format/section.rs`, `index/mod.rs` | the same |
+//! | properties | `format/section.rs`, `format/properties.rs` | the same |
+//! | footer, 128 bytes | `format/footer.rs` | the same; it holds a CRC-64 of everything before it |
 //!
 //! Integers are little-endian, offsets have 64 bits.
 
@@ -29,16 +29,16 @@ use super::block::TableBlock;
 use super::file_writer::FileWriter;
 use super::read::KEPT_BUFFER_BYTES_MAX;
 use crate::block::{BlockBuilder, ROWS_MAX};
-use crate::checksum::BlockChecksum;
-use crate::compression::Compressor;
-use crate::file_header;
-use crate::footer::{FOOTER_BYTES, Footer};
+use crate::format::checksum::BlockChecksum;
+use crate::format::compression::Compressor;
+use crate::format::file_header;
+use crate::format::footer::{FOOTER_BYTES, Footer};
+use crate::format::properties::{self, Properties};
+use crate::format::range_tombstones::{self, TombstoneBuilder};
+use crate::format::section::{self, SectionTag};
 use crate::index::IndexBuilder;
 use crate::meta::{TableId, TableMeta};
 use crate::options::TableOptions;
-use crate::properties::{self, Properties};
-use crate::range_tombstones::{self, TombstoneBuilder};
-use crate::section::{self, SectionTag};
 
 /// What properties take while they are encoded, the bounds excepted.
 const PROPERTIES_BYTES: usize = 4096;

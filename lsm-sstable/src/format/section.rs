@@ -15,7 +15,7 @@ use lsm_core::coding::Decoder;
 use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, Result};
 
-use crate::checksum::{BlockChecksum, RunningChecksum};
+use super::checksum::{BlockChecksum, RunningChecksum};
 
 pub(crate) const SECTION_HEADER_BYTES: usize = 16;
 

@@ -24,8 +24,8 @@ use std::path::Path;
 use lsm_core::coding::Decoder;
 use lsm_core::{Error, Result};
 
-use crate::checksum::BlockChecksum;
-use crate::file_header::{FILE_HEADER_BYTES, FORMAT_VERSION, MAGIC};
+use super::checksum::BlockChecksum;
+use super::file_header::{FILE_HEADER_BYTES, FORMAT_VERSION, MAGIC};
 use crate::meta::TableId;
 
 pub(crate) const FOOTER_BYTES: usize = 128;
