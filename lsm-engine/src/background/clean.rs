@@ -7,7 +7,7 @@ use lsm_core::env::{Job, Step};
 
 use super::compaction::Compactions;
 use super::context::{JobContext, JobToken};
-use super::pinning::fit_tables;
+use super::pinning::{Fit, TableFitter};
 use crate::reentry::Inside;
 
 /// How often to look for compactions that time alone makes due.
@@ -20,13 +20,20 @@ pub(super) struct CleanJob {
     compactions: Arc<Compactions>,
     /// When policies are asked next although nothing changed.
     look_at_micros: u64,
+    fitter: TableFitter,
     _token: JobToken,
 }
 
 impl CleanJob {
     pub(super) fn new(context: Arc<JobContext>, compactions: Arc<Compactions>) -> Self {
         let look_at_micros = context.resources.env.monotonic_micros() + LOOK_MICROS;
-        Self { _token: JobToken::new(&context), context, compactions, look_at_micros }
+        Self {
+            _token: JobToken::new(&context),
+            context,
+            compactions,
+            look_at_micros,
+            fitter: TableFitter::default(),
+        }
     }
 }
 
@@ -45,10 +52,11 @@ impl Job for CleanJob {
             self.compactions.ask_by_time();
         }
         self.compactions.start_due();
-        if fit_tables(&self.context) {
-            return Step::Again;
-        }
-        let deadline_micros = Some(self.look_at_micros);
+        let deadline_micros = match self.fitter.step(&self.context) {
+            Fit::More => return Step::Again,
+            Fit::At(micros) => Some(self.look_at_micros.min(micros)),
+            Fit::Done => Some(self.look_at_micros),
+        };
         Step::Pending { event: resources.obsolete_files.event().clone(), seen, deadline_micros }
     }
 }

@@ -1,9 +1,11 @@
 //! Which tables have index and filter in memory: all of them, or those that most reads ask.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::background::context::JobContext;
 use crate::callbacks::caught;
+use crate::keyspaces::Tree;
 use crate::version::{Placement, TableFile};
 
 /// Room that stays free when tables get index and filter back into memory, as a part of their share: what comes now
@@ -12,6 +14,12 @@ const FREE_PART: usize = 8;
 
 /// Tables that one step opens anew: some milliseconds.
 const TABLES_PER_STEP: usize = 8;
+
+/// So many tables are looked at whenever something has changed.
+const TABLES_AT_ONCE: usize = 4096;
+
+/// For each table beyond, the time to the next look: a look takes a tenth of that.
+const MICROS_PER_TABLE: u64 = 5;
 
 /// A table with its place.
 struct Candidate {
@@ -34,55 +42,109 @@ impl Candidate {
         usize::try_from(pinnable_bytes).unwrap_or(usize::MAX)
     }
 
+    /// Whether no compaction has moved it or works on it since it was looked at.
+    fn is_still_there(&self, tree: &Tree) -> bool {
+        let version = Arc::clone(&tree.load().version);
+        let is_same = version.find(&self.placement).is_some_and(|table| Arc::ptr_eq(table, self.table()));
+        is_same && !tree.busy.lock().contains(&self.table().number())
+    }
+
     /// What it takes in any case.
     fn other_bytes(&self) -> usize {
         self.table().held_bytes().saturating_sub(if self.is_pinned() { self.bytes() } else { 0 })
     }
 }
 
-/// Makes what tables hold fit their share, and uses room that has become free: upper levels come first, as most
-/// reads ask them. Whether there is more to do.
-pub(crate) fn fit_tables(context: &JobContext) -> bool {
-    // So it is in most databases: no look at all tables of all keyspaces after each flush.
-    if context.resources.memory.all_tables_fit() {
-        return false;
-    }
-    let most = context.resources.memory.tables_bytes_max();
-    let mut candidates = candidates(context);
-    candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().charge_anew());
-    candidates.sort_by_key(|candidate| (candidate.placement.level, !candidate.is_pinned()));
-    // Not by all that is held: inputs of merges that have just ended will be gone in a moment.
-    let mut left = most.saturating_sub(candidates.iter().map(Candidate::other_bytes).sum());
-    let (mut going, mut coming) = (Vec::new(), Vec::new());
-    for candidate in candidates {
-        let is_pinned = candidate.is_pinned();
-        let free = if is_pinned { 0 } else { most / FREE_PART };
-        let fits = candidate.bytes().saturating_add(free) <= left;
-        if fits {
-            left -= candidate.bytes();
+/// How far [`TableFitter::step`] got.
+pub(super) enum Fit {
+    /// There is more to do.
+    More,
+    /// There may be more to do from this time on.
+    At(u64),
+    Done,
+}
+
+/// Makes what tables hold fit their share, and uses room that has become free: upper levels come first, as most reads
+/// ask them.
+///
+/// Which tables are concerned shows a look at all of them. It is taken when something has changed since the last one,
+/// and where they are very many not too often.
+#[derive(Default)]
+pub(super) struct TableFitter {
+    /// Tables that are to give index and filter up.
+    going: VecDeque<Candidate>,
+    /// Tables that are to get them back into memory after that.
+    coming: VecDeque<Candidate>,
+    /// [`Memory::table_changes`](crate::memory::Memory::table_changes) at the last look.
+    seen_changes: Option<u64>,
+    /// When the next look may be taken.
+    look_at_micros: u64,
+}
+
+impl TableFitter {
+    /// Opens some tables anew, if it must be.
+    pub(super) fn step(&mut self, context: &JobContext) -> Fit {
+        let memory = &context.resources.memory;
+        // So it is in most databases: no look at all tables of all keyspaces after each flush.
+        if memory.all_tables_fit() {
+            *self = Self::default();
+            return Fit::Done;
         }
-        match (fits, is_pinned) {
-            (true, false) => coming.push(candidate),
-            (false, true) => going.push(candidate),
-            _ => {}
+        if self.going.is_empty() && self.coming.is_empty() {
+            if self.seen_changes == Some(memory.table_changes()) {
+                return Fit::Done;
+            }
+            let is_urgent = memory.table_bytes() > memory.tables_bytes_max();
+            if !is_urgent && context.resources.env.monotonic_micros() < self.look_at_micros {
+                return Fit::At(self.look_at_micros);
+            }
+            self.look(context);
+        }
+        if self.going.is_empty() {
+            let mut room = memory.pinnable_bytes();
+            let mut coming = Vec::new();
+            while coming.len() < TABLES_PER_STEP
+                && let Some(candidate) = self.coming.pop_front()
+            {
+                if let Some(rest) = room.checked_sub(candidate.bytes()) {
+                    room = rest;
+                    coming.push(candidate);
+                }
+            }
+            reopen(context, coming.into_iter(), usize::MAX);
+        } else {
+            let count = self.going.len().min(TABLES_PER_STEP);
+            reopen(context, self.going.drain(..count), 0);
+        }
+        let is_done = self.going.is_empty() && self.coming.is_empty();
+        if is_done { Fit::At(self.look_at_micros) } else { Fit::More }
+    }
+
+    fn look(&mut self, context: &JobContext) {
+        let memory = &context.resources.memory;
+        let most = memory.tables_bytes_max();
+        let mut candidates = candidates(context);
+        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().charge_anew());
+        self.seen_changes = Some(memory.table_changes());
+        let pause_micros = candidates.len().saturating_sub(TABLES_AT_ONCE) as u64 * MICROS_PER_TABLE;
+        self.look_at_micros = context.resources.env.monotonic_micros() + pause_micros;
+        candidates.sort_by_key(|candidate| (candidate.placement.level, !candidate.is_pinned()));
+        // Not by all that is held: inputs of merges that have just ended will be gone in a moment.
+        let mut left = most.saturating_sub(candidates.iter().map(Candidate::other_bytes).sum());
+        for candidate in candidates {
+            let is_pinned = candidate.is_pinned();
+            let free = if is_pinned { 0 } else { most / FREE_PART };
+            let fits = candidate.bytes().saturating_add(free) <= left;
+            if fits {
+                left -= candidate.bytes();
+            }
+            match (fits, is_pinned) {
+                (true, false) => self.coming.push_back(candidate),
+                (false, true) => self.going.push_back(candidate),
+                _ => {}
+            }
         }
     }
-    if !going.is_empty() {
-        let more = going.len() > TABLES_PER_STEP || !coming.is_empty();
-        going.truncate(TABLES_PER_STEP);
-        reopen(context, &going, 0);
-        return more;
-    }
-    let mut room = context.resources.memory.pinnable_bytes();
-    coming.retain(|candidate| {
-        let after = room.checked_sub(candidate.bytes());
-        room = after.unwrap_or(room);
-        after.is_some()
-    });
-    let more = coming.len() > TABLES_PER_STEP;
-    coming.truncate(TABLES_PER_STEP);
-    reopen(context, &coming, usize::MAX);
-    more
 }
 
 /// All tables but inputs of compactions, which will soon be gone, and those that could not be opened anew.
@@ -102,10 +164,15 @@ fn candidates(context: &JobContext) -> Vec<Candidate> {
 }
 
 /// Opens tables anew. One that cannot be opened stays as it is: whoever reads it gets the error.
-fn reopen(context: &JobContext, candidates: &[Candidate], pinned_bytes_max: usize) {
-    for tree in context.all_trees() {
+fn reopen(context: &JobContext, candidates: impl Iterator<Item = Candidate>, pinned_bytes_max: usize) {
+    let mut by_keyspace: BTreeMap<u32, Vec<Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        by_keyspace.entry(candidate.keyspace).or_default().push(candidate);
+    }
+    for (keyspace, candidates) in by_keyspace {
+        let Some(tree) = context.trees.read().get(keyspace).cloned() else { continue };
         let (options, mut tables) = (tree.options(), Vec::new());
-        for candidate in candidates.iter().filter(|candidate| candidate.keyspace == tree.id) {
+        for candidate in candidates.iter().filter(|candidate| candidate.is_still_there(&tree)) {
             let table = candidate.table();
             let reopened = caught("the opening of a table", || {
                 Ok(table.reopened(&context.resources.memory, &options, pinned_bytes_max)?)
@@ -140,10 +207,11 @@ mod tests {
     use lsm_core::env::{Env, SimEnv};
     use lsm_core::vfs::SimFs;
 
+    use super::{Fit, TableFitter};
     use crate::{Db, Options};
 
     #[test]
-    fn tables_are_looked_at_only_where_one_is_not_pinned() {
+    fn tables_are_looked_at_only_where_one_is_not_pinned_and_something_has_changed() {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
         let open = |memory: usize| -> Db {
             let options = Options::new().memory(memory).vfs(Arc::new(fs.clone()));
@@ -165,6 +233,18 @@ mod tests {
         let db = open(1 << 20);
         env.run_until_idle();
         assert!(unpinned(&db) > 0 && !db.database.resources.memory.all_tables_fit());
+        let context = &db.database.writer.as_ref().unwrap().background;
+        let mut fitter = TableFitter::default();
+        let mut looks = || {
+            env.advance(1);
+            let before = fitter.look_at_micros;
+            while !matches!(fitter.step(context), Fit::Done) {}
+            fitter.look_at_micros != before
+        };
+        assert!(looks() && !looks(), "nothing has changed");
+        db.put("key", "value").unwrap();
+        db.flush().unwrap();
+        assert!(looks() && !looks(), "a table has come");
         db.default.clear().unwrap();
         env.run_until_idle();
         assert!(unpinned(&db) == 0 && db.database.resources.memory.all_tables_fit());

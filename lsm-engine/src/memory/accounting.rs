@@ -11,7 +11,7 @@
 //! Then writers wait, or their writes fail because they do not fit, so the sum is never exceeded.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, Reservation};
@@ -58,6 +58,8 @@ pub(crate) struct Memory {
     held_tables: Total,
     /// Number of open tables whose index and filter stay in their files.
     unpinned_tables: AtomicUsize,
+    /// How often the memory of tables has changed.
+    table_changes: AtomicU64,
     /// The limit of the pool that was set last.
     pool_bytes_max: AtomicUsize,
     /// Bytes of memtables that only deletes may take, while the disk is full.
@@ -88,6 +90,7 @@ impl Memory {
             tables: Total::default(),
             held_tables: Total::default(),
             unpinned_tables: AtomicUsize::new(0),
+            table_changes: AtomicU64::new(0),
             pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             kept_for_deletes: AtomicUsize::new(0),
             let_go: Mutex::default(),
@@ -191,6 +194,11 @@ impl Memory {
     /// The memory that the index and filter of a table opened now may take.
     pub(crate) fn pinnable_bytes(&self) -> usize {
         self.tables_bytes_max().saturating_sub(self.table_bytes())
+    }
+
+    /// A number that differs whenever the memory of tables has changed: tables have come or gone, or were opened anew.
+    pub(crate) fn table_changes(&self) -> u64 {
+        self.table_changes.load(Ordering::Acquire)
     }
 
     /// Whether all indexes and filters are in memory and fit.
@@ -421,6 +429,9 @@ impl Charge {
             total.remove(self.bytes - bytes);
         }
         self.bytes = bytes;
+        if matches!(self.part, Part::Tables) {
+            self.memory.table_changes.fetch_add(1, Ordering::AcqRel);
+        }
         self.memory.share_out();
     }
 }
