@@ -142,6 +142,31 @@ fn among_equals_the_oldest_table_goes_down_so_that_all_have_their_turn() {
     assert_eq!(ids(&pick(&shape([106, 102, 103, 104, 105])).unwrap(), 3), [102]);
 }
 
+/// In a level of very many tables not all are compared.
+#[test]
+fn in_a_long_level_the_table_that_overlaps_least_after_the_last_merge_goes_down() {
+    let long = |first_id: u64, change: &dyn Fn(usize, &mut TableShape)| -> RunShape {
+        let tables = many(first_id, 300, "k").tables().cloned().collect::<Vec<_>>();
+        let tables = tables.into_iter().enumerate().map(|(index, mut table)| {
+            change(index, Arc::make_mut(&mut table));
+            table
+        });
+        tables.collect()
+    };
+    let pick_after = |newest: usize| {
+        let upper = long(1001, &|index, table| match index {
+            100 => table.bytes = 40,
+            250 => table.bytes = 20,
+            _ => {}
+        });
+        let below = long(1, &|index, table| table.id += if index == newest { 9000 } else { 0 });
+        let shape = tree(vec![vec![], vec![], vec![], vec![upper], vec![below]]);
+        ids(&pick(&shape).unwrap(), 3)
+    };
+    assert_eq!(pick_after(200), [1251], "a better one is further away");
+    assert_eq!(pick_after(290), [1101], "after the end the beginning follows");
+}
+
 #[test]
 fn disjoint_parts_are_compacted_beside_each_other() {
     let mut shape = tree(vec![vec![], vec![], vec![], vec![many(101, 8, "k")], vec![many(1, 40, "k")]]);

@@ -18,7 +18,8 @@ const WINDOW_TABLES: usize = 128;
 ///
 /// Level sizes are dynamic (Dong et al., CIDR 2017): they follow from what the last level holds, so that the
 /// levels above it always are a small part of the whole, and levels that are not needed yet stay empty. Within a
-/// level the table goes down that overlaps the least beside its own size; a table that overlaps nothing is moved.
+/// level the table goes down that overlaps the least beside its own size; a table that overlaps nothing is moved. In a
+/// level of more than 128 tables it is the least of 128, from where the last merge into the next level ended on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Leveled {
     options: LeveledOptions,
