@@ -5,9 +5,13 @@ use std::sync::Arc;
 use lsm_engine::compaction_policies::{
     CompactionPolicy, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered, SizeTieredOptions,
 };
-use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, Options};
+
+mod impatient;
+
+use impatient::Impatient;
 
 const TABLE_BYTES: u64 = 128 << 10;
 const KEYS: u32 = 100_000;
@@ -335,44 +339,12 @@ fn tombstones(db: &Db) -> u64 {
     levels.map(|level| level.tombstones + level.range_tombstones).sum()
 }
 
-/// An environment that fails the test when a waiting caller is not woken for hours.
-struct Impatient(Arc<SimEnv>);
-
-impl Env for Impatient {
-    fn monotonic_micros(&self) -> u64 {
-        self.0.monotonic_micros()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        self.0.unix_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.0.random()
-    }
-
-    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
-        self.0.spawn(priority, job);
-    }
-
-    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
-        let deadline = deadline_micros.unwrap_or(self.monotonic_micros() + 3_600_000_000);
-        let is_told = self.0.wait(event, seen, Some(deadline));
-        assert!(is_told || deadline_micros.is_some(), "nothing woke the waiting caller");
-        is_told
-    }
-
-    fn worker_count(&self) -> usize {
-        self.0.worker_count()
-    }
-}
-
 #[test]
 fn wait_for_compactions_returns_when_a_drop_of_tables_succeeds_at_the_second_try() {
     let machine = Machine::new();
     // No merge follows that would wake the waiting caller.
     let policy = Leveled::new(LeveledOptions { hidden_percent_max: 101, ..leveled_options() });
-    let options = machine.options(Arc::new(policy)).env(Arc::new(Impatient(Arc::clone(&machine.env))));
+    let options = machine.options(Arc::new(policy)).env(Impatient::new(&machine.env, 1000));
     let db = options.open("/db").unwrap();
     load(&db);
     let before = table_bytes(&db);

@@ -2,41 +2,15 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, Leveled, LeveledOptions, TreeShape};
-use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::env::SimEnv;
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{KeyspaceOptions, Options, WriteBatch};
 
-/// Fails the test if a caller waits for a minute, or checks a thousand times: then the engine forgot to wake it.
-struct Impatient(SimEnv, AtomicUsize);
+mod impatient;
 
-impl Env for Impatient {
-    fn monotonic_micros(&self) -> u64 {
-        self.0.monotonic_micros()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        self.0.unix_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.0.random()
-    }
-
-    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
-        self.0.spawn(priority, job);
-    }
-
-    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
-        assert!(self.1.fetch_add(1, Ordering::Relaxed) < 1000, "woken a thousand times for nothing");
-        let minute = self.monotonic_micros() + 60_000_000;
-        let woken = self.0.wait(event, seen, Some(deadline_micros.map_or(minute, |at| at.min(minute))));
-        assert!(woken || deadline_micros.is_some(), "not woken for a minute");
-        woken
-    }
-}
+use impatient::Impatient;
 
 /// A policy that compacts but reports no debt. The end of a rate limit would wake waiting callers too.
 #[derive(Debug)]
@@ -62,11 +36,11 @@ impl CompactionPolicy for Debtless {
 
 /// The edit of a trivial move fails, once or, with `is_sticky`, until the fault is cleared.
 fn fail_a_move(is_sticky: bool) {
-    let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1), AtomicUsize::new(0))));
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
     let policy = LeveledOptions { level0_runs_max: 1, target_table_bytes: 500, ..LeveledOptions::default() };
     let options = options.compaction(Arc::new(Debtless(Leveled::new(policy))));
-    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+    let db = options.env(Impatient::new(&env, 1000)).open("/db").unwrap();
     db.put("key", [7; 2000]).unwrap();
     // The first edit is the one of the flush.
     let fault = Fault::on(OperationKind::Write, ErrorKind::Other).name_starting("MANIFEST-").skip(1);
@@ -81,7 +55,7 @@ fn fail_a_move(is_sticky: bool) {
     db.wait_for_compactions().unwrap();
     assert_eq!(db.metrics().moves, 1);
     db.close().unwrap();
-    env.0.drop_jobs();
+    env.drop_jobs();
 }
 
 #[test]
@@ -97,12 +71,12 @@ fn a_move_that_fails_again_and_again() {
 /// The flush cannot end, because tables cannot be opened. Meanwhile the log has stopped too.
 #[test]
 fn a_writer_that_waits_for_memory_gets_the_error_of_a_stopped_log() {
-    let (fs, env) = (SimFs::new(), Arc::new(Impatient(SimEnv::new(1), AtomicUsize::new(0))));
+    let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let options = Options::new().memory(1 << 20).vfs(Arc::new(fs.clone()));
-    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+    let db = options.env(Impatient::new(&env, 1000)).open("/db").unwrap();
     // With another keyspace, a flush syncs the log first.
     let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
-    let steps = env.0.steps();
+    let steps = env.steps();
     for number in 0..60 {
         other.put(number.to_string(), [7; 500]).unwrap();
         db.put(number.to_string(), [7; 500]).unwrap();
@@ -110,12 +84,12 @@ fn a_writer_that_waits_for_memory_gets_the_error_of_a_stopped_log() {
     fs.inject(Fault::on(OperationKind::Open, ErrorKind::Other).named(".sst").sticky());
     fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).named(".wal"));
     db.sync().unwrap_err();
-    assert_eq!(env.0.steps(), steps, "nothing was flushed yet");
+    assert_eq!(env.steps(), steps, "nothing was flushed yet");
     let mut batch = WriteBatch::new();
     (0..24).for_each(|number| _ = batch.put(format!("large {number}"), [7; 10_000]));
     let error = db.write(batch).unwrap_err();
-    assert!(env.0.steps() > steps, "the writer did not wait");
+    assert!(env.steps() > steps, "the writer did not wait");
     assert!(error.to_string().contains("injected fault"), "{error}");
     drop((other, db));
-    env.0.drop_jobs();
+    env.drop_jobs();
 }

@@ -28,15 +28,11 @@ pub(crate) struct Share {
 impl Share {
     #[inline]
     pub(crate) fn add(&mut self, kind: ValueKind, key: &[u8], value: &[u8]) {
-        if kind == ValueKind::RangeDelete {
-            return;
-        }
-        let bytes = key.len() + value.len() + Reservation::OVERHEAD_BYTES;
-        self.bytes += bytes;
-        self.longest_bytes = self.longest_bytes.max(bytes);
-        if value.len() > Reservation::LONG_VALUE_BYTES {
-            self.long_values.push(value.len());
-        }
+        let value_bytes = [value.len()];
+        let one = of_one(kind, key, &value_bytes);
+        self.bytes += one.bytes;
+        self.longest_bytes = self.longest_bytes.max(one.bytes);
+        self.long_values.extend_from_slice(one.long_values);
     }
 
     #[inline]

@@ -8,24 +8,24 @@ use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, Memtabl
 use crate::read::Bounds;
 use crate::{Db, DbCursor, Options, WriteBatch};
 
-/// A memtable that is full after four entries.
-#[derive(Debug, Default)]
-struct Tiny(BPlusMemtable);
+/// Memtables that ask a function whether to take an insert, which they count from 1 on.
+#[derive(Debug)]
+struct Odd(BPlusMemtable, fn(usize) -> Result<(), Full>);
 
-struct TinyWriter(Box<dyn MemtableWriter>, usize);
+struct OddWriter(Box<dyn MemtableWriter>, fn(usize) -> Result<(), Full>, usize);
 
-impl MemtableFactory for Tiny {
+impl MemtableFactory for Odd {
     fn name(&self) -> &'static str {
-        "tiny"
+        "odd"
     }
 
     fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
         let (writer, reader) = self.0.create();
-        (Box::new(TinyWriter(writer, 4)), reader)
+        (Box::new(OddWriter(writer, self.1, 0)), reader)
     }
 }
 
-impl MemtableWriter for TinyWriter {
+impl MemtableWriter for OddWriter {
     fn insert(
         &mut self,
         key: &[u8],
@@ -33,9 +33,24 @@ impl MemtableWriter for TinyWriter {
         kind: ValueKind,
         value: &[u8],
     ) -> Result<(), Full> {
-        self.1 = self.1.checked_sub(1).ok_or(Full)?;
+        self.2 += 1;
+        (self.1)(self.2)?;
         self.0.insert(key, sequence, kind, value)
     }
+}
+
+/// Memtables that are full after four entries.
+fn tiny() -> Arc<dyn MemtableFactory> {
+    Arc::new(Odd(BPlusMemtable::default(), |insert| if insert > 4 { Err(Full) } else { Ok(()) }))
+}
+
+/// Memtables that panic at the second operation of a batch.
+fn broken() -> Arc<dyn MemtableFactory> {
+    let at_third = |insert| {
+        assert!(insert != 3, "the memtable of the test is broken");
+        Ok(())
+    };
+    Arc::new(Odd(BPlusMemtable::default(), at_third))
 }
 
 fn open() -> (Arc<SimEnv>, Db) {
@@ -45,7 +60,7 @@ fn open() -> (Arc<SimEnv>, Db) {
 fn open_in(fs: &SimFs) -> (Arc<SimEnv>, Db) {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as _);
-    let db = options.memory(8 << 20).memtable(Arc::new(Tiny::default())).open("/db").unwrap();
+    let db = options.memory(8 << 20).memtable(tiny()).open("/db").unwrap();
     (env, db)
 }
 
@@ -100,43 +115,12 @@ fn a_reader_of_an_older_state_sees_nothing_of_a_batch_that_spans_memtables() {
     }
 }
 
-/// A memtable that panics at its third insert, which is the second operation of the batch.
-#[derive(Debug, Default)]
-struct Broken(BPlusMemtable);
-
-struct BrokenWriter(Box<dyn MemtableWriter>, usize);
-
-impl MemtableFactory for Broken {
-    fn name(&self) -> &'static str {
-        "broken"
-    }
-
-    fn create(&self) -> (Box<dyn MemtableWriter>, Arc<dyn MemtableReader>) {
-        let (writer, reader) = self.0.create();
-        (Box::new(BrokenWriter(writer, 0)), reader)
-    }
-}
-
-impl MemtableWriter for BrokenWriter {
-    fn insert(
-        &mut self,
-        key: &[u8],
-        sequence: SequenceNumber,
-        kind: ValueKind,
-        value: &[u8],
-    ) -> Result<(), Full> {
-        self.1 += 1;
-        assert!(self.1 != 3, "the memtable of the test is broken");
-        self.0.insert(key, sequence, kind, value)
-    }
-}
-
 /// Like the test above, with a memtable that panics in the middle of the batch.
 #[test]
 fn a_reader_of_an_older_state_sees_nothing_of_a_batch_during_which_a_memtable_panicked() {
     let env = Arc::new(SimEnv::new(1));
     let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as _);
-    let db = options.memory(8 << 20).memtable(Arc::new(Broken::default())).open("/db").unwrap();
+    let db = options.memory(8 << 20).memtable(broken()).open("/db").unwrap();
     db.put("before", "value").unwrap();
     let (visibility, tree) = (&db.database.visibility, db.default.tree());
     let state = tree.load_full();
