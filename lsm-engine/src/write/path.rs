@@ -22,7 +22,7 @@ pub(crate) struct WritePath {
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) status: Arc<Status>,
     pub(crate) committer: OrderedMutex<Committer>,
-    /// Set when recovery has flushed what it replayed of the old log.
+    /// Set at the end of recovery.
     log: OnceLock<Arc<dyn LogSync>>,
     /// Keyspaces that have memtables.
     pub(crate) unflushed: Arc<TreeSet>,
