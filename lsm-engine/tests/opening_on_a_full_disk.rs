@@ -236,7 +236,7 @@ fn an_open_without_space_says_how_much_it_needs_and_changes_nothing() {
         let (env, refused) = open(&fs);
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-        assert!(error.to_string().contains("20480 bytes at least, 0 being free"), "{error}");
+        assert!(error.to_string().contains("at least 20480 bytes, and 0 are free"), "{error}");
         env.drop_jobs();
     }
     fill(&fs, 20_480);

@@ -1,5 +1,5 @@
-//! A policy, filter or prefix extractor may call the database that calls it: what would wait for itself is an error that
-//! says so, and all else works.
+//! A policy, filter or prefix extractor may call the database that calls it: what would wait for itself is an error
+//! that says so, and all else works.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

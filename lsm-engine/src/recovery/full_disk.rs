@@ -1,8 +1,8 @@
-//! Opening for writing on a disk that is full: with what there is, and with the log as it stands.
+//! Opening for writing on a full disk.
 //!
-//! What was replayed stays in memory, and the log goes on from its end, so that deletes, clears and drops can make room.
-//! Nothing that the database needs is removed or written over for that, and an opening that finds too little room leaves
-//! everything to the next one.
+//! The replayed data stays in memory, and the old log continues at its end, so that deletes, clears and drops can free
+//! space. Opening removes and overwrites nothing that the database needs. If it finds too little space, it fails and
+//! the next open can try again.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,21 +19,21 @@ use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::files::{self, FileKind};
 use crate::version::manifest::ManifestState;
 
-/// The least segment of a log, the blocks of its name and length included.
+/// Disk space of the smallest log segment, including blocks for its directory entry and length.
 const LOG_BYTES: u64 = 16 << 10;
 
-/// A database that is being opened, as the disk has it.
+/// A database that is being opened on a disk that may be full.
 pub(super) struct FullDisk<'d> {
     pub(super) resources: &'d Arc<Resources>,
-    /// What was found in the log.
+    /// The report of reading the old log.
     pub(super) report: &'d RecoveryReport,
-    /// Of the log to come.
+    /// Options of the new log.
     pub(super) options: WalOptions,
 }
 
 impl FullDisk<'_> {
-    /// Removes tables that the manifest does not name, where there is no room for another manifest. What was read of it
-    /// is made durable first: a power cut must not bring back a state that names them.
+    /// Removes tables that the manifest does not name, if there is no space for another manifest. Syncs the manifest
+    /// first: after a power cut an older state of it could still name these tables.
     pub(super) fn remove_unnamed_tables(&self, current: &Current, state: &ManifestState) -> Result<()> {
         let Resources { vfs, directory, .. } = &**self.resources;
         let manifest = files::manifest(directory, current.manifest);
@@ -49,7 +49,7 @@ impl FullDisk<'_> {
         Ok(())
     }
 
-    /// Gives back to the disk what the log was given and has not used, and what was held back.
+    /// Frees the allocated space that the log does not use, and the disk reserve.
     pub(super) fn make_room(&self) -> Result<()> {
         if self.options.recovery != RecoveryMode::Salvage || self.report.dropped.is_empty() {
             lsm_wal::release_unused(&*self.resources.vfs, &self.resources.directory, self.report)?;
@@ -58,10 +58,10 @@ impl FullDisk<'_> {
         Ok(())
     }
 
-    /// Begins a new log: everything that the old one holds is in tables.
+    /// Starts a new log. Everything in the old log must be in tables.
     ///
-    /// Only then: a new segment says that what comes before it is there, which until here only the old log, synced or
-    /// not, could prove.
+    /// A new segment claims that everything before it exists. Before the flush only the old log, synced or not, could
+    /// prove that.
     pub(super) fn begin_log(&self, side: &WriteSide, start: Position) -> Result<()> {
         let Resources { vfs, directory, env, .. } = &**self.resources;
         let first_segment = self.report.next_segment.max(1);
@@ -76,16 +76,16 @@ impl FullDisk<'_> {
             }
             created => created?,
         };
-        // Before anything is acknowledged: a log that is gone afterwards was lost. Before the old log goes: until here
-        // the manifest says that of it.
+        // Log this before any write is acknowledged, so that a missing log is detected as lost. And before the old log
+        // is removed, since until now the manifest requires the old log.
         let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
         side.versions.log_edit(&mut side.versions.lock(), begun)?;
         side.write.start_log(Box::new(log));
         Ok(())
     }
 
-    /// Keeps what was replayed in memory, there being no room to flush it, as `cause` says, and goes on with the log
-    /// that it came from, which began at `old`. Returns the paths of what was set aside.
+    /// Continues the old log, which starts at `old`, and keeps the replayed data in memory, because its flush failed
+    /// with `cause` on a full disk. Returns the paths of segments that were set aside.
     pub(super) fn go_on_with_log(
         &self,
         side: &WriteSide,
@@ -97,40 +97,40 @@ impl FullDisk<'_> {
         if let Some(bytes) = unsettled.bytes_left(self.report.end) {
             let memory_bytes = memory.budget.memtables_bytes_max;
             return Err(self.full(format!(
-                "the log holds {bytes} bytes more than fits into the {memory_bytes} that Options::memory leaves to \
-                 memtables, and the disk has no room to flush them: make room, or give more memory ({cause})"
+                "the log holds {bytes} bytes more than fit the {memory_bytes} bytes that Options::memory leaves for \
+                 memtables, and the disk has no space to flush them: free disk space or give more memory ({cause})"
             )));
         }
         self.make_room()?;
         let whole = unsettled.read_log(memory)?;
-        // Spare segments that were there before count as used.
+        // The numbers of existing spare segments count as used.
         let segment = self.report.next_segment.max(1);
         let (vfs, env, options) = (Arc::clone(vfs), Arc::clone(env), self.options.clone());
         let resumed = Wal::resume(vfs, env, directory, &whole.reader, segment, options);
         let (log, set_aside) = resumed.map_err(|error| match Error::from(error) {
-            // A log with gaps can only be flushed.
+            // A log with gaps cannot be continued, only flushed.
             error if error.kind() == ErrorKind::InvalidArgument => cause.clone(),
             error => self.refused(LOG_BYTES, error),
         })?;
         side.write.committer.lock().set_log_end(self.report.end.0, old.segment);
         side.write.controller.set_log_start(old.position);
-        // Clears that were replayed are durable now, so that what they cleared may go.
+        // The replayed clears are durable now, so the cleared tables can be removed.
         let edit = VersionEdit { log_begun: Some(segment), ..unsettled.clears() };
         side.versions.log_edit(&mut side.versions.lock(), edit)?;
         side.write.start_log(Box::new(log));
-        tracing::warn!(%cause, "what was replayed stays in memory and the log until the disk has room for it");
+        tracing::warn!(%cause, "replayed data stays in memory and in the log until there is disk space to flush it");
         Ok(set_aside)
     }
 
-    /// What to do about a disk that has not even the room that `cause` came to.
+    /// The error of an open that needs `needed` bytes and failed with `cause`: on a full disk it says what to do.
     pub(super) fn refused(&self, needed: u64, cause: Error) -> Error {
         if cause.kind() != ErrorKind::NoSpace {
             return cause;
         }
         let free = self.resources.vfs.free_bytes(&self.resources.directory).unwrap_or(0);
         self.full(format!(
-            "the disk is full, and opening for writing needs {needed} bytes at least, {free} being free: make room, or \
-             open the database read-only ({cause})"
+            "the disk is full: opening for writing needs at least {needed} bytes, and {free} are free; free disk space, \
+             or open the database read-only ({cause})"
         ))
     }
 

@@ -1,7 +1,7 @@
-//! Opening: the manifest, the tables, what the log holds beyond them, and a fresh start on new files.
+//! Opening a database: reads the manifest, opens the tables, replays the log, and starts a new manifest and log.
 //!
-//! In comes a directory; out goes a database with everything that was acknowledged, or an error that leaves the
-//! directory as it was. Nothing is removed before what replaces it is durable.
+//! Input: a directory. Output: a database with everything that was acknowledged, or an error that loses nothing. No
+//! file is removed before its replacement is durable.
 
 mod full_disk;
 mod open;

@@ -1,7 +1,7 @@
-//! Opening: the manifest, the tables, what the log holds beyond them, and a fresh start on new files.
+//! The steps of opening a database, in order; see docs/ARCHITECTURE.md.
 //!
-//! Nothing is removed before everything that the manifest names was found, what was replayed is in new, durable
-//! tables, and a new manifest says so. A crash on the way leaves a database that opens as if nothing had happened.
+//! No file is removed before all files of the manifest were found, the replayed data is in durable tables, and a new
+//! manifest names them. A crash on the way leaves a database that opens as before.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
@@ -34,7 +34,7 @@ use crate::write::WritePath;
 pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Database>, Recovery)> {
     if options.env.as_ref().is_some_and(|env| env.is_forked()) {
         return Err(Error::invalid(
-            "the threads of Options::env are in the process that this one was forked from",
+            "Options::env belongs to the parent of this forked process and has no threads here",
         ));
     }
     let vfs = Arc::clone(&options.vfs);
@@ -48,7 +48,7 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     let mut recovery = Recovery::default();
     let current = match Current::load(&*vfs, directory)? {
         Some(_) if options.error_if_exists => {
-            return Err(Error::invalid(format!("{} holds a database already", directory.display())));
+            return Err(Error::invalid(format!("{} already holds a database", directory.display())));
         }
         Some(current) => current,
         None => {
@@ -80,7 +80,7 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     Ok((database, recovery))
 }
 
-/// Everything but the trees.
+/// The parts of a database that is being opened, except its trees.
 struct Opening {
     resources: Arc<Resources>,
     options: Options,
@@ -96,7 +96,7 @@ impl Opening {
         Ok(Arc::new(Database::new(self.resources, trees, visibility, None, self.lock)))
     }
 
-    /// Starts a new log and a new manifest, flushes what was replayed, and then removes what is not needed.
+    /// Starts a new manifest, flushes the replayed data, starts a new log, and then removes unneeded files.
     fn writable(
         self,
         replay: Replay,
@@ -140,7 +140,7 @@ impl Opening {
             }
             created => (created?, manifest_number),
         };
-        // At once: opening may fail further on, and be tried again and again on a full disk.
+        // Remove old manifests now. Later steps may fail, and repeated opens must not fill the disk with manifests.
         remove_manifests_below(&**vfs, directory, manifest_number)?;
         let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
@@ -149,7 +149,7 @@ impl Opening {
         let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);
-        // What merges left half done when the disk was full may take the room that the log needs.
+        // Tables of interrupted compactions may take the disk space that the log needs.
         remove_leftover_tables(&resources, &side.versions)?;
         if let Err(error) = settle(&side.background, &mut unsettled) {
             resources.remove_obsolete_files();
@@ -161,7 +161,7 @@ impl Opening {
             remove_leftover_tables(&resources, &side.versions)?;
         } else {
             full_disk.begin_log(&side, start)?;
-            // Nothing needs the old log any more.
+            // From here on the old log is not needed.
             recovery.set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
             remove_leftover_tables(&resources, &side.versions)?;
             lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
@@ -172,17 +172,17 @@ impl Opening {
     }
 }
 
-/// What to hold back of the disk: the manifest may have to be written anew, and then again.
+/// The size of the disk reserve. It includes space for two more manifests.
 fn disk_reserve_bytes(options: &Options, state: &ManifestState) -> u64 {
     options.disk_reserve_bytes() + 2 * state.encoded_bytes().next_multiple_of(4096)
 }
 
-/// What opening needs on the disk at least: a manifest beside the one in use, `CURRENT`, and a segment of the log.
+/// The least disk space that opening needs: for a second manifest, `CURRENT`, and a log segment.
 fn bytes_to_open(state: &ManifestState) -> u64 {
     state.encoded_bytes().next_multiple_of(4096) + MANIFEST_BYTES_BESIDE
 }
 
-/// Removes manifests that the durable `CURRENT` has left behind.
+/// Removes manifests that are older than the one that the durable `CURRENT` names.
 fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Result<()> {
     for name in files::list(vfs, directory)? {
         if matches!(files::parse(&name), Some(FileKind::Manifest(number)) if number < manifest) {
@@ -193,7 +193,7 @@ fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Res
     Ok(())
 }
 
-/// Removes tables that the new manifest does not need. Files with other names are somebody else's.
+/// Removes tables that the new manifest does not name. Files with unknown names are not touched.
 fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Result<()> {
     let directory = &*resources.directory;
     let tables = versions.lock().state().table_numbers();
@@ -211,7 +211,7 @@ fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Resul
     Ok(())
 }
 
-/// `CURRENT` of a database that must be there.
+/// Reads `CURRENT` of a database that must exist.
 pub(crate) fn existing_current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
     if check_directory(vfs, directory)? {
         if let Some(current) = Current::load(vfs, directory)? {
@@ -222,7 +222,7 @@ pub(crate) fn existing_current(vfs: &dyn Vfs, directory: &Path) -> Result<Curren
     Err(Error::NoDatabase(Arc::new(directory.to_owned())))
 }
 
-/// Whether the directory exists; fails if it is something else.
+/// Whether the directory exists. Fails if the path is not a directory.
 fn check_directory(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
     match vfs.metadata(directory) {
         Ok(metadata) if metadata.is_dir => Ok(true),
@@ -235,7 +235,7 @@ fn check_directory(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
     }
 }
 
-/// Creates the directory and those above it that are missing.
+/// Creates the directory and its missing parents.
 fn create_directory(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty())
         && !check_directory(vfs, parent)?
@@ -248,14 +248,13 @@ fn create_directory(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     }
 }
 
-/// Makes the names of the directories above durable: they may have been made just now, or by a process that
-/// crashed before it could.
+/// Syncs the parent directories. Their names may be new, or made by a process that crashed before it synced them.
 fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     let name_parent =
         |path: &Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
     for (distance, parent) in directory.ancestors().skip(1).map(name_parent).enumerate() {
         match vfs.sync_dir(&parent) {
-            // Those further up may be none of our business.
+            // This process may lack the rights to sync directories further up.
             Err(error) if distance == 0 => return Err(Error::io("sync", &parent, error)),
             Err(_) => break,
             Ok(()) => {}
@@ -264,28 +263,28 @@ fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Logs and tables appear only after `CURRENT` is durable: either without it means that it was lost.
+/// Fails if there are logs or tables without `CURRENT`. They appear only after `CURRENT` is durable, so it was lost.
 fn check_not_half_there(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     let orphan = files::list(vfs, directory)?
         .into_iter()
         .find(|name| matches!(files::parse(name), Some(FileKind::Table(_) | FileKind::Log(_))));
     match orphan {
         Some(name) => {
-            let detail = format!("the file is missing, yet {name} is here; restore it from a backup");
+            let detail = format!("the file is missing, but {name} exists; restore it from a backup");
             Err(Error::corruption(&directory.join(files::CURRENT), 0, detail))
         }
         None => Ok(()),
     }
 }
 
-/// Locks the database: for this handle alone, or shared with others that only read.
+/// Locks the database, exclusively or shared with other read-only handles.
 fn lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>> {
     let path = directory.join(files::LOCK);
     let mode = if read_only { LockMode::Shared } else { LockMode::Exclusive };
     match vfs.lock(&path, mode) {
         Ok(guard) => Ok(Some(guard)),
         Err(error) if error.kind() == Io::WouldBlock => Err(Error::Locked(Arc::new(directory.to_owned()))),
-        // A copy that nobody wrote to yet has no such file, and media that cannot be written may have no locks.
+        // A copy may lack the lock file, and a read-only medium may not support locks.
         Err(error)
             if read_only
                 && matches!(error.kind(), Io::NotFound | Io::ReadOnlyFilesystem | Io::Unsupported) =>
@@ -296,7 +295,7 @@ fn lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Box<d
     }
 }
 
-/// A number above those of all files that are there, whether they count or not.
+/// A number above the numbers of all existing tables and manifests, whether they are in use or not.
 fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
     let numbers = files::list(vfs, directory)?.into_iter().filter_map(|name| match files::parse(&name)? {
         FileKind::Table(number) | FileKind::Manifest(number) => Some(number),

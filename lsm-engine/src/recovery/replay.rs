@@ -1,7 +1,7 @@
-//! Replay: what the log holds beyond the tables goes into memtables.
+//! Replay: inserts the operations of the log that are not in tables into memtables.
 //!
-//! The log is read to its end before anything on disk changes. What does not fit memory is only checked then, and
-//! taken in by a second reading, when memtables can be flushed.
+//! Replay reads the log to its end before anything on disk changes. Records that do not fit memory are only checked in
+//! this first reading. A second reading takes them in, when memtables can be flushed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::version::manifest::{KeyspaceState, ManifestState};
 use crate::version::{Numbers, Placement, Version};
 use crate::write::{Committer, KeyspaceWriter, Operations};
 
-/// The trees of a database on their way to being open.
+/// The trees of a database that is being opened.
 pub(crate) struct Replay {
     trees: Trees,
     committer: Committer,
@@ -36,25 +36,25 @@ pub(crate) struct Replay {
     unsettled: Unsettled,
 }
 
-/// What is not in tables yet.
+/// Replayed data that the manifest does not have in tables yet.
 pub(crate) struct Unsettled {
     log: OldLog,
-    /// Keyspaces and up to where their writes are in tables that the manifest has.
+    /// By keyspace: the sequence number up to which its writes are in tables of the manifest.
     flushed: BTreeMap<u32, SequenceNumber>,
-    /// Tables of keyspaces that the log clears.
+    /// Tables that the log clears: keyspace, number of the table, sequence number of the clear.
     cleared: Vec<(u32, u64, SequenceNumber)>,
-    /// Tables that the manifest does not have yet.
+    /// Tables that are written but not in the manifest yet.
     built: Vec<Built>,
-    /// Where the log goes on that did not fit memory.
+    /// The position of the first record that did not fit memory.
     rest: Option<Position>,
     operations: u64,
-    /// The last number in the record before.
+    /// The last sequence number of the previous record.
     last_sequence: SequenceNumber,
-    /// Keyspaces of the record at hand.
+    /// Keyspaces of the current record.
     touched: Vec<u32>,
 }
 
-/// The log as it was found.
+/// The log that recovery reads.
 struct OldLog {
     vfs: Arc<dyn Vfs>,
     directory: PathBuf,
@@ -66,16 +66,16 @@ struct OldLog {
     manifest: u64,
 }
 
-/// A memtable that became tables.
+/// A memtable that was written to tables.
 struct Built {
     tree: Arc<Tree>,
     last_sequence: SequenceNumber,
     placements: Vec<Placement>,
-    /// Unless the tables took its place.
+    /// `None` after the tables replaced the memtable.
     flush: Option<Flush>,
 }
 
-/// A reader of the log, its buffers counted.
+/// A reader of the log whose buffers are accounted for.
 pub(super) struct CountedReader {
     pub(super) reader: WalReader,
     buffers: Charge,
@@ -94,7 +94,8 @@ impl CountedReader {
 impl OldLog {
     fn read_from(&self, position: u64, memory: &Arc<Memory>) -> Result<CountedReader> {
         let synced = self.start.synced;
-        // What is in tables need not be in the log: it may have been lost from there, promised or not.
+        // The log may lack records that are in tables, even synced ones. So the synced position only counts above the
+        // start.
         let synced = if synced > self.start.position { synced } else { 0 };
         let (position, synced) = (Position(position), Position(synced));
         let vfs = Arc::clone(&self.vfs);
@@ -109,7 +110,7 @@ fn malformed(record: &Record<'_>, detail: &str) -> Error {
 }
 
 impl Replay {
-    /// Makes trees of the tables that the manifest names. No file has the number `unused` or a higher one.
+    /// Makes the trees from the tables of the manifest. No file has the number `unused` or a higher one.
     pub(crate) fn new(
         directory: &Path,
         options: &Options,
@@ -168,7 +169,7 @@ impl Replay {
         Ok(Self { trees, committer, numbers, memory, last_sequence, unsettled })
     }
 
-    /// Reads the log, and takes in what fits memory.
+    /// Reads the log and inserts the records that fit memory.
     pub(crate) fn run(&mut self, recovery: &mut Recovery) -> Result<RecoveryReport> {
         let unsettled = &mut self.unsettled;
         let mut reader = unsettled.log.read_from(unsettled.log.start.position, &self.memory)?;
@@ -201,19 +202,20 @@ impl Replay {
         Arc::clone(&self.numbers)
     }
 
-    /// Fails if there was not enough memory for all of the log.
+    /// Fails if the log did not fit memory.
     pub(crate) fn check_all_fit(&self) -> Result<()> {
         if self.unsettled.rest.is_none() {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "the log of {} holds more than fits into the {} bytes that Options::memory leaves to memtables: give more memory, or open the database for writing, which flushes it",
+            "the log of {} holds more than fits the {} bytes that Options::memory leaves for memtables: give more \
+             memory, or open the database for writing, which flushes the log",
             self.unsettled.log.directory.display(),
             self.memory.budget.memtables_bytes_max
         )))
     }
 
-    /// Whether tables hold everything.
+    /// Whether all replayed data is in tables of the manifest.
     pub(crate) fn is_empty(&self) -> bool {
         let in_tables = |tree: &Arc<Tree>| tree.load().memtables().all(|memtable| memtable.is_empty());
         let Unsettled { rest, cleared, .. } = &self.unsettled;
@@ -227,9 +229,9 @@ impl Replay {
 }
 
 impl Unsettled {
-    /// What memtables may take for a record, or an upper bound of it that is no more than `room_bytes`.
+    /// The memory that memtables need for a record, or an upper bound if that bound fits `room_bytes`.
     fn wanted_bytes(&self, committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
-        // An operation takes three bytes at least, a range delete five.
+        // An encoded operation has at least three bytes, a range delete at least five.
         let payload_bytes = record.payload.len();
         let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
         let bound = room_for(batch_bytes(payload_bytes, operations_max(3), operations_max(5)))
@@ -240,9 +242,9 @@ impl Unsettled {
         let mut operations = Operations::new(record.payload, record.tag);
         let mut keyspaces = Vec::new();
         let (mut bytes, mut count, mut range_deletes) = (0, 0, 0);
-        // What is malformed is reported when the record is taken in.
+        // A malformed record is reported by `take`.
         while let Some(Ok(operation)) = operations.next() {
-            // What was dropped or is in tables takes nothing.
+            // Operations of dropped keyspaces, and those in tables, take no memory.
             if self.flushed.get(&operation.keyspace).is_none_or(|&flushed| operation.sequence <= flushed) {
                 continue;
             }
@@ -256,11 +258,11 @@ impl Unsettled {
         room_for(batch_bytes(bytes, count, range_deletes)) + committer.growth_bytes(&keyspaces)
     }
 
-    /// Checks a record, and hands its operations to the `committer` if there is one. Returns the last sequence number.
+    /// Checks a record. Inserts its operations if there is a `committer`. Returns the last sequence number.
     fn take(&mut self, record: &Record<'_>, mut committer: Option<&mut Committer>) -> Result<SequenceNumber> {
         let (start, tag) = (record.start.0, record.tag);
         if tag == 0 || tag > SEQUENCE_MAX {
-            return Err(malformed(record, &format!("{tag} is no sequence number")));
+            return Err(malformed(record, &format!("{tag} is not a sequence number")));
         }
         if tag <= self.last_sequence {
             let detail = format!("sequence number {tag} does not follow {}", self.last_sequence);
@@ -276,10 +278,11 @@ impl Unsettled {
                     continue;
                 }
                 let detail = format!(
-                    "the log's record at position {start} names keyspace {}, which never was",
+                    "the log record at position {start} names keyspace {}, which was never created",
                     operation.keyspace
                 );
-                // It was durable before the first record that names it.
+                // A keyspace is durable in the manifest before the first record that names it, so the manifest is
+                // wrong.
                 let manifest = files::manifest(&self.log.directory, self.log.manifest);
                 return Err(Error::corruption(&manifest, 0, detail));
             };
@@ -324,7 +327,7 @@ impl Unsettled {
         Ok(())
     }
 
-    /// Makes tables of all immutable memtables, which stay in use: the disk may have no room for all.
+    /// Writes tables of all immutable memtables. The memtables stay in use, since the disk may not have space for all.
     fn flush_immutable(&mut self, context: &JobContext) -> Result<()> {
         let mut unsynced = self.built.len();
         for tree in context.write.unflushed.trees() {
@@ -344,7 +347,7 @@ impl Unsettled {
         if self.built.is_empty() { Ok(()) } else { context.resources.sync_directory() }
     }
 
-    /// Makes the tables durable that were built since there were so many.
+    /// Syncs the tables from the index `unsynced` on.
     fn sync_built(&mut self, unsynced: &mut usize) -> Result<()> {
         let mut built = self.built.iter_mut().skip(*unsynced).filter_map(|built| built.flush.as_mut());
         built.try_for_each(Flush::sync)?;
@@ -352,7 +355,7 @@ impl Unsettled {
         Ok(())
     }
 
-    /// Puts the tables in the place of their memtables.
+    /// Replaces the memtables with their tables.
     fn replace_built(&mut self, context: &JobContext) {
         for built in &mut self.built {
             if let Some(mut flush) = built.flush.take() {
@@ -362,19 +365,19 @@ impl Unsettled {
         }
     }
 
-    /// Bytes of the log, which ends at `end`, that did not fit memory.
+    /// Bytes of the log that did not fit memory. The log ends at `end`.
     pub(super) fn bytes_left(&self, end: Position) -> Option<u64> {
         self.rest.map(|rest| end.0.saturating_sub(rest.0))
     }
 
-    /// Reads the log to its end once more.
+    /// Reads the log to its end again.
     pub(super) fn read_log(&self, memory: &Arc<Memory>) -> Result<CountedReader> {
         let mut reader = self.log.read_from(self.log.start.position, memory)?;
         while reader.next()?.is_some() {}
         Ok(reader)
     }
 
-    /// Takes in what did not fit memory, and makes tables of everything.
+    /// Writes everything to tables, including the records that did not fit memory.
     fn build(&mut self, context: &JobContext) -> Result<()> {
         context.write.committer.lock().rotate_all();
         self.flush_immutable(context)?;
@@ -407,7 +410,7 @@ impl Unsettled {
         self.flush_immutable(context)
     }
 
-    /// What the manifest has to know of clears.
+    /// The part of the edit that records the replayed clears.
     pub(super) fn clears(&self) -> VersionEdit {
         VersionEdit {
             removed: self.cleared.iter().map(|&(keyspace, number, _)| (keyspace, number)).collect(),
@@ -416,7 +419,7 @@ impl Unsettled {
         }
     }
 
-    /// What the manifest has to know.
+    /// The edit that adds all tables and moves the start of the log to `log`.
     fn edit(&self, log: LogStart) -> VersionEdit {
         let mut edit = VersionEdit { log: Some(log), ..self.clears() };
         for Built { tree, last_sequence, placements, .. } in &self.built {
@@ -428,14 +431,14 @@ impl Unsettled {
     }
 }
 
-/// Fails if a memtable panicked: it may not be in tables, and the log must not end behind it.
+/// Fails if a memtable panicked. Its data may not be in tables, so the start of the log must not move past it.
 fn check_parts<'t>(trees: impl IntoIterator<Item = &'t Arc<Tree>>) -> Result<()> {
     trees.into_iter().find_map(|tree| tree.failure()).map_or(Ok(()), Err)
 }
 
-/// Brings what was replayed into tables, and the start of the log behind it, with one edit: records that were replayed
-/// may be lost to a power cut until then, so either all that was in them is in tables, or they are replayed again. If it
-/// fails, all that was replayed is where it was, unless the memory was too small for the whole log.
+/// Flushes the replayed data and moves the start of the log past it, with one edit. A power cut may lose replayed
+/// records until then, so either all their data is in tables, or all are replayed again. After a failure the replayed
+/// data is still in memtables, unless the memory was too small for the whole log.
 pub(crate) fn settle(context: &JobContext, unsettled: &mut Unsettled) -> Result<()> {
     let (position, segment) = {
         let committer = context.write.committer.lock();
@@ -445,13 +448,13 @@ pub(crate) fn settle(context: &JobContext, unsettled: &mut Unsettled) -> Result<
         let settled = unsettled.build(context).and_then(|()| {
             check_parts(&context.all_trees())?;
             let mut manifest = context.versions.lock();
-            // What was read from the old log need not be durable, and does not matter any more.
+            // The replayed part of the old log need not be durable: it is not needed any more.
             let log = LogStart { position, segment, synced: manifest.state().log.synced };
             context.versions.log_edit(&mut manifest, unsettled.edit(log))
         });
         if let Err(error) = settled {
             let built = std::mem::take(&mut unsettled.built);
-            // A manifest in doubt may name them after all: then they stay for the next open to decide.
+            // If writing has stopped, the manifest may name the tables after all. Then keep them for the next open.
             if context.status.check_writing().is_ok() {
                 for placement in built.iter().flat_map(|built| &built.placements) {
                     context.resources.obsolete_files.remove_later(placement.table.path().to_owned());
@@ -465,7 +468,7 @@ pub(crate) fn settle(context: &JobContext, unsettled: &mut Unsettled) -> Result<
     Ok(())
 }
 
-/// Fails if the default keyspace has another policy than the options say.
+/// Fails if the recorded policy of the default keyspace differs from the one in the options.
 fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
     if *record.policy == *options.compaction.name() || options.change_compaction {
         return Ok(());

@@ -1,25 +1,26 @@
 use std::path::PathBuf;
 
-/// What opening a database found.
+/// Report of what recovery found when the database was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// The database was created.
+    /// Whether the database was created by this open.
     pub created: bool,
-    /// It had been closed cleanly.
+    /// Whether it had been closed cleanly.
     pub was_clean: bool,
-    /// Log records that were replayed.
+    /// Number of log records that were read.
     pub records: u64,
-    /// Writes in them that were not in tables yet.
+    /// Number of operations in them that were not in tables yet.
     pub operations: u64,
-    /// Bytes at the end of the log that were no whole record: promised to nobody, and left out.
+    /// Bytes that recovery dropped at the end of the log, because they are no whole record. They were not acknowledged
+    /// as durable.
     pub bytes_dropped: u64,
-    /// Where those bytes stood, and why they were left out.
+    /// Where each part of those bytes was, and why it was dropped.
     pub dropped: Vec<String>,
-    /// Log segments that hold such bytes, under the names that they were given so that nobody takes them for a part of
-    /// the log or removes them. None if the database was opened read-only.
+    /// New paths (`N.wal.dropped`) of log segments that hold dropped bytes. They are not part of the log any more.
+    /// Empty if the database was opened read-only.
     pub set_aside: Vec<PathBuf>,
-    /// What was replayed is in memory and the log: the disk has no room for the tables that it would become, for this
-    /// reason. It is flushed when there is room, and deletes, clears and drops may make some.
+    /// If the disk has no space for the replayed data: the error. The data is in memory and in the log, and is flushed
+    /// when there is space. Deletes, clears and drops may free some.
     pub waiting_for_space: Option<String>,
 }
