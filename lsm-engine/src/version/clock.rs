@@ -1,10 +1,11 @@
-//! The clock that ages of tables are told by.
+//! The clock for the ages of tables.
 //!
-//! The wall clock may be set while the database is open, or wrong when it is opened: a device without a battery starts
-//! in 1970. Were ages told by it, data of a minute would be years old the moment it is set, and a time to live would
-//! drop it. So this clock begins at the wall clock when the database is created, and then goes on with the time that
-//! passes while the database is open. Time during which it is closed is known by the wall clock alone, and counts up to
-//! an hour each time. The manifest has two marks: of this clock, and the highest of the wall clock.
+//! The wall clock may be set while the database is open, or be wrong when it is opened: a device without a battery
+//! starts in
+//! 1970. With the wall clock, one-minute-old data would become years old when the clock is set, and a time to live would
+//! drop it. So this clock starts at the wall clock when the database is created, and then counts the time that passes
+//! while the database is open. For the time while it is closed there is only the wall clock; that time counts up to one
+//! hour per open. The manifest keeps two marks: this clock, and the highest wall clock seen.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use lsm_core::env::Env;
 use crate::version::edit::VersionEdit;
 use crate::version::manifest::ManifestState;
 
-/// How much of the time for which the database was closed, as the wall clock has it, counts.
+/// The maximum that counts of the time during which the database was closed.
 const CLOSED_MICROS_MAX: u64 = 60 * 60 * 1_000_000;
 
-/// Never goes back, and never forward by more than the time that passed.
+/// Never runs back, and never faster than the time that passes.
 pub(crate) struct Clock {
     env: Arc<dyn Env>,
     opened_micros: u64,
@@ -24,15 +25,15 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Goes on from the marks in a manifest.
+    /// Continues from the marks in a manifest.
     pub(crate) fn from_marks(env: Arc<dyn Env>, state: &ManifestState) -> Self {
         let wall_micros = env.unix_micros();
-        // Manifests used to have the one mark only.
+        // Older manifests have only the mark of the wall clock.
         let mark = if state.age_clock_micros == 0 { state.clock_micros } else { state.age_clock_micros };
         let opened_micros = if mark == 0 {
             wall_micros
         } else {
-            // A wall clock that is behind its mark says nothing.
+            // If the wall clock is behind its mark, the time while the database was closed is unknown and counts as 0.
             let closed_micros = wall_micros.saturating_sub(state.clock_micros);
             mark.saturating_add(closed_micros.min(CLOSED_MICROS_MAX))
         };

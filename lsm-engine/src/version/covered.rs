@@ -1,33 +1,33 @@
-//! Tables that a newer range tombstone covers from end to end.
+//! Tables that newer range tombstones cover completely.
 
 use lsm_core::SequenceNumber;
 use lsm_core::range_tombstone::Fragment;
 
 use super::{Placement, Run, TableFile, Version};
 
-/// A table that range tombstones in a newer run cover from end to end. Once no reader can see anything of it, it can
-/// leave the tree without a merge: the tombstones stay where they are, and hide what is still older.
+/// A table that range tombstones in a newer run cover completely. When no reader can see any of it, the table can be
+/// dropped without a merge. The tombstones stay, since they may also hide older data.
 #[derive(Debug)]
 pub(crate) struct CoveredTable {
     pub(crate) placement: Placement,
-    /// Readers at this number or a higher one may see something of the table,
+    /// Readers at this number or higher may see some of the table, up to `deleted_at`.
     seen_from: SequenceNumber,
-    /// and those from this one on do not.
+    /// Readers at this number or higher see none of it.
     deleted_at: SequenceNumber,
 }
 
 impl CoveredTable {
-    /// Whether none of `stripes`, which are all numbers that anyone reads at, ascending, sees anything of the table.
+    /// Whether no reader sees any of the table. `stripes` are the sequence numbers of all readers, ascending.
     pub(crate) fn is_unseen(&self, stripes: &[SequenceNumber]) -> bool {
         let first = stripes.partition_point(|stripe| *stripe < self.seen_from);
-        // There must be one: the last is the visible number, and a snapshot may be taken there.
+        // There must be such a number: the last one is the visible number, at which a snapshot may be taken.
         stripes.get(first).is_some_and(|stripe| *stripe >= self.deleted_at)
     }
 }
 
-/// All covered tables, some more than once.
+/// All covered tables. A table may occur more than once.
 ///
-/// Costs a search for each table that begins in a tombstone, and for each gap between tombstones.
+/// It makes one search per table that begins in a tombstone, and one per gap between tombstones.
 pub(super) fn covered_tables(version: &Version) -> Vec<CoveredTable> {
     let mut covered = Vec::new();
     let runs = || {
@@ -64,16 +64,16 @@ fn covered_in(newer: &Run, level: usize, older: &Run, covered: &mut Vec<CoveredT
     }
 }
 
-/// From which number on the range tombstones of a run hide all that the table holds, its own range tombstones
-/// included; `None` if they do not. `fragment` is the one where the table begins.
+/// The sequence number from which the range tombstones of a run hide all entries and range tombstones of the table;
+/// `None` if they do not. `fragment` is the fragment in which the table begins.
 fn deleted_at<'r>(newer: &'r Run, mut fragment: Fragment<'r>, table: &TableFile) -> Option<SequenceNumber> {
     let mut deleted_at = 0;
     loop {
-        // The oldest of those that are newer than all of the table.
+        // Take the oldest tombstone that is newer than the whole table.
         let newer_count =
             fragment.sequences.partition_point(|sequence| *sequence > table.meta().largest_sequence);
         deleted_at = deleted_at.max(*fragment.sequences.get(newer_count.checked_sub(1)?)?);
-        // A table without points ends before its largest bound.
+        // A table without point entries ends before its largest bound.
         let reaches_end =
             fragment.end > table.largest() || (table.meta().entries == 0 && fragment.end == table.largest());
         if reaches_end {

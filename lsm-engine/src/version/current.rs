@@ -1,14 +1,14 @@
-//! `CURRENT`: which manifest is in use, and, after a clean close, how manifest and log ended.
+//! `CURRENT`: names the current manifest and, after a clean close, records the ends of manifest and log.
 //!
 //! ```text
 //! current := magic:[8] version:u32 flags:u32 manifest:u64 synced:u64 clean crc:u32
 //! clean   := log_end:u64 log_segment:u64 log_length:u64 log_checksum:u64
 //! ```
 //!
-//! `synced` is the position in the manifest up to which it was durable when this was written: one that ends before
-//! was damaged. `flags` bit 0: the database was closed cleanly, `synced` is all of the manifest, and `clean` says how
-//! the log ended; otherwise `clean` is zero. `crc` is the CRC-32 of everything before it. The file is replaced by a
-//! rename, never written in place.
+//! `synced` is the position up to which the manifest was durable when `CURRENT` was written; a shorter manifest is
+//! damaged. `flags` bit 0: the database was closed cleanly, `synced` is the length of the manifest, and `clean`
+//! describes the end of the log. Otherwise `clean` is zero. `crc` is the CRC-32 of everything before it. The file is
+//! replaced by a rename, never written in place.
 
 use std::path::Path;
 
@@ -25,15 +25,15 @@ const VERSION: u32 = 0;
 const FLAG_CLEAN: u32 = 1;
 const BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4 * 8 + 4;
 
-/// What `CURRENT` says.
+/// The content of `CURRENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Current {
-    /// Number of the manifest in use.
+    /// Number of the current manifest.
     pub manifest: u64,
     /// Position in the manifest up to which it is known to be durable.
     pub manifest_synced: u64,
-    /// How the log ended, if the database was closed cleanly.
+    /// The end of the log, if the database was closed cleanly.
     pub clean: Option<CleanClose>,
 }
 
@@ -53,7 +53,7 @@ impl Current {
         out
     }
 
-    /// Reads the bytes of `CURRENT`; `path` is for errors.
+    /// Decodes the bytes of `CURRENT`. Errors name `path`.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let corrupt = |offset, detail: &str| Error::corruption(path, offset, detail);
         let (head, crc) = bytes
@@ -88,7 +88,7 @@ impl Current {
         Ok(Self { manifest, manifest_synced, clean })
     }
 
-    /// `CURRENT` of a directory; `None` if there is none.
+    /// Reads `CURRENT` of a directory. `None` if the file does not exist.
     pub(crate) fn load(vfs: &dyn Vfs, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(files::CURRENT);
         let file = match vfs.open_read(&path) {
@@ -100,7 +100,7 @@ impl Current {
         if len != BYTES as u64 && len < 12 {
             return Err(Error::corruption(&path, len, format!("expected {BYTES} bytes, found {len}")));
         }
-        // A newer version may be longer; its head still tells the version.
+        // A newer format may be longer, but its start still gives the version.
         let mut bytes = vec![0; len.min(BYTES as u64) as usize];
         file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", &path, error))?;
         let current = Self::decode(&bytes, &path)?;
@@ -120,7 +120,7 @@ impl Current {
         Self::publish(vfs, directory)
     }
 
-    /// Writes what `CURRENT` is to be, durably, beside it.
+    /// Writes the next `CURRENT` to `CURRENT.next`, durably.
     pub(crate) fn prepare(&self, vfs: &dyn Vfs, directory: &Path) -> Result<()> {
         let next = directory.join(files::CURRENT_NEXT);
         match vfs.remove_file(&next) {
@@ -134,7 +134,7 @@ impl Current {
         file.sync_data().map_err(|error| Error::io("sync", &next, error))
     }
 
-    /// Makes it `CURRENT`, durably. After a failure `CURRENT` may be either.
+    /// Renames `CURRENT.next` to `CURRENT`, durably. After a failure `CURRENT` may be the old or the new one.
     pub(crate) fn publish(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
         let next = directory.join(files::CURRENT_NEXT);
         let path = directory.join(files::CURRENT);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn current_survives_and_every_flipped_bit_is_noticed() {
+    fn current_survives_encoding_and_every_flipped_bit_is_detected() {
         let path = Path::new("CURRENT");
         for current in [sample(), Current { clean: None, ..sample() }] {
             let bytes = current.encode();

@@ -1,8 +1,8 @@
-//! `RESERVE`: room on the disk that is held back for the way out of a full one.
+//! The disk reserve: the file `RESERVE`, disk space to use when the disk is full.
 //!
-//! The file is allocated and holds nothing. Whoever has to write a little in order to free much makes it shorter by that,
-//! and writes: a manifest, a segment of the log for deletes, the table that a range delete becomes. After a flush that
-//! succeeded it is filled up again. A file system that does not reserve what is allocated gives nothing back for it.
+//! The file is allocated and has no content. Work that must write a little in order to free much shortens the file
+//! first: for a manifest, a log segment with deletes, or the table of a range delete. After a successful flush the
+//! reserve is filled again. On a file system that does not reserve allocated space, the reserve has no effect.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use super::files;
 
-/// What disks allocate at once, mostly.
+/// The usual allocation unit of file systems.
 const BLOCK_BYTES: u64 = 4096;
 
-/// The file of that name, and what it holds back.
+/// The file and its length.
 pub(crate) struct DiskReserve {
     vfs: Arc<dyn Vfs>,
     path: PathBuf,
@@ -25,36 +25,40 @@ pub(crate) struct DiskReserve {
 }
 
 impl DiskReserve {
-    /// What earlier processes left of it; it is to become `bytes_max` long.
+    /// Finds the reserve that earlier processes left. Its full length is `bytes_max`.
     pub(crate) fn find(vfs: &Arc<dyn Vfs>, directory: &Path, bytes_max: u64) -> Self {
         let path = directory.join(files::RESERVE);
         let bytes = vfs.metadata(&path).map_or(0, |metadata| metadata.len);
         Self { vfs: Arc::clone(vfs), path, bytes_max, bytes: Mutex::new(bytes) }
     }
 
-    /// Bytes that are held back.
+    /// Bytes in the reserve.
     pub(crate) fn bytes(&self) -> u64 {
         *self.bytes.lock()
     }
 
-    /// Gives back so many bytes to the disk, or what there is; `false` if that is nothing.
+    /// Frees `bytes` of the reserve, or all if it has less. Returns `false` if it is empty or cannot be shortened.
     pub(crate) fn give(&self, bytes: u64) -> bool {
         let mut held = self.bytes.lock();
         let left = held.saturating_sub(bytes.saturating_add(BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES);
         if *held == 0 || self.set_bytes(left).is_err() {
             return false;
         }
-        tracing::warn!(given = *held - left, left, "the disk is full: a part of the reserve is given back");
+        tracing::warn!(
+            given = *held - left,
+            left,
+            "the disk is full: a part of the disk reserve is released"
+        );
         *held = left;
         true
     }
 
-    /// Gives back all of it.
+    /// Frees the whole reserve.
     pub(crate) fn give_all(&self) -> bool {
         self.give(u64::MAX / 2)
     }
 
-    /// Holds back again what it should, or as much as there is room for.
+    /// Fills the reserve again, or as much of it as the disk has space for.
     pub(crate) fn fill(&self) {
         let mut held = self.bytes.lock();
         if *held >= self.bytes_max {
@@ -69,7 +73,7 @@ impl DiskReserve {
                     *held = bytes;
                     break;
                 }
-                // It may be longer now, or there.
+                // A failed allocation may leave the file longer, or new.
                 Err(_) if self.set_bytes(*held).is_err() => break,
                 Err(_) => {}
             }

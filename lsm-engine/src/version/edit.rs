@@ -1,12 +1,12 @@
-//! Version edits: what the manifest is made of.
+//! Version edits: the records of the manifest.
 //!
 //! ```text
 //! edit  := field*
 //! field := tag:u8 body
 //!   1 next_number     varint                       no file or run has this number or a higher one
 //!   2 last_sequence   varint                       no write had a higher sequence number
-//!   3 log             position:varint segment:varint synced:varint   where replay starts, the first segment needed,
-//!                                                   and up to where the log is known to be durable
+//!   3 log             position:varint segment:varint synced:varint   the position where replay starts, the first
+//!                                                   needed segment, and the position up to which the log is durable
 //!   4 keyspace        id:varint name:bytes policy:bytes
 //!   5 drop            id:varint
 //!   6 flushed         id:varint sequence:varint    all writes up to it are in tables
@@ -14,8 +14,8 @@
 //!   8 remove          id:varint number:varint
 //!   9 next_keyspace   varint                       no keyspace has this id or a higher one
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
-//!  11 log_begun       varint                       the log has a segment of this number or a higher one
-//!  12 age_clock       varint                       the clock of `created` and `tombstones_since` was here, microseconds
+//!  11 log_begun       varint                       the log has a segment with this number or a higher one
+//!  12 age_clock       varint                       time of the clock of `created` and `tombstones_since`, microseconds
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
 //!          raw_value_bytes:varint
@@ -43,7 +43,7 @@ const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
 const AGE_CLOCK: u8 = 12;
 
-/// Levels of a keyspace at most. A manifest that names a higher one is damaged: versions keep a list for each level.
+/// Maximum number of levels of a keyspace. A manifest with a higher level is damaged. Versions keep a list per level.
 pub(crate) const LEVEL_COUNT_MAX: usize = 256;
 
 /// Positions in the log are below this: records have seven bytes for them.
@@ -55,68 +55,68 @@ const POSITION_END: u64 = 1 << 56;
 pub struct VersionEdit {
     /// No file or run has this number or a higher one.
     pub next_number: Option<u64>,
-    /// No write that is in a table had a higher sequence number.
+    /// No write in a table has a higher sequence number.
     pub last_sequence: Option<SequenceNumber>,
-    /// Where the log begins to matter.
+    /// The start of the log for replay.
     pub log: Option<LogStart>,
-    /// The log has a segment of this number or a higher one: one that has none was lost.
+    /// The log has a segment with this number or a higher one. If there is none, the log was lost.
     pub log_begun: Option<u64>,
-    /// Keyspaces that came to be.
+    /// Created keyspaces, and keyspaces with a new policy.
     pub keyspaces: Vec<KeyspaceRecord>,
-    /// Ids of keyspaces that ceased to be.
+    /// Ids of dropped keyspaces.
     pub dropped: Vec<u32>,
-    /// Keyspace ids and the sequence numbers up to which all their writes are in tables.
+    /// Keyspace ids, and the sequence number up to which all writes of each are in tables.
     pub flushed: Vec<(u32, SequenceNumber)>,
-    /// Tables that came to be.
+    /// Added tables.
     pub added: Vec<AddedTable>,
-    /// Keyspace ids and numbers of tables that ceased to be.
+    /// Keyspace ids and numbers of removed tables.
     pub removed: Vec<(u32, u64)>,
     /// No keyspace has this id or a higher one.
     pub next_keyspace: Option<u32>,
     /// The highest wall clock seen, in microseconds since 1970.
     pub clock_micros: Option<u64>,
-    /// Where the clock was by which tables are dated, in microseconds. It leaves out jumps of the wall clock.
+    /// The time of the clock for table ages, in microseconds. That clock ignores jumps of the wall clock.
     pub age_clock_micros: Option<u64>,
 }
 
-/// Where replay of the log starts.
+/// The start of the log for replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStart {
     /// Records that end at or before this position are in tables.
     pub position: u64,
-    /// The lowest segment number that may hold records that matter; 0 before there was a log.
+    /// The lowest number of a segment that may be needed; 0 before there was a log.
     pub segment: u64,
-    /// Everything up to here was synced: a log that ends before is damaged.
+    /// The position up to which the log was synced. A log that ends before it is damaged.
     pub synced: u64,
 }
 
-/// A keyspace as the manifest has it.
+/// A keyspace in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyspaceRecord {
-    /// Never reused.
+    /// Its id. Ids are never reused.
     pub id: u32,
-    /// Unique among the living.
+    /// Its name, unique among existing keyspaces.
     pub name: Arc<str>,
-    /// Name of the compaction policy it was created with.
+    /// The name of its compaction policy.
     pub policy: Arc<str>,
 }
 
-/// A table and where it stands.
+/// A table in the manifest, with its level and run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddedTable {
     /// Id of the keyspace.
     pub keyspace: u32,
-    /// Level, 0 is the newest.
+    /// Its level. Level 0 is the newest.
     pub level: u32,
-    /// Number of its run: of two runs of a level, the one with the higher number is newer.
+    /// The number of its run. In a level, the run with the higher number is newer.
     pub run: u64,
     /// Number of its file.
     pub number: u64,
-    /// When it was written, in microseconds of the age clock.
+    /// The time at which it was written, in microseconds of the clock for table ages.
     pub created_micros: u64,
-    /// When the oldest tombstone in it was first written to a table; `None` if it has none.
+    /// The time at which its oldest tombstone was first written to a table; `None` if it has no tombstones.
     pub tombstones_since_micros: Option<u64>,
-    /// What it holds.
+    /// Its size, checksum, key range and counts.
     pub meta: TableMeta,
 }
 
@@ -197,7 +197,7 @@ impl VersionEdit {
         out
     }
 
-    /// Reads what [`encode`](Self::encode) wrote; `Err` says what is wrong with it.
+    /// Decodes the output of [`encode`](Self::encode). `Err` tells what is wrong.
     pub fn decode(payload: &[u8]) -> Result<Self, String> {
         let mut edit = Self::default();
         let mut decoder = Decoder::new(payload);

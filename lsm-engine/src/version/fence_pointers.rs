@@ -1,7 +1,8 @@
 use lsm_core::key::{self, common_prefix_bytes};
 
-/// Where the tables of a run begin, searched without touching the tables: eight bytes of each key, after what all
-/// keys begin with, stand side by side. The keys themselves would cost a cache miss at each step of the search.
+/// Fence pointers: the smallest keys of the tables of a run, for a binary search that does not touch the tables. They
+/// hold eight bytes of each key, after the common prefix, side by side. With whole keys each step would cost a cache
+/// miss.
 #[derive(Debug)]
 pub(crate) struct FencePointers {
     prefix: Box<[u8]>,
@@ -9,7 +10,7 @@ pub(crate) struct FencePointers {
 }
 
 impl FencePointers {
-    /// `keys` ascend; two may be equal.
+    /// `keys` are in ascending order and may contain duplicates.
     pub(crate) fn new<'k>(keys: impl DoubleEndedIterator<Item = &'k [u8]> + Clone) -> Self {
         let first = keys.clone().next().unwrap_or_default();
         let last = keys.clone().next_back().unwrap_or_default();
@@ -17,12 +18,12 @@ impl FencePointers {
         Self { prefix: prefix.into(), heads: keys.map(|key| key::head(key, prefix.len())).collect() }
     }
 
-    /// The head of a key among those of these fences; `None` if it does not begin as they all do.
+    /// The head of a key relative to these fences; `None` if the key lacks the common prefix.
     pub(super) fn head_of(&self, key: &[u8]) -> Option<u64> {
         key.strip_prefix(&*self.prefix).map(|rest| key::head(rest, 0))
     }
 
-    /// Length of what all keys begin with.
+    /// Length of the common prefix.
     pub(super) fn prefix_bytes(&self) -> usize {
         self.prefix.len()
     }
@@ -31,12 +32,12 @@ impl FencePointers {
         &self.heads
     }
 
-    /// The fences with these heads, which are of keys that begin as all of these do.
+    /// Fences with the same prefix and these heads.
     pub(super) fn with_heads(&self, heads: Vec<u64>) -> Self {
         Self { prefix: self.prefix.clone(), heads: heads.into() }
     }
 
-    /// Index of the last fence at or before `key`. `fence` gives a fence's whole key, and is asked only where heads
+    /// Index of the last fence at or before `key`. `fence` returns the whole key of a fence; it is called only if heads
     /// are equal.
     #[inline]
     pub(crate) fn last_at_or_before<'k>(
@@ -76,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_fence_found_is_the_one_that_a_search_of_whole_keys_finds(
+        fn fence_pointers_find_the_same_fence_as_a_search_of_whole_keys(
             mut fences in prop::collection::vec(key(), 0..12),
             keys in prop::collection::vec(key(), 1..12),
         ) {

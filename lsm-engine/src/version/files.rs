@@ -7,19 +7,19 @@ use lsm_wal::{SEGMENT_SUFFIX, WINDOW_SUFFIX};
 
 use crate::error::{Error, Result};
 
-/// Points at the manifest in use.
+/// Names the current manifest.
 pub(crate) const CURRENT: &str = "CURRENT";
 /// Becomes `CURRENT` by a rename.
 pub(crate) const CURRENT_NEXT: &str = "CURRENT.next";
-/// Bytes of the disk that are held back for the way out of a full one.
+/// The disk reserve.
 pub(crate) const RESERVE: &str = "RESERVE";
-/// Locked while a process has the database open; never unlinked.
+/// The lock file, locked while a process has the database open. It is never unlinked.
 pub(crate) const LOCK: &str = "LOCK";
 
-/// Numbers of files and runs are below this, so that counting on never wraps. A file named higher is not ours.
+/// Numbers of files and runs are below this, so that counters never wrap. Files with higher numbers are not ours.
 pub(crate) const NUMBER_END: u64 = 1 << 60;
 
-/// A file that belongs to a database, as its name says.
+/// The kind of a database file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Table(u64),
@@ -32,7 +32,7 @@ pub(crate) enum FileKind {
     Lock,
 }
 
-/// What a name says, `None` for a file that is not ours.
+/// The kind of the file with this name; `None` if it is not a file of a database.
 pub(crate) fn parse(name: &str) -> Option<FileKind> {
     match name {
         CURRENT => return Some(FileKind::Current),
@@ -55,7 +55,7 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     }
 }
 
-/// Only the spelling that we write ourselves counts: `+7`, `007x` and the like belong to somebody else.
+/// Parses a number only in the form that the engine writes. Files named `+7` or `007x` are not ours.
 fn parse_number(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok()?;
     (number < NUMBER_END && text == format!("{number:06}")).then_some(number)
@@ -69,7 +69,7 @@ pub(crate) fn manifest(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("MANIFEST-{number:06}"))
 }
 
-/// Names in a database directory.
+/// The names of all files in a database directory.
 pub(crate) fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<String>> {
     vfs.read_dir(directory).map_err(|error| Error::io("list", directory, error))
 }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_survive_and_strangers_are_left_alone() {
+    fn file_names_are_parsed_and_foreign_names_are_not() {
         let directory = Path::new("d");
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         for number in [0, 7, 999_999, 1_000_000, NUMBER_END - 1] {

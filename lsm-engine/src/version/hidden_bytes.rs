@@ -1,15 +1,15 @@
-//! How much of the data the tombstones of a table hide: an estimate, for policies.
+//! Estimates how much older data the tombstones of a table hide. Policies use the estimate.
 
 use lsm_compaction::TableShape;
 use lsm_core::range_tombstone::Fragment;
 
 use super::{Run, TableFile, Version};
 
-/// No more range tombstones of a table than this are looked at; they stand for the others.
+/// Maximum number of range tombstones that are sampled per table.
 const SAMPLES_MAX: usize = 256;
 
-/// Tells the shape of `table` what its tombstones hide in the runs of `version` beyond the first `age`, the newest: those
-/// that are older than the table.
+/// Sets in `shape` the estimate of what the tombstones of `table` hide in older runs. The older runs are all runs of
+/// `version` except the `age` newest.
 pub(super) fn estimate(version: &Version, age: usize, table: &TableFile, shape: &mut TableShape) {
     let older: Vec<&Run> = version.runs().skip(age).map(|run| &**run).collect();
     let met = || older.iter().flat_map(|run| run.overlapping(table.smallest(), table.largest()));
@@ -21,10 +21,10 @@ pub(super) fn estimate(version: &Version, age: usize, table: &TableFile, shape: 
         return;
     }
     if version.levels().first().is_some_and(|runs| age <= runs.len()) {
-        // A flush writes nothing that it hides itself, unless for a snapshot.
+        // A flushed table holds nothing that its own tombstones hide, except for snapshots.
         return;
     }
-    // Nothing is older, so that only a snapshot can have kept what they hide: beside them.
+    // There is no older data. Then the tombstones hide only data in the same table, which a snapshot has kept.
     let own = table.metadata();
     let range_deleted_bytes = if own.entries == 0 {
         own.bytes
@@ -34,7 +34,7 @@ pub(super) fn estimate(version: &Version, age: usize, table: &TableFile, shape: 
     shape.estimate_hidden([own], range_deleted_bytes);
 }
 
-/// The sum of `bytes` over the range tombstones of a table, of which not too many are asked.
+/// The sum of `bytes` over the range tombstones of a table, extrapolated from a sample.
 fn sampled(table: &TableFile, bytes: impl Fn(&Fragment<'_>) -> u64) -> u64 {
     if !table.has_range_tombstones() {
         return 0;
@@ -45,7 +45,7 @@ fn sampled(table: &TableFile, bytes: impl Fn(&Fragment<'_>) -> u64) -> u64 {
     sum.saturating_mul(every as u64)
 }
 
-/// About how many bytes of some tables lie in a range tombstone.
+/// Estimated bytes of some tables within a range tombstone.
 fn bytes_in<'t>(tables: impl Iterator<Item = &'t TableFile>, fragment: &Fragment<'_>) -> u64 {
     let bytes = |table: &TableFile| {
         let file_bytes = table.meta().file_bytes;

@@ -1,4 +1,4 @@
-//! The manifest: a log of version edits, and the state that they add up to.
+//! The manifest: a log of version edits, and the state that results from them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,19 +14,19 @@ use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 use crate::error::{Error, Result};
 use crate::version::files;
 
-/// A manifest is replaced by a fresh one when it is this long and the fresh one would be a quarter of it.
+/// A manifest is replaced when it has at least this length and a new one would be at most a quarter as long.
 const ROLL_BYTES: u64 = 4 << 20;
 
-/// What all edits of a manifest add up to.
+/// The state that results from all edits of a manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ManifestState {
     pub(crate) next_number: u64,
     pub(crate) next_keyspace: u32,
     pub(crate) last_sequence: SequenceNumber,
     pub(crate) log: LogStart,
-    /// The log has a segment of this number or a higher one; 0 before there was a log.
+    /// The log has a segment with this number or a higher one; 0 before there was a log.
     pub(crate) log_begun: u64,
-    /// The highest wall clock seen, and where the clock of ages was; 0 for none.
+    /// The highest wall clock seen, and the time of the clock for table ages; 0 for none.
     pub(crate) clock_micros: u64,
     pub(crate) age_clock_micros: u64,
     pub(crate) keyspaces: BTreeMap<u32, KeyspaceState>,
@@ -42,7 +42,7 @@ pub(crate) struct KeyspaceState {
 }
 
 impl ManifestState {
-    /// Takes an edit in; `Err` says how it contradicts what came before.
+    /// Applies an edit. `Err` tells how it contradicts earlier edits.
     fn apply(&mut self, edit: &VersionEdit) -> Result<(), String> {
         for record in &edit.keyspaces {
             let state = KeyspaceState { record: record.clone(), flushed: 0, tables: BTreeMap::new() };
@@ -50,7 +50,7 @@ impl ManifestState {
                 Entry::Vacant(free) => {
                     free.insert(state);
                 }
-                // Its policy changes; nothing else can.
+                // Only the policy of a keyspace can change.
                 Entry::Occupied(mut taken) if taken.get().record.name == record.name => {
                     taken.get_mut().record = record.clone();
                 }
@@ -60,7 +60,7 @@ impl ManifestState {
         for &(id, number) in &edit.removed {
             let keyspace = self.keyspaces.get_mut(&id).ok_or_else(|| unknown(id))?;
             if keyspace.tables.remove(&number).is_none() {
-                return Err(format!("table {number} is removed but was not there"));
+                return Err(format!("table {number} is removed but does not exist"));
             }
         }
         for table in &edit.added {
@@ -86,13 +86,13 @@ impl ManifestState {
             self.log = log;
         }
         match edit.keyspaces.iter().find(|record| record.id >= self.next_keyspace) {
-            // The next one to be created would take its place.
-            Some(record) => Err(format!("keyspace {} is beyond the ids given out", record.id)),
+            // A new keyspace would get the same id.
+            Some(record) => Err(format!("keyspace {} has an id that was not given out yet", record.id)),
             None => Ok(()),
         }
     }
 
-    /// One edit that says it all.
+    /// One edit that contains the whole state.
     fn to_edit(&self) -> VersionEdit {
         VersionEdit {
             next_number: Some(self.next_number),
@@ -109,7 +109,7 @@ impl ManifestState {
         }
     }
 
-    /// Bytes of an edit that says it all.
+    /// Bytes of an edit that contains the whole state.
     pub(crate) fn encoded_bytes(&self) -> u64 {
         self.to_edit().encode().len() as u64
     }
@@ -124,16 +124,16 @@ fn unknown(id: u32) -> String {
     format!("there is no keyspace {id}")
 }
 
-/// The manifest in use.
+/// The current manifest.
 pub(crate) struct Manifest {
     vfs: Arc<dyn Vfs>,
     directory: PathBuf,
     number: u64,
     file: RecordFile,
     snapshot_bytes: u64,
-    /// Of this manifest and those that follow it; see [`RecordFile::create`].
+    /// The record seed of this and later manifests; see [`RecordFile::create`].
     record_seed: u32,
-    /// An append failed: the file is never appended to again, the next edit goes into a fresh one.
+    /// An append failed. The file is never appended to again; the next edit goes to a new manifest.
     must_roll: bool,
     state: ManifestState,
 }
@@ -146,7 +146,7 @@ impl Manifest {
         let reader = RecordFileReader::open(vfs, &path, current.manifest_synced, mode);
         let mut reader = reader.map_err(|error| match error {
             lsm_core::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Error::corruption(&path, 0, "the file is missing, yet CURRENT names it")
+                Error::corruption(&path, 0, "the file is missing, but CURRENT names it")
             }
             error => error.into(),
         })?;
@@ -160,13 +160,13 @@ impl Manifest {
             empty = false;
         }
         if empty {
-            return Err(Error::corruption(&path, 0, "the manifest holds no edit, yet CURRENT names it"));
+            return Err(Error::corruption(&path, 0, "the manifest holds no edit, but CURRENT names it"));
         }
         Ok(state)
     }
 
-    /// Writes a manifest that says `state`, and makes `CURRENT` name it. Both are durable afterwards. `record_seed` is
-    /// random.
+    /// Writes a manifest with `state`, and makes `CURRENT` name it. Both are durable afterwards. `record_seed` is a
+    /// random number.
     pub(crate) fn create(
         vfs: &Arc<dyn Vfs>,
         directory: &Path,
@@ -179,8 +179,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Writes a manifest and what `CURRENT` is to be, durably. A failure leaves neither manifest nor space taken: on a
-    /// full disk each attempt would leave one more.
+    /// Writes a manifest and `CURRENT.next`, durably. After a failure it removes both, since on a full disk each
+    /// attempt would leave another file.
     fn prepare(
         vfs: &Arc<dyn Vfs>,
         directory: &Path,
@@ -199,7 +199,7 @@ impl Manifest {
         })
     }
 
-    /// Writes a manifest, durably, that `CURRENT` does not name yet.
+    /// Writes a manifest, durably. `CURRENT` does not name it yet.
     fn write(
         vfs: Arc<dyn Vfs>,
         directory: &Path,
@@ -218,7 +218,7 @@ impl Manifest {
         Ok(Self { vfs, directory, number, file, snapshot_bytes, record_seed, must_roll: false, state })
     }
 
-    /// What `CURRENT` says while this manifest is in use.
+    /// The content of `CURRENT` while this manifest is in use.
     pub(crate) fn current(&self) -> Current {
         Current { manifest: self.number, manifest_synced: self.snapshot_bytes, clean: None }
     }
@@ -227,15 +227,15 @@ impl Manifest {
         &self.state
     }
 
-    /// Bytes of a fresh manifest that says the same, about.
+    /// Estimated bytes of a new manifest with the same state.
     pub(crate) fn snapshot_bytes(&self) -> u64 {
         self.snapshot_bytes.max(self.file.end().0 / 4)
     }
 
-    /// Logs an edit, durably. `new_number` gives the number of a fresh manifest when one is due.
+    /// Logs an edit, durably. `new_number` returns the number of a new manifest if one is due.
     ///
-    /// After a failure the edit does not count. A failed sync leaves the file in doubt: the caller must stop
-    /// writing until the database is reopened.
+    /// After a failure the edit does not count. After [`AppendError::InDoubt`] the caller must stop writing until the
+    /// database is reopened.
     pub(crate) fn append(
         &mut self,
         edit: &VersionEdit,
@@ -251,13 +251,14 @@ impl Manifest {
             let old = self.path();
             *self = rolled;
             if let Err(error) = self.vfs.remove_file(&old) {
-                tracing::warn!(path = %old.display(), %error, "an old manifest stays");
+                tracing::warn!(path = %old.display(), %error, "failed to remove an old manifest");
             }
             return Ok(());
         }
         if let Err(error) = self.file.append(0, &edit.encode()) {
             self.must_roll = true;
-            // All of it may be in the file, failed or not, and the next open would believe it.
+            // The whole record may be in the file although the append failed. Cut it off, or the next open would apply
+            // it.
             return Err(match self.file.take_back() {
                 Ok(()) => AppendError::Refused(error.into()),
                 Err(_) => AppendError::InDoubt(error.into()),
@@ -283,11 +284,11 @@ impl Manifest {
     }
 }
 
-/// How an append failed.
+/// The ways in which an append may fail.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// Nothing was changed; the next one may succeed.
+    /// Nothing was changed. The next append may succeed.
     Refused(Error),
-    /// What the file holds is unknown.
+    /// It is unknown whether the manifest has the edit.
     InDoubt(Error),
 }

@@ -1,4 +1,4 @@
-//! Versions: which tables a keyspace consists of, level by level, run by run, newest first.
+//! Versions: the tables of a keyspace, in levels of runs, newest first. Also version edits, manifest and `CURRENT`.
 
 mod clock;
 mod covered;
@@ -38,45 +38,45 @@ pub(crate) use run::{Run, RunCursor};
 pub(crate) use table_file::{ObsoleteFiles, TableFile};
 pub(crate) use version_set::{MANIFEST_BYTES_BESIDE, VersionSet};
 
-/// The tables of a keyspace at one moment. Never changes; a change makes a new one.
+/// The tables of a keyspace at one moment. A version is immutable: a change makes a new version.
 #[derive(Debug, Default)]
 pub(crate) struct Version {
-    /// Level 0 first; in a level the newest run first.
+    /// Level 0 first; in each level the newest run first.
     levels: Vec<Vec<Arc<Run>>>,
     has_range_tombstones: bool,
-    /// Gathered for scans, at the first.
+    /// The range tombstones of all tables, merged at the first scan.
     range_tombstones: OnceLock<Arc<FragmentedRangeTombstones>>,
-    /// What those take.
+    /// The memory of those.
     gathered: Mutex<Gathered>,
-    /// Found at the first look.
+    /// Searched for at the first request.
     covered: OnceLock<Vec<CoveredTable>>,
 }
 
-/// What a version has gathered.
+/// The memory of the merged range tombstones of a version.
 #[derive(Debug, Default)]
 struct Gathered {
     charge: Option<Charge>,
-    /// Only readers hold the version.
+    /// The version is not current any more: only readers hold it.
     is_old: bool,
 }
 
-/// A table that joins a version.
+/// A table with its level and run.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     pub(crate) level: usize,
-    /// Which run of the level: higher numbers are newer.
+    /// The number of its run in the level. Higher numbers are newer.
     pub(crate) run: u64,
     pub(crate) table: Arc<TableFile>,
 }
 
-/// What a key is at a sequence number, as far as the searched sources know.
+/// The result of a lookup in some sources.
 #[derive(Debug)]
 pub(crate) enum Lookup {
-    /// It has this value.
+    /// The key has this value.
     Found(Slice),
-    /// It was deleted.
+    /// The key was deleted.
     Deleted,
-    /// Older sources must be asked.
+    /// These sources have no version of the key.
     Unknown,
 }
 
@@ -106,12 +106,12 @@ impl Version {
         })
     }
 
-    /// The version without some tables and with others added. Runs that none of them belongs to are shared.
+    /// The version without `removed` and with `added`. Runs without a change are shared.
     pub(crate) fn changed(&self, removed: &[Placement], mut added: Vec<Placement>) -> Self {
         let here = |placement: &Placement| Some((placement.table.number(), self.find(placement)?));
         let gone: HashMap<u64, _> = removed.iter().filter_map(here).collect();
         for placement in &mut added {
-            // One that only moves stays as it is here: it may have been opened anew since it was picked.
+            // For a moved table, take the table of this version: it may have been reopened since it was picked.
             if let Some(&here) = gone.get(&placement.table.number()) {
                 placement.table = Arc::clone(here);
             }
@@ -119,7 +119,7 @@ impl Version {
         self.exchanged(removed, added)
     }
 
-    /// The version with some tables in the place of those of the same numbers.
+    /// The version in which `tables` replace the tables with the same numbers.
     pub(crate) fn with_tables(&self, tables: &[Placement]) -> Self {
         let known: Vec<_> = tables.iter().filter(|table| self.find(table).is_some()).cloned().collect();
         self.exchanged(&known, known.clone())
@@ -152,14 +152,14 @@ impl Version {
         Self::of_levels(levels)
     }
 
-    /// The table of this number in the run where the placement says that it is.
+    /// The table with the number, level and run of `placement`, if the version has it.
     pub(crate) fn find(&self, placement: &Placement) -> Option<&Arc<TableFile>> {
         let runs = self.levels.get(placement.level)?;
         let run = runs.get(runs.partition_point(|run| run.number() > placement.run))?;
         if run.number() == placement.run { run.with_number(placement.table.metadata()) } else { None }
     }
 
-    /// The version of these tables.
+    /// Makes a version of these tables.
     pub(crate) fn new(placements: Vec<Placement>) -> Self {
         Self::default().changed(&[], placements)
     }
@@ -170,11 +170,11 @@ impl Version {
         Self { levels, has_range_tombstones, ..Self::default() }
     }
 
-    /// This version takes the place of `old`: what only that one holds belongs to its readers from now on.
+    /// Replaces `old`: from now on, memory that only `old` holds is charged to readers.
     pub(crate) fn take_over_from(&self, old: &Self) {
         let runs = |version: &Self| version.runs().map(Arc::as_ptr).collect::<HashSet<_>>();
         let (here, there) = (runs(self), runs(old));
-        // Of a run that changed, most tables are the same.
+        // A changed run has most tables in common with its predecessor, so compare only the rest.
         let tables = |version: &Self, others: &HashSet<*const Run>, other: &Self| {
             let by_number: HashMap<u64, &Arc<Run>> = other.runs().map(|run| (run.number(), run)).collect();
             let own = version.runs().filter(|run| !others.contains(&Arc::as_ptr(run)));
@@ -194,7 +194,7 @@ impl Version {
         }
     }
 
-    /// The same tables, opened anew with the filters and prefix extractor of `options`.
+    /// The same tables, reopened with the filters and prefix extractor of `options`.
     pub(crate) fn reopened(&self, memory: &Arc<Memory>, options: &KeyspaceOptions) -> Result<Self> {
         let reopen = |placement: Placement| {
             let table = placement.table.reopened(memory, options, memory.pinnable_bytes())?;
@@ -203,8 +203,8 @@ impl Version {
         Ok(Self::new(self.placements().map(reopen).collect::<Result<_>>()?))
     }
 
-    /// Searches the runs, newest first. `covering` is the highest sequence number, not above `sequence`, of a
-    /// range tombstone in newer sources that covers the key.
+    /// Searches the runs, newest first. `covering` is the highest sequence number of range tombstones in newer sources
+    /// that cover the key, as far as `sequence` sees them.
     pub(crate) fn get(
         &self,
         key: &[u8],
@@ -225,7 +225,7 @@ impl Version {
         Ok(Lookup::Unknown)
     }
 
-    /// The range tombstones of all tables, gathered at the first call.
+    /// The range tombstones of all tables, merged at the first call.
     pub(crate) fn range_tombstones(&self) -> Option<&Arc<FragmentedRangeTombstones>> {
         let gather = || {
             let with_tombstones = || self.runs().flat_map(|run| run.with_range_tombstones());
@@ -239,7 +239,7 @@ impl Version {
         self.has_range_tombstones.then(|| self.range_tombstones.get_or_init(gather))
     }
 
-    /// The tables that newer range tombstones cover from end to end, some more than once.
+    /// The tables that newer range tombstones cover completely. A table may occur more than once.
     pub(crate) fn covered_tables(&self) -> &[CoveredTable] {
         if self.has_range_tombstones {
             self.covered.get_or_init(|| covered::covered_tables(self))
@@ -248,8 +248,8 @@ impl Version {
         }
     }
 
-    /// What a policy sees; `stripes` are the numbers that anyone reads at. Costs as much as there are runs, beside what
-    /// changed since the last time, and what is busy.
+    /// The shape of the tree for its policy. `stripes` are the sequence numbers of readers. The cost grows with the
+    /// number of runs, of tables changed since the last call, and of busy tables.
     pub(crate) fn shape<'b>(
         &self,
         busy: impl IntoIterator<Item = BusyTable<'b>>,
@@ -273,7 +273,7 @@ impl Version {
         TreeShape { levels, now_micros, running: Vec::new(), snapshots: stripes }
     }
 
-    /// Marks a table, if it is there, and returns its position. It is the next after the `last` one, mostly.
+    /// Marks a table as busy, if it is there, and returns its position. Most often that is the position after `last`.
     fn mark_busy(
         &self,
         levels: &mut [LevelShape],
@@ -292,7 +292,7 @@ impl Version {
     }
 }
 
-/// A table that a compaction works on, or that cannot be read.
+/// A table that a compaction uses, or that cannot be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BusyTable<'t> {
     pub(crate) level: usize,
@@ -306,8 +306,8 @@ impl<'t> From<&'t Placement> for BusyTable<'t> {
     }
 }
 
-/// Opens a table with the filters and prefix extractor of `options`. Index and filter stay in memory if there is room for
-/// them, which is charged before they are read.
+/// Opens a table with the filters and prefix extractor of `options`. Index and filter stay in memory if they fit; their
+/// memory is charged before they are read.
 pub(crate) fn open_table(
     memory: &Arc<Memory>,
     path: &Path,
@@ -326,7 +326,7 @@ pub(crate) fn open_table(
     Ok((table, charge))
 }
 
-/// What all keys of some runs begin with.
+/// The common prefix of all keys of some runs.
 pub(crate) fn common_prefix<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<u8> {
     let bounds =
         runs.filter_map(|run| Some((run.tables().first()?.smallest(), run.tables().last()?.largest())));
@@ -336,7 +336,7 @@ pub(crate) fn common_prefix<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<u8> 
     smallest[..common_prefix_bytes(smallest, largest)].to_vec()
 }
 
-/// The range tombstones of some tables as one list.
+/// The range tombstones of some tables, merged into one list.
 pub(crate) fn gather_range_tombstones<'a>(
     tables: impl Iterator<Item = &'a Arc<TableFile>>,
 ) -> FragmentedRangeTombstones {
@@ -344,7 +344,7 @@ pub(crate) fn gather_range_tombstones<'a>(
     FragmentedRangeTombstones::merged(with_tombstones.map(|table| &**table.table().range_tombstones()))
 }
 
-/// What a policy sees of one table.
+/// The shape of one table for policies.
 pub(crate) type Shape = Arc<TableShape>;
 
 #[cfg(test)]
@@ -357,7 +357,7 @@ mod tests {
     use super::*;
     use crate::Options;
 
-    /// Makes tables of a key each.
+    /// Makes tables with one key each.
     struct Maker {
         fs: SimFs,
         options: Options,
@@ -376,7 +376,7 @@ mod tests {
             let path = Path::new(&path);
             let key = &number.to_be_bytes();
             let id = TableId(number.into());
-            // One that is there is opened anew.
+            // An existing table is reopened.
             if let Ok(mut writer) = TableWriter::create(&self.fs, path, id, &TableOptions::default()) {
                 writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value: b"" }).unwrap();
                 writer.finish().unwrap();
@@ -387,13 +387,13 @@ mod tests {
         }
     }
 
-    /// Level, run and number of all tables.
+    /// The level, run and number of all tables.
     fn seen(version: &Version) -> Vec<(usize, u64, u64)> {
         version.placements().map(|it| (it.level, it.run, it.table.number())).collect()
     }
 
     #[test]
-    fn a_change_makes_no_run_anew_that_it_does_not_touch() {
+    fn a_change_shares_the_runs_that_it_does_not_touch() {
         let maker = Maker::new();
         let places = [(0, 9, 1), (0, 8, 2), (1, 5, 3), (1, 5, 4), (3, 4, 5), (3, 4, 6)];
         let placements = places.map(|(level, run, number)| maker.place(level, run, number));

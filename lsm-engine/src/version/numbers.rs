@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Numbers(AtomicU64);
 
 impl Numbers {
-    /// The first to be given out.
+    /// Gives out numbers from `first` on.
     pub(crate) fn from(first: u64) -> Self {
         Self(AtomicU64::new(first))
     }
 
-    /// Higher than all before, never given twice.
+    /// The next number: higher than all before, and never given out twice.
     pub(crate) fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The one to be given out next.
+    /// The number that will be given out next.
     pub(crate) fn unused(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Opening the tables of a database, several at once.
+//! Opens the tables of a database, several at the same time.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
@@ -19,29 +19,29 @@ use crate::memory::Memory;
 use crate::options::KeyspaceOptions;
 use crate::version::files;
 
-/// Tables that one step opens: a millisecond or so.
+/// Number of tables that one step opens. That takes about a millisecond.
 const TABLES_PER_STEP: usize = 16;
 
-/// Fewer tables are opened by the caller: they are there before another thread has woken up.
+/// Fewer tables than this are opened by the caller, because waking up a worker would take longer.
 const PARALLEL_TABLES_MIN: usize = 64;
 
-/// What workers that open tables share.
+/// The state that the workers share.
 struct Opening {
     directory: PathBuf,
     options: KeyspaceOptions,
     memory: Arc<Memory>,
     obsolete_files: Arc<ObsoleteFiles>,
     tables: Vec<AddedTable>,
-    /// The first that nobody opens yet.
+    /// Index of the next table to open.
     next: AtomicUsize,
     opened: Mutex<Vec<(usize, Placement)>>,
-    /// Of the first table that could not be opened.
+    /// The error of the first table, by index, that could not be opened.
     failure: Mutex<Option<(usize, Error)>>,
     workers: AtomicUsize,
     ended: Event,
 }
 
-/// Opens all tables that the manifest names, by keyspace. Index and filter stay in memory as far as there is room.
+/// Opens all tables of the manifest. Returns them by keyspace. Indexes and filters stay in memory if they fit.
 pub(crate) fn open_tables(
     env: &dyn Env,
     directory: &Path,
@@ -52,7 +52,7 @@ pub(crate) fn open_tables(
 ) -> Result<BTreeMap<u32, Vec<Placement>>> {
     let mut tables: Vec<AddedTable> =
         state.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect();
-    // Those that most reads ask come first: they are the ones to have index and filter in memory.
+    // Open upper levels first. Most reads ask them, so their indexes and filters should be in memory.
     tables.sort_by_key(|table| table.level);
     let workers = env.worker_count().min(tables.len() / TABLES_PER_STEP);
     let is_parallel = workers > 1 && tables.len() >= PARALLEL_TABLES_MIN;
@@ -74,7 +74,7 @@ pub(crate) fn open_tables(
         }
         loop {
             let seen = opening.ended.epoch();
-            // After a failure too: nobody may open files behind the back of whoever tries again.
+            // Wait for the workers after a failure too: they must not open files while the caller tries again.
             if opening.workers.load(Ordering::Acquire) == 0 {
                 break;
             }
@@ -110,7 +110,7 @@ impl Drop for Worker {
 }
 
 impl Opening {
-    /// Opens the next few tables; whether there may be more.
+    /// Opens the next tables. Returns whether there may be more.
     fn open_some(&self) -> bool {
         for _ in 0..TABLES_PER_STEP {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +136,7 @@ impl Opening {
         let opened = open_table(&self.memory, &path, &self.options, Some(expected));
         let table = opened.map_err(|error| match &error {
             lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
-                Error::corruption(&path, 0, "the file is missing, yet the manifest names it")
+                Error::corruption(&path, 0, "the file is missing, but the manifest names it")
             }
             _ => error.into(),
         })?;

@@ -11,29 +11,29 @@ use parking_lot::Mutex;
 use super::TableFile;
 use super::fence_pointers::FencePointers;
 
-/// A sorted run: tables with disjoint key ranges, in order. A user key never spans two of them.
+/// A sorted run: tables with disjoint key ranges, in key order. All versions of a user key are in one table.
 ///
-/// A table with range tombstones may reach up to the smallest key of the next one, which its tombstones do not
-/// cover.
+/// The range of a table with range tombstones may end at the smallest key of the next table; its tombstones do not
+/// cover that key.
 #[derive(Debug)]
 pub(crate) struct Run {
     number: u64,
-    /// Where each table begins.
+    /// The smallest key of each table.
     fences: FencePointers,
     tables: Vec<Arc<TableFile>>,
-    /// Those of them that have range tombstones.
+    /// The tables that have range tombstones.
     with_range_tombstones: Vec<Arc<TableFile>>,
     entries: u64,
-    /// What policies see of it, once it was asked for.
+    /// The shape for policies, made at the first request.
     shape: OnceLock<RunShape>,
-    /// How it came about, until then.
+    /// The change that made this run, until the shape is made.
     change: Mutex<Option<RunChange>>,
 }
 
-/// What became of a run.
+/// The change from an earlier run.
 #[derive(Debug)]
 struct RunChange {
-    /// What policies saw of the run as it was.
+    /// The shape of the earlier run.
     before: RunShape,
     removed: Vec<usize>,
     added: Vec<Arc<TableFile>>,
@@ -41,7 +41,7 @@ struct RunChange {
 
 /// A part of a changed run.
 enum Piece {
-    /// Tables at these positions of the run as it was.
+    /// Tables at these positions of the earlier run.
     Kept(Range<usize>),
     Added(Arc<TableFile>),
 }
@@ -67,7 +67,7 @@ impl Run {
         }
     }
 
-    /// The run without some tables and with others; `None` if none is left. Looks at no table that stays.
+    /// The run without `removed` and with `added`; `None` if it would be empty. Does not visit tables that stay.
     pub(crate) fn with_changes(
         &self,
         removed: &[&TableFile],
@@ -116,7 +116,7 @@ impl Run {
         })
     }
 
-    /// What the run without the tables at some positions and with others is made of, by ascending key.
+    /// The pieces of the run without the positions `gone` and with the tables `added`, in key order.
     fn pieces(&self, gone: &[usize], added: &[Arc<TableFile>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut kept_up_to = 0;
@@ -138,7 +138,7 @@ impl Run {
         pieces
     }
 
-    /// The fences of `tables`, which are those of the pieces, if all together begin as those of the run as it was.
+    /// The fences of `tables`, made from the pieces; `None` if the common prefix has changed.
     fn changed_fences(&self, pieces: &[Piece], tables: &[Arc<TableFile>]) -> Option<FencePointers> {
         let common = common_prefix_bytes(tables.first()?.smallest(), tables.last()?.smallest());
         if common != self.fences.prefix_bytes() {
@@ -154,7 +154,7 @@ impl Run {
         Some(self.fences.with_heads(heads))
     }
 
-    /// What policies see of the run; `estimate` is asked for each table that they have not seen yet.
+    /// The shape of the run for policies. Calls `estimate` for each table that has no estimate yet.
     pub(crate) fn shape(&self, estimate: impl Fn(&TableFile, &mut TableShape)) -> &RunShape {
         self.shape.get_or_init(|| {
             let shape = |table: &Arc<TableFile>| table.shape(|shape| estimate(table, shape));
@@ -168,13 +168,13 @@ impl Run {
         })
     }
 
-    /// The run of tables in any order.
+    /// Makes a run of tables in any order.
     pub(crate) fn of_unsorted(number: u64, mut tables: Vec<Arc<TableFile>>) -> Self {
         tables.sort_by(|a, b| a.smallest().cmp(b.smallest()));
         Self::new(number, tables)
     }
 
-    /// Age within the level: higher is newer.
+    /// The number of the run. In a level, higher numbers are newer.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -183,12 +183,12 @@ impl Run {
         &self.tables
     }
 
-    /// Those of them that have range tombstones.
+    /// The tables that have range tombstones.
     pub(crate) fn with_range_tombstones(&self) -> &[Arc<TableFile>] {
         &self.with_range_tombstones
     }
 
-    /// The table that has the number of `wanted`, and its keys.
+    /// The table with the number and key range of `wanted`.
     pub(crate) fn with_number(&self, wanted: &TableShape) -> Option<&Arc<TableFile>> {
         self.position(wanted).map(|position| &self.tables[position])
     }
@@ -199,7 +199,7 @@ impl Run {
         same.position(|table| table.number() == wanted.id).map(|index| first + index)
     }
 
-    /// The tables that are not both here and in another run, and some that are.
+    /// The tables between the common start and the common end of this run and another one.
     pub(crate) fn tables_beside(&self, other: &Self) -> &[Arc<TableFile>] {
         let same = |(own, other): &(&Arc<TableFile>, &Arc<TableFile>)| Arc::ptr_eq(own, other);
         let first = self.tables.iter().zip(&other.tables).take_while(same).count();
@@ -208,12 +208,12 @@ impl Run {
         &own[..own.len() - last]
     }
 
-    /// Point entries of all tables.
+    /// Number of point entries in all tables.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// The tables that may hold a key of `[smallest, largest]`, both ends inclusive.
+    /// The tables that may hold a key from `smallest` to `largest`, both inclusive.
     pub(crate) fn overlapping(&self, smallest: &[u8], largest: &[u8]) -> impl Iterator<Item = &TableFile> {
         let first = self.tables.partition_point(|table| table.largest() < smallest);
         let end = self.tables.partition_point(|table| table.smallest() <= largest);
@@ -224,8 +224,8 @@ impl Run {
         !self.with_range_tombstones.is_empty()
     }
 
-    /// The stretch with range tombstones that holds `key`, or else the next after it. Where it ends at the end of a
-    /// table, the first one of the next table may go on there.
+    /// The fragment of range tombstones that contains `key`, or else the next one after it. Fragments are cut at the
+    /// ends of tables, so the first one of the next table may continue it.
     pub(crate) fn fragment_at_or_after(&self, key: &[u8]) -> Option<Fragment<'_>> {
         let ends_by = |table: &Arc<TableFile>| {
             table.table().range_tombstones().bounds().is_none_or(|(_, end)| end <= key)
@@ -234,14 +234,14 @@ impl Run {
         table.table().range_tombstones().fragment_at_or_after(key)
     }
 
-    /// The table whose range holds the key.
+    /// The table whose key range contains the key.
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> Option<&Arc<TableFile>> {
         let table = self.tables.get(self.candidate(key)?)?;
         (key <= table.largest()).then_some(table)
     }
 
-    /// The tables that neither end below a range of keys nor start above it.
+    /// The tables that overlap a key range.
     pub(crate) fn tables_within(
         &self,
         is_below: impl Fn(&[u8]) -> bool,
@@ -258,7 +258,7 @@ impl Run {
     }
 }
 
-/// A cursor over the tables of a run, one after the other, opening each when it is reached.
+/// A cursor over the tables of a run. It makes the cursor of a table when it reaches that table.
 pub(crate) struct RunCursor {
     run: Arc<Run>,
     access: CursorAccess,
@@ -271,18 +271,18 @@ impl RunCursor {
         Self { run, access, index: 0, cursor: None }
     }
 
-    /// Bytes of its buffers.
+    /// Memory of its buffers.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.cursor.as_ref().map_or(0, TableCursor::memory_bytes)
     }
 
-    /// The block that begins here: see [`TableCursor::table_block`].
+    /// The block that begins at the current entry; see [`TableCursor::table_block`].
     #[inline]
     pub(crate) fn table_block(&self) -> Option<TableBlock<'_>> {
         self.cursor.as_ref()?.table_block()
     }
 
-    /// Puts a cursor on the table at `index`, reusing the present one if it is there already.
+    /// Makes a cursor over the table at `index`, or reuses the current one if it belongs to that table.
     fn open(&mut self, index: usize) -> Option<&mut TableCursor> {
         let table = self.run.tables.get(index)?;
         if self.cursor.is_none() || self.index != index {
@@ -292,7 +292,8 @@ impl RunCursor {
         self.cursor.as_mut()
     }
 
-    /// Moves to the next entry; where whole tables up to `end` are older than `sequence`, past what they hold before it.
+    /// Moves to the next entry. If whole tables up to `end` are older than `sequence`, skips their entries before
+    /// `end`.
     pub(crate) fn pass_up_to(&mut self, end: &[u8], sequence: SequenceNumber) {
         let passed = |table: &&Arc<TableFile>| table.is_older_than(sequence) && table.smallest() < end;
         let count = self.run.tables.iter().skip(self.index).take_while(passed).count();
@@ -309,8 +310,8 @@ impl RunCursor {
         }
     }
 
-    /// Moves to the previous entry; where whole tables down to `start` are older than `sequence`, past what they hold
-    /// from there on.
+    /// Moves to the previous entry. If whole tables down to `start` are older than `sequence`, skips their entries from
+    /// `start` on.
     pub(crate) fn pass_down_to(&mut self, start: &[u8], sequence: SequenceNumber) {
         let passed = |table: &&Arc<TableFile>| table.is_older_than(sequence) && table.largest() >= start;
         let count = self.run.tables.iter().take(self.index + 1).rev().take_while(passed).count();
@@ -331,8 +332,8 @@ impl RunCursor {
         self.cursor.as_ref().is_some_and(|cursor| cursor.entry().is_some() || cursor.error().is_some())
     }
 
-    /// Goes to the first entry of the following tables while the present one has nothing here; nowhere after the
-    /// last, so that `next` and `prev` do nothing then.
+    /// While the current table has no entry here, moves to the first entry of the next table. After the last table the
+    /// cursor has no position, so that `next` and `prev` do nothing.
     fn skip_forward(&mut self) {
         while !self.stands_or_failed() {
             match self.open(self.index + 1) {
@@ -440,7 +441,7 @@ mod tests {
     use crate::memory::Memory;
     use crate::version::{ObsoleteFiles, open_table};
 
-    /// A run of `count` tables, each with the keys `a` and `c` behind four digits.
+    /// A run of `count` tables. The keys of each are four digits followed by `a` or `c`.
     fn run(count: u64) -> Run {
         let fs = SimFs::new();
         let options = Options::new().vfs(Arc::new(fs.clone()));
@@ -463,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_of_a_range_are_found_without_a_look_at_each_table_before() {
+    fn the_tables_of_a_range_are_found_by_binary_search() {
         let run = run(1000);
         let looks = Cell::new(0);
         let within = |lower: &str, upper: &str| -> Vec<u64> {

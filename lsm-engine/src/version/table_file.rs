@@ -19,27 +19,27 @@ use crate::options::KeyspaceOptions;
 pub(crate) struct TableFile {
     table: Arc<Table>,
     shape: Shape,
-    /// The shape with what the tombstones of the table hide, once that was estimated.
+    /// The shape including the estimate of what its tombstones hide.
     estimated: OnceLock<Shape>,
     file: Arc<FileOnDisk>,
     charge: Mutex<Charge>,
     _unpinned: Option<Unpinned>,
 }
 
-/// The file of a table, which may be open in two ways at once while one takes the place of the other. The last one to
-/// drop it hands it, once it is obsolete, to the [`ObsoleteFiles`].
+/// The file of a table. Two [`TableFile`]s may share it while a reopened table replaces the old one. When the last one
+/// is dropped and the file is obsolete, it goes to the [`ObsoleteFiles`].
 #[derive(Debug)]
 struct FileOnDisk {
     path: PathBuf,
     obsolete: AtomicBool,
-    /// Opening it anew has failed.
+    /// Reopening it has failed, so it is not tried again.
     stays_as_it_is: AtomicBool,
     obsolete_files: Arc<ObsoleteFiles>,
 }
 
 impl TableFile {
-    /// `table` is what [`open_table`](super::open_table) opened; `oldest_tombstone_micros` is when the oldest tombstone in
-    /// it was first written to a table.
+    /// `table` comes from [`open_table`](super::open_table). `oldest_tombstone_micros` is the time at which its oldest
+    /// tombstone was first written to a table.
     pub(crate) fn new(
         number: u64,
         (table, charge): (Arc<Table>, Charge),
@@ -68,7 +68,7 @@ impl TableFile {
         Self::with_parts(table, shape, Arc::new(file), charge)
     }
 
-    /// The same file, opened anew with other options.
+    /// Opens the same file again, with other options.
     pub(crate) fn reopened(
         &self,
         memory: &Arc<Memory>,
@@ -96,7 +96,7 @@ impl TableFile {
         }
     }
 
-    /// Accounts for what the table has read since it was opened: where the pages of its index and filter are.
+    /// Accounts for memory that the table took since it was opened: the directories of its index and filter pages.
     pub(crate) fn charge_anew(&self) {
         self.charge.lock().set(held_bytes(&self.table, &self.shape));
     }
@@ -119,7 +119,7 @@ impl TableFile {
         self.charge.lock().bytes()
     }
 
-    /// Of whose budget it is a part.
+    /// The memory budget that it is charged to.
     pub(crate) fn memory(&self) -> Arc<Memory> {
         Arc::clone(self.charge.lock().memory())
     }
@@ -143,7 +143,7 @@ impl TableFile {
         self.shape.range_tombstones > 0
     }
 
-    /// Whether all its entries have sequence numbers below this one.
+    /// Whether all its entries have lower sequence numbers than this.
     pub(crate) fn is_older_than(&self, sequence: SequenceNumber) -> bool {
         self.shape.largest_sequence < sequence
     }
@@ -156,7 +156,7 @@ impl TableFile {
         self.shape.oldest_tombstone_micros
     }
 
-    /// What a policy sees of it; `estimate` is asked, once, what its tombstones hide.
+    /// The shape of the table for policies. Calls `estimate` once, to estimate what its tombstones hide.
     pub(crate) fn shape(&self, estimate: impl FnOnce(&mut TableShape)) -> Shape {
         let shape = if self.shape.has_tombstones() {
             self.estimated.get_or_init(|| {
@@ -170,22 +170,22 @@ impl TableFile {
         Arc::clone(shape)
     }
 
-    /// What is known of it for certain.
+    /// The shape without estimates.
     pub(crate) fn metadata(&self) -> &Shape {
         &self.shape
     }
 
-    /// The manifest no longer names the table: its file goes when the last reader does.
+    /// Marks the table as obsolete, because the manifest no longer names it. Its file is removed after the last reader.
     pub(crate) fn mark_obsolete(&self) {
         self.file.obsolete.store(true, Ordering::Release);
     }
 
-    /// The version that has it is an old one: its memory belongs to readers.
+    /// Charges its memory to readers, because only old versions have the table.
     pub(super) fn let_go(&self) {
         self.charge.lock().move_to(Part::Readers);
     }
 
-    /// The table is not opened anew any more.
+    /// Prevents further attempts to reopen the table.
     pub(crate) fn leave_as_it_is(&self) {
         self.file.stays_as_it_is.store(true, Ordering::Relaxed);
     }
@@ -196,10 +196,10 @@ impl TableFile {
 }
 
 fn held_bytes(table: &Table, shape: &TableShape) -> usize {
-    // The manifest has its own copy of what it says about a table.
+    // The manifest state has its own copy of the table's metadata.
     let recorded = size_of::<AddedTable>() + shape.smallest.len() + shape.largest.len();
     let shapes = if shape.has_tombstones() { 2 } else { 1 };
-    // Where the shape of its run names it, and its bytes stand.
+    // Its entry in the shape of its run.
     let in_run = size_of::<Shape>() + size_of::<u64>();
     let own = in_run + size_of::<TableFile>() + size_of::<FileOnDisk>() + shapes * size_of::<TableShape>();
     table.pinned_bytes() + own + file_cache::HANDLE_BYTES + recorded
@@ -213,8 +213,7 @@ impl Drop for FileOnDisk {
     }
 }
 
-/// Files that nobody reads any more, on their way to being unlinked by a background job, so that no reader pays
-/// for it.
+/// Obsolete files: no reader uses them any more. A background job unlinks them, so that no reader has to wait for that.
 #[derive(Debug, Default)]
 pub(crate) struct ObsoleteFiles {
     paths: Mutex<Vec<PathBuf>>,

@@ -1,4 +1,4 @@
-//! The versions of all keyspaces as the disk has them: edits go to the manifest, and only then count.
+//! The version set: the durable versions of all keyspaces. An edit counts only after it is in the manifest.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
 use crate::resources::Resources;
 use crate::status::Status;
 
-/// What a manifest that takes the place of another needs on the disk beside what it says.
+/// Disk space that replacing the manifest needs besides the new manifest's records.
 pub(crate) const MANIFEST_BYTES_BESIDE: u64 = 16 << 10;
 
-/// The manifest, with the numbers and clocks that every edit carries.
+/// The manifest, and the numbers and clock that every edit records.
 pub(crate) struct VersionSet {
     manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
@@ -34,20 +34,20 @@ impl VersionSet {
         Self { manifest, numbers, clock, resources, status }
     }
 
-    /// Who changes a version holds this from the edit to the change in memory.
+    /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
     pub(crate) fn lock(&self) -> OrderedGuard<'_, Manifest> {
         self.manifest.lock()
     }
 
-    /// The clock by which tables are dated.
+    /// The time of the clock for table ages.
     pub(crate) fn clock_micros(&self) -> u64 {
         self.clock.now_micros()
     }
 
-    /// Logs an edit, durably. A manifest in doubt stops all writing.
+    /// Logs an edit, durably. If it is unknown whether the manifest has the edit, all writing stops.
     pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
-        // A flush or merge may have been waiting for the manifest while whoever held it failed: memory and disk are
-        // apart now, and the log must not be shortened by what memory says.
+        // The previous holder of the lock may have failed in doubt. Then memory and disk differ, and no edit based on
+        // memory may be logged.
         self.status.check_writing()?;
         edit.next_number = Some(self.numbers.unused());
         self.clock.mark(&mut edit);
@@ -56,7 +56,7 @@ impl VersionSet {
             && error.kind() == ErrorKind::NoSpace
             && self.resources.disk_reserve.give(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
         {
-            // Most edits let go of more than they take.
+            // Most edits free more disk space than they take.
             appended = manifest.append(&edit, || self.numbers.next());
         }
         appended.map_err(|error| match error {
