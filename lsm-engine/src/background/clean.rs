@@ -1,5 +1,5 @@
-//! The job that tidies up: it unlinks obsolete files, has open tables fit their memory, and starts compactions that time
-//! alone makes due.
+//! The clean-up job: unlinks obsolete files, pins and unpins tables so that they fit their memory, and starts
+//! compactions that become due by time alone.
 
 use std::sync::Arc;
 
@@ -10,15 +10,14 @@ use super::context::{JobContext, JobToken};
 use super::pinning::{Fit, TableFitter};
 use crate::reentry::Inside;
 
-/// How often to look for compactions that time alone makes due.
+/// Interval of looking for compactions that become due by time alone.
 const LOOK_MICROS: u64 = 1_000_000;
 
-/// Unlinks files that nobody reads any more, has open tables fit their memory, and looks now and then for compactions that
-/// are due.
+/// The clean-up job. It runs as long as the database is open.
 pub(super) struct CleanJob {
     context: Arc<JobContext>,
     compactions: Arc<Compactions>,
-    /// When policies are asked next although nothing changed.
+    /// The time at which policies are asked next although nothing changed.
     look_at_micros: u64,
     fitter: TableFitter,
     _token: JobToken,

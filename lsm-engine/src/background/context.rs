@@ -1,4 +1,4 @@
-//! What background jobs need of the database, and how they are counted.
+//! The parts of the database that background jobs use, and the count of running jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::status::Status;
 use crate::version::VersionSet;
 use crate::write::WritePath;
 
-/// What background jobs need of the database.
+/// The parts of the database that background jobs use.
 pub(crate) struct JobContext {
     pub(crate) resources: Arc<Resources>,
     pub(crate) status: Arc<Status>,
@@ -21,7 +21,7 @@ pub(crate) struct JobContext {
     pub(crate) versions: Arc<VersionSet>,
     pub(crate) write: Arc<WritePath>,
     pub(crate) compaction_queue: CompactionQueue,
-    /// Jobs that have not ended.
+    /// Number of jobs that have not ended.
     jobs: AtomicUsize,
 }
 
@@ -43,8 +43,8 @@ impl JobContext {
         self.trees.read().all().cloned().collect()
     }
 
-    /// Removes tables that did not become part of a version. A manifest in doubt may name them after all: then they
-    /// stay for the next open to decide.
+    /// Removes tables that were not installed in a version. If writing has stopped, the manifest may name them after
+    /// all; then they stay for the next open.
     pub(crate) fn discard(&self, tables: &[NewTable]) {
         if self.status.check_writing().is_ok() {
             for table in tables {
@@ -53,13 +53,13 @@ impl JobContext {
         }
     }
 
-    /// Whether a job has not ended.
+    /// Whether any job has not ended.
     pub(crate) fn has_jobs(&self) -> bool {
         self.jobs.load(Ordering::Acquire) > 0
     }
 }
 
-/// Counts a job of a database for as long as it lives, so that closing can wait for the last.
+/// Counts a job while it lives, so that `close` can wait for the last one.
 pub(crate) struct JobToken(Arc<JobContext>);
 
 impl JobToken {

@@ -1,4 +1,4 @@
-//! Flushing: immutable memtables become tables of level 0, oldest first.
+//! Flushing: writes immutable memtables to tables of level 0, oldest first.
 
 use std::sync::Arc;
 
@@ -13,25 +13,25 @@ use crate::keyspaces::{Memtable, ReadState, Tree};
 use crate::version::Placement;
 use crate::version::edit::{AddedTable, VersionEdit};
 
-/// How long to wait before trying again when the operating system failed: the disk is full, say.
+/// Pause before a failed flush is tried again, for errors that may pass, such as a full disk.
 const RETRY_MICROS: u64 = 500_000;
 
-/// What is given back of the disk's reserve for a table of little, and for what says so.
+/// Part of the disk reserve to release for a small table and its edit.
 const FLUSH_RESERVE_BYTES: u64 = 48 << 10;
-/// What an entry takes in a table beside key and value at most: header, filter, index.
+/// Upper bound of what an entry takes in a table besides key and value: header, filter, index.
 const ENTRY_BYTES_BESIDE: usize = 32;
 
-/// Files that wait for their sync at most, each of them open.
+/// Maximum number of tables that wait for their sync. Each of them is open.
 pub(crate) const UNSYNCED_FILES_MAX: usize = 64;
 
-/// One memtable on its way to level 0.
+/// The flush of one memtable to level 0.
 pub(crate) struct Flush {
     tree: Arc<Tree>,
     memtable: Arc<Memtable>,
-    /// Until the tables are written.
+    /// `None` when the tables are written.
     build: Option<Build<Box<dyn Cursor + Send>>>,
     tables: Vec<NewTable>,
-    /// Tables took the place of the memtable.
+    /// The tables have replaced the memtable.
     replaced: bool,
 }
 
@@ -64,7 +64,7 @@ impl Flush {
         Self { tree, memtable, build, tables: Vec::new(), replaced: false }
     }
 
-    /// Works for a while; `true` once the tables are written. They are not durable then.
+    /// Works for a while. Returns `true` when the tables are written; they are not durable yet.
     fn step(&mut self) -> Result<bool> {
         let Some(build) = &mut self.build else { return Ok(true) };
         if let Progress::Done(tables) = build.step()? {
@@ -82,24 +82,24 @@ impl Flush {
         self.tables.iter().map(open).collect()
     }
 
-    /// Works to the end: the tables, open, neither durable nor part of the keyspace yet.
+    /// Writes and opens all tables. They are neither durable nor installed yet.
     pub(crate) fn write(&mut self, context: &JobContext) -> Result<Vec<Placement>> {
         while !self.step()? {}
         self.open(context).inspect_err(|_| context.discard(&self.tables))
     }
 
-    /// Makes the tables durable.
+    /// Syncs the tables.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.tables.iter_mut().try_for_each(NewTable::sync)
     }
 
-    /// Whether the keyspace still has the memtable: it may have been cleared or dropped meanwhile.
+    /// Whether the keyspace still has the memtable. The keyspace may have been cleared or dropped meanwhile.
     fn is_wanted(&self) -> bool {
         !self.tree.is_dropped()
             && self.tree.load().immutable.iter().any(|immutable| Arc::ptr_eq(immutable, &self.memtable))
     }
 
-    /// Puts tables in the place of the memtable.
+    /// Replaces the memtable with its tables.
     pub(crate) fn replace(&mut self, context: &JobContext, placements: Vec<Placement>) {
         self.tree.update(|state| ReadState {
             immutable: state
@@ -117,7 +117,7 @@ impl Flush {
         self.replaced = true;
     }
 
-    /// Lets go of the memtable; what readers still hold of it is theirs. Returns the tables.
+    /// Releases the memtable. From now on its memory is charged to readers. Returns the tables.
     pub(crate) fn end(self, context: &JobContext) -> Vec<NewTable> {
         let Self { memtable, tables, replaced, .. } = self;
         let freed = if replaced { memtable.immutable_bytes() } else { 0 };
@@ -130,20 +130,20 @@ impl Flush {
     }
 }
 
-/// The oldest immutable memtables of some keyspaces on their way to level 0, together: directory, log and manifest are
-/// synced once for all of them. A memtable of the usual size is a group of its own.
+/// A flush group: the oldest immutable memtables of some keyspaces, flushed together with one sync each of directory,
+/// log and manifest. A memtable of normal size is a group of its own.
 pub(crate) struct FlushGroup {
-    /// There are several.
+    /// The group has several memtables.
     is_shared: bool,
-    /// Still to be written, the next one last.
+    /// Memtables to write, the next one last.
     waiting: Vec<(Arc<Tree>, Arc<Memtable>)>,
-    /// Being written.
+    /// The flush that is writing its tables.
     current: Option<Flush>,
     written: Vec<Flush>,
     synced: Vec<Flush>,
     started_micros: u64,
-    /// What the operating system refused for some of them.
-    trouble: Option<Error>,
+    /// An error of the operating system for some memtable of the group.
+    error: Option<Error>,
 }
 
 impl FlushGroup {
@@ -155,12 +155,12 @@ impl FlushGroup {
             written: Vec::new(),
             synced: Vec::new(),
             started_micros: context.resources.env.monotonic_micros(),
-            trouble: None,
+            error: None,
         }
     }
 
-    /// Those that keep the oldest parts of the log, as many as come to the size of a memtable. Those of a keyspace whose
-    /// flush failed stand back for a while: what fails for one may succeed for another.
+    /// The next group: memtables that pin the oldest parts of the log, up to the size of one memtable. A keyspace whose
+    /// flush failed is left out for a while, so that the flushes of others are not held up.
     pub(super) fn next(context: &JobContext) -> Option<Self> {
         let now_micros = context.resources.env.monotonic_micros();
         let oldest = |tree: Arc<Tree>| {
@@ -182,11 +182,11 @@ impl FlushGroup {
         if immutable.is_empty() { None } else { Some(Self::of(context, immutable)) }
     }
 
-    /// Works for a while; `true` once the tables are part of their keyspaces, as many as could be.
+    /// Works for a while. Returns `true` when the tables are installed, except those that failed.
     pub(crate) fn step(&mut self, context: &JobContext) -> Result<bool> {
         loop {
             let is_done = self.advance(context)?;
-            // What is left to do for a single one, once it is written, is not worth a step of its own.
+            // For a single written memtable, sync and install are too short for steps of their own.
             if is_done || self.current.is_some() || self.is_shared {
                 return Ok(is_done);
             }
@@ -203,7 +203,7 @@ impl FlushGroup {
             }
         } else {
             self.install(context)?;
-            return self.trouble.take().map_or(Ok(true), Err);
+            return self.error.take().map_or(Ok(true), Err);
         }
         Ok(false)
     }
@@ -228,32 +228,32 @@ impl FlushGroup {
         }
     }
 
-    /// One of them failed, and its files go.
+    /// Removes the files of a flush that failed.
     fn fail(&mut self, context: &JobContext, flush: &Flush, error: Error) {
         context.discard(&flush.tables);
         self.note(context, &flush.tree, error);
     }
 
-    /// What fails for one keyspace does not keep the others from going on.
+    /// Notes the error of one keyspace. The other keyspaces of the group are still flushed.
     fn note(&mut self, context: &JobContext, tree: &Tree, error: Error) {
-        // What it wrote may take the room that others need.
+        // The files of the failed flush may take the disk space that others need.
         context.resources.remove_obsolete_files();
         stand_back(context, tree, &error);
         if error.kind() == ErrorKind::NoSpace
             && caught("a flush", || lend_reserve(context, tree)).is_ok_and(|lent| lent)
         {
-            // At once, and nobody need hear of it.
+            // Try again at once, and report no error.
             tree.retry_flush_at(0);
             return;
         }
         if error.may_pass() {
-            // Those that are not written yet may meet the same.
+            // The other memtables of the group may fail with the same error.
             self.waiting.clear();
-            self.trouble.get_or_insert(error);
+            self.error.get_or_insert(error);
         }
     }
 
-    /// Makes what is synced a part of the keyspaces.
+    /// Installs the synced tables.
     fn install(&mut self, context: &JobContext) -> Result<()> {
         if self.synced.is_empty() {
             return Ok(());
@@ -270,8 +270,8 @@ impl FlushGroup {
             self.synced = opened.into_iter().map(|(flush, _)| flush).collect();
             return Err(error);
         }
-        // The tables count from here on: nothing may fail any more. There may have been no room for what they would
-        // keep in memory, until others make some.
+        // The tables are installed, so nothing may fail any more. Wake the clean-up job: their indexes and filters may
+        // not have fit memory, and it can unpin others.
         context.resources.obsolete_files.event().notify();
         let mut bytes = 0;
         for (flush, _) in opened {
@@ -292,16 +292,16 @@ impl FlushGroup {
         Ok(())
     }
 
-    /// Logs the edit that puts tables in the place of memtables, and does so. Takes out what is not wanted any more.
+    /// Logs the edit, and replaces the memtables with their tables. Leaves out memtables that were cleared or dropped.
     fn log(context: &JobContext, opened: &mut Vec<(Flush, Vec<Placement>)>) -> Result<()> {
         if opened.is_empty() {
             return Ok(());
         }
-        // A table must not make durable what stands in the log after writes to other keyspaces that are not, nor a
-        // part of a batch whose rest is not.
+        // Sync the log first. Otherwise a power cut could keep these writes in tables but lose earlier writes to other
+        // keyspaces, or the rest of a batch.
         if context.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
             let end = context.write.log_end();
-            // A log that failed to sync takes no more records: writers that wait for this flush must hear of it.
+            // After a failed sync the log takes no more records. Writers that wait for this flush must get the error.
             context
                 .write
                 .wait_durable(end)
@@ -332,12 +332,12 @@ impl FlushGroup {
         drop(manifest);
         context.write.controller.set_log_start(log.position);
         if let Err(error) = context.write.truncate_log(log.position) {
-            tracing::warn!(%error, "a part of the log that is not needed stays");
+            tracing::warn!(%error, "failed to remove unneeded log segments");
         }
         Ok(())
     }
 
-    /// Gives up what is not part of the keyspaces yet, and stops them for what will not pass.
+    /// Gives up the flushes that are not installed yet. After an error that will not pass, their keyspaces stop.
     pub(super) fn give_up(mut self, context: &JobContext, error: Option<&Error>) {
         let current = self.current.take();
         let flushes = current.into_iter().chain(self.written.drain(..)).chain(self.synced.drain(..));
@@ -352,18 +352,18 @@ impl FlushGroup {
     }
 }
 
-/// What a flush keeps of a memtable.
+/// The entries of a memtable that a flush keeps.
 fn survivors(context: &JobContext, memtable: &Memtable) -> CompactionStream<Box<dyn Cursor + Send>> {
     let cursor = Arc::clone(&memtable.reader).cursor();
     let snapshots = context.visibility.snapshot_stripes();
-    // Only what some reader can tell apart: nested range deletes would pile up otherwise.
+    // Keep only tombstones that some reader can distinguish. Otherwise nested range deletes would pile up.
     let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
     let rules = GarbageRules { snapshots, ..GarbageRules::default() };
     CompactionStream::new(cursor, range_tombstones, rules)
 }
 
-/// Gives back as much of the disk's reserve as the flush of a memtable with range deletes needs, if that is little: they
-/// may hide most of it, and much more in tables. `false` if there is not enough.
+/// Releases as much of the disk reserve as the flush of a memtable with range deletes needs, if that is little: the
+/// deletes may hide most of the memtable, and much more in tables. Returns `false` if the reserve is too small.
 fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
     let reserve = &context.resources.disk_reserve;
     let (held, Some(memtable)) = (reserve.bytes(), tree.load().immutable.last().cloned()) else {
@@ -381,7 +381,7 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
     Ok(false)
 }
 
-/// After a flush that failed: it is tried again after a while, or the keyspace stops for what will not pass.
+/// After a failed flush: schedules the next try if the error may pass. Otherwise stops the keyspace.
 fn stand_back(context: &JobContext, tree: &Tree, error: &Error) {
     if error.may_pass() {
         tree.retry_flush_at(context.resources.env.monotonic_micros() + RETRY_MICROS);
@@ -390,19 +390,19 @@ fn stand_back(context: &JobContext, tree: &Tree, error: &Error) {
     }
 }
 
-/// The keyspaces whose flush failed and is tried again.
+/// The keyspaces whose failed flush will be tried again.
 pub(super) fn retried(context: &JobContext) -> impl Iterator<Item = Arc<Tree>> {
     let trees = context.write.unflushed.trees().into_iter();
     trees.filter(|tree| tree.failure().is_none() && tree.flush_retry_micros().is_some())
 }
 
-/// Drops a flush, with a memtable and its cursor that may come from outside.
+/// Drops a flush. Its memtable and cursor may be user code.
 fn drop_caught(dropping: impl FnOnce()) {
     let dropped = caught("the end of a flush", || {
         dropping();
         Ok(())
     });
     if let Err(error) = dropped {
-        tracing::warn!(%error, "a flush did not end well");
+        tracing::warn!(%error, "a panic while a flush was dropped");
     }
 }

@@ -1,4 +1,4 @@
-//! The job that flushes, as long as the database is open.
+//! The flush job. It runs as long as the database is open.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
 use crate::reentry::Inside;
 
-/// Flushes one group of memtables after the other.
+/// Flushes one group of memtables after another.
 pub(crate) struct FlushJob {
     context: Arc<JobContext>,
     compactions: Arc<Compactions>,
     group: Option<FlushGroup>,
-    /// Nothing was left but flushes that failed.
+    /// Only failed flushes were left to do.
     paused: bool,
     _token: JobToken,
 }
@@ -26,7 +26,7 @@ impl FlushJob {
         Self { _token: JobToken::new(&context), context, compactions, group: None, paused: false }
     }
 
-    /// Works for a while; what there is to say about it.
+    /// Works for a while. Returns the progress.
     fn step_group(&mut self) -> Result<Progressed> {
         if self.group.is_none() {
             self.group = FlushGroup::next(&self.context);
@@ -45,12 +45,12 @@ impl FlushJob {
         }
     }
 
-    /// Until when there is nothing to do, if not for ever. Whoever wants a flush ends the pause.
+    /// The time of the next retry; `None` if no flush failed. A notification of `flush_wanted` ends the pause.
     fn pause(&mut self) -> Option<u64> {
         let deadline_micros = retried(&self.context).filter_map(|tree| tree.flush_retry_micros()).min();
         self.paused = deadline_micros.is_some();
         if !self.paused && self.context.status.flush_error.current().is_some() {
-            // The keyspace was cleared or dropped meanwhile.
+            // The keyspace with the failed flush was cleared or dropped.
             self.context.status.flush_error.clear();
             self.context.resources.memory.keep_for_deletes(false);
             self.context.status.progress.notify();
@@ -62,24 +62,26 @@ impl FlushJob {
         self.give_up(Some(&error));
         self.context.resources.make_way_after(&error);
         if error.may_pass() {
-            // Once, not twice a second.
+            // Warn once, not at each retry.
             if self.context.status.flush_error.current().is_none() {
-                tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait for it or fail");
+                tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait or fail");
             }
             self.context.resources.memory.keep_for_deletes(error.kind() == ErrorKind::NoSpace);
             self.context.status.flush_error.note(error);
         }
-        // Others of the group may be in tables.
+        // Other memtables of the group may have been installed.
         self.compactions.start_due();
         self.context.status.progress.notify();
     }
 }
 
-/// How far a step of the flush job got.
+/// The progress of a step of the flush job.
 enum Progressed {
     /// There is no memtable to flush.
     Idle,
+    /// The group needs more steps.
     Some,
+    /// The group is done.
     Flushed,
 }
 

@@ -1,7 +1,7 @@
-//! Background work: flushes, compactions, the removal of obsolete files.
+//! Background work: flushes, compactions, and the removal of obsolete files.
 //!
-//! In come immutable memtables and what policies ask for; out go tables and the edits that make them count. A job
-//! works a few milliseconds at a time and never waits; what it fails with is told to whoever waits for it.
+//! Input: immutable memtables, and the picks of compaction policies. Output: tables, and the version edits that install
+//! them. A job works in steps of a few milliseconds and never waits. Callers that wait for its work get its error.
 
 mod clean;
 mod compaction;

@@ -1,4 +1,4 @@
-//! Which tables have index and filter in memory: all of them, or those that most reads ask.
+//! Pinning: chooses the tables whose index and filter are in memory. If not all fit, upper levels come first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use crate::callbacks::caught;
 use crate::keyspaces::Tree;
 use crate::version::{Placement, TableFile};
 
-/// Room that stays free when tables get index and filter back into memory, as a part of their share: what comes now
-/// should not have to go with the next flush.
+/// When tables are pinned again, this part of their share stays free (one eighth), so that the next flush does not
+/// unpin them.
 const FREE_PART: usize = 8;
 
-/// Tables that one step opens anew: some milliseconds.
+/// Number of tables that one step reopens. That takes some milliseconds.
 const TABLES_PER_STEP: usize = 8;
 
-/// So many tables are looked at whenever something has changed.
+/// The job looks at up to this many tables whenever something has changed.
 const TABLES_AT_ONCE: usize = 4096;
 
-/// For each table beyond, the time to the next look: a look takes a tenth of that.
+/// For each further table, the time until the next look: a look takes a tenth of that.
 const MICROS_PER_TABLE: u64 = 5;
 
-/// A table with its place.
+/// A table that may be pinned or unpinned.
 struct Candidate {
     keyspace: u32,
     placement: Placement,
@@ -36,20 +36,20 @@ impl Candidate {
         self.table().table().is_pinned()
     }
 
-    /// What it takes of memory for being pinned.
+    /// Memory of its index and filter when pinned.
     fn bytes(&self) -> usize {
         let pinnable_bytes = self.table().table().pinnable_bytes();
         usize::try_from(pinnable_bytes).unwrap_or(usize::MAX)
     }
 
-    /// Whether no compaction has moved it or works on it since it was looked at.
+    /// Whether it is still in its place and no compaction works on it.
     fn is_still_there(&self, tree: &Tree) -> bool {
         let version = Arc::clone(&tree.load().version);
         let is_same = version.find(&self.placement).is_some_and(|table| Arc::ptr_eq(table, self.table()));
         is_same && !tree.busy.lock().contains(&self.table().number())
     }
 
-    /// What it takes in any case.
+    /// Memory that it takes even if it is not pinned.
     fn other_bytes(&self) -> usize {
         self.table().held_bytes().saturating_sub(if self.is_pinned() { self.bytes() } else { 0 })
     }
@@ -147,7 +147,7 @@ impl TableFitter {
     }
 }
 
-/// All tables but inputs of compactions, which will soon be gone, and those that could not be opened anew.
+/// All tables except inputs of compactions, which will soon be obsolete, and tables that could not be reopened.
 fn candidates(context: &JobContext) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for tree in context.all_trees() {
@@ -182,7 +182,7 @@ fn reopen(context: &JobContext, candidates: impl Iterator<Item = Candidate>, pin
                     tables.push(Placement { table: Arc::new(new), ..candidate.placement.clone() });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a table could not be opened anew");
+                    tracing::warn!(%error, "a table could not be reopened");
                     table.leave_as_it_is();
                 }
             }
@@ -190,7 +190,7 @@ fn reopen(context: &JobContext, candidates: impl Iterator<Item = Candidate>, pin
         if !tables.is_empty() {
             tree.update(|state| {
                 let mut next = (**state).clone();
-                // Somebody may have opened the keyspace with options of its own, and its tables with them.
+                // Skip this if the user opened the keyspace meanwhile: its tables were then reopened with its options.
                 if Arc::ptr_eq(&options, &tree.options()) {
                     next.version = Arc::new(state.version.with_tables(&tables));
                 }

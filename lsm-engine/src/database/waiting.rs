@@ -19,7 +19,7 @@ impl Database {
     pub(super) fn rotate_and_flush(&self, side: &WriteSide) -> Result<()> {
         side.write.status.check_writing()?;
         // This makes a failed flush try again now.
-        let trouble = side.write.status.flush_error.count();
+        let errors_before = side.write.status.flush_error.count();
         side.write.flush_wanted.notify();
         let (mut waiting, mut stopped): (Vec<_>, _) = {
             side.write.committer.lock().rotate_all();
@@ -58,7 +58,7 @@ impl Database {
                 left && tree.is_healthy()
             });
             if !retried.is_empty() {
-                side.write.status.flush_error.check(trouble)?;
+                side.write.status.flush_error.check(errors_before)?;
             }
             Ok(retried.is_empty())
         })?;
@@ -72,14 +72,15 @@ impl Database {
     pub(crate) fn wait_for_compactions(&self) -> Result<()> {
         let side = self.write_side()?;
         self.resources.check_may_wait()?;
-        let trouble = (side.write.status.flush_error.count(), side.write.status.compaction_error.count());
+        let status = &side.write.status;
+        let (flush_errors, compaction_errors) = (status.flush_error.count(), status.compaction_error.count());
         side.write.flush_wanted.notify();
         self.all_trees().iter().for_each(|tree| side.background.compaction_queue.add(tree));
         self.resources.wait_until(&side.write.status.progress, || {
             self.check_open()?;
             side.write.status.check_writing()?;
-            side.write.status.flush_error.check(trouble.0)?;
-            side.write.status.compaction_error.check(trouble.1)?;
+            side.write.status.flush_error.check(flush_errors)?;
+            side.write.status.compaction_error.check(compaction_errors)?;
             side.compactions.start_due();
             let settled = side.write.unflushed.trees().iter().all(|tree| tree.load().immutable.is_empty())
                 && side.compactions.are_settled();
@@ -117,12 +118,12 @@ impl Database {
     ) -> Result<()> {
         self.rotate_and_flush(side)?;
         let since = side.versions.numbers.next();
-        let trouble = side.write.status.compaction_error.count();
+        let errors_before = side.write.status.compaction_error.count();
         self.resources.wait_until(&side.write.status.progress, || {
             loop {
                 self.check_open()?;
                 side.write.status.check_writing()?;
-                side.write.status.compaction_error.check(trouble)?;
+                side.write.status.compaction_error.check(errors_before)?;
                 match side.compactions.start_manual(tree, range, since)? {
                     Manual::Started => {}
                     Manual::Wait => return Ok(false),

@@ -4,30 +4,30 @@ use lsm_core::Cursor;
 use super::output::{NewTable, Output};
 use crate::error::Result;
 
-/// Entries that one step handles, and about how many bytes of them: a millisecond or so.
+/// Maximum number of entries, and bytes, that one step handles. That takes about a millisecond.
 const ENTRIES_PER_STEP: usize = 8192;
 const BYTES_PER_STEP: usize = 1 << 20;
 
-/// Tables in the making: a merged stream, the rules of what is kept, and the output.
+/// The building of tables: a merged stream, filtered by the garbage rules, and the output.
 pub(crate) struct Build<C, O = ()> {
     stream: CompactionStream<C, O>,
     source: BuildInput<C, O>,
     output: Output,
 }
 
-/// What a build does with its cursor beside reading its entries.
+/// Functions that a build needs for its kind of cursor.
 pub(crate) struct BuildInput<C, O> {
-    /// What it holds in buffers.
+    /// Memory of the cursor's buffers.
     pub(crate) read_bytes: fn(&C) -> usize,
-    /// Copies the block that comes next as it is, if there is one to be copied; returns its bytes in the file, or 0.
+    /// Copies the next block unchanged, if possible. Returns its bytes in the file, or 0.
     pub(crate) copy_block: fn(&mut CompactionStream<C, O>, &mut Output) -> Result<usize>,
 }
 
-/// How far a build got.
+/// The progress of a build.
 pub(crate) enum Progress {
-    /// Step again.
+    /// The build needs more steps.
     More,
-    /// These are the tables, durable, and nobody's yet.
+    /// The build is done. The tables are not installed yet, and not synced if [`OutputOptions::sync_later`] is set.
     Done(Vec<NewTable>),
 }
 
@@ -36,7 +36,7 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
         Self { stream, source, output }
     }
 
-    /// Handles the next entries. A build that failed must be dropped; it then removes what it wrote.
+    /// Handles the next entries. Drop a build that failed; then it removes its files.
     pub(crate) fn step(&mut self) -> Result<Progress> {
         let mut bytes = 0;
         for _ in 0..ENTRIES_PER_STEP {

@@ -1,4 +1,4 @@
-//! Starting compactions: those that policies want, those by hand, and the write rates that follow from what is left to do.
+//! Starts compactions, by policy or manual, and sets the write rate limits by the remaining debt.
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,16 +20,16 @@ use crate::reentry::{Entered, Inside};
 use crate::version::Version;
 use crate::write::{Compactor, Pressure};
 
-/// Keyspaces whose policies are asked at a time because time has passed: some milliseconds, however many there are.
+/// Maximum number of policies that are asked at once because time has passed. That takes some milliseconds.
 const ASKED_BY_TIME_MAX: usize = 1024;
 
-/// What [`Compactions::start_manual`] found.
+/// The result of [`Compactions::start_manual`].
 pub(crate) enum Manual {
-    /// A compaction was started, or the tree was changed at once: look again.
+    /// A compaction was started, or the tree was changed at once. Call it again.
     Started,
-    /// Compactions that are under way must end first.
+    /// Running compactions must end first.
     Wait,
-    /// The range is where it belongs.
+    /// The range is compacted.
     Done,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum Manual {
 pub(crate) struct Compactions {
     context: Arc<JobContext>,
     scheduler: OrderedMutex<Scheduler>,
-    /// For the jobs that it starts.
+    /// A reference to itself, for the jobs that it starts.
     this: Weak<Self>,
 }
 
@@ -48,7 +48,8 @@ impl Compactions {
         Arc::new_cyclic(|this| Self { context, scheduler, this: this.clone() })
     }
 
-    /// Holds the policy of a keyspace back until the hold is dropped: what it compacts could be missed.
+    /// Puts the policy of a keyspace on hold until the result is dropped. A manual compaction could miss the outputs of
+    /// the policy's compactions.
     pub(crate) fn hold(&self, keyspace: u32) -> Hold<'_> {
         self.scheduler.lock().hold(keyspace);
         Hold { compactions: self, keyspace }
@@ -58,12 +59,12 @@ impl Compactions {
         self.scheduler.lock().running.len()
     }
 
-    /// The lock, for what may call policies.
+    /// Locks the scheduler for code that may call policies.
     fn lock_to_ask(&self) -> (OrderedGuard<'_, Scheduler>, Entered) {
         (self.scheduler.lock(), self.context.resources.enter(Inside::Scheduler))
     }
 
-    /// Starts the compactions that are due, as many as there are threads for.
+    /// Starts the due compactions, as many as there are threads for.
     pub(crate) fn start_due(&self) {
         let (mut scheduler, _inside) = self.lock_to_ask();
         drop_covered_tables(&self.context, &mut scheduler);
@@ -76,7 +77,7 @@ impl Compactions {
         self.adjust_write_rates(&mut scheduler);
     }
 
-    /// Has policies asked again although nothing changed, some of them, in turn: time alone makes some merges due.
+    /// Queues some keyspaces, in turn, although nothing changed: some compactions become due by time alone.
     pub(crate) fn ask_by_time(&self) {
         let mut scheduler = self.scheduler.lock();
         let trees = self.context.trees.read();
@@ -98,8 +99,9 @@ impl Compactions {
             })
     }
 
-    /// Starts the next compaction that brings a range of keys down to the last level. `since` is a number given out
-    /// at the beginning: runs of level 0 from there on stay out of it, tables of the last level are not rewritten.
+    /// Starts the next step of a manual compaction, which brings a range of keys down to the last level. `since` is a
+    /// number given out at its beginning: level 0 runs with this number or higher stay out, and tables of the last
+    /// level with such a number are not rewritten again.
     pub(crate) fn start_manual(
         &self,
         tree: &Arc<Tree>,
@@ -113,8 +115,8 @@ impl Compactions {
         }
         let version = Arc::clone(&tree.load().version);
         let shape = scheduler.shape(&self.context, tree, &version);
-        // What was flushed meanwhile stays out of it, so that there is an end. Its runs have new numbers, which those
-        // that a compaction within level 0 wrote meanwhile do not have.
+        // Runs flushed meanwhile stay out, so that the manual compaction ends. They have new numbers. Outputs of
+        // compactions within level 0 keep old run numbers, so they are included.
         let mut wanted = shape.clone();
         if let Some((level_0, runs)) = wanted.levels.first_mut().zip(version.levels().first()) {
             let flushed = runs.iter().take_while(|run| run.number() >= since).count();
@@ -134,7 +136,7 @@ impl Compactions {
         }
     }
 
-    /// Debt of all keyspaces in bytes.
+    /// The debt of all keyspaces in bytes.
     pub(crate) fn debt_bytes(&self) -> u64 {
         let (mut scheduler, _inside) = self.lock_to_ask();
         self.debt_under_lock(&mut scheduler)
@@ -143,7 +145,7 @@ impl Compactions {
     fn debt_under_lock(&self, scheduler: &mut Scheduler) -> u64 {
         for (id, tree) in self.context.compaction_queue.take_owing() {
             let bytes = if tree.is_dropped() { 0 } else { self.debt_of(&tree, scheduler) };
-            // One that owes no more stays until its limit is lifted.
+            // A keyspace without debt stays in the map until its rate limit was removed.
             if bytes > 0 || scheduler.debts.contains_key(&id) {
                 scheduler.debts.insert(id, Debt { tree, bytes });
             }
@@ -151,7 +153,7 @@ impl Compactions {
         scheduler.debts.values().map(|debt| debt.bytes).sum()
     }
 
-    /// What the policy of a keyspace has yet to rewrite: nothing where it is not asked for compactions any more.
+    /// The debt that the policy of a keyspace reports. It is 0 if that policy is not asked for compactions.
     fn debt_of(&self, tree: &Tree, scheduler: &Scheduler) -> u64 {
         let shape = scheduler.shape(&self.context, tree, &tree.load().version);
         let policy = &tree.options().compaction;
@@ -159,7 +161,7 @@ impl Compactions {
         if tree.failure().is_some() { 0 } else { catch_unwind(AssertUnwindSafe(debt)).unwrap_or(0) }
     }
 
-    /// Limits the writers of keyspaces that owe much, and lets go of those that owe no more.
+    /// Sets the rate limits by the debt of the keyspaces.
     fn adjust_write_rates(&self, scheduler: &mut Scheduler) {
         self.debt_under_lock(scheduler);
         let pressure = |debt: &Debt| self.pressure_on(&debt.tree, debt.bytes, scheduler);
@@ -171,8 +173,8 @@ impl Compactions {
         scheduler.debts.retain(|_, debt| debt.bytes > 0);
     }
 
-    /// Runs that the policy does not mean to merge, as FIFO leaves them, are no reason to slow writers down, and neither
-    /// is debt that nothing works off: no background work would ever end it.
+    /// The pressure on the writers of a keyspace. Runs that the policy will not merge, as with FIFO, and debt that no
+    /// compaction works off do not count: no background work would ever reduce them.
     fn pressure_on(&self, tree: &Tree, debt_bytes: u64, scheduler: &Scheduler) -> Pressure {
         let runs = tree.load().version.levels().first().map_or(0, Vec::len);
         let pressure = Pressure::of(runs, debt_bytes, self.context.resources.memory.budget.memtable_bytes);
@@ -182,7 +184,7 @@ impl Compactions {
         if real { pressure } else { Pressure::default() }
     }
 
-    /// Starts one compaction of the first keyspace, in turn, that has one to start.
+    /// Starts one compaction, in the first keyspace in turn that has one due.
     fn start_next(&self, scheduler: &mut Scheduler) -> bool {
         let now_micros = self.context.resources.env.monotonic_micros();
         scheduler.end_pauses(now_micros);
@@ -205,7 +207,7 @@ impl Compactions {
             match self.start(scheduler, tree, &version, &shape, &compaction) {
                 Ok(()) => return true,
                 Err(error) => {
-                    tracing::warn!(keyspace = &*tree.name, %error, "a compaction could not start");
+                    tracing::warn!(keyspace = &*tree.name, %error, "failed to start a compaction");
                     if matches!(error, Error::Callback(_)) {
                         tree.fail(error.clone());
                     }
@@ -262,7 +264,7 @@ impl Compactions {
     }
 }
 
-/// A policy that is held back, until this is dropped.
+/// Keeps a policy on hold until it is dropped.
 pub(crate) struct Hold<'c> {
     compactions: &'c Compactions,
     keyspace: u32,

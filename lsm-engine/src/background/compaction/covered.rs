@@ -1,4 +1,4 @@
-//! Tables that newer range tombstones cover from end to end leave without a merge.
+//! Drops tables without a merge if newer range tombstones cover them completely.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::keyspaces::Tree;
 use crate::version::{Placement, Version};
 
-/// Takes tables out of the trees that newer range tombstones cover from end to end, and that nobody sees.
+/// Drops the tables that newer range tombstones cover completely and no reader sees.
 pub(super) fn drop_covered_tables(context: &JobContext, scheduler: &mut Scheduler) {
     for tree in context.compaction_queue.to_ask() {
         if context.status.is_stopping()
@@ -20,7 +20,7 @@ pub(super) fn drop_covered_tables(context: &JobContext, scheduler: &mut Schedule
             continue;
         }
         if let Err(error) = drop_covered_tables_of(context, &tree) {
-            tracing::warn!(keyspace = &*tree.name, %error, "deleted tables could not be dropped");
+            tracing::warn!(keyspace = &*tree.name, %error, "failed to drop tables covered by range deletes");
             scheduler.fail(context, &tree, error, context.resources.env.monotonic_micros());
         }
     }
@@ -46,13 +46,14 @@ fn drop_covered_tables_of(context: &JobContext, tree: &Arc<Tree>) -> Result<()> 
     }
 }
 
-/// The tables that newer range tombstones cover from end to end, that nobody sees, and that no compaction works on.
+/// The tables that newer range tombstones cover completely, that no reader sees, and that no compaction uses.
 pub(super) fn unseen_tables(context: &JobContext, tree: &Tree, version: &Version) -> Vec<Placement> {
     let covered = version.covered_tables();
     if covered.is_empty() {
         return Vec::new();
     }
-    // After the version: whoever reads one without these tables reads at one of these numbers or above the last.
+    // Load the list after the version. A reader of a version without these tables then reads at one of these numbers or
+    // above the last.
     let stripes = context.visibility.snapshot_stripes();
     let busy = tree.busy.lock();
     let unseen = covered

@@ -1,4 +1,4 @@
-//! Changes of tables: logged in the manifest, and then made visible.
+//! Installs changes of tables: logs them in the manifest, and then makes them visible.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::manifest::Manifest;
 use crate::version::{Placement, Version};
 
-/// Moves tables to the output level without rewriting them, or drops them if there is no `run` for them.
+/// Moves tables to `run` in the output level without rewriting them (a trivial move). Without `run`, drops them.
 pub(super) fn relocate(
     context: &JobContext,
     tree: &Arc<Tree>,
@@ -41,8 +41,8 @@ pub(super) fn relocate(
     Ok(())
 }
 
-/// Takes tables out of a keyspace, data and all. That has a sequence number, as clearing has: snapshots before it
-/// go on with the state that has the tables.
+/// Drops tables with live data from a keyspace. Like a clear, the drop has a sequence number: older snapshots keep the
+/// state that has the tables.
 fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
     let mut committer = context.write.committer.lock();
     let sequence = committer.use_up_number();
@@ -60,7 +60,7 @@ fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
     context.visibility.forget_cleared();
 }
 
-/// Logs that tables leave their places for others, or for good if there are none, and makes it visible.
+/// Replaces tables with others, or only removes them if `added` is empty: logs the edit and makes the change visible.
 pub(super) fn replace_tables(
     context: &JobContext,
     manifest: &mut Manifest,
@@ -94,7 +94,7 @@ pub(super) fn log_replacement(
     Ok(())
 }
 
-/// Whether a version still holds all the inputs.
+/// Whether a version still has all the inputs.
 pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
     inputs.iter().all(|input| version.find(input).is_some())
 }

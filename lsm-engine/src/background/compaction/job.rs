@@ -22,10 +22,10 @@ use crate::reentry::Inside;
 use crate::version::edit::{AddedTable, VersionEdit};
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
 
-/// A compaction is split among threads only if each part gets this many tables' worth of input.
+/// A compaction is split among threads only if the input of each part is at least this many output tables large.
 const PART_TABLES_MIN: u64 = 2;
 
-/// A compaction under way, shared by its parts.
+/// A running compaction, shared by its parts.
 pub(crate) struct Running {
     tree: Arc<Tree>,
     inputs: Vec<Placement>,
@@ -63,7 +63,7 @@ impl Running {
         self.failure.lock().get_or_insert(error);
     }
 
-    /// The last part has ended: makes the outputs part of the keyspace, or removes them.
+    /// Called when the last part has ended: installs the outputs, or removes them after a failure.
     fn finish(self: &Arc<Self>, context: &JobContext, starter: &dyn Starter) {
         let outputs = std::mem::take(&mut *self.outputs.lock());
         let failure = self.failure.lock().take();
@@ -73,10 +73,10 @@ impl Running {
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
             context.resources.make_way_after(error);
-            // One that was given up, because its keyspace or the database goes, did not fail.
+            // `Closed` means that the compaction was given up because the keyspace or the database ended.
             if !matches!(error, Error::Closed) {
                 tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
-                // Before its files are discarded, which is an occasion to look for compactions.
+                // Pause the keyspace before the files are discarded, since that wakes the job that starts compactions.
                 starter.failed(&self.tree);
             }
             context.discard(&outputs);
@@ -103,7 +103,8 @@ impl Running {
         context.status.progress.notify();
     }
 
-    /// The inputs that cannot be read: they stay busy, so that no policy picks them again. Reads of other data go on.
+    /// The numbers of inputs that cannot be read. They stay busy, so that no policy picks them again. Other data stays
+    /// readable.
     fn fenced(&self, error: &Error) -> HashSet<u64> {
         let Error::Storage(
             lsm_core::Error::Corruption { path, .. } | lsm_core::Error::Unsupported { path, .. },
@@ -157,16 +158,16 @@ impl Running {
     }
 }
 
-/// Who started a compaction, and hears of its end.
+/// The starter of compactions. It is told when they end.
 pub(super) trait Starter: Send + Sync {
-    /// It failed; its files are still there.
+    /// A compaction failed. Its files still exist.
     fn failed(&self, tree: &Tree);
 
-    /// Its last part ended; whether its outputs are part of the keyspace.
+    /// The last part of a compaction ended. `installed` tells whether it succeeded.
     fn ended(&self, running: &Arc<Running>, installed: bool);
 }
 
-/// One part of a compaction: a stretch of keys.
+/// The job of one part of a compaction: a range of keys.
 struct CompactionJob {
     context: Arc<JobContext>,
     starter: Arc<dyn Starter>,
@@ -176,7 +177,7 @@ struct CompactionJob {
 }
 
 impl CompactionJob {
-    /// Works for a while; whether the part has ended.
+    /// Works for a while. Returns whether the part has ended.
     fn step_part(&mut self) -> bool {
         let Some(build) = &mut self.build else { return true };
         if self.context.status.is_stopping() || self.running.tree.is_dropped() || self.running.failed() {
@@ -199,7 +200,7 @@ impl Job for CompactionJob {
         if !self.step_part() {
             return Step::Again;
         }
-        // Cursors and filters from outside are dropped here.
+        // This drops user filters, which may panic.
         let build = self.build.take();
         if let Err(error) = caught("the end of a compaction", || {
             drop(build);
@@ -220,13 +221,13 @@ pub(super) struct Plan<'p> {
     pub(super) shape: &'p TreeShape,
     pub(super) compaction: &'p Compaction,
     pub(super) inputs: Vec<Placement>,
-    /// The run that the outputs become or join.
+    /// The run that the outputs form or join.
     pub(super) run: u64,
     pub(super) running_shape: RunningShape,
 }
 
 impl Plan<'_> {
-    /// Splits the merge into parts, one job each.
+    /// Splits the merge into parts, with one job each.
     pub(super) fn prepare(
         self,
         context: &Arc<JobContext>,
@@ -341,7 +342,7 @@ fn input_runs(inputs: &[Placement]) -> Vec<Run> {
         .collect()
 }
 
-/// The filter of the outputs, by the size of the run that they become part of.
+/// The filter policy of the outputs. It depends on the size of the run that they form or join.
 fn filter(
     options: &KeyspaceOptions,
     shape: &TreeShape,
@@ -369,7 +370,7 @@ fn filter(
     options.table_filter(entries, others)
 }
 
-/// How many of the input runs, from the oldest on, can be read at once; two in any case.
+/// Number of input runs, from the oldest on, that fit memory for reading at once. At least two.
 pub(super) fn readable_runs(context: &JobContext, tree: &Tree, inputs: &[Placement]) -> usize {
     let mut left = context.resources.memory.merge_bytes_max();
     let fits = |run: &&Run| {
@@ -380,14 +381,14 @@ pub(super) fn readable_runs(context: &JobContext, tree: &Tree, inputs: &[Placeme
     input_runs(inputs).iter().rev().take_while(fits).count().max(2)
 }
 
-/// What it takes to read a run: what is read at once, and the block at hand.
+/// Memory for reading a run: the read buffer and the current block.
 fn run_bytes(context: &JobContext, tree: &Tree, run: &Run) -> usize {
     let largest = run.tables().iter().map(|table| table.table().properties().largest_entry_bytes).max();
     let block_bytes = tree.options().block_bytes.max(largest.unwrap_or(0) as usize);
     2 * block_bytes + (context.resources.memory.budget.read_buffer_bytes as usize)
 }
 
-/// Keys at which to split a large merge so that all threads get a share.
+/// The keys at which to split a large merge, so that each thread gets a part.
 fn split_keys(context: &JobContext, tree: &Tree, inputs: &[Placement], target_bytes: u64) -> Vec<Slice> {
     let bytes: u64 = inputs.iter().map(|input| input.table.meta().file_bytes).sum();
     let affordable = bytes / target_bytes.saturating_mul(PART_TABLES_MIN).max(1);

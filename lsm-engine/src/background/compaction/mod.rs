@@ -1,7 +1,7 @@
-//! Compactions, and what they have in common with flushes: how tables are built.
+//! Compactions, and the building of tables, which flushes use too.
 //!
-//! In comes what a policy wants; out go tables in the place of others, by one edit of the manifest. What cannot be read
-//! stays where it is, and no policy gets it again.
+//! Input: the picks of policies. Output: tables that replace others by one version edit. A table that cannot be read
+//! stays in place, and later compactions leave it out.
 
 mod build;
 mod compactions;

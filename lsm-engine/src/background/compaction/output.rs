@@ -12,58 +12,58 @@ use crate::resources::Resources;
 use crate::version::files;
 use crate::version::{Placement, TableFile, VersionSet, open_table};
 
-/// A table grows past its target by this factor at most while it waits for a boundary of the next level.
+/// While a table waits for a boundary of the next level, it may grow to this multiple of its target size.
 const STRETCH: u64 = 2;
 
-/// Where a stream of kept entries goes: one table after the other, cut where it suits the next level.
+/// Writes a stream of entries to tables, and cuts them at the boundaries of the next level.
 pub(crate) struct Output {
     resources: Arc<Resources>,
     versions: Arc<VersionSet>,
-    /// What this and its inputs hold.
+    /// The memory of the output and its inputs.
     charge: Charge,
-    /// What they hold at least.
+    /// Lower bound of that memory.
     bytes_min: usize,
-    /// The writer of the table holds as much as it may.
+    /// The table writer has reached its memory limit.
     is_large: bool,
     options: OutputOptions,
     table_options: TableOptions,
     /// The table being written, and its number.
     writer: Option<(u64, TableWriter)>,
     finished: Vec<NewTable>,
-    /// Range tombstones that go along, clipped to the stretch of keys that each table covers.
+    /// The range tombstones to write. Each table gets the part in its key range.
     range_tombstones: Arc<FragmentedRangeTombstones>,
-    /// Where the stretch of the table being written starts.
+    /// Lower end of the key range of the current table.
     lower: Option<Slice>,
-    /// Index of the first boundary that was not passed yet.
+    /// Index of the next boundary.
     boundary: usize,
-    /// The table is due to be cut before the first key after this one.
+    /// If set, the table ends before the first key that differs from this one.
     cut_after: Option<Vec<u8>>,
 }
 
-/// How tables are cut and written.
+/// Options of how tables are cut and written.
 pub(crate) struct OutputOptions {
     pub(crate) target_bytes: u64,
-    /// Everything goes into one table, however much its writer holds.
+    /// Write everything to one table, however much memory its writer takes.
     pub(crate) is_one_table: bool,
-    /// Smallest keys of the tables in the level below the output, ascending: good places to cut.
+    /// The smallest keys of the tables in the level below the output, ascending. Tables are cut there if possible.
     pub(crate) boundaries: Vec<Slice>,
     pub(crate) compression: Compression,
     pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
-    /// The tables, and their names, are synced later, with others.
+    /// The caller syncs the tables and the directory later, together with others.
     pub(crate) sync_later: bool,
-    /// Runs that are read for it.
+    /// Number of runs that are read.
     pub(crate) sources: usize,
-    /// The keys that the output is confined to: its range tombstones end there.
+    /// The key range of the output. Range tombstones are cut at its ends.
     pub(crate) lower: Option<Slice>,
     pub(crate) upper: Option<Slice>,
 }
 
-/// A table that was written and is not part of any version yet.
+/// A table that was written and is not installed yet.
 pub(crate) struct NewTable {
     pub(crate) number: u64,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
-    /// Still to be synced.
+    /// Set until the table is synced.
     unsynced: Option<UnsyncedTable>,
 }
 
@@ -111,11 +111,11 @@ impl Output {
         Ok(())
     }
 
-    /// Adds the next entries as one block of another table; `false` if they are to be added one by one.
+    /// Adds the next entries by copying a block of another table. Returns `false` if they must be added one by one.
     pub(crate) fn add_block(&mut self, block: &TableBlock<'_>) -> Result<bool> {
         let (first_key, last_key) = (block.first_key(), block.last_key());
         let mut boundaries = self.options.boundaries.iter().skip(self.boundary);
-        // The table may have to be cut there.
+        // The table may have to be cut within the block.
         if boundaries.any(|boundary| **boundary > *first_key && **boundary <= *last_key) {
             return Ok(false);
         }
@@ -127,11 +127,11 @@ impl Output {
         Ok(is_taken)
     }
 
-    /// Ends the table before `key`, the next, if it is time.
+    /// Ends the table before `key`, the next key, if it is due.
     #[inline]
     fn cut(&mut self, key: &[u8]) -> Result<()> {
-        // At a boundary half a table is enough. The key there is another than the one before, and belongs to the
-        // next table: this one is to end before the table below begins.
+        // At a boundary half a table is enough. The first key at or after the boundary goes to the next table, so that
+        // this table ends before the table below begins.
         let at_boundary = self.pass_boundaries(key) && self.bytes() >= self.options.target_bytes / 2;
         if at_boundary || self.cut_after.as_deref().is_some_and(|before| before != key) {
             self.finish_table(Some(key))?;
@@ -139,10 +139,10 @@ impl Output {
         Ok(())
     }
 
-    /// Whether the table is to end after `key`, the last.
+    /// Decides whether the table ends after `key`, the last key added.
     #[inline]
     fn decide_cut(&mut self, key: &[u8]) {
-        // Elsewhere it takes a full table, or more while a boundary may still come.
+        // Elsewhere the table must be full, or larger while a boundary may still come.
         let target = self.options.target_bytes;
         let limit = if self.options.boundaries.len() > self.boundary {
             target.saturating_mul(STRETCH)
@@ -154,7 +154,7 @@ impl Output {
         }
     }
 
-    /// The table being written.
+    /// The writer of the current table. Starts a table if there is none.
     #[inline]
     fn writer(&mut self) -> Result<&mut TableWriter> {
         if self.writer.is_none() {
@@ -163,7 +163,7 @@ impl Output {
         self.writer.as_mut().map(|(_, writer)| writer).ok_or(Error::Closed)
     }
 
-    /// Accounts for what is held, `read_bytes` of it by the inputs.
+    /// Accounts for the memory of the output and its inputs. The inputs take `read_bytes`.
     pub(crate) fn charge(&mut self, read_bytes: usize) {
         let written = self.writer.as_ref().map_or(0, |(_, writer)| writer.memory_bytes());
         self.is_large =
@@ -171,12 +171,12 @@ impl Output {
         self.charge.set(self.bytes_min.max(read_bytes + written));
     }
 
-    /// Size of the table being written, about.
+    /// Estimated size of the current table.
     fn bytes(&self) -> u64 {
         self.writer.as_ref().map_or(0, |(_, writer)| writer.estimated_bytes())
     }
 
-    /// Writes what is left, range tombstones after the last entry included.
+    /// Finishes the last table, including range tombstones after the last entry.
     pub(crate) fn finish(&mut self) -> Result<Vec<NewTable>> {
         let upper = self.options.upper.clone();
         if self.writer.is_none() {
@@ -192,7 +192,7 @@ impl Output {
         Ok(std::mem::take(&mut self.finished))
     }
 
-    /// Whether the key is the first past a boundary.
+    /// Whether the key is the first one at or after a boundary.
     #[inline]
     fn pass_boundaries(&mut self, key: &[u8]) -> bool {
         let mut passed = false;
@@ -218,7 +218,7 @@ impl Output {
         self.is_large = false;
         let Some((number, mut writer)) = self.writer.take() else { return Ok(()) };
         let path = files::table(&self.resources.directory, number);
-        // Known before it is complete, so that a failure cleans it up.
+        // Add it before it is complete, so that a failure removes its file.
         self.finished.push(NewTable { number, path, bytes: 0, unsynced: None });
         for fragment in self.range_tombstones.truncated(self.lower.as_deref(), upper).iter() {
             for &sequence in fragment.sequences {
@@ -240,7 +240,7 @@ impl Output {
 }
 
 impl Drop for Output {
-    /// Removes what never became part of a version.
+    /// Removes tables that were not taken by [`finish`](Self::finish).
     fn drop(&mut self) {
         if let Some((number, writer)) = self.writer.take() {
             writer.abandon();
@@ -253,12 +253,13 @@ impl Drop for Output {
 }
 
 impl NewTable {
-    /// Makes the file durable, and closes it.
+    /// Syncs and closes the file.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.unsynced.take().map_or(Ok(()), |table| Ok(table.sync()?))
     }
 
-    /// Opens the table for a version. Tombstones in it were first written at `tombstones_since`, or just now.
+    /// Opens the table for a version. `tombstones_since` is the time at which its oldest tombstone was first written to
+    /// a table; `None` means now.
     pub(crate) fn open(
         &self,
         resources: &Resources,

@@ -1,4 +1,4 @@
-//! What a keyspace's compaction policy wants, checked before anybody believes it.
+//! Asks compaction policies, and validates their answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::keyspaces::Tree;
 use crate::memory::Memory;
 use crate::version::{Placement, Version};
 
-/// What a policy says; one that panics stops its keyspace.
+/// Asks a policy a question. A policy that panics stops its keyspace.
 pub(super) fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(question)) {
         Ok(answer) => Some(answer),
@@ -22,26 +22,27 @@ pub(super) fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> O
     }
 }
 
-/// What the policy wants, or else a merge of small tables: each takes some kilobytes of memory, whatever it holds.
+/// The pick of the policy, or else a small-table compaction: each table takes some kilobytes of memory, however small
+/// it is.
 pub(super) fn pick(memory: &Memory, tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let fits = |bytes, entries| memory.fits_table(bytes, entries);
     pick_by_policy(tree, shape)
         .or_else(|| if tree.failure().is_none() { small_tables(shape, fits) } else { None })
 }
 
-/// Whether the policy of the options is the one that the keyspace was created with: nobody may have opened it yet.
+/// Whether `policy` is the recorded policy of the keyspace. It may differ if the user has not opened the keyspace yet.
 pub(super) fn is_its_own(tree: &Tree, policy: &dyn CompactionPolicy) -> bool {
     *tree.policy() == *policy.name()
 }
 
-/// Asks the policy, and checks its answer.
+/// Asks the policy for a compaction, and validates it.
 pub(super) fn pick_by_policy(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let options = tree.options();
     let policy = &options.compaction;
     let question = || if is_its_own(tree, &**policy) { policy.pick(shape) } else { None };
     let compaction = ask(tree, "pick", question)??;
     if compaction.action == Action::Drop && !ask(tree, "drops_data", || policy.drops_data())? {
-        tracing::warn!(policy = policy.name(), "a policy that does not drop data wants to; ignored");
+        tracing::warn!(policy = policy.name(), "rejected a drop: the policy declares that it drops no data");
         return None;
     }
     match validate(shape, &compaction) {
@@ -53,7 +54,7 @@ pub(super) fn pick_by_policy(tree: &Tree, shape: &TreeShape) -> Option<Compactio
     }
 }
 
-/// The inputs of a compaction; `shape` is that of the version.
+/// The inputs of a compaction. `shape` is the shape of `version`.
 pub(super) fn inputs(version: &Version, shape: &TreeShape, compaction: &Compaction) -> Vec<Placement> {
     let placement = |input: &InputTable<'_>| {
         let run = version.levels().get(input.level)?.get(input.run)?;

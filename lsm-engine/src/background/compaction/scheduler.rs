@@ -1,4 +1,4 @@
-//! Which compactions run, which keyspaces wait, and what keyspaces owe.
+//! The state of the scheduler: running compactions, waiting keyspaces, and compaction debt.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,33 +15,33 @@ use crate::keyspaces::Tree;
 use crate::version::edit::LEVEL_COUNT_MAX;
 use crate::version::{BusyTable, Placement, Version};
 
-/// How long a keyspace waits after a compaction failed: the disk may be full, or failing.
+/// Pause of a keyspace after a failed compaction, for example on a full disk.
 const RETRY_MICROS: u64 = 1_000_000;
 
-/// Which compactions run, and which tables they work on.
+/// Running compactions, and the keyspaces that wait or have debt.
 #[derive(Default)]
 pub(super) struct Scheduler {
     pub(super) running: Vec<Arc<Running>>,
-    /// Keyspaces that are being compacted by hand, and how often: their policies wait.
+    /// Number of manual compactions per keyspace. Meanwhile the policy is on hold.
     held: BTreeMap<u32, usize>,
-    /// Keyspaces in which a compaction failed, and until when they wait.
+    /// Keyspaces with a failed compaction, and the time until which they wait.
     paused: BTreeMap<u32, u64>,
-    /// Keyspace to ask first at the next look, so that all get their turn.
+    /// The keyspace to ask first next time, so that all get their turn.
     pub(super) next_keyspace: u32,
-    /// Keyspace to begin with when policies are asked again because time has passed.
+    /// The keyspace to start with when policies are asked again because time has passed.
     pub(super) next_by_time: u32,
-    /// What keyspaces owe that owe anything.
+    /// Keyspaces with debt.
     pub(super) debts: BTreeMap<u32, Debt>,
 }
 
-/// What a keyspace owes, as its policy says.
+/// The debt of a keyspace, as its policy reports it.
 pub(super) struct Debt {
     pub(super) tree: Arc<Tree>,
     pub(super) bytes: u64,
 }
 
 impl Scheduler {
-    /// Holds the policy of a keyspace back until it was released as often.
+    /// Puts the policy of a keyspace on hold. Each hold needs one release.
     pub(super) fn hold(&mut self, keyspace: u32) {
         *self.held.entry(keyspace).or_insert(0) += 1;
     }
@@ -59,19 +59,20 @@ impl Scheduler {
         self.paused.insert(keyspace, now_micros + RETRY_MICROS);
     }
 
-    /// A change without a merge failed: it is tried again later, and whoever waits for compactions hears of it.
+    /// Notes that a change without a merge failed. It is tried again later, and callers that wait for compactions get
+    /// the error.
     pub(super) fn fail(&mut self, context: &JobContext, tree: &Tree, error: Error, now_micros: u64) {
         context.status.compaction_error.note(error);
         self.pause(tree.id, now_micros);
         context.status.progress.notify();
     }
 
-    /// Keyspaces that have waited long enough go on.
+    /// Ends the pauses of keyspaces that have waited long enough.
     pub(super) fn end_pauses(&mut self, now_micros: u64) {
         self.paused.retain(|_, until_micros| now_micros < *until_micros);
     }
 
-    /// Whether the policy of a keyspace is not to be asked for now.
+    /// Whether the policy of a keyspace must not be asked now.
     pub(super) fn waits(&self, keyspace: u32) -> bool {
         self.held.contains_key(&keyspace) || self.paused.contains_key(&keyspace)
     }
@@ -84,7 +85,7 @@ impl Scheduler {
         let options = tree.options();
         let level_count =
             ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
-        // After the version: nobody will look at a number below the last that is not among them.
+        // Load the list after the version. Then later readers read at one of these numbers or above the last.
         let stripes = context.visibility.snapshot_stripes();
         let running = || self.running.iter().filter(|running| running.tree().id == tree.id);
         let inputs = running().flat_map(|running| running.inputs()).map(BusyTable::from);
@@ -97,8 +98,8 @@ impl Scheduler {
         shape
     }
 
-    /// Whether anything is done or due that will change the shape of a keyspace. Nothing may be: all that there is to do
-    /// needs a table that cannot be read, for instance.
+    /// Whether a compaction that changes the shape of the keyspace runs or is due. There may be none although there is
+    /// debt, for example if all compactions need a table that cannot be read.
     pub(super) fn works_on(&self, context: &JobContext, tree: &Tree) -> bool {
         self.is_running(tree)
             || self.waits(tree.id)
@@ -113,7 +114,7 @@ impl Scheduler {
         self.running.retain(|running| !Arc::ptr_eq(running, ended));
     }
 
-    /// The number of the run that the outputs become or join.
+    /// The number of the run that the outputs form or join.
     pub(super) fn output_run(
         &self,
         context: &JobContext,
@@ -123,7 +124,7 @@ impl Scheduler {
         inputs: &[Placement],
     ) -> u64 {
         let level = compaction.output_level;
-        // What replaces runs of its own level takes their place among those that stay.
+        // An output that replaces runs of its own level takes their position among the other runs.
         let replaced = inputs.iter().filter(|input| input.level == level).map(|input| input.run).max();
         let joined = version.levels().get(level).and_then(|runs| runs.last()).map(|run| run.number());
         let from_above = inputs.iter().any(|input| input.level < level);
@@ -136,7 +137,7 @@ impl Scheduler {
         }
     }
 
-    /// The run of an empty level that is being written: others that join it must not make another beside it.
+    /// The run that a running compaction writes into an empty level. Others that join that level must join this run.
     fn run_to_be(&self, tree: &Tree, level: usize) -> Option<u64> {
         let joins = |running: &&Arc<Running>| {
             let shape = running.shape();
