@@ -1,11 +1,12 @@
-//! Parts from outside may call the database that calls them: they read and write, but do not wait for themselves.
+//! Reentry: user code that the engine calls (memtable, filter, policy) may call the database. It may read and write,
+//! but a call that would wait for itself fails.
 
 use std::cell::RefCell;
 
 use crate::error::{Error, Result};
 use crate::resources::Resources;
 
-/// From where a thread calls parts from outside.
+/// The place from which a thread calls user code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inside {
     /// A step of background work.
@@ -17,11 +18,11 @@ pub(crate) enum Inside {
 }
 
 thread_local! {
-    /// Databases, and where in them this thread is, the innermost last.
+    /// The databases that this thread is in, and the place in each. The innermost is last.
     static PLACES: RefCell<Vec<(usize, Inside)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The thread is inside until this is dropped.
+/// Marks that the thread is inside. Dropping it ends that.
 pub(crate) struct Entered(());
 
 impl Drop for Entered {
@@ -31,41 +32,39 @@ impl Drop for Entered {
 }
 
 impl Resources {
-    /// Tells this database from all others that are open.
+    /// A number that tells this database from all other open ones.
     pub(crate) fn place(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
-    /// To be held while parts from outside may be called.
+    /// Marks that this thread may call user code. Hold the result during those calls.
     pub(crate) fn enter(&self, inside: Inside) -> Entered {
         PLACES.with_borrow_mut(|places| places.push((self.place(), inside)));
         Entered(())
     }
 
-    /// Whether a part from outside that was called from there is what calls now.
+    /// Whether the present call comes from user code that was called from this place.
     pub(crate) fn is_inside(&self, inside: Inside) -> bool {
         PLACES.with_borrow(|places| places.contains(&(self.place(), inside)))
     }
 
-    /// Whether any part from outside is what calls now.
+    /// Whether the present call comes from user code that this database called.
     pub(crate) fn is_called_back(&self) -> bool {
         PLACES.with_borrow(|places| places.iter().any(|(place, _)| *place == self.place()))
     }
 
-    /// Fails if the background work to wait for would never end: it has called what calls now.
+    /// Fails for a call from user code that would wait for background work: that work itself called the user code.
     pub(crate) fn check_may_wait(&self) -> Result<()> {
-        if self.is_called_back() { Err(called_back("waits for background work")) } else { Ok(()) }
+        if self.is_called_back() { Err(called_back("wait for background work")) } else { Ok(()) }
     }
 
-    /// Fails under the lock of the manifest.
+    /// Fails for a call from user code under the manifest lock, since changing keyspaces takes that lock.
     pub(crate) fn check_may_change_keyspaces(&self) -> Result<()> {
-        if self.is_inside(Inside::Manifest) { Err(called_back("changes keyspaces")) } else { Ok(()) }
+        if self.is_inside(Inside::Manifest) { Err(called_back("change keyspaces")) } else { Ok(()) }
     }
 }
 
 #[cold]
 fn called_back(what: &str) -> Error {
-    Error::invalid(format!(
-        "a policy, filter or other part from outside, called by the database, {what} itself"
-    ))
+    Error::invalid(format!("a policy, filter or memtable, called by the database, must not {what}"))
 }

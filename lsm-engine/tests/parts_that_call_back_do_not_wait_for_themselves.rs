@@ -1,5 +1,5 @@
-//! A policy, filter or prefix extractor may call the database that calls it: what would wait for itself is an error
-//! that says so, and all else works.
+//! A policy, filter or prefix extractor may call the database that calls it. A call that would wait for itself fails
+//! with an error that says so. All other calls work.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use lsm_engine::{
 
 type Call = Box<dyn Fn() + Send>;
 
-/// What the method of this name does when it is called, except for calls by itself.
+/// The code that the method with this name runs when the database calls it, but not when that code itself calls it.
 #[derive(Default)]
 struct Hook {
     call: Mutex<Option<(&'static str, Call)>>,
@@ -41,7 +41,7 @@ impl Hook {
         }
     }
 
-    /// Ends it; how often it came to the call.
+    /// Ends it. Returns how often the code ran.
     fn end(&self) -> usize {
         *self.call.lock().unwrap() = None;
         self.count.swap(0, Ordering::Relaxed)
@@ -134,7 +134,7 @@ fn refused<T>(result: Result<T>) {
     assert!(error.to_string().contains("called by the database"), "{error}");
 }
 
-/// What works wherever it is called.
+/// Calls that work from everywhere.
 fn read_and_write(db: &Db, odd: &Keyspace) {
     assert_eq!(odd.get("read").unwrap().unwrap(), "value");
     assert!(odd.iter().all(|entry| entry.is_ok()));
@@ -145,7 +145,7 @@ fn read_and_write(db: &Db, odd: &Keyspace) {
     assert_eq!(db.metrics().keyspaces.len(), 2);
 }
 
-/// Calls the database back wherever the method is called in the background or by whoever waits for that.
+/// Calls the database back when background work, or a call that waits for it, calls the method.
 fn call_back_from(method: &'static str) {
     let machine = Machine::new();
     let db = machine.open();
@@ -173,7 +173,7 @@ fn call_back_from(method: &'static str) {
 }
 
 #[test]
-fn policies_filters_and_prefix_extractors_read_and_write_and_are_refused_what_waits() {
+fn user_code_may_read_and_write_but_not_wait_for_background_work() {
     for method in ["policy name", "level_count", "pick", "debt_bytes"] {
         call_back_from(method);
     }
@@ -182,9 +182,9 @@ fn policies_filters_and_prefix_extractors_read_and_write_and_are_refused_what_wa
     }
 }
 
-/// A write that finds no room would wait for the flush that calls it.
+/// Such a write would wait for the flush that calls it.
 #[test]
-fn a_write_from_inside_that_finds_no_room_is_refused() {
+fn a_write_from_user_code_that_would_wait_for_memory_is_refused() {
     let machine = Machine::new();
     let db = machine.open();
     let odd = db.keyspace("odd", machine.hooked()).unwrap();
@@ -200,9 +200,9 @@ fn a_write_from_inside_that_finds_no_room_is_refused() {
     machine.env.drop_jobs();
 }
 
-/// In a read nothing is locked, and in background work no keyspace.
+/// A read holds no lock, and background work does not lock keyspaces.
 #[test]
-fn all_works_from_inside_a_read_and_keyspaces_change_from_inside_background_work() {
+fn user_code_may_make_all_calls_in_a_read_and_change_keyspaces_in_background_work() {
     let machine = Machine::new();
     let db = machine.open();
     let odd = db.keyspace("odd", machine.hooked()).unwrap();
@@ -229,9 +229,9 @@ fn all_works_from_inside_a_read_and_keyspaces_change_from_inside_background_work
     machine.env.drop_jobs();
 }
 
-/// The tables of a keyspace are opened anew, with the filter that is given, under the lock of all changes.
+/// Opening a keyspace reopens its tables with the given filter, under the manifest lock.
 #[test]
-fn keyspaces_do_not_change_from_inside_the_opening_of_one() {
+fn user_code_must_not_change_keyspaces_while_one_is_opened() {
     for method in ["filter name", "prefix name"] {
         let machine = Machine::new();
         let db = machine.open();
@@ -257,7 +257,7 @@ fn keyspaces_do_not_change_from_inside_the_opening_of_one() {
 }
 
 #[test]
-fn keyspaces_do_not_change_from_inside_the_making_of_one() {
+fn user_code_must_not_change_keyspaces_while_one_is_created() {
     let machine = Machine::new();
     let db = machine.open();
     let inside = db.clone();
@@ -273,9 +273,9 @@ fn keyspaces_do_not_change_from_inside_the_making_of_one() {
     machine.env.drop_jobs();
 }
 
-/// The limits are those of the database that calls.
+/// The limits apply only to the database that calls the user code.
 #[test]
-fn parts_may_use_another_database_as_they_like() {
+fn user_code_may_use_another_database_without_limits() {
     let (machine, other) = (Machine::new(), Machine::new());
     let (db, inside) = (machine.open(), other.open());
     let odd = db.keyspace("odd", machine.hooked()).unwrap();
