@@ -16,7 +16,7 @@ pub(crate) enum Rank {
     Commit,
 }
 
-/// A mutex with its place in the order, which is that of one database: a part from outside may call another.
+/// A mutex with its rank in the lock order. Each database has its own order, since user code may call another database.
 pub(crate) struct OrderedMutex<T> {
     rank: Rank,
     database: usize,
@@ -24,7 +24,7 @@ pub(crate) struct OrderedMutex<T> {
 }
 
 impl<T> OrderedMutex<T> {
-    /// `database` tells those of one database from those of others.
+    /// `database` tells the locks of one database from those of others.
     pub(crate) fn new(rank: Rank, database: usize, value: T) -> Self {
         Self { rank, database, mutex: Mutex::new(value) }
     }

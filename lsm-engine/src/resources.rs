@@ -85,5 +85,5 @@ impl Resources {
 
 #[cold]
 fn forked() -> Error {
-    Error::invalid("the database was opened by the process that this one was forked from")
+    Error::invalid("the database belongs to the parent of this forked process")
 }

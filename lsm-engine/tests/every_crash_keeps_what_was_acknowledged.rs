@@ -203,7 +203,7 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
         model.states.len() - 1,
         match model.states.iter().rposition(|state| *state == found) {
             Some(step) => format!("found the state after step {step}"),
-            None => format!("found a state that never was: {:?}", summary(&found)),
+            None => format!("found a state that never existed: {:?}", summary(&found)),
         }
     );
     // The recovered data stays, and can be written to.

@@ -136,7 +136,7 @@ fn panic_at(method: &'static str, call: usize) -> bool {
             let before = disarmed(&fuse, || flushed_entries(&db));
             if named(&db.flush(), &what) {
                 let left = disarmed(&fuse, || db.metrics().active_memtable_bytes);
-                assert_eq!(left, 0, "{what}: flushed, yet something is left");
+                assert_eq!(left, 0, "{what}: memtables are left after the flush");
             }
             assert!(disarmed(&fuse, || flushed_entries(&db)) >= before + 2, "{what}: nothing was flushed");
         }

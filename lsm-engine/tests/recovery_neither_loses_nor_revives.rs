@@ -192,7 +192,7 @@ fn an_old_manifest_is_removed_only_after_current_names_the_new_one() {
     };
     let [before] = manifests(&fs).try_into().unwrap();
     fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named(before.clone()));
-    // After a failed append a manifest is never appended to again. There is room for another: some is held back.
+    // After a failed append a manifest is never appended to again. The disk reserve has space for a new one.
     db.flush().unwrap();
     assert!(!manifests(&fs).contains(&before), "the manifest was replaced");
     for image in fs.crash_images() {

@@ -28,7 +28,7 @@ impl Drop for Closer {
             return;
         }
         if self.0.resources.is_called_back() {
-            // Background work that dropped the last handle cannot wait for its own end: the log is left as it is.
+            // Background work dropped the last handle. It cannot wait for its own end, so do not close the log.
             self.0.ask_to_stop();
             return;
         }

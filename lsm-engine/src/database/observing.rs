@@ -43,7 +43,7 @@ impl Database {
             return metrics;
         };
         metrics.log_window_bytes = self.resources.memory.budget.log_window_bytes;
-        // A part from outside may ask that was called under this lock, or a later one.
+        // Skip this if user code that was called under the scheduler lock, or a later lock, asks for metrics.
         if !self.resources.is_inside(Inside::Scheduler) && !self.resources.is_inside(Inside::Manifest) {
             metrics.compactions_running = side.compactions.running_count() as u64;
             metrics.compaction_debt_bytes = side.compactions.debt_bytes();

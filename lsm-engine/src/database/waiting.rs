@@ -104,7 +104,7 @@ impl Database {
         drop(held);
         side.background.compaction_queue.add(tree);
         side.compactions.start_due();
-        // A caller of `wait_for_compactions` may have seen the policy on hold, and trivial moves notify nobody.
+        // A caller of `wait_for_compactions` may have seen the policy on hold, and trivial moves do not notify it.
         side.write.status.progress.notify();
         done
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::keyspaces::tree::Tree;
 
+/// All keyspaces of a database.
 #[derive(Default)]
 pub(crate) struct Trees {
     by_id: BTreeMap<u32, Arc<Tree>>,

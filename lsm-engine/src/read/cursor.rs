@@ -18,8 +18,8 @@ use crate::read::skip::{From, LEARN_COUNT};
 /// tables that it reads, so drop it when you are done.
 ///
 /// A new cursor has no position: call [`first`](Self::first), [`last`](Self::last) or [`seek`](Self::seek) first.
-/// [`key`](Self::key) and [`value`](Self::value) are `None` without a position, past either end, and after an error. The
-/// call that moved the cursor returns the error.
+/// [`key`](Self::key) and [`value`](Self::value) are `None` without a position, past either end, and after an error.
+/// The call that moved the cursor returns the error.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -44,7 +44,8 @@ pub struct DbCursor {
     pub(super) key: Vec<u8>,
     /// Backward: the current value.
     pub(super) value: Vec<u8>,
-    /// The start of the dead entries that the cursor passes. Forward: their first key. Backward: the key after their last.
+    /// The start of the dead entries that the cursor passes. Forward: their first key. Backward: the key after their
+    /// last.
     pub(super) edge: Vec<u8>,
     /// Number of dead entries in a row after which the cursor notes an empty span.
     pub(super) learn_count: u32,
@@ -53,7 +54,7 @@ pub struct DbCursor {
     pub(super) pinned: Arc<ReadState>,
 }
 
-/// Where the merging cursor stands, relative to the entry that the user sees.
+/// The position of the merging cursor, relative to the entry that the user sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Nowhere,

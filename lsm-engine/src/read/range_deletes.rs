@@ -59,7 +59,7 @@ impl RangeDeletes {
         let covers = covers.chain(self.tables.iter().map(|tables| cover_in(tables, key, visible)));
         let nowhere = Cover { start: None, end: None, sequence: 0 };
         let common = covers.fold(nowhere, |common, cover| Cover {
-            // A missing start sorts below all keys. A missing end stands above all keys, so it is left out of the minimum.
+            // A missing start is below all keys. A missing end is above all keys, so it is left out of the minimum.
             start: common.start.max(cover.start),
             end: common.end.into_iter().chain(cover.end).min(),
             sequence: common.sequence.max(cover.sequence),
