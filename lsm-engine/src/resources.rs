@@ -58,9 +58,9 @@ impl Resources {
     }
 
     /// After a failure of background work: if descriptors ran out, the file cache closes some files.
-    pub(crate) fn make_way_after(&self, error: &Error) {
+    pub(crate) fn close_files_after(&self, error: &Error) {
         if let Error::Storage(error) = error {
-            self.memory.file_cache.give_way_after(error);
+            self.memory.file_cache.close_some_after(error);
         }
     }
 

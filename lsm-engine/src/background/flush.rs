@@ -112,7 +112,7 @@ impl Flush {
             ..(**state).clone()
         });
         self.tree.forget_flush_retry();
-        context.write.unflushed.look_at(&self.tree);
+        context.write.unflushed.recheck(&self.tree);
         context.compaction_queue.add(&self.tree);
         self.replaced = true;
     }
@@ -123,7 +123,7 @@ impl Flush {
         let freed = if replaced { memtable.immutable_bytes() } else { 0 };
         let reader = Arc::clone(&memtable.reader);
         drop(memtable);
-        context.resources.memory.let_go([reader]);
+        context.resources.memory.release_memtables([reader]);
         context.resources.memory.remove_immutable_bytes(freed);
         context.resources.memory.bound_pool(0);
         tables
@@ -238,7 +238,7 @@ impl FlushGroup {
     fn note(&mut self, context: &JobContext, tree: &Tree, error: Error) {
         // The files of the failed flush may take the disk space that others need.
         context.resources.remove_obsolete_files();
-        stand_back(context, tree, &error);
+        retry_or_fail(context, tree, &error);
         if error.kind() == ErrorKind::NoSpace
             && caught("a flush", || lend_reserve(context, tree)).is_ok_and(|lent| lent)
         {
@@ -344,7 +344,7 @@ impl FlushGroup {
         for flush in flushes {
             context.discard(&flush.tables);
             if let Some(error) = error {
-                stand_back(context, &flush.tree, error);
+                retry_or_fail(context, &flush.tree, error);
             }
             drop_caught(|| drop(flush));
         }
@@ -375,14 +375,14 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
     let mut stream = survivors(context, &memtable);
     while needed <= held {
-        let Some(entry) = stream.next()? else { return Ok(reserve.give(needed)) };
+        let Some(entry) = stream.next()? else { return Ok(reserve.release(needed)) };
         needed += 2 * (entry.key.len() + entry.value.len() + ENTRY_BYTES_BESIDE) as u64;
     }
     Ok(false)
 }
 
 /// After a failed flush: schedules the next try if the error may pass. Otherwise stops the keyspace.
-fn stand_back(context: &JobContext, tree: &Tree, error: &Error) {
+fn retry_or_fail(context: &JobContext, tree: &Tree, error: &Error) {
     if error.may_pass() {
         tree.retry_flush_at(context.resources.env.monotonic_micros() + RETRY_MICROS);
     } else {

@@ -60,7 +60,7 @@ impl FlushJob {
 
     fn failed(&mut self, error: Error) {
         self.give_up(Some(&error));
-        self.context.resources.make_way_after(&error);
+        self.context.resources.close_files_after(&error);
         if error.may_pass() {
             // Warn once, not at each retry.
             if self.context.status.flush_error.current().is_none() {

@@ -124,7 +124,7 @@ impl TableFitter {
         let memory = &context.resources.memory;
         let most = memory.tables_bytes_max();
         let mut candidates = candidates(context);
-        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().charge_anew());
+        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().update_charge());
         self.seen_changes = Some(memory.table_changes());
         let pause_micros = candidates.len().saturating_sub(TABLES_AT_ONCE) as u64 * MICROS_PER_TABLE;
         self.look_at_micros = context.resources.env.monotonic_micros() + pause_micros;
@@ -156,7 +156,7 @@ fn candidates(context: &JobContext) -> Vec<Candidate> {
         candidates.extend(
             version
                 .placements()
-                .filter(|Placement { table, .. }| !busy.contains(&table.number()) && !table.stays_as_it_is())
+                .filter(|Placement { table, .. }| !busy.contains(&table.number()) && !table.cannot_reopen())
                 .map(|placement| Candidate { keyspace: tree.id, placement }),
         );
     }
@@ -183,7 +183,7 @@ fn reopen(context: &JobContext, candidates: impl Iterator<Item = Candidate>, pin
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a table could not be reopened");
-                    table.leave_as_it_is();
+                    table.disable_reopening();
                 }
             }
         }

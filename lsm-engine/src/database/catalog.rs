@@ -134,7 +134,9 @@ impl Database {
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
             self.resources.memory.remove_immutable_bytes(immutable);
-            self.resources.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
+            self.resources
+                .memory
+                .release_memtables(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             state.version.tables().for_each(|table| table.mark_obsolete());
             ReadState {
                 memtable: None,
@@ -144,9 +146,9 @@ impl Database {
                 ..(**state).clone()
             }
         });
-        side.write.unflushed.look_at(&tree);
+        side.write.unflushed.recheck(&tree);
         side.background.compaction_queue.add(&tree);
-        self.visibility.look_at_cleared(&tree);
+        self.visibility.recheck_cleared(&tree);
         drop(manifest);
         side.write.status.progress.notify();
         Ok(())
@@ -172,7 +174,7 @@ impl Database {
         drop(manifest);
         // The files become obsolete when the last reader releases the tables.
         version.tables().for_each(|table| table.mark_obsolete());
-        self.visibility.forget_cleared();
+        self.visibility.release_cleared();
         // The memtables were released without a flush, so callers waiting for one must check again.
         side.write.status.progress.notify();
         Ok(())

@@ -58,15 +58,15 @@ impl WriteSide {
         }
         let background = Arc::new(JobContext::new(trees, Arc::clone(&versions), Arc::clone(&write)));
         let compactions = Compactions::new(Arc::clone(&background));
-        write.compacted_by(Arc::downgrade(&compactions) as _);
+        write.set_compactor(Arc::downgrade(&compactions) as _);
         Self { write, versions, background, compactions }
     }
 }
 
 /// Connects a tree to the write path: its failures notify waiting callers, and its cursors may add empty spans.
 fn join(tree: &Tree, write: &Arc<WritePath>) {
-    tree.report_to(&write.status.progress);
-    tree.empty_spans.written_by(Arc::downgrade(write) as _, tree.id);
+    tree.set_progress(&write.status.progress);
+    tree.empty_spans.set_write_exclusion(Arc::downgrade(write) as _, tree.id);
 }
 
 impl Database {

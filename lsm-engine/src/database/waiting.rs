@@ -38,7 +38,7 @@ impl Database {
         self.resources.wait_until(&side.write.status.progress, || {
             side.write.status.check_writing()?;
             while let Some((tree, immutable)) = waiting.pop() {
-                if !has_left(&tree, &immutable) {
+                if !has_unflushed(&tree, &immutable) {
                     continue;
                 }
                 if let Err(error) = tree.check_writable() {
@@ -51,7 +51,7 @@ impl Database {
                 }
             }
             retried.retain(|(tree, immutable)| {
-                let left = has_left(tree, immutable);
+                let left = has_unflushed(tree, immutable);
                 if left && let Err(error) = tree.check_writable() {
                     stopped = Err(error);
                 }
@@ -135,7 +135,7 @@ impl Database {
 }
 
 /// Whether any of the memtables is not flushed yet.
-fn has_left(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
+fn has_unflushed(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
     let state = tree.load();
     let waits = |memtable: &Arc<Memtable>| state.immutable.iter().any(|left| Arc::ptr_eq(memtable, left));
     !tree.is_dropped() && memtables.iter().any(waits)

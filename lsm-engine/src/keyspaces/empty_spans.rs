@@ -79,13 +79,13 @@ struct Watched {
 
 impl EmptySpans {
     /// Sets the commit lock that cursors need to register a watch. Without it they add no spans.
-    pub(crate) fn written_by(&self, writers: Weak<dyn WriteExclusion>, keyspace: u32) {
+    pub(crate) fn set_write_exclusion(&self, writers: Weak<dyn WriteExclusion>, keyspace: u32) {
         self.writers.get_or_init(|| (writers, keyspace));
     }
 
     /// Marks that later spans may be wrong for older read states: those lack the new memtable, or still have the dropped
     /// tables. The caller makes this call before the change becomes visible.
-    pub(crate) fn leave_older_states(&self) {
+    pub(crate) fn outdate_older_states(&self) {
         self.begun_count.fetch_add(1, Ordering::Release);
     }
 

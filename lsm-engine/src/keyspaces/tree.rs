@@ -31,7 +31,7 @@ pub(crate) struct Tree {
     change: Mutex<()>,
     /// Numbers of the tables that compactions use.
     pub(crate) busy: Mutex<HashSet<u64>>,
-    /// Those of them that cannot be read, with level and run: no compaction is ever to read them again.
+    /// The busy tables that cannot be read, with level and run. No compaction reads them again.
     pub(crate) unreadable: Mutex<Vec<(usize, u64, Shape)>>,
     dropped: AtomicBool,
     /// The error that stopped background work of this keyspace.
@@ -84,7 +84,7 @@ impl Tree {
     }
 
     /// Sets the event to notify when background work stops.
-    pub(crate) fn report_to(&self, progress: &Event) {
+    pub(crate) fn set_progress(&self, progress: &Event) {
         self.progress.get_or_init(|| progress.clone());
     }
 
@@ -133,7 +133,7 @@ impl Tree {
         drop(state);
         let old = self.state.swap(Arc::clone(&next));
         if !Arc::ptr_eq(&old.version, &next.version) {
-            next.version.take_over_from(&old.version);
+            next.version.retire(&old.version);
         }
     }
 

@@ -25,7 +25,7 @@ impl TreeSet {
     }
 
     /// Removes the keyspace if its state no longer has the property.
-    pub(crate) fn look_at(&self, tree: &Tree) {
+    pub(crate) fn recheck(&self, tree: &Tree) {
         let mut trees = self.trees.lock();
         // Check under the lock: a thread that sets the property after this check also calls `add` after it.
         if !(self.has_property)(&tree.load()) {

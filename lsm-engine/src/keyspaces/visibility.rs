@@ -70,7 +70,7 @@ impl Visibility {
             }
         }
         drop(snapshots);
-        self.forget_cleared();
+        self.release_cleared();
     }
 
     pub(crate) fn snapshot_count(&self) -> usize {
@@ -96,12 +96,12 @@ impl Visibility {
     }
 
     /// Checks whether a keyspace still keeps a state from before a clear.
-    pub(crate) fn look_at_cleared(&self, tree: &Tree) {
-        self.cleared.look_at(tree);
+    pub(crate) fn recheck_cleared(&self, tree: &Tree) {
+        self.cleared.recheck(tree);
     }
 
     /// Releases the states from before clears that no snapshot sees any more.
-    pub(crate) fn forget_cleared(&self) {
+    pub(crate) fn release_cleared(&self) {
         for tree in self.cleared.trees() {
             tree.update(|state| {
                 // Copy the list after the state was loaded: a later snapshot is not below the last number of the list, so
@@ -109,7 +109,7 @@ impl Visibility {
                 let read = self.snapshot_stripes();
                 ReadState { before_clear: state.still_read(&read), ..(**state).clone() }
             });
-            self.cleared.look_at(&tree);
+            self.cleared.recheck(&tree);
         }
     }
 }

@@ -65,9 +65,9 @@ pub(crate) struct Memory {
     /// Bytes of memtables that only deletes may take, while the disk is full.
     kept_for_deletes: AtomicUsize,
     /// Held while the limits of the pool or the block cache change.
-    sharing_out: Mutex<()>,
+    limits_lock: Mutex<()>,
     /// Memtables that the database has released. Readers may still hold them.
-    let_go: Mutex<Vec<Weak<dyn MemtableReader>>>,
+    released: Mutex<Vec<Weak<dyn MemtableReader>>>,
 }
 
 impl Memory {
@@ -93,8 +93,8 @@ impl Memory {
             table_changes: AtomicU64::new(0),
             pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             kept_for_deletes: AtomicUsize::new(0),
-            let_go: Mutex::default(),
-            sharing_out: Mutex::new(()),
+            released: Mutex::default(),
+            limits_lock: Mutex::new(()),
         }
     }
 
@@ -124,15 +124,15 @@ impl Memory {
     }
 
     /// Notes memtables that the database releases. Readers may still hold them.
-    pub(crate) fn let_go(&self, memtables: impl IntoIterator<Item = Arc<dyn MemtableReader>>) {
-        let mut let_go = self.let_go.lock();
-        let_go.extend(memtables.into_iter().map(|memtable| Arc::downgrade(&memtable)));
-        let_go.retain(|memtable| memtable.strong_count() > 0);
+    pub(crate) fn release_memtables(&self, memtables: impl IntoIterator<Item = Arc<dyn MemtableReader>>) {
+        let mut released = self.released.lock();
+        released.extend(memtables.into_iter().map(|memtable| Arc::downgrade(&memtable)));
+        released.retain(|memtable| memtable.strong_count() > 0);
     }
 
     /// Memory of memtables that only readers still hold.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.let_go.lock().iter().filter_map(Weak::upgrade).map(|memtable| memtable.memory_bytes()).sum()
+        self.released.lock().iter().filter_map(Weak::upgrade).map(|memtable| memtable.memory_bytes()).sum()
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
@@ -258,7 +258,7 @@ impl Memory {
         };
         // With enough room the limit does not change, so most writes skip the lock.
         if bound() != self.pool_bytes_max.load(Ordering::Acquire) {
-            let _one_at_a_time = self.sharing_out.lock();
+            let _one_at_a_time = self.limits_lock.lock();
             let bound = bound();
             let set = || {
                 self.memtable.set_pool_bytes(bound);
@@ -280,8 +280,8 @@ impl Memory {
     }
 
     /// Sets the capacity of the block cache to what tables and buffers leave.
-    fn share_out(&self) {
-        let _one_at_a_time = self.sharing_out.lock();
+    fn set_cache_capacity(&self) {
+        let _one_at_a_time = self.limits_lock.lock();
         let over = self.buffer_bytes().saturating_sub(self.budget.buffers_bytes);
         let left = self.budget.cache_bytes.saturating_sub(self.table_bytes() + over);
         if left != self.cache.capacity_bytes() {
@@ -405,7 +405,7 @@ impl Charge {
             return false;
         }
         self.bytes += bytes;
-        self.memory.share_out();
+        self.memory.set_cache_capacity();
         true
     }
 
@@ -432,7 +432,7 @@ impl Charge {
         if matches!(self.part, Part::Tables) {
             self.memory.table_changes.fetch_add(1, Ordering::AcqRel);
         }
-        self.memory.share_out();
+        self.memory.set_cache_capacity();
     }
 }
 

@@ -96,14 +96,14 @@ impl FileCache {
     }
 
     /// Closes files and lowers the limit if `error` says that descriptors ran out.
-    pub(crate) fn give_way_after(&self, error: &Error) {
+    pub(crate) fn close_some_after(&self, error: &Error) {
         if matches!(error, Error::Io { source, .. } if is_too_many_open_files(source)) {
-            self.give_way();
+            self.close_some();
         }
     }
 
     /// Closes a quarter of the files and lowers the limit, because something else needs descriptors.
-    fn give_way(&self) {
+    fn close_some(&self) {
         let closing: Vec<Closing> = {
             let mut clock = self.clock.lock();
             let count = clock.handles.len();
@@ -123,7 +123,7 @@ impl FileCache {
             let before = self.count();
             match self.vfs.open_read(path) {
                 Err(error) if is_too_many_open_files(&error) => {
-                    self.give_way();
+                    self.close_some();
                     if self.count() >= before {
                         return Err(error);
                     }

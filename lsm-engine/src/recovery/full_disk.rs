@@ -54,7 +54,7 @@ impl FullDisk<'_> {
         if self.options.recovery != RecoveryMode::Salvage || self.report.dropped.is_empty() {
             lsm_wal::release_unused(&*self.resources.vfs, &self.resources.directory, self.report)?;
         }
-        self.resources.disk_reserve.give_all();
+        self.resources.disk_reserve.release_all();
         Ok(())
     }
 
@@ -86,7 +86,7 @@ impl FullDisk<'_> {
 
     /// Continues the old log, which starts at `old`, and keeps the replayed data in memory, because its flush failed
     /// with `cause` on a full disk. Returns the paths of segments that were set aside.
-    pub(super) fn go_on_with_log(
+    pub(super) fn resume_log(
         &self,
         side: &WriteSide,
         unsettled: &Unsettled,

@@ -156,7 +156,7 @@ impl Opening {
             if error.kind() != ErrorKind::NoSpace || side.write.status.check_writing().is_err() {
                 return Err(error);
             }
-            recovery.set_aside = full_disk.go_on_with_log(&side, &unsettled, old_log, &error)?;
+            recovery.set_aside = full_disk.resume_log(&side, &unsettled, old_log, &error)?;
             recovery.waiting_for_space = Some(error.to_string());
             remove_leftover_tables(&resources, &side.versions)?;
         } else {

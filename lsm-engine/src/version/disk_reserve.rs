@@ -38,7 +38,7 @@ impl DiskReserve {
     }
 
     /// Frees `bytes` of the reserve, or all if it has less. Returns `false` if it is empty or cannot be shortened.
-    pub(crate) fn give(&self, bytes: u64) -> bool {
+    pub(crate) fn release(&self, bytes: u64) -> bool {
         let mut held = self.bytes.lock();
         let left = held.saturating_sub(bytes.saturating_add(BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES);
         if *held == 0 || self.set_bytes(left).is_err() {
@@ -54,8 +54,8 @@ impl DiskReserve {
     }
 
     /// Frees the whole reserve.
-    pub(crate) fn give_all(&self) -> bool {
-        self.give(u64::MAX / 2)
+    pub(crate) fn release_all(&self) -> bool {
+        self.release(u64::MAX / 2)
     }
 
     /// Fills the reserve again, or as much of it as the disk has space for.

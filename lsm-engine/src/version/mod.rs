@@ -171,7 +171,7 @@ impl Version {
     }
 
     /// Replaces `old`: from now on, memory that only `old` holds is charged to readers.
-    pub(crate) fn take_over_from(&self, old: &Self) {
+    pub(crate) fn retire(&self, old: &Self) {
         let runs = |version: &Self| version.runs().map(Arc::as_ptr).collect::<HashSet<_>>();
         let (here, there) = (runs(self), runs(old));
         // A changed run has most tables in common with its predecessor, so compare only the rest.
@@ -186,7 +186,9 @@ impl Version {
         };
         let (come, gone) = (tables(self, &there, old), tables(old, &here, self));
         let stays: HashSet<*const TableFile> = come.iter().map(Arc::as_ptr).collect();
-        gone.iter().filter(|table| !stays.contains(&Arc::as_ptr(table))).for_each(|table| table.let_go());
+        gone.iter()
+            .filter(|table| !stays.contains(&Arc::as_ptr(table)))
+            .for_each(|table| table.charge_to_readers());
         let mut gathered = old.gathered.lock();
         gathered.is_old = true;
         if let Some(charge) = &mut gathered.charge {

@@ -33,7 +33,7 @@ struct FileOnDisk {
     path: PathBuf,
     obsolete: AtomicBool,
     /// Reopening it has failed, so it is not tried again.
-    stays_as_it_is: AtomicBool,
+    cannot_reopen: AtomicBool,
     obsolete_files: Arc<ObsoleteFiles>,
 }
 
@@ -63,8 +63,8 @@ impl TableFile {
             ..TableShape::default()
         });
         let path = table.path().to_owned();
-        let (obsolete, stays_as_it_is) = (AtomicBool::new(false), AtomicBool::new(false));
-        let file = FileOnDisk { path, obsolete, stays_as_it_is, obsolete_files };
+        let (obsolete, cannot_reopen) = (AtomicBool::new(false), AtomicBool::new(false));
+        let file = FileOnDisk { path, obsolete, cannot_reopen, obsolete_files };
         Self::with_parts(table, shape, Arc::new(file), charge)
     }
 
@@ -97,7 +97,7 @@ impl TableFile {
     }
 
     /// Accounts for memory that the table took since it was opened: the directories of its index and filter pages.
-    pub(crate) fn charge_anew(&self) {
+    pub(crate) fn update_charge(&self) {
         self.charge.lock().set(held_bytes(&self.table, &self.shape));
     }
 
@@ -181,17 +181,17 @@ impl TableFile {
     }
 
     /// Charges its memory to readers, because only old versions have the table.
-    pub(super) fn let_go(&self) {
+    pub(super) fn charge_to_readers(&self) {
         self.charge.lock().move_to(Part::Readers);
     }
 
     /// Prevents further attempts to reopen the table.
-    pub(crate) fn leave_as_it_is(&self) {
-        self.file.stays_as_it_is.store(true, Ordering::Relaxed);
+    pub(crate) fn disable_reopening(&self) {
+        self.file.cannot_reopen.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn stays_as_it_is(&self) -> bool {
-        self.file.stays_as_it_is.load(Ordering::Relaxed)
+    pub(crate) fn cannot_reopen(&self) -> bool {
+        self.file.cannot_reopen.load(Ordering::Relaxed)
     }
 }
 

@@ -54,7 +54,7 @@ impl VersionSet {
         let mut appended = manifest.append(&edit, || self.numbers.next());
         if let Err(AppendError::Refused(error)) = &appended
             && error.kind() == ErrorKind::NoSpace
-            && self.resources.disk_reserve.give(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
+            && self.resources.disk_reserve.release(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
         {
             // Most edits free more disk space than they take.
             appended = manifest.append(&edit, || self.numbers.next());

@@ -138,7 +138,7 @@ impl WritePath {
             return Ok(());
         }
         committer
-            .take_rest(rest, log_start, sequences.start() - 1, &error)
+            .insert_rest(rest, log_start, sequences.start() - 1, &error)
             .inspect_err(|error| self.status.stop_writing(error.clone()))?;
         self.visibility.publish(*sequences.end());
         Err(error)
@@ -169,7 +169,7 @@ impl WritePath {
         if let Err(error) = &appended
             && error.kind() == ErrorKind::NoSpace
             && deletes(payload)
-            && self.resources.disk_reserve.give(LOG_RESERVE_BYTES + payload.len() as u64)
+            && self.resources.disk_reserve.release(LOG_RESERVE_BYTES + payload.len() as u64)
         {
             return committer.append(payload, count);
         }

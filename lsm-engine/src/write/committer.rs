@@ -118,7 +118,7 @@ impl Committer {
     pub(crate) fn remove_writer(&mut self, id: u32) {
         if let Some(KeyspaceWriter { tree, active }) = self.writers.remove(&id) {
             self.account(id, active.as_ref().map(|active| active.bytes), None);
-            end_filling(&tree, active);
+            drop_writer(&tree, active);
         }
     }
 
@@ -149,7 +149,7 @@ impl Committer {
         self.next_sequence += count;
         let position = log
             .append(sequence, payload)
-            .inspect_err(|error| self.memory.file_cache.give_way_after(error))?;
+            .inspect_err(|error| self.memory.file_cache.close_some_after(error))?;
         self.last_sequence = sequence + count - 1;
         self.log_end = position.0;
         Ok((sequence, position))
@@ -193,7 +193,7 @@ impl Committer {
     /// Inserts the rest of a record after a memtable panicked with `error` at its first operation. The log has the
     /// record, so it must become visible as a whole. An operation at which a memtable panics goes into a memtable of
     /// the engine's own, and its keyspace takes no more writes.
-    pub(super) fn take_rest<'o>(
+    pub(super) fn insert_rest<'o>(
         &mut self,
         rest: impl Iterator<Item = Result<Operation<'o>, &'static str>>,
         log_start: u64,
@@ -235,7 +235,7 @@ impl Committer {
         }
         let bytes = writer.active_bytes_of().unwrap_or(0);
         let spare = ActiveMemtable::new(&tree, &BPlusMemtable::default(), number, log_start);
-        self.replace_unasked(operation.keyspace, operation.sequence - 1, Some(spare), bytes);
+        self.replace_without_calls(operation.keyspace, operation.sequence - 1, Some(spare), bytes);
         let active = self.writer(operation.keyspace).and_then(|writer| writer.active.as_mut());
         if active.is_some_and(|active| active.insert(operation)) { Ok(()) } else { Err(error.clone()) }
     }
@@ -377,13 +377,13 @@ impl Committer {
             let immutable_bytes = caught("the rotation of a memtable", || {
                 Ok(writer.active.as_ref().map_or(0, |active| active.memtable.memory_bytes()))
             })?;
-            self.replace_unasked(keyspace, last_sequence, next, immutable_bytes);
+            self.replace_without_calls(keyspace, last_sequence, next, immutable_bytes);
         }
         Ok(())
     }
 
     /// Like [`replace`](Self::replace), but calls no user code.
-    fn replace_unasked(
+    fn replace_without_calls(
         &mut self,
         keyspace: u32,
         last_sequence: SequenceNumber,
@@ -402,7 +402,7 @@ impl Committer {
         }
         self.account(keyspace, before, now);
         if memtable.is_some() {
-            tree.empty_spans.leave_older_states();
+            tree.empty_spans.outdate_older_states();
         }
         tree.update(|state| ReadState {
             begun_count: state.begun_count + u64::from(memtable.is_some()),
@@ -414,7 +414,7 @@ impl Committer {
         if old.is_some() {
             self.flush_wanted.notify();
         }
-        end_filling(&tree, filled);
+        drop_writer(&tree, filled);
     }
 
     /// Rotates all memtables.
@@ -434,7 +434,7 @@ impl Committer {
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
             self.memory.remove_immutable_bytes(immutable);
-            self.memory.let_go(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
+            self.memory.release_memtables(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             ReadState {
                 memtable: None,
                 immutable: Vec::new(),
@@ -444,8 +444,8 @@ impl Committer {
                 ..(**state).clone()
             }
         });
-        self.unflushed.look_at(&tree);
-        end_filling(&tree, filled);
+        self.unflushed.recheck(&tree);
+        drop_writer(&tree, filled);
         Ok(())
     }
 
@@ -481,7 +481,7 @@ impl Committer {
 }
 
 /// Drops the writer of a memtable. Its `drop` may be user code.
-fn end_filling(tree: &Tree, filled: Option<ActiveMemtable>) {
+fn drop_writer(tree: &Tree, filled: Option<ActiveMemtable>) {
     let dropped = caught("the end of a memtable's writer", || {
         drop(filled);
         Ok(())

@@ -65,7 +65,7 @@ impl WritePath {
         }
     }
 
-    pub(crate) fn compacted_by(&self, compactor: Weak<dyn Compactor>) {
+    pub(crate) fn set_compactor(&self, compactor: Weak<dyn Compactor>) {
         self.compactor.get_or_init(|| compactor);
     }
 

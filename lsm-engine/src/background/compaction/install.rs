@@ -46,7 +46,7 @@ pub(super) fn relocate(
 fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
     let mut committer = context.write.committer.lock();
     let sequence = committer.use_up_number();
-    tree.empty_spans.leave_older_states();
+    tree.empty_spans.outdate_older_states();
     tree.update(|state| ReadState {
         begun_count: state.begun_count + 1,
         version: Arc::new(state.version.changed(removed, Vec::new())),
@@ -57,7 +57,7 @@ fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
     context.visibility.publish(sequence);
     drop(committer);
     context.visibility.keep_cleared(tree);
-    context.visibility.forget_cleared();
+    context.visibility.release_cleared();
 }
 
 /// Replaces tables with others, or only removes them if `added` is empty: logs the edit and makes the change visible.

@@ -72,7 +72,7 @@ impl Running {
             .and_then(|()| caught("the end of a compaction", || self.install(context, &outputs)));
         let mut fenced = HashSet::new();
         if let Err(error) = &result {
-            context.resources.make_way_after(error);
+            context.resources.close_files_after(error);
             // `Closed` means that the compaction was given up because the keyspace or the database ended.
             if !matches!(error, Error::Closed) {
                 tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
