@@ -11,7 +11,7 @@ use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::{Memtable, ReadState, Tree};
 use crate::version::Placement;
-use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::edit::VersionEdit;
 
 /// Pause before a failed flush is tried again, for errors that may pass, such as a full disk.
 const RETRY_MICROS: u64 = 500_000;
@@ -323,7 +323,7 @@ impl FlushGroup {
             let (id, last_sequence) = (flush.tree.id, flush.memtable.last_sequence());
             edit.last_sequence = edit.last_sequence.max(Some(last_sequence));
             edit.flushed.push((id, last_sequence));
-            edit.added.extend(placements.iter().map(|placement| AddedTable::new(id, placement)));
+            edit.added.extend(placements.iter().map(|placement| placement.added_to(id)));
         }
         context.versions.log_edit(&mut manifest, edit)?;
         for (flush, placements) in opened {

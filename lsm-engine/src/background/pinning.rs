@@ -124,7 +124,10 @@ impl TableFitter {
         let memory = &context.resources.memory;
         let most = memory.tables_bytes_max();
         let mut candidates = candidates(context);
-        candidates.iter().filter(|candidate| !candidate.is_pinned()).for_each(|it| it.table().update_charge());
+        candidates
+            .iter()
+            .filter(|candidate| !candidate.is_pinned())
+            .for_each(|it| it.table().update_charge());
         self.seen_changes = Some(memory.table_changes());
         let pause_micros = candidates.len().saturating_sub(TABLES_AT_ONCE) as u64 * MICROS_PER_TABLE;
         self.look_at_micros = context.resources.env.monotonic_micros() + pause_micros;

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use crate::database::{DEFAULT_NAME, Database, WriteSide};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Visibility;
+use crate::lock_order::{OrderedMutex, Rank};
 use crate::memory::Memory;
 use crate::options::Options;
 use crate::recovery::full_disk::FullDisk;
@@ -145,7 +146,9 @@ impl Opening {
         let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
         let (status, visibility) = (Arc::new(Status::default()), Arc::new(Visibility::new(visible)));
-        let versions = VersionSet::new(manifest, numbers, clock, Arc::clone(&resources), Arc::clone(&status));
+        let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
+        let reserve = Arc::clone(&resources.disk_reserve);
+        let versions = VersionSet::new(manifest, numbers, clock, reserve, Arc::clone(&status));
         let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);

@@ -20,7 +20,7 @@ use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::report::Recovery;
 use crate::version::current::Current;
-use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::files;
 use crate::version::manifest::{KeyspaceState, ManifestState};
 use crate::version::{Numbers, Placement, Version};
@@ -425,7 +425,7 @@ impl Unsettled {
         for Built { tree, last_sequence, placements, .. } in &self.built {
             edit.last_sequence = edit.last_sequence.max(Some(*last_sequence));
             edit.flushed.push((tree.id, *last_sequence));
-            edit.added.extend(placements.iter().map(|placement| AddedTable::new(tree.id, placement)));
+            edit.added.extend(placements.iter().map(|placement| placement.added_to(tree.id)));
         }
         edit
     }

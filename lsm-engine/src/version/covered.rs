@@ -1,9 +1,13 @@
 //! Tables that newer range tombstones cover completely.
 
+use std::sync::Arc;
+
 use lsm_core::SequenceNumber;
 use lsm_core::range_tombstone::Fragment;
 
-use super::{Placement, Run, TableFile, Version};
+use super::placement::Placement;
+use super::run::Run;
+use super::table_file::TableFile;
 
 /// A table that range tombstones in a newer run cover completely. When no reader can see any of it, the table can be
 /// dropped without a merge. The tombstones stay, since they may also hide older data.
@@ -28,10 +32,10 @@ impl CoveredTable {
 /// All covered tables. A table may occur more than once.
 ///
 /// It makes one search per table that begins in a tombstone, and one per gap between tombstones.
-pub(super) fn covered_tables(version: &Version) -> Vec<CoveredTable> {
+pub(super) fn covered_tables(levels: &[Vec<Arc<Run>>]) -> Vec<CoveredTable> {
     let mut covered = Vec::new();
     let runs = || {
-        let levels = version.levels().iter().enumerate();
+        let levels = levels.iter().enumerate();
         levels.flat_map(|(level, runs)| runs.iter().map(move |run| (level, run)))
     };
     for (age, (_, newer)) in runs().enumerate() {

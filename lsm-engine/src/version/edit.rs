@@ -27,7 +27,6 @@ use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
 
-use super::Placement;
 use crate::version::files;
 
 const NEXT_NUMBER: u8 = 1;
@@ -118,20 +117,6 @@ pub struct AddedTable {
     pub tombstones_since_micros: Option<u64>,
     /// Its size, checksum, key range and counts.
     pub meta: TableMeta,
-}
-
-impl AddedTable {
-    pub(crate) fn new(keyspace: u32, placement: &Placement) -> Self {
-        Self {
-            keyspace,
-            level: placement.level as u32,
-            run: placement.run,
-            number: placement.table.number(),
-            created_micros: placement.table.created_micros(),
-            tombstones_since_micros: placement.table.oldest_tombstone_micros(),
-            meta: placement.table.meta().clone(),
-        }
-    }
 }
 
 impl VersionEdit {

@@ -1,17 +1,20 @@
 //! Estimates how much older data the tombstones of a table hide. Policies use the estimate.
 
+use std::sync::Arc;
+
 use lsm_compaction::TableShape;
 use lsm_core::range_tombstone::Fragment;
 
-use super::{Run, TableFile, Version};
+use super::run::Run;
+use super::table_file::TableFile;
 
 /// Maximum number of range tombstones that are sampled per table.
 const SAMPLES_MAX: usize = 256;
 
 /// Sets in `shape` the estimate of what the tombstones of `table` hide in older runs. The older runs are all runs of
-/// `version` except the `age` newest.
-pub(super) fn estimate(version: &Version, age: usize, table: &TableFile, shape: &mut TableShape) {
-    let older: Vec<&Run> = version.runs().skip(age).map(|run| &**run).collect();
+/// `levels` except the `age` newest.
+pub(super) fn estimate(levels: &[Vec<Arc<Run>>], age: usize, table: &TableFile, shape: &mut TableShape) {
+    let older: Vec<&Run> = levels.iter().flatten().skip(age).map(|run| &**run).collect();
     let met = || older.iter().flat_map(|run| run.overlapping(table.smallest(), table.largest()));
     if met().next().is_some() {
         let range_deleted_bytes = sampled(table, |fragment| {
@@ -20,7 +23,7 @@ pub(super) fn estimate(version: &Version, age: usize, table: &TableFile, shape: 
         shape.estimate_hidden(met().map(TableFile::metadata), range_deleted_bytes);
         return;
     }
-    if version.levels().first().is_some_and(|runs| age <= runs.len()) {
+    if levels.first().is_some_and(|runs| age <= runs.len()) {
         // A flushed table holds nothing that its own tombstones hide, except for snapshots.
         return;
     }

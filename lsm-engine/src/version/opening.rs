@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_core::env::{Env, Event, Job, Priority, Step};
-use lsm_sstable::TableExpectation;
+use lsm_sstable::{Table, TableExpectation, TableOpen};
 use parking_lot::Mutex;
 
 use super::edit::AddedTable;
 use super::manifest::ManifestState;
-use super::{ObsoleteFiles, Placement, TableFile, open_table};
+use super::placement::Placement;
+use super::table_file::{ObsoleteFiles, TableFile};
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
-use crate::memory::Memory;
+use crate::memory::{Charge, Memory, Part};
 use crate::options::KeyspaceOptions;
 use crate::version::files;
 
@@ -146,4 +147,24 @@ impl Opening {
         self.memory.check_tables()?;
         Ok(Placement { level: added.level as usize, run: added.run, table: Arc::new(file) })
     }
+}
+
+/// Opens a table with the filters and prefix extractor of `options`. Index and filter stay in memory if they fit; their
+/// memory is charged before they are read.
+pub(crate) fn open_table(
+    memory: &Arc<Memory>,
+    path: &Path,
+    options: &KeyspaceOptions,
+    expected: Option<TableExpectation>,
+) -> lsm_core::Result<(Arc<Table>, Charge)> {
+    let open = TableOpen { expected, ..options.table_open() };
+    let shared_path = Arc::new(path.to_owned());
+    let file =
+        memory.file_cache.open(&shared_path).map_err(|error| lsm_core::Error::io("open", path, error))?;
+    let (cache, mut charge) = (Some(Arc::clone(&memory.cache)), Charge::new(memory, Part::Tables, 0));
+    let pin = |bytes: u64| {
+        usize::try_from(bytes).is_ok_and(|bytes| charge.grow_within(bytes, memory.tables_bytes_max()))
+    };
+    let table = Table::from_file_pinned_if(file, shared_path, cache, &open, pin)?;
+    Ok((table, charge))
 }

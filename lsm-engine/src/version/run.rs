@@ -8,8 +8,8 @@ use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, SEQUENCE_MAX, SequenceN
 use lsm_sstable::{CursorAccess, TableBlock, TableCursor};
 use parking_lot::Mutex;
 
-use super::TableFile;
 use super::fence_pointers::FencePointers;
+use super::table_file::TableFile;
 
 /// A sorted run: tables with disjoint key ranges, in key order. All versions of a user key are in one table.
 ///
@@ -425,6 +425,16 @@ impl Cursor for RunCursor {
     fn error(&self) -> Option<&Error> {
         self.cursor.as_ref()?.error()
     }
+}
+
+/// The common prefix of all keys of some runs.
+pub(crate) fn common_prefix<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<u8> {
+    let bounds =
+        runs.filter_map(|run| Some((run.tables().first()?.smallest(), run.tables().last()?.largest())));
+    let (smallest, largest) = bounds
+        .reduce(|(smallest, largest), (first, last)| (smallest.min(first), largest.max(last)))
+        .unwrap_or_default();
+    smallest[..common_prefix_bytes(smallest, largest)].to_vec()
 }
 
 #[cfg(test)]

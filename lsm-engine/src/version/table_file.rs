@@ -8,11 +8,13 @@ use lsm_core::env::Event;
 use lsm_sstable::{Table, TableMeta, TableOpen};
 use parking_lot::Mutex;
 
-use super::Shape;
 use super::edit::AddedTable;
 use crate::memory::file_cache;
 use crate::memory::{Charge, Memory, Part, Unpinned};
 use crate::options::KeyspaceOptions;
+
+/// The shape of one table for policies.
+pub(crate) type Shape = Arc<TableShape>;
 
 /// An open table of a version.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ struct FileOnDisk {
 }
 
 impl TableFile {
-    /// `table` comes from [`open_table`](super::open_table). `oldest_tombstone_micros` is the time at which its oldest
+    /// `table` comes from [`open_table`](super::opening::open_table). `oldest_tombstone_micros` is the time at which its oldest
     /// tombstone was first written to a table.
     pub(crate) fn new(
         number: u64,

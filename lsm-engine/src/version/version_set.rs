@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::clock::Clock;
+use super::disk_reserve::DiskReserve;
 use super::edit::VersionEdit;
 use super::manifest::{AppendError, Manifest};
-use super::{Clock, Numbers};
+use super::numbers::Numbers;
 use crate::error::{ErrorKind, Result};
-use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
-use crate::resources::Resources;
+use crate::lock_order::{OrderedGuard, OrderedMutex};
 use crate::status::Status;
 
 /// Disk space that replacing the manifest needs besides the new manifest's records.
@@ -18,20 +19,19 @@ pub(crate) struct VersionSet {
     manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
     clock: Clock,
-    resources: Arc<Resources>,
+    reserve: Arc<DiskReserve>,
     status: Arc<Status>,
 }
 
 impl VersionSet {
     pub(crate) fn new(
-        manifest: Manifest,
+        manifest: OrderedMutex<Manifest>,
         numbers: Arc<Numbers>,
         clock: Clock,
-        resources: Arc<Resources>,
+        reserve: Arc<DiskReserve>,
         status: Arc<Status>,
     ) -> Self {
-        let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
-        Self { manifest, numbers, clock, resources, status }
+        Self { manifest, numbers, clock, reserve, status }
     }
 
     /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
@@ -54,7 +54,7 @@ impl VersionSet {
         let mut appended = manifest.append(&edit, || self.numbers.next());
         if let Err(AppendError::Refused(error)) = &appended
             && error.kind() == ErrorKind::NoSpace
-            && self.resources.disk_reserve.release(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
+            && self.reserve.release(manifest.snapshot_bytes() + MANIFEST_BYTES_BESIDE)
         {
             // Most edits free more disk space than they take.
             appended = manifest.append(&edit, || self.numbers.next());

@@ -7,7 +7,7 @@ use lsm_compaction::Compaction;
 use crate::background::context::JobContext;
 use crate::error::Result;
 use crate::keyspaces::{ReadState, Tree};
-use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::edit::VersionEdit;
 use crate::version::manifest::Manifest;
 use crate::version::{Placement, Version};
 
@@ -82,7 +82,7 @@ pub(super) fn log_replacement(
 ) -> Result<()> {
     let edit = VersionEdit {
         removed: removed.iter().map(|placement| (tree.id, placement.table.number())).collect(),
-        added: added.iter().map(|placement| AddedTable::new(tree.id, placement)).collect(),
+        added: added.iter().map(|placement| placement.added_to(tree.id)).collect(),
         ..VersionEdit::default()
     };
     context.versions.log_edit(manifest, edit)?;

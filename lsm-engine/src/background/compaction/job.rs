@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::options::KeyspaceOptions;
 use crate::reentry::Inside;
-use crate::version::edit::{AddedTable, VersionEdit};
+use crate::version::edit::VersionEdit;
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
 
 /// A compaction is split among threads only if the input of each part is at least this many output tables large.
@@ -139,7 +139,7 @@ impl Running {
         }
         let edit = VersionEdit {
             removed: self.inputs.iter().map(|input| (self.tree.id, input.table.number())).collect(),
-            added: added.iter().map(|placement| AddedTable::new(self.tree.id, placement)).collect(),
+            added: added.iter().map(|placement| placement.added_to(self.tree.id)).collect(),
             ..VersionEdit::default()
         };
         context.versions.log_edit(&mut manifest, edit)?;
