@@ -5,7 +5,7 @@
 //! one seed, so a failure repeats; a seed that runs alone also prints what it did. The test fails if a kind of failure
 //! never happens in the default seeds, since it would then check nothing.
 //!
-//! `LSM_SEEDS=4000 LSM_SEED=1 cargo test -p lsm-engine --release --test storms_leave_what_was_acknowledged` runs more
+//! `LSM_SEEDS=4000 LSM_SEED=1 cargo test -p lsm-engine --release --test storms_of_faults_keep_acknowledged_writes` runs more
 //! histories.
 
 use std::cell::RefCell;
