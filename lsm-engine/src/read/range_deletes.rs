@@ -37,9 +37,13 @@ impl RangeDeletes {
     /// Whether a range tombstone visible at `visible` deletes the entry.
     #[inline]
     pub(crate) fn cover(&mut self, entry: Entry<'_>, visible: SequenceNumber) -> bool {
-        if self.memtables.is_empty() && self.tables.is_none() {
-            return false;
-        }
+        let is_empty = self.memtables.is_empty() && self.tables.is_none();
+        !is_empty && self.cover_any(entry, visible)
+    }
+
+    /// Apart, so that a scan without range deletes makes no call for each entry.
+    #[inline(never)]
+    fn cover_any(&mut self, entry: Entry<'_>, visible: SequenceNumber) -> bool {
         let inside =
             self.known && *self.start <= *entry.key && self.end.as_deref().is_none_or(|end| entry.key < end);
         if !inside {
