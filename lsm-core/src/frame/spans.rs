@@ -115,7 +115,11 @@ impl State {
             Some(number) => number,
             None if may_grow => self.grow(page_bytes)?,
             // A size that few frames have would otherwise have to wait until a whole span is empty.
-            None => (frames * 3 / 4..frames).rev().find_map(|fewer| self.open_span(fewer))?,
+            None => {
+                let longer = ((frames * 3 / 4) as u8, 0)..(frames as u8, 0);
+                let &(fewer, _) = self.open.range(longer).next_back()?;
+                self.open_span(usize::from(fewer))?
+            }
         };
         let page = &mut self.pages[number as usize / SPANS_PER_PAGE];
         let span = &mut self.spans[number as usize];
