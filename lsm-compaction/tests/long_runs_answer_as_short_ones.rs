@@ -15,16 +15,9 @@ fn key(number: u32) -> Slice {
 }
 
 /// A table of a key or two, the second of which the next table may begin with.
-fn table(id: u64, first: u32, bytes: u64, busy_bytes: u64) -> Arc<TableShape> {
+fn table(id: u64, first: u32, bytes: u64) -> Arc<TableShape> {
     let largest = key(first + u32::from(bytes.is_multiple_of(2)));
-    Arc::new(TableShape {
-        id,
-        smallest: key(first),
-        largest,
-        bytes: bytes + busy_bytes,
-        entries: bytes,
-        ..TableShape::default()
-    })
+    Arc::new(TableShape { id, smallest: key(first), largest, bytes, entries: bytes, ..TableShape::default() })
 }
 
 /// One change: tables from here on go, as many, and others come, each with its bytes.
@@ -66,7 +59,7 @@ impl Model {
                 && come.iter().all(|table| table.smallest != key(first))
             {
                 *next_id += 1;
-                come.push(table(*next_id, first, bytes, 0));
+                come.push(table(*next_id, first, bytes));
             }
         }
         self.0.extend(come.iter().cloned().map(|table| (table, false)));
@@ -167,17 +160,29 @@ proptest! {
     }
 }
 
+#[test]
+fn small_tables_are_found_wherever_they_lie_in_a_long_run() {
+    for first in 0..497 {
+        let bytes = |number: u32| if (first..first + 4).contains(&number) { 10 } else { 1000 };
+        let run: RunShape =
+            (0..500).map(|number| table(u64::from(number), 2 * number, bytes(number))).collect();
+        let picked = small_tables(&tree(&run), |bytes, _| bytes <= 40).expect("four small tables");
+        let ids: Vec<u64> = picked.inputs[0].tables.iter().map(|table| table.id).collect();
+        assert_eq!(ids, (first..first + 4).map(u64::from).collect::<Vec<_>>());
+    }
+}
+
 /// A flush, or a merge of a few tables, copies nothing of the tables that it leaves alone.
 #[test]
 fn shapes_share_what_a_change_leaves_alone() {
     let long = |first_id: u64| -> RunShape {
-        (0..1000).map(|number| table(first_id + u64::from(number), 2 * number, 9, 0)).collect()
+        (0..1000).map(|number| table(first_id + u64::from(number), 2 * number, 9)).collect()
     };
     let mut shape = TreeShape::empty(3);
     shape.levels[1].runs = vec![long(1)];
     shape.levels[2].runs = vec![long(2000)];
     let before = shape.clone();
-    shape.levels[0].runs.insert(0, RunShape::new(vec![table(5000, 3, 9, 0)]));
+    shape.levels[0].runs.insert(0, RunShape::new(vec![table(5000, 3, 9)]));
     let merge = Compaction {
         inputs: vec![InputLevel::new(1, before.levels[1].runs[0].range(500..502))],
         output_level: 1,
@@ -187,7 +192,7 @@ fn shapes_share_what_a_change_leaves_alone() {
         reason: Reason::Manual,
     };
     validate(&shape, &merge).unwrap();
-    shape.apply(&merge, vec![table(5001, 1000, 18, 0)]);
+    shape.apply(&merge, vec![table(5001, 1000, 18)]);
     assert!(shape.levels[2].runs[0].is_shared_with(&before.levels[2].runs[0]));
     assert!(!shape.levels[1].runs[0].is_shared_with(&before.levels[1].runs[0]));
     assert_eq!(shape.levels[1].runs[0].len(), 999);
