@@ -15,10 +15,10 @@ const FREE_PART: usize = 8;
 /// Number of tables that one step reopens. That takes some milliseconds.
 const TABLES_PER_STEP: usize = 8;
 
-/// The job looks at up to this many tables whenever something has changed.
+/// Up to this number of tables, the job visits all tables after each change.
 const TABLES_AT_ONCE: usize = 4096;
 
-/// For each further table, the time until the next look: a look takes a tenth of that.
+/// Each further table adds this pause before the next visit of all tables. A visit takes about a tenth of that.
 const MICROS_PER_TABLE: u64 = 5;
 
 /// A table that may be pinned or unpinned.
@@ -42,7 +42,7 @@ impl Candidate {
         usize::try_from(pinnable_bytes).unwrap_or(usize::MAX)
     }
 
-    /// Whether it is still in its place and no compaction works on it.
+    /// Whether the version still has this table in its place, and no compaction uses it.
     fn is_still_there(&self, tree: &Tree) -> bool {
         let version = Arc::clone(&tree.load().version);
         let is_same = version.find(&self.placement).is_some_and(|table| Arc::ptr_eq(table, self.table()));
@@ -55,37 +55,36 @@ impl Candidate {
     }
 }
 
-/// How far [`TableFitter::step`] got.
+/// The progress of [`TableFitter::step`].
 pub(super) enum Fit {
     /// There is more to do.
     More,
-    /// There may be more to do from this time on.
+    /// There may be more to do at this time.
     At(u64),
     Done,
 }
 
-/// Makes what tables hold fit their share, and uses room that has become free: upper levels come first, as most reads
-/// ask them.
+/// Unpins tables until they fit their share, and pins others if there is room. Upper levels come first, since most
+/// reads ask them.
 ///
-/// Which tables are concerned shows a look at all of them. It is taken when something has changed since the last one,
-/// and where they are very many not too often.
+/// To choose the tables it visits all tables. It does so only after a change, and not too often if there are very many.
 #[derive(Default)]
 pub(super) struct TableFitter {
-    /// Tables that are to give index and filter up.
+    /// Tables to unpin.
     going: VecDeque<Candidate>,
-    /// Tables that are to get them back into memory after that.
+    /// Tables to pin after that.
     coming: VecDeque<Candidate>,
-    /// [`Memory::table_changes`](crate::memory::Memory::table_changes) at the last look.
+    /// [`Memory::table_changes`](crate::memory::Memory::table_changes) at the last visit.
     seen_changes: Option<u64>,
-    /// When the next look may be taken.
+    /// The earliest time of the next visit.
     look_at_micros: u64,
 }
 
 impl TableFitter {
-    /// Opens some tables anew, if it must be.
+    /// Reopens some tables, if needed.
     pub(super) fn step(&mut self, context: &JobContext) -> Fit {
         let memory = &context.resources.memory;
-        // So it is in most databases: no look at all tables of all keyspaces after each flush.
+        // The usual case: then do not visit all tables of all keyspaces after each flush.
         if memory.all_tables_fit() {
             *self = Self::default();
             return Fit::Done;
@@ -132,7 +131,7 @@ impl TableFitter {
         let pause_micros = candidates.len().saturating_sub(TABLES_AT_ONCE) as u64 * MICROS_PER_TABLE;
         self.look_at_micros = context.resources.env.monotonic_micros() + pause_micros;
         candidates.sort_by_key(|candidate| (candidate.placement.level, !candidate.is_pinned()));
-        // Not by all that is held: inputs of merges that have just ended will be gone in a moment.
+        // Not from `table_bytes`: that includes inputs of compactions, which will soon be released.
         let mut left = most.saturating_sub(candidates.iter().map(Candidate::other_bytes).sum());
         for candidate in candidates {
             let is_pinned = candidate.is_pinned();
@@ -166,7 +165,7 @@ fn candidates(context: &JobContext) -> Vec<Candidate> {
     candidates
 }
 
-/// Opens tables anew. One that cannot be opened stays as it is: whoever reads it gets the error.
+/// Reopens tables. If one cannot be reopened, the old one stays, and its readers get the error.
 fn reopen(context: &JobContext, candidates: impl Iterator<Item = Candidate>, pinned_bytes_max: usize) {
     let mut by_keyspace: BTreeMap<u32, Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {

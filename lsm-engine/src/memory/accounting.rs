@@ -196,7 +196,7 @@ impl Memory {
         self.tables_bytes_max().saturating_sub(self.table_bytes())
     }
 
-    /// A number that differs whenever the memory of tables has changed: tables have come or gone, or were opened anew.
+    /// A number that changes whenever the memory of tables changes: tables were opened, reopened or dropped.
     pub(crate) fn table_changes(&self) -> u64 {
         self.table_changes.load(Ordering::Acquire)
     }
