@@ -129,6 +129,28 @@ fn replayed_data_stays_in_memory_and_is_flushed_when_there_is_space() {
     }
 }
 
+/// Two memtables are replayed. Their tables count together, or not at all.
+#[test]
+fn an_open_with_space_for_the_first_table_only_keeps_all_in_memory() {
+    let fs = killed(|_, _, _| {});
+    fill(&fs, 1_300_000);
+    let (env, db) = open(&fs);
+    let db = db.unwrap();
+    assert!(db.recovery().waiting_for_space.is_some());
+    assert!(!fs.paths().iter().any(|path| path.extension().is_some_and(|suffix| suffix == "sst")));
+    check_all(&db);
+    fs.set_capacity(None);
+    env.run_until_idle();
+    db.flush().unwrap();
+    assert_eq!(db.metrics().flushes, 2);
+    db.close().unwrap();
+    env.drop_jobs();
+    let (env, db) = open(&fs);
+    let db = db.unwrap();
+    check_all(&db);
+    end(&env, db);
+}
+
 #[test]
 fn a_full_disk_can_be_opened_again_and_again() {
     let fs = killed(|_, _, _| {});
