@@ -5,9 +5,10 @@
 //! the next open can try again.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_wal::{Position, RecoveryMode, RecoveryReport, Wal, WalOptions};
 
 use super::replay::Unsettled;
@@ -31,13 +32,25 @@ pub(super) struct FullDisk<'d> {
     pub(super) options: WalOptions,
 }
 
+/// Writes the bytes that a file holds to it again.
+fn rewrite(vfs: &dyn Vfs, path: &Path, file: &dyn VfsFile) -> io::Result<()> {
+    let old = vfs.open_read(path)?;
+    let mut bytes = vec![0; old.len()? as usize];
+    old.read_exact_at(&mut bytes, 0)?;
+    file.write_at(&bytes, 0)
+}
+
 impl FullDisk<'_> {
-    /// Removes tables that the manifest does not name, if there is no space for another manifest. Syncs the manifest
-    /// first: after a power cut an older state of it could still name these tables.
+    /// Removes tables that the manifest does not name, if there is no space for another manifest. Makes the manifest
+    /// durable first: after a power cut an older state of it could still name these tables.
+    ///
+    /// A sync alone is not enough. If an earlier process failed to sync the manifest, the operating system may consider
+    /// its pages clean, although the disk does not have them. Writing the same bytes again needs no space.
     pub(super) fn remove_unnamed_tables(&self, current: &Current, state: &ManifestState) -> Result<()> {
         let Resources { vfs, directory, .. } = &**self.resources;
         let manifest = files::manifest(directory, current.manifest);
         let file = vfs.open_write(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
+        rewrite(&**vfs, &manifest, &*file).map_err(|error| Error::io("rewrite", &manifest, error))?;
         file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
         let tables = state.table_numbers();
         for name in files::list(&**vfs, directory)? {
