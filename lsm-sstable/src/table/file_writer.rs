@@ -5,6 +5,9 @@ use lsm_core::checksum::Checksum;
 use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, Result};
 
+/// What the system writes at a time at least.
+const PAGE_BYTES: u64 = 4096;
+
 /// A file that is written from front to back, the bytes that wait to be written to it, and the checksum of all.
 pub(super) struct FileWriter {
     file: Arc<dyn VfsFile>,
@@ -89,9 +92,14 @@ impl FileWriter {
     fn write_out(&mut self, bytes: &[u8]) -> Result<()> {
         self.checksum.update(bytes);
         self.file.write_at(bytes, self.written_bytes).map_err(|error| self.error("write", error))?;
-        // The disk works while the next blocks are built, and the sync at the end has little left to do.
-        self.file.start_writeback(self.written_bytes, bytes.len() as u64);
+        let started_bytes = self.written_bytes - self.written_bytes % PAGE_BYTES;
         self.written_bytes += bytes.len() as u64;
+        // The disk works while the next blocks are built, and the sync at the end has little left to do. A page that is not
+        // whole yet would be written twice.
+        let whole_bytes = self.written_bytes - self.written_bytes % PAGE_BYTES;
+        if whole_bytes > started_bytes {
+            self.file.start_writeback(started_bytes, whole_bytes - started_bytes);
+        }
         Ok(())
     }
 
