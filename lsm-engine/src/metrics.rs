@@ -79,7 +79,7 @@ pub struct Metrics {
     pub log_bytes: u64,
     /// Bytes of log that are not synced yet.
     pub unsynced_log_bytes: u64,
-    /// Number of memtables flushed to tables.
+    /// Number of runs written to level 0, each from one memtable or from several that waited.
     pub flushes: u64,
     /// Memory of the flushed memtables.
     pub flush_bytes_in: u64,

@@ -47,6 +47,9 @@ pub const MEMORY_BYTES_DEFAULT: usize = 512 << 20;
 /// Smallest value of [`Options::memory`], in bytes.
 pub const MEMORY_BYTES_MIN: usize = 1 << 20;
 
+/// Segments of the log that hold several memtables are no larger.
+const SHARED_SEGMENT_BYTES_MAX: u64 = 8 << 20;
+
 const BLOCK_BYTES_MIN: usize = 256;
 const BLOCK_BYTES_MAX: usize = 1 << 20;
 
@@ -153,8 +156,9 @@ impl Options {
     }
 
     /// Size of the largest log segments in bytes. Segments start at 2 MiB, or at this size if it is smaller, and double.
-    /// By default an eighth of the memory, at most 64 MiB. When the log is longer than two such segments and four
-    /// memtables, the engine flushes the keyspace that keeps its oldest part.
+    /// By default an eighth of the memory, at most 64 MiB, or half of a small memory, at most 8 MiB. When the log is longer
+    /// than two segments of an eighth of the memory and four memtables, the engine flushes the keyspace that keeps its
+    /// oldest part.
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.log_segment_bytes = Some(bytes);
         self
@@ -236,12 +240,19 @@ impl Options {
     }
 
     pub(crate) fn segment_bytes(&self) -> u64 {
+        // Each takes some syncs, so small memtables share one.
+        let shared_bytes = (self.memory as u64 / 2).min(SHARED_SEGMENT_BYTES_MAX);
+        self.log_segment_bytes.unwrap_or_else(|| self.log_unit_bytes().max(shared_bytes))
+    }
+
+    /// What the length of the log and what is kept in reserve for it are measured by.
+    pub(crate) fn log_unit_bytes(&self) -> u64 {
         self.log_segment_bytes.unwrap_or((self.memory as u64 / 8).min(64 << 20))
     }
 
     /// Size of the disk reserve without its part for a manifest: disk space to release when the disk is full.
     pub(crate) fn disk_reserve_bytes(&self) -> u64 {
-        (self.segment_bytes() / 2).clamp(128 << 10, 1 << 20)
+        (self.log_unit_bytes() / 2).clamp(128 << 10, 1 << 20)
     }
 
     pub(crate) fn make_env(&self) -> Arc<dyn Env> {

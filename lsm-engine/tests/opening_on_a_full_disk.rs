@@ -18,7 +18,8 @@ const DIRECTORY: &str = "/db";
 
 fn open_with(fs: &SimFs, memory: usize) -> (Arc<SimEnv>, Result<Db>) {
     let env = Arc::new(SimEnv::new(1));
-    let options = Options::new().memory(memory).vfs(Arc::new(fs.clone()));
+    // What a crash leaves of the log is no room for a flush.
+    let options = Options::new().memory(memory).log_segment_bytes(1 << 20).vfs(Arc::new(fs.clone()));
     (Arc::clone(&env), options.env(env as Arc<dyn Env>).open(DIRECTORY))
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::Cursor;
 
 use crate::background::compaction::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
+use crate::background::flushed::Flushed;
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keyspaces::{Memtable, ReadState, Tree};
+use crate::keyspaces::{ReadState, Tree};
 use crate::version::Placement;
 use crate::version::edit::VersionEdit;
 
@@ -24,20 +24,20 @@ const ENTRY_BYTES_BESIDE: usize = 32;
 /// Maximum number of tables that wait for their sync. Each of them is open.
 pub(crate) const UNSYNCED_FILES_MAX: usize = 64;
 
-/// The flush of one memtable to level 0.
+/// The flush of memtables of one keyspace to level 0.
 pub(crate) struct Flush {
     tree: Arc<Tree>,
-    memtable: Arc<Memtable>,
+    flushed: Flushed,
     /// `None` when the tables are written.
     build: Option<Build<Box<dyn Cursor + Send>>>,
     tables: Vec<NewTable>,
-    /// The tables have replaced the memtable.
+    /// The tables have replaced the memtables.
     replaced: bool,
 }
 
 impl Flush {
-    pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, memtable: Arc<Memtable>) -> Self {
-        let stream = survivors(context, &memtable);
+    pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, flushed: Flushed) -> Self {
+        let stream = flushed.survivors(context.visibility.snapshot_stripes());
         let keyspace = tree.options();
         let version = Arc::clone(&tree.load().version);
         let options = OutputOptions {
@@ -45,8 +45,7 @@ impl Flush {
             is_one_table: false,
             boundaries: Vec::new(),
             compression: keyspace.compression_above,
-            filter: keyspace
-                .table_filter(memtable.reader.entry_count() as u64, version.runs().map(|run| run.entries())),
+            filter: keyspace.table_filter(flushed.entry_count(), version.runs().map(|run| run.entries())),
             sync_later: true,
             sources: 0,
             lower: None,
@@ -61,7 +60,7 @@ impl Flush {
         );
         let source = BuildInput { read_bytes: |_| 0, copy_block: |_, _| Ok(0) };
         let build = Some(Build::new(stream, source, output));
-        Self { tree, memtable, build, tables: Vec::new(), replaced: false }
+        Self { tree, flushed, build, tables: Vec::new(), replaced: false }
     }
 
     /// Works for a while. Returns `true` when the tables are written; they are not durable yet.
@@ -77,7 +76,7 @@ impl Flush {
     fn open(&self, context: &JobContext) -> Result<Vec<Placement>> {
         let open = |table: &NewTable| {
             let keyspace = self.tree.options();
-            table.open(&context.resources, &context.versions, &keyspace, (0, self.memtable.number), None)
+            table.open(&context.resources, &context.versions, &keyspace, (0, self.flushed.number()), None)
         };
         self.tables.iter().map(open).collect()
     }
@@ -93,19 +92,18 @@ impl Flush {
         self.tables.iter_mut().try_for_each(NewTable::sync)
     }
 
-    /// Whether the keyspace still has the memtable. The keyspace may have been cleared or dropped meanwhile.
+    /// Whether the keyspace still has the memtables. The keyspace may have been cleared or dropped meanwhile.
     fn is_wanted(&self) -> bool {
-        !self.tree.is_dropped()
-            && self.tree.load().immutable.iter().any(|immutable| Arc::ptr_eq(immutable, &self.memtable))
+        !self.tree.is_dropped() && self.flushed.is_held_by(&self.tree)
     }
 
-    /// Replaces the memtable with its tables.
+    /// Replaces the memtables with their tables.
     pub(crate) fn replace(&mut self, context: &JobContext, placements: Vec<Placement>) {
         self.tree.update(|state| ReadState {
             immutable: state
                 .immutable
                 .iter()
-                .filter(|immutable| !Arc::ptr_eq(immutable, &self.memtable))
+                .filter(|immutable| !self.flushed.holds(immutable))
                 .cloned()
                 .collect(),
             version: Arc::new(state.version.changed(&[], placements)),
@@ -117,13 +115,12 @@ impl Flush {
         self.replaced = true;
     }
 
-    /// Releases the memtable. From now on its memory is charged to readers. Returns the tables.
+    /// Releases the memtables. From now on their memory is charged to readers. Returns the tables.
     pub(crate) fn end(self, context: &JobContext) -> Vec<NewTable> {
-        let Self { memtable, tables, replaced, .. } = self;
-        let freed = if replaced { memtable.immutable_bytes() } else { 0 };
-        let reader = Arc::clone(&memtable.reader);
-        drop(memtable);
-        context.resources.memory.release_memtables([reader]);
+        let Self { flushed, tables, replaced, .. } = self;
+        let freed = if replaced { flushed.bytes() } else { 0 };
+        let readers = flushed.into_memtables().into_iter().map(|memtable| Arc::clone(&memtable.reader));
+        context.resources.memory.release_memtables(readers);
         context.resources.memory.remove_immutable_bytes(freed);
         context.resources.memory.bound_pool(0);
         tables
@@ -131,12 +128,12 @@ impl Flush {
 }
 
 /// A flush group: the oldest immutable memtables of some keyspaces, flushed together with one sync each of directory,
-/// log and manifest. A memtable of normal size is a group of its own.
+/// log and manifest. Those of one keyspace become one run. Memtables of normal size are a group of their own.
 pub(crate) struct FlushGroup {
     /// The group has several memtables.
     is_shared: bool,
-    /// Memtables to write, the next one last.
-    waiting: Vec<(Arc<Tree>, Arc<Memtable>)>,
+    /// Memtables to write, the next ones last.
+    waiting: Vec<(Arc<Tree>, Flushed)>,
     /// The flush that is writing its tables.
     current: Option<Flush>,
     written: Vec<Flush>,
@@ -147,7 +144,7 @@ pub(crate) struct FlushGroup {
 }
 
 impl FlushGroup {
-    pub(crate) fn of(context: &JobContext, memtables: Vec<(Arc<Tree>, Arc<Memtable>)>) -> Self {
+    pub(crate) fn of(context: &JobContext, memtables: Vec<(Arc<Tree>, Flushed)>) -> Self {
         Self {
             is_shared: memtables.len() > 1,
             waiting: memtables,
@@ -160,19 +157,23 @@ impl FlushGroup {
     }
 
     /// The next group: memtables that pin the oldest parts of the log, up to the size of one memtable. A keyspace whose
-    /// flush failed is left out for a while, so that the flushes of others are not held up.
+    /// flush failed is left out for a while, so that the flushes of others are not held up. Then its memtables are tried
+    /// one by one: the disk may have room for one and not for two.
     pub(super) fn next(context: &JobContext) -> Option<Self> {
         let now_micros = context.resources.env.monotonic_micros();
+        let budget = &context.resources.memory.budget;
         let oldest = |tree: Arc<Tree>| {
-            let memtable = tree.load().immutable.last().cloned()?;
-            let is_due = tree.flush_retry_micros().is_none_or(|at_micros| at_micros <= now_micros);
-            (is_due && tree.failure().is_none()).then_some((tree, memtable))
+            let retry_micros = tree.flush_retry_micros();
+            let bytes_max = if retry_micros.is_none() { budget.flush_bytes_max } else { 0 };
+            let flushed = Flushed::oldest(&tree, bytes_max)?;
+            let is_due = retry_micros.is_none_or(|at_micros| at_micros <= now_micros);
+            (is_due && tree.failure().is_none()).then_some((tree, flushed))
         };
         let mut immutable: Vec<_> = context.write.unflushed.trees().into_iter().filter_map(oldest).collect();
-        immutable.sort_by_key(|(_, memtable)| memtable.log_start);
-        let mut left = context.resources.memory.budget.memtable_bytes;
-        let fits = |(_, memtable): &&(Arc<Tree>, Arc<Memtable>)| {
-            let rest = left.checked_sub(memtable.immutable_bytes());
+        immutable.sort_by_key(|(_, flushed)| flushed.log_start());
+        let mut left = budget.memtable_bytes;
+        let fits = |(_, flushed): &&(Arc<Tree>, Flushed)| {
+            let rest = left.checked_sub(flushed.bytes());
             left = rest.unwrap_or(0);
             rest.is_some()
         };
@@ -213,7 +214,7 @@ impl FlushGroup {
         let Some(tree) = self.current.as_ref().map(|flush| &flush.tree).or(next).cloned() else { return };
         let stepped = caught("a flush", || {
             if self.current.is_none() {
-                self.current = self.waiting.pop().map(|(tree, memtable)| Flush::new(context, tree, memtable));
+                self.current = self.waiting.pop().map(|(tree, flushed)| Flush::new(context, tree, flushed));
             }
             self.current.as_mut().map_or(Ok(true), Flush::step)
         });
@@ -275,7 +276,7 @@ impl FlushGroup {
         context.resources.obsolete_files.event().notify();
         let mut bytes = 0;
         for (flush, _) in opened {
-            bytes += flush.memtable.immutable_bytes() as u64;
+            bytes += flush.flushed.bytes() as u64;
             context.resources.counters.flushes.add(1);
             context
                 .resources
@@ -299,7 +300,7 @@ impl FlushGroup {
         }
         // Sync the log first. Otherwise a power cut could keep these writes in tables but lose earlier writes to other
         // keyspaces, or the rest of a batch.
-        if context.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.memtable.is_cut()) {
+        if context.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.flushed.is_cut()) {
             let end = context.write.log_end();
             // After a failed sync the log takes no more records. Writers that wait for this flush must get the error.
             context
@@ -316,11 +317,11 @@ impl FlushGroup {
         if opened.is_empty() {
             return Ok(());
         }
-        let flushed = opened.iter().map(|(flush, _)| flush.memtable.number).collect();
+        let flushed = opened.iter().flat_map(|(flush, _)| flush.flushed.numbers()).collect();
         let log = context.write.log_start(&flushed);
         let mut edit = VersionEdit { log: Some(log), ..VersionEdit::default() };
         for (flush, placements) in &*opened {
-            let (id, last_sequence) = (flush.tree.id, flush.memtable.last_sequence());
+            let (id, last_sequence) = (flush.tree.id, flush.flushed.last_sequence());
             edit.last_sequence = edit.last_sequence.max(Some(last_sequence));
             edit.flushed.push((id, last_sequence));
             edit.added.extend(placements.iter().map(|placement| placement.added_to(id)));
@@ -352,16 +353,6 @@ impl FlushGroup {
     }
 }
 
-/// The entries of a memtable that a flush keeps.
-fn survivors(context: &JobContext, memtable: &Memtable) -> CompactionStream<Box<dyn Cursor + Send>> {
-    let cursor = Arc::clone(&memtable.reader).cursor();
-    let snapshots = context.visibility.snapshot_stripes();
-    // Keep only tombstones that some reader can distinguish. Otherwise nested range deletes would pile up.
-    let range_tombstones = Arc::new(memtable.range_tombstones.for_snapshots(&snapshots));
-    let rules = GarbageRules { snapshots, ..GarbageRules::default() };
-    CompactionStream::new(cursor, range_tombstones, rules)
-}
-
 /// Releases as much of the disk reserve as the flush of a memtable with range deletes needs, if that is little: the
 /// deletes may hide most of the memtable, and much more in tables. Returns `false` if the reserve is too small.
 fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
@@ -373,7 +364,7 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
         return Ok(false);
     }
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
-    let mut stream = survivors(context, &memtable);
+    let mut stream = Flushed::from(memtable).survivors(context.visibility.snapshot_stripes());
     while needed <= held {
         let Some(entry) = stream.next()? else { return Ok(reserve.release(needed)) };
         needed += 2 * (entry.key.len() + entry.value.len() + ENTRY_BYTES_BESIDE) as u64;

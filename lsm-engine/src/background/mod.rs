@@ -8,6 +8,7 @@ mod compaction;
 mod context;
 mod flush;
 mod flush_job;
+mod flushed;
 mod pinning;
 
 use std::sync::Arc;

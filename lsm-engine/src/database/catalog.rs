@@ -233,7 +233,7 @@ mod tests {
         let side = database.writer.as_ref().unwrap();
         side.write.committer.lock().rotate(tree.id, database.visibility.sequence());
         let memtable = Arc::clone(&tree.load().immutable[0]);
-        let mut group = FlushGroup::of(&side.background, vec![(tree, memtable)]);
+        let mut group = FlushGroup::of(&side.background, vec![(tree, memtable.into())]);
         let manifest =
             format!("MANIFEST-{:06}", crate::inspect::current(&fs, "/db".as_ref()).unwrap().manifest);
         fs.inject(Fault::on(OperationKind::Write, Io::Other).named(manifest));

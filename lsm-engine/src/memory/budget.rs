@@ -7,6 +7,9 @@ use crate::options::Options;
 pub(crate) struct Budget {
     /// Size at which a memtable becomes immutable.
     pub(crate) memtable_bytes: usize,
+    /// What is flushed of a keyspace at once at most, if several memtables wait: writers fill the rest of the memory
+    /// meanwhile.
+    pub(crate) flush_bytes_max: usize,
     /// The share of memtables.
     pub(crate) memtables_bytes_max: usize,
     /// Limit of the memory of flushed memtables that is kept for new ones.
@@ -46,6 +49,7 @@ impl Options {
         let memtables_bytes_max = self.memory.saturating_sub(cache_bytes).saturating_sub(reserved);
         Budget {
             memtable_bytes,
+            flush_bytes_max: (memtables_bytes_max / 2).min(64 << 20),
             memtables_bytes_max,
             pool_bytes_max: memtable_bytes.min(64 << 20),
             buffers_bytes,
@@ -55,7 +59,9 @@ impl Options {
             cache_bytes,
             batch_bytes_max: (self.memory as u64 / 4).min(1 << 30),
             log_window_bytes,
-            log_bytes_max: (memtable_bytes as u64).saturating_mul(4).max(segment_bytes.saturating_mul(2)),
+            log_bytes_max: (memtable_bytes as u64)
+                .saturating_mul(4)
+                .max(self.log_unit_bytes().saturating_mul(2)),
         }
     }
 }

@@ -334,7 +334,7 @@ impl Unsettled {
             let oldest_first: Vec<_> = tree.load().immutable.iter().rev().cloned().collect();
             for memtable in oldest_first {
                 let last_sequence = memtable.last_sequence();
-                let mut flush = Flush::new(context, Arc::clone(&tree), memtable);
+                let mut flush = Flush::new(context, Arc::clone(&tree), memtable.into());
                 let placements = flush.write(context)?;
                 let tree = Arc::clone(&tree);
                 self.built.push(Built { tree, last_sequence, placements, flush: Some(flush) });

@@ -241,7 +241,7 @@ mod tests {
         let make_room = || write.make_room(&mut write.committer.lock(), 1 << 20);
         write.committer.lock().rotate(tree.id, db.database.visibility.sequence());
         let memtable = Arc::clone(&tree.load().immutable[0]);
-        let mut flush = Flush::new(context, Arc::clone(&tree), memtable);
+        let mut flush = Flush::new(context, Arc::clone(&tree), memtable.into());
         let placements = flush.write(context).unwrap();
         flush.replace(context, placements);
         make_room().unwrap();
