@@ -40,7 +40,7 @@ impl CompactionPolicy for Behind {
     }
 
     fn debt_bytes(&self, shape: &TreeShape) -> u64 {
-        if shape.run_count() > 0 { 1 << 40 } else { 0 }
+        if shape.run_count() > 0 { 1 << 50 } else { 0 }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::keyspaces::RateLimit;
 const LEVEL_0_RUNS_SOFT: f64 = 16.0;
 /// Compaction debt, in memtable sizes, above which writers are slowed.
 const DEBT_MEMTABLES_SOFT: f64 = 64.0;
+/// And in bytes, where memtables are small: a single compaction takes many of them.
+const DEBT_BYTES_SOFT: f64 = (4_u64 << 30) as f64;
 /// All writers are slowed when more than this many keyspaces have reached their limit of debt.
 const KEYSPACES_SOFT: f64 = 4.0;
 /// Lowest rate limit, in bytes per second.
@@ -46,7 +48,7 @@ pub(crate) struct Pressure {
 #[expect(clippy::cast_sign_loss, reason = "rates are positive")]
 impl Pressure {
     pub(crate) fn of(level_0_runs: usize, debt_bytes: u64, memtable_bytes: usize) -> Self {
-        let debt = debt_bytes as f64 / (memtable_bytes as f64 * DEBT_MEMTABLES_SOFT);
+        let debt = debt_bytes as f64 / (memtable_bytes as f64 * DEBT_MEMTABLES_SOFT).max(DEBT_BYTES_SOFT);
         Self { level_0_runs: level_0_runs as f64 / LEVEL_0_RUNS_SOFT, debt }
     }
 
@@ -198,6 +200,13 @@ mod tests {
         fn wait_turn(&self, bytes: usize) -> u64 {
             self.limit.wait_turn(&*self.env, &self.changed, bytes, || false)
         }
+    }
+
+    #[test]
+    fn what_one_merge_takes_slows_nobody_however_small_the_memtables() {
+        assert!(!Pressure::of(0, 4 << 30, 1 << 20).slows());
+        assert!(Pressure::of(0, 5 << 30, 1 << 20).slows());
+        assert!(!Pressure::of(0, 5 << 30, 100 << 20).slows());
     }
 
     #[test]

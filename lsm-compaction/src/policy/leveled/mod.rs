@@ -30,7 +30,8 @@ pub struct Leveled {
 pub struct LeveledOptions {
     /// Levels, level 0 included: 2 or more. Default 7.
     pub level_count: usize,
-    /// Runs in level 0 that start a compaction. Default 4.
+    /// Runs in level 0 that start a compaction: into the next level if they are at least a fourth of what they meet
+    /// there, else within level 0. Default 4.
     pub level0_runs_max: usize,
     /// Size of the first level below level 0 that is in use, and bytes in level 0 that start a compaction; about
     /// [`level0_runs_max`](Self::level0_runs_max) memtables. Default 256 MiB.

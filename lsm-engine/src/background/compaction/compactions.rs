@@ -20,6 +20,9 @@ use crate::reentry::{Entered, Inside};
 use crate::version::Version;
 use crate::write::{Compactor, Pressure};
 
+/// A compaction is small, and ends soon, if its inputs have at most this many bytes.
+const SMALL_BYTES_MAX: u64 = 64 << 20;
+
 /// Maximum number of policies that are asked at once because time has passed. That takes some milliseconds.
 const ASKED_BY_TIME_MAX: usize = 1024;
 
@@ -69,8 +72,10 @@ impl Compactions {
         let (mut scheduler, _inside) = self.lock_to_ask();
         drop_covered_tables(&self.context, &mut scheduler);
         let parallel_max = self.context.resources.env.worker_count().saturating_sub(1).max(1);
-        while !self.context.status.is_stopping() && scheduler.running.len() < parallel_max {
-            if !self.start_next(&mut scheduler) {
+        // A small compaction does not wait for a large one to end: runs would pile up in level 0.
+        while !self.context.status.is_stopping() && scheduler.running.len() <= parallel_max {
+            let bytes_max = if scheduler.running.len() < parallel_max { u64::MAX } else { SMALL_BYTES_MAX };
+            if !self.start_next(&mut scheduler, bytes_max) {
                 break;
             }
         }
@@ -184,8 +189,8 @@ impl Compactions {
         if real { pressure } else { Pressure::default() }
     }
 
-    /// Starts one compaction, in the first keyspace in turn that has one due.
-    fn start_next(&self, scheduler: &mut Scheduler) -> bool {
+    /// Starts one compaction of at most `bytes_max`, in the first keyspace in turn that has one due.
+    fn start_next(&self, scheduler: &mut Scheduler, bytes_max: u64) -> bool {
         let now_micros = self.context.resources.env.monotonic_micros();
         scheduler.end_pauses(now_micros);
         let mut trees = self.context.compaction_queue.to_ask();
@@ -203,6 +208,9 @@ impl Compactions {
             let shape = scheduler.shape(&self.context, tree, &version);
             let Some(compaction) = pick(&self.context.resources.memory, tree, &shape) else { continue };
             self.context.compaction_queue.ask_again(tree);
+            if compaction.input_bytes(&shape) > bytes_max {
+                continue;
+            }
             scheduler.next_keyspace = tree.id + 1;
             match self.start(scheduler, tree, &version, &shape, &compaction) {
                 Ok(()) => return true,
