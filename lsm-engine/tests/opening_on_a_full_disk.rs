@@ -97,6 +97,36 @@ fn tables_of_an_interrupted_compaction_are_removed_even_if_no_manifest_fits() {
     open_after_a_merge_that_filled_the_disk(0);
 }
 
+/// An edit was written but failed to sync. After that, a sync of the same file succeeds but does not write the edit.
+#[test]
+fn a_manifest_that_failed_to_sync_is_written_again_before_tables_are_removed() {
+    let fs = SimFs::new();
+    let (env, db) = open(&fs);
+    let db = db.unwrap();
+    for _ in 0..2 {
+        for number in 0..ENTRIES {
+            db.put(key(number), value(number)).unwrap();
+        }
+        db.flush().unwrap();
+    }
+    let failed = Fault::on(OperationKind::Sync, std::io::ErrorKind::Other).name_starting("MANIFEST-");
+    let failed = fs.inject(failed);
+    db.compact_range::<&str>(..).unwrap_err();
+    assert_eq!(failed.fired(), 1);
+    end(&env, db);
+    // There is no space for another manifest.
+    let full = Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).name_starting("CURRENT");
+    fs.inject(full.sticky());
+    let (env, refused) = open(&fs);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NoSpace);
+    env.drop_jobs();
+    let after_power_cut = fs.power_cut(&mut AllLost);
+    let (env, db) = open(&after_power_cut);
+    let db = db.unwrap();
+    check_all(&db);
+    end(&env, db);
+}
+
 #[test]
 fn replayed_data_stays_in_memory_and_is_flushed_when_there_is_space() {
     let fs = killed(|_, _, _| {});
