@@ -185,7 +185,7 @@ impl CompactionPolicy for Eager {
         self.asked.store(true, Ordering::Relaxed);
         let mut tables: Vec<_> = level.tables().cloned().collect();
         match self.manner {
-            Manner::Panics => panic!("the policy of the test has lost its mind"),
+            Manner::Panics => panic!("the policy of the test panics"),
             Manner::Invents => tables.push(Arc::new(TableShape { id: 999_999, ..TableShape::default() })),
             Manner::Skips => {
                 tables.remove(1);
@@ -320,7 +320,7 @@ fn misbehave(manner: Manner) {
         for error in [db.put("key", "refused"), db.wait_for_compactions(), db.compact_range::<&[u8]>(..)] {
             let error = error.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Callback, "{error}");
-            assert!(error.to_string().contains("the policy of the test has lost its mind"), "{error}");
+            assert!(error.to_string().contains("the policy of the test panics"), "{error}");
         }
         let failure = &db.metrics().keyspaces[0].failure;
         assert!(failure.as_ref().unwrap().contains("lost its mind"), "{failure:?}");
@@ -359,7 +359,7 @@ fn a_policy_that_always_panics_stops_only_its_keyspace() {
     keyspace.put("key", "value").unwrap();
     let _refused = db.flush();
     let error = keyspace.put("key", "refused").unwrap_err();
-    assert!(error.to_string().contains("the policy of the test has lost its mind"), "{error}");
+    assert!(error.to_string().contains("the policy of the test panics"), "{error}");
     assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
     let flushes = db.metrics().flushes;
     for round in 0..10_u8 {
