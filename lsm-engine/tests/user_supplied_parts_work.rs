@@ -323,7 +323,7 @@ fn misbehave(manner: Manner) {
             assert!(error.to_string().contains("the policy of the test panics"), "{error}");
         }
         let failure = &db.metrics().keyspaces[0].failure;
-        assert!(failure.as_ref().unwrap().contains("lost its mind"), "{failure:?}");
+        assert!(failure.as_ref().unwrap().contains("the policy of the test panics"), "{failure:?}");
         other.put("key", "of another keyspace").unwrap();
     } else {
         // The pick is rejected: nothing is merged, and nothing stops.
