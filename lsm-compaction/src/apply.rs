@@ -1,5 +1,8 @@
+//! How compactions change the shape of a tree, as they start and as they end.
+
+use crate::compaction::{Action, Compaction, InputTable};
+use crate::output_run::OutputRun;
 use crate::shape::{RunShape, TableShape, TreeShape};
-use crate::{Action, Compaction, InputTable, OutputRun};
 use std::sync::Arc;
 
 impl TreeShape {

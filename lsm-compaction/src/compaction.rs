@@ -1,4 +1,4 @@
-use crate::OutputRun;
+use crate::output_run::OutputRun;
 use crate::shape::{RunShape, RunningShape, TableShape, TreeShape};
 use lsm_core::Slice;
 use std::fmt;

@@ -33,12 +33,12 @@
 mod apply;
 mod compaction;
 pub mod garbage;
+mod key_range_merge;
 mod manual;
 mod output_run;
 mod policy;
 mod shape;
 pub mod simulator;
-mod sink;
 mod small_tables;
 mod validate;
 

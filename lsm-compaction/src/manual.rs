@@ -1,7 +1,8 @@
 use crate::compaction::bounds_of;
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::key_range_merge::KeyRangeMerge;
+use crate::output_run::OutputRun;
 use crate::shape::{RunShape, Summary, TableShape, TreeShape};
-use crate::sink::Sink;
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason};
 use lsm_core::Slice;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub fn manual(shape: &TreeShape, range: KeyRange<'_>, options: &ManualOptions) -
     if let Some(first_run) = newer.iter().position(|run| !in_range(run, range).is_empty()) {
         let run = &runs[first_run];
         let (smallest, largest) = bounds_of(run.range(in_range(run, range)))?;
-        return Some(sink(last, first_run, last, options).merge(shape, smallest, largest));
+        return Some(key_range_merge(last, first_run, last, options).merge(shape, smallest, largest));
     }
     rewrite(oldest, in_range(oldest, range), last, options)
 }
@@ -87,9 +88,14 @@ fn in_range(run: &RunShape, (start, end): KeyRange<'_>) -> Range<usize> {
     first..run.partition_point(before_end).max(first)
 }
 
-fn sink(level: usize, first_run: usize, output_level: usize, options: &ManualOptions) -> Sink {
+fn key_range_merge(
+    level: usize,
+    first_run: usize,
+    output_level: usize,
+    options: &ManualOptions,
+) -> KeyRangeMerge {
     let target_table_bytes = options.target_table_bytes;
-    Sink { level, first_run, output_level, target_table_bytes, reason: Reason::Manual }
+    KeyRangeMerge { level, first_run, output_level, target_table_bytes, reason: Reason::Manual }
 }
 
 /// Sends what `level` holds of the range to the next level that holds anything of it, or else to the last.
@@ -110,7 +116,7 @@ fn step_down(
         shape.levels[*below].runs.iter().any(|run| !run.overlapping(smallest, largest).is_empty())
     });
     let output_level = output_level.unwrap_or(last);
-    let sink = sink(level, first_run, output_level, options);
+    let range_merge = key_range_merge(level, first_run, output_level, options);
     if single_run && level > 0 {
         // One chunk of a long run at a time.
         let below = |table: &TableShape| -> u64 {
@@ -125,7 +131,7 @@ fn step_down(
         positions.end = positions.start + run.range(positions.clone()).take_while(within).count().max(1);
     }
     let (smallest, largest) = ends(run, &positions)?;
-    let merge = sink.merge(shape, smallest, largest);
+    let merge = range_merge.merge(shape, smallest, largest);
     let from_one_run = merge.input_tables(shape).len() == positions.len();
     let tombstones = run.range(positions).any(|table| table.has_tombstones());
     if from_one_run && !(tombstones && merge.is_bottommost(shape)) {

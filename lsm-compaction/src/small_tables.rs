@@ -1,7 +1,10 @@
 //! Small-table compaction: small neighbours become one table.
 
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::output_run::OutputRun;
+use crate::shape::{RunShape, TreeShape};
 use crate::shape::{SMALL_TABLES, SmallTables};
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape, validate};
+use crate::validate::validate;
 
 /// Small neighbours in a sorted run that are worth a merge into one table, for whoever pays for each table: a policy that
 /// moves tables which overlap nothing never makes them larger, and inserts in the order of keys make no others.

@@ -1,5 +1,5 @@
-use crate::OutputRun;
 use crate::compaction::{Action, Compaction, InputTable, bounds_of};
+use crate::output_run::OutputRun;
 use crate::shape::{RunShape, TreeShape};
 use lsm_core::Slice;
 
@@ -288,11 +288,11 @@ impl Check<'_> {
                 self.shape.levels.iter().enumerate().take(output_level + 1).skip(input.level)
             {
                 for (run, run_shape) in level_shape.runs.iter().enumerate() {
-                    let sinks_past = (level, run) > (input.level, input.run)
+                    let moves_down_past = (level, run) > (input.level, input.run)
                         && (level < output_level || run < position || (joins && run == position));
-                    let rises_past =
+                    let moves_up_past =
                         level == output_level && input.level == level && run >= position && run < input.run;
-                    if !sinks_past && !rises_past {
+                    if !moves_down_past && !moves_up_past {
                         continue;
                     }
                     if let Some(passed) = self.left_behind(run_shape, input) {

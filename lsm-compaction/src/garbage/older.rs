@@ -1,4 +1,5 @@
-use crate::{Compaction, RunShape, TableShape, TreeShape};
+use crate::compaction::Compaction;
+use crate::shape::{RunShape, TableShape, TreeShape};
 use std::sync::Arc;
 
 /// Knows where versions older than the inputs of a merge may exist outside of it.

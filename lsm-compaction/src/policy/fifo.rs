@@ -1,5 +1,7 @@
 use super::{CompactionPolicy, accepted};
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, TreeShape};
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::output_run::OutputRun;
+use crate::shape::TreeShape;
 
 /// Never rewrites anything: the oldest runs are dropped, data and all, when the tree grows past a size or they
 /// past an age. For logs and caches.

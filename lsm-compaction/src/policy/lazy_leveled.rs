@@ -3,9 +3,11 @@ use super::{
     output_of_runs, rewrite_oldest_run, windows,
 };
 use crate::compaction::bounds_of;
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::key_range_merge::KeyRangeMerge;
+use crate::output_run::OutputRun;
 use crate::shape::Summary;
-use crate::sink::Sink;
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape};
+use crate::shape::{RunShape, TableShape, TreeShape};
 use lsm_core::Slice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -178,12 +180,21 @@ impl LazyLeveled {
         let free = runs.iter().rev().take_while(|run| !run.is_busy()).count();
         let first_run = runs.len() - free;
         let (smallest, largest) = bounds_of(runs[first_run..].iter().flat_map(RunShape::tables))?;
-        accepted(shape, self.sink(0, first_run, output_level, reason).merge(shape, smallest, largest))
+        accepted(
+            shape,
+            self.key_range_merge(0, first_run, output_level, reason).merge(shape, smallest, largest),
+        )
     }
 
-    fn sink(&self, level: usize, first_run: usize, output_level: usize, reason: Reason) -> Sink {
+    fn key_range_merge(
+        &self,
+        level: usize,
+        first_run: usize,
+        output_level: usize,
+        reason: Reason,
+    ) -> KeyRangeMerge {
         let target_table_bytes = self.options.target_table_bytes;
-        Sink { level, first_run, output_level, target_table_bytes, reason }
+        KeyRangeMerge { level, first_run, output_level, target_table_bytes, reason }
     }
 
     /// One piece of the lowest tier joins the last level: a table of the oldest run, the one that meets the
@@ -342,8 +353,9 @@ impl LazyLeveled {
         shape.levels[level].runs.iter().enumerate().find_map(|(first_run, run)| {
             let may = |summary: &Summary| bounds.may_be_reason(shape, summary);
             run.find_map(may, |_, table| {
-                let sink = self.sink(level, first_run, level + 1, bounds.reason(shape, table)?);
-                accepted(shape, sink.merge(shape, &table.smallest, &table.largest))
+                let range_merge =
+                    self.key_range_merge(level, first_run, level + 1, bounds.reason(shape, table)?);
+                accepted(shape, range_merge.merge(shape, &table.smallest, &table.largest))
             })
         })
     }

@@ -11,8 +11,11 @@ pub use leveled::{Leveled, LeveledOptions};
 pub use size_tiered::{SizeTiered, SizeTieredOptions};
 
 use crate::compaction::bounds_of;
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::output_run::OutputRun;
+use crate::shape::{RunShape, TableShape, TreeShape};
 use crate::shape::{Share, Summary};
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TableShape, TreeShape, validate};
+use crate::validate::validate;
 use std::fmt;
 
 /// Decides what to compact next.

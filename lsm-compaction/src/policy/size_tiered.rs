@@ -1,5 +1,6 @@
 use super::{CompactionPolicy, TombstoneBounds, move_to_the_bottom, output_of_runs, rewrite_oldest_run};
-use crate::{Compaction, InputLevel, Reason, RunShape, TreeShape};
+use crate::compaction::{Compaction, InputLevel, Reason};
+use crate::shape::{RunShape, TreeShape};
 
 /// Merges neighbouring runs of like size, so that every byte is rewritten only a few times; reads look into more
 /// runs, and up to the bound on space amplification the tree holds more garbage.
@@ -216,7 +217,8 @@ impl CompactionPolicy for SizeTiered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LevelShape, TableShape, validate};
+    use crate::shape::{LevelShape, TableShape};
+    use crate::validate::validate;
     use std::sync::Arc;
 
     fn tree(levels: &[&[u64]]) -> TreeShape {

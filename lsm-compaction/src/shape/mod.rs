@@ -6,7 +6,7 @@ mod run;
 pub(crate) use chunk::{SMALL_TABLES, Share, SmallTables, Summary};
 pub use run::RunShape;
 
-use crate::OutputRun;
+use crate::output_run::OutputRun;
 use lsm_core::{SequenceNumber, Slice};
 use std::sync::Arc;
 

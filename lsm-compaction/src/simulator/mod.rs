@@ -18,7 +18,8 @@ pub use workload::{KeyDistribution, Workload};
 
 use self::reads::ReadCost;
 use self::tree::Tree;
-use crate::{CompactionPolicy, validate};
+use crate::policy::CompactionPolicy;
+use crate::validate::validate;
 
 /// A policy that picks this often between two flushes will never rest.
 const PICKS_PER_FLUSH_MAX: usize = 100_000;

@@ -1,6 +1,6 @@
 use super::contents::share;
 use super::tree::{Tree, to_u64};
-use crate::TableShape;
+use crate::shape::TableShape;
 
 /// Evenly spaced keys at which the runs are looked into.
 const PROBES: u32 = 64;

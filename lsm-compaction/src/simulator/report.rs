@@ -1,7 +1,7 @@
 use super::reads::ReadCost;
 use super::tree::{Tree, to_u64};
 use super::workload::Workload;
-use crate::CompactionPolicy;
+use crate::policy::CompactionPolicy;
 use std::fmt;
 
 /// What a policy made of a workload.

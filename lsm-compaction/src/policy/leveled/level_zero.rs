@@ -1,7 +1,9 @@
 use std::ops::Range;
 
 use super::{Leveled, Targets, accepted, bounds_of, level_zero_input};
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::output_run::OutputRun;
+use crate::shape::{RunShape, TreeShape};
 
 /// How many times as much as level 0 holds a merge of it may take from the next level, unless level 0 is full.
 const BELOW_FACTOR_MAX: u64 = 4;
@@ -32,7 +34,7 @@ impl Leveled {
         let below = shape.levels[output_level].runs.first();
         let met = below.map(|run| (run, run.overlapping(smallest, largest)));
         let met_bytes = met.as_ref().map_or(0, |(run, met)| run.bytes_in(met.clone()));
-        if reason == Reason::Level0 && !self.sinks(shape, met_bytes) {
+        if reason == Reason::Level0 && !self.is_worth_merging_down(shape, met_bytes) {
             return None;
         }
         let compaction = Compaction {
@@ -77,7 +79,7 @@ impl Leveled {
 
     /// Whether level 0 holds enough for a merge with so much of the next level. With small memtables, a few runs would
     /// have all of that rewritten again and again.
-    fn sinks(&self, shape: &TreeShape, below_bytes: u64) -> bool {
+    fn is_worth_merging_down(&self, shape: &TreeShape, below_bytes: u64) -> bool {
         let bytes = shape.levels[0].bytes();
         bytes >= self.options.base_bytes || bytes.saturating_mul(BELOW_FACTOR_MAX) >= below_bytes
     }
@@ -104,7 +106,7 @@ impl Leveled {
     /// What has to be rewritten because of level 0, which is to be merged somewhere, and how much of that arrives in the
     /// next level.
     pub(super) fn level_zero_debt(&self, shape: &TreeShape, below_bytes: u64) -> (u64, u64) {
-        if self.sinks(shape, below_bytes) {
+        if self.is_worth_merging_down(shape, below_bytes) {
             let bytes = shape.levels[0].bytes();
             return (bytes.saturating_add(below_bytes), bytes);
         }

@@ -6,8 +6,10 @@ use super::{
     CompactionPolicy, TombstoneBounds, accepted, bounds_of, cheapest_first, consolidate, push_down,
     rewrite_oldest_run, windows,
 };
+use crate::compaction::{Compaction, InputLevel, Reason};
+use crate::output_run::OutputRun;
 use crate::shape::Summary;
-use crate::{Compaction, InputLevel, OutputRun, Reason, RunShape, TreeShape};
+use crate::shape::{RunShape, TreeShape};
 
 /// Tables of a level that are compared for the one that overlaps least. More find little better ones, and make a pick
 /// cost more.

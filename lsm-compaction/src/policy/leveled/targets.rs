@@ -1,9 +1,9 @@
 use super::{Leveled, LeveledOptions};
-use crate::{LevelShape, RunShape, TreeShape};
+use crate::shape::{LevelShape, RunShape, TreeShape};
 
 /// How large each level should be.
 pub(super) struct Targets {
-    /// The level that everything sinks to.
+    /// The last level, which all data reaches in the end.
     pub(super) last: usize,
     /// The level that level 0 is merged into; those between should be empty.
     pub(super) base_level: usize,

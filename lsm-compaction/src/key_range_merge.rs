@@ -1,11 +1,14 @@
+//! Merges that bring a key range down to a lower level.
+
+use crate::compaction::{Action, Compaction, InputLevel, Reason};
+use crate::output_run::OutputRun;
 use crate::shape::TreeShape;
-use crate::{Action, Compaction, InputLevel, OutputRun, Reason};
 use lsm_core::Slice;
 use std::sync::Arc;
 
-/// Where a sinking key range starts and ends.
+/// A merge that brings a key range down: from which level and run to which level.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sink {
+pub(crate) struct KeyRangeMerge {
     /// The level it leaves.
     pub(crate) level: usize,
     /// The newest run of that level that takes part.
@@ -16,7 +19,7 @@ pub(crate) struct Sink {
     pub(crate) reason: Reason,
 }
 
-impl Sink {
+impl KeyRangeMerge {
     /// A merge of all tables between here and the output level that overlap the key range, and of what those
     /// overlap in older runs, into the oldest run of the output level. Does not ask what is busy.
     pub(crate) fn merge(self, shape: &TreeShape, smallest: &Slice, largest: &Slice) -> Compaction {
