@@ -21,7 +21,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=65_536))]
     pub(crate) value_bytes: u32,
 
-    /// MiB at which a memtable is sealed; four of them may fill memory (fjall: five, fixed)
+    /// MiB at which a memtable becomes immutable; four of them may fill memory (fjall: five, fixed)
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) memtable_mib: u32,
 
@@ -60,7 +60,7 @@ pub(crate) enum Compression {
 }
 
 impl Settings {
-    /// Bytes at which a memtable is sealed.
+    /// Bytes at which a memtable becomes immutable.
     pub(crate) fn memtable_bytes(&self) -> u64 {
         u64::from(self.memtable_mib) << 20
     }

@@ -30,7 +30,7 @@ pub struct GarbageRules {
     /// The sequence numbers that readers may look at, ascending: those of all snapshots, then the visible number.
     /// What lies above the last is kept whole.
     ///
-    /// Copy the list after the inputs of the merge are sealed and published. Empty: nobody will ever look at less
+    /// Copy the list after the inputs of the merge are immutable and published. Empty: nobody will ever look at less
     /// than everything.
     pub snapshots: Vec<SequenceNumber>,
     /// Nothing older than the inputs exists outside the merge for any key in their range. If not set, an
