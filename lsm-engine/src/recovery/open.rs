@@ -19,7 +19,7 @@ use crate::lock_order::{OrderedMutex, Rank};
 use crate::memory::Memory;
 use crate::options::Options;
 use crate::recovery::full_disk::FullDisk;
-use crate::recovery::replay::{Replay, settle};
+use crate::recovery::replay::{Found, Replay, settle};
 use crate::recovery::report::Recovery;
 use crate::resources::Resources;
 use crate::status::Status;
@@ -28,7 +28,7 @@ use crate::version::current::Current;
 use crate::version::edit::{KeyspaceRecord, LogStart};
 use crate::version::files::{self, FileKind};
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
-use crate::version::{MANIFEST_BYTES_BESIDE, VersionSet, open_tables};
+use crate::version::{MANIFEST_BYTES_BESIDE, TableOpener, VersionSet, open_tables};
 use crate::write::WritePath;
 
 /// Opens the database in `directory`.
@@ -66,11 +66,17 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     let reserve_bytes = disk_reserve_bytes(&options, &state);
     let (owned, shared) = (directory.to_owned(), Arc::clone(&memory));
     let resources = Resources::new(owned, vfs, Arc::clone(&env), shared, reserve_bytes);
-    let obsolete_files = &resources.obsolete_files;
     let vfs = &resources.vfs;
-    let unused = unused_number(&**vfs, directory)?;
-    let tables = open_tables(&*env, directory, &options.keyspace, &state, &memory, obsolete_files)?;
-    let mut replay = Replay::new(directory, &options, &state, &current, &memory, tables, unused)?;
+    let unused_number = unused_number(&**vfs, directory)?;
+    let opener = TableOpener {
+        directory: directory.to_owned(),
+        options: options.keyspace.clone(),
+        memory: Arc::clone(&memory),
+        obsolete_files: Arc::clone(&resources.obsolete_files),
+    };
+    let tables = open_tables(opener, &*env, &state)?;
+    let found = Found { state: &state, current: &current, tables, unused_number };
+    let mut replay = Replay::new(&resources, &options, found)?;
     let report = replay.run(&mut recovery)?;
     let opening = Opening { resources, options, lock };
     let database = if opening.options.read_only {

@@ -4,7 +4,7 @@
 //! this first reading. A second reading takes them in, when memtables can be flushed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsm_core::vfs::Vfs;
@@ -19,6 +19,7 @@ use crate::keyspaces::{ReadState, Tree};
 use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
 use crate::options::{KeyspaceOptions, Options};
 use crate::recovery::report::Recovery;
+use crate::resources::Resources;
 use crate::version::current::Current;
 use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
 use crate::version::files;
@@ -109,18 +110,22 @@ fn malformed(record: &Record<'_>, detail: &str) -> Error {
     Error::corruption(record.path, record.offset, detail)
 }
 
+/// What opening has found on the disk, apart from the log.
+pub(crate) struct Found<'d> {
+    pub(crate) state: &'d ManifestState,
+    pub(crate) current: &'d Current,
+    /// The open tables, by keyspace.
+    pub(crate) tables: BTreeMap<u32, Vec<Placement>>,
+    /// No file has this number or a higher one.
+    pub(crate) unused_number: u64,
+}
+
 impl Replay {
-    /// Makes the trees from the tables of the manifest. No file has the number `unused` or a higher one.
-    pub(crate) fn new(
-        directory: &Path,
-        options: &Options,
-        state: &ManifestState,
-        current: &Current,
-        memory: &Arc<Memory>,
-        mut tables: BTreeMap<u32, Vec<Placement>>,
-        unused: u64,
-    ) -> Result<Self> {
-        let numbers = Arc::new(Numbers::from(state.next_number.max(unused)));
+    /// Makes the trees from the tables of the manifest.
+    pub(crate) fn new(resources: &Resources, options: &Options, found: Found<'_>) -> Result<Self> {
+        let Found { state, current, mut tables, unused_number } = found;
+        let memory = &resources.memory;
+        let numbers = Arc::new(Numbers::from(state.next_number.max(unused_number)));
         let (mut trees, mut writers, mut flushed) = (Trees::default(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
             let KeyspaceState { record, flushed: up_to, .. } = keyspace;
@@ -147,8 +152,8 @@ impl Replay {
         let committer =
             Committer::new(last_sequence, default, others, Arc::clone(&memory), Arc::clone(&numbers));
         let log = OldLog {
-            vfs: Arc::clone(&options.vfs),
-            directory: directory.to_owned(),
+            vfs: Arc::clone(&resources.vfs),
+            directory: resources.directory.clone(),
             start: state.log,
             begun: state.log_begun,
             mode: options.recovery,

@@ -24,7 +24,7 @@ mod version_set;
 pub(crate) use clock::Clock;
 pub(crate) use disk_reserve::DiskReserve;
 pub(crate) use numbers::Numbers;
-pub(crate) use opening::{open_table, open_tables};
+pub(crate) use opening::{TableOpener, open_table, open_tables};
 pub(crate) use placement::{BusyTable, Placement};
 pub(crate) use run::{Run, RunCursor, common_prefix};
 pub(crate) use table_file::{ObsoleteFiles, Shape, TableFile};

@@ -26,12 +26,18 @@ const TABLES_PER_STEP: usize = 16;
 /// Fewer tables than this are opened by the caller, because waking up a worker would take longer.
 const PARALLEL_TABLES_MIN: usize = 64;
 
+/// Opens the tables of a database.
+pub(crate) struct TableOpener {
+    pub(crate) directory: PathBuf,
+    /// Of the default keyspace: nobody has given others yet.
+    pub(crate) options: KeyspaceOptions,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) obsolete_files: Arc<ObsoleteFiles>,
+}
+
 /// The state that the workers share.
 struct Opening {
-    directory: PathBuf,
-    options: KeyspaceOptions,
-    memory: Arc<Memory>,
-    obsolete_files: Arc<ObsoleteFiles>,
+    opener: TableOpener,
     tables: Vec<AddedTable>,
     /// Index of the next table to open.
     next: AtomicUsize,
@@ -44,12 +50,9 @@ struct Opening {
 
 /// Opens all tables of the manifest. Returns them by keyspace. Indexes and filters stay in memory if they fit.
 pub(crate) fn open_tables(
+    opener: TableOpener,
     env: &dyn Env,
-    directory: &Path,
-    options: &KeyspaceOptions,
     state: &ManifestState,
-    memory: &Arc<Memory>,
-    obsolete_files: &Arc<ObsoleteFiles>,
 ) -> Result<BTreeMap<u32, Vec<Placement>>> {
     let mut tables: Vec<AddedTable> =
         state.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect();
@@ -58,10 +61,7 @@ pub(crate) fn open_tables(
     let workers = env.worker_count().min(tables.len() / TABLES_PER_STEP);
     let is_parallel = workers > 1 && tables.len() >= PARALLEL_TABLES_MIN;
     let opening = Arc::new(Opening {
-        directory: directory.to_owned(),
-        options: options.clone(),
-        memory: Arc::clone(memory),
-        obsolete_files: Arc::clone(obsolete_files),
+        opener,
         tables,
         next: AtomicUsize::new(0),
         opened: Mutex::default(),
@@ -116,7 +116,7 @@ impl Opening {
         for _ in 0..TABLES_PER_STEP {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(table) = self.tables.get(index) else { return false };
-            match caught("the opening of a table", || self.open(table)) {
+            match caught("the opening of a table", || self.opener.open(table)) {
                 Ok(placement) => self.opened.lock().push((index, placement)),
                 Err(error) => {
                     self.next.store(self.tables.len(), Ordering::Relaxed);
@@ -130,7 +130,9 @@ impl Opening {
         }
         true
     }
+}
 
+impl TableOpener {
     fn open(&self, added: &AddedTable) -> Result<Placement> {
         let path = files::table(&self.directory, added.number);
         let expected = TableExpectation::from(&added.meta);

@@ -246,13 +246,14 @@ impl Plan<'_> {
             failure: Mutex::default(),
             inputs,
         });
-        let stripes = context.visibility.snapshot_stripes();
+        let parts = Parts { context, shape, compaction, running: &running };
+        let snapshots = context.visibility.snapshot_stripes();
         let mut jobs: Vec<Box<dyn Job>> = Vec::new();
         for part in 0..=splits.len() {
             let lower = part.checked_sub(1).and_then(|before| splits.get(before)).cloned();
             let upper = splits.get(part).cloned();
             jobs.push(Box::new(CompactionJob {
-                build: Some(build_part(context, shape, compaction, &running, &stripes, lower, upper)),
+                build: Some(parts.build(&snapshots, lower, upper)),
                 context: Arc::clone(context),
                 starter: Arc::clone(starter),
                 running: Arc::clone(&running),
@@ -263,52 +264,61 @@ impl Plan<'_> {
     }
 }
 
-fn build_part(
-    context: &Arc<JobContext>,
-    tree_shape: &TreeShape,
-    compaction: &Compaction,
-    running: &Running,
-    stripes: &[SequenceNumber],
-    lower: Option<Slice>,
-    upper: Option<Slice>,
-) -> Build<MergingCursor<RunCursor>, OlderTables> {
-    let range_tombstones = gather_range_tombstones(running.inputs.iter().map(|input| &input.table));
-    let runs = input_runs(&running.inputs);
-    let prefix = common_prefix(runs.iter());
-    let source_count = runs.len();
-    let sources =
-        runs.into_iter().map(|run| RunCursor::new(Arc::new(run), CursorAccess::Sequential)).collect();
-    let stream = CompactionStream::with_older(
-        MergingCursor::with_prefix(sources, &prefix),
-        Arc::new(range_tombstones),
-        GarbageRules { snapshots: stripes.to_vec(), bottommost: false, zero_sequences: true },
-        OlderTables::beside(compaction, tree_shape),
-        lower.as_deref(),
-        upper.as_deref(),
-    );
-    let deepest = tree_shape.levels.iter().rposition(|level| !level.runs.is_empty());
-    let last_level = deepest.is_none_or(|deepest| compaction.output_level >= deepest);
-    let options = &running.tree.options();
-    let output_options = OutputOptions {
-        target_bytes: compaction.target_table_bytes,
-        is_one_table: compaction.reason == Reason::SmallTables,
-        boundaries: compaction.tables_below(tree_shape).map(|table| table.smallest.clone()).collect(),
-        compression: if last_level { options.compression } else { options.compression_above },
-        filter: filter(options, tree_shape, compaction),
-        sync_later: false,
-        sources: source_count,
-        lower,
-        upper,
-    };
-    let survivors = stream.surviving_range_tombstones();
-    let output = Output::new(
-        Arc::clone(&context.resources),
-        Arc::clone(&context.versions),
-        options,
-        output_options,
-        survivors,
-    );
-    Build::new(stream, BuildInput { read_bytes, copy_block }, output)
+/// What all parts of a merge have in common.
+struct Parts<'p> {
+    context: &'p JobContext,
+    shape: &'p TreeShape,
+    compaction: &'p Compaction,
+    running: &'p Running,
+}
+
+impl Parts<'_> {
+    /// The build of the part from `lower` up to `upper`, exclusive.
+    fn build(
+        &self,
+        snapshots: &[SequenceNumber],
+        lower: Option<Slice>,
+        upper: Option<Slice>,
+    ) -> Build<MergingCursor<RunCursor>, OlderTables> {
+        let Self { context, shape: tree_shape, compaction, running } = *self;
+        let range_tombstones = gather_range_tombstones(running.inputs.iter().map(|input| &input.table));
+        let runs = input_runs(&running.inputs);
+        let prefix = common_prefix(runs.iter());
+        let source_count = runs.len();
+        let sources =
+            runs.into_iter().map(|run| RunCursor::new(Arc::new(run), CursorAccess::Sequential)).collect();
+        let stream = CompactionStream::with_older(
+            MergingCursor::with_prefix(sources, &prefix),
+            Arc::new(range_tombstones),
+            GarbageRules { snapshots: snapshots.to_vec(), bottommost: false, zero_sequences: true },
+            OlderTables::beside(compaction, tree_shape),
+            lower.as_deref(),
+            upper.as_deref(),
+        );
+        let deepest = tree_shape.levels.iter().rposition(|level| !level.runs.is_empty());
+        let last_level = deepest.is_none_or(|deepest| compaction.output_level >= deepest);
+        let options = &running.tree.options();
+        let output_options = OutputOptions {
+            target_bytes: compaction.target_table_bytes,
+            is_one_table: compaction.reason == Reason::SmallTables,
+            boundaries: compaction.tables_below(tree_shape).map(|table| table.smallest.clone()).collect(),
+            compression: if last_level { options.compression } else { options.compression_above },
+            filter: filter(options, tree_shape, compaction),
+            sync_later: false,
+            sources: source_count,
+            lower,
+            upper,
+        };
+        let survivors = stream.surviving_range_tombstones();
+        let output = Output::new(
+            Arc::clone(&context.resources),
+            Arc::clone(&context.versions),
+            options,
+            output_options,
+            survivors,
+        );
+        Build::new(stream, BuildInput { read_bytes, copy_block }, output)
+    }
 }
 
 fn read_bytes(merge: &MergingCursor<RunCursor>) -> usize {
