@@ -37,10 +37,23 @@ fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
     files(Path::new(db)).into_iter().filter(|(name, _)| name != "LOCK" && name != "RESERVE").collect()
 }
 
+/// A database whose writer was killed before it had filled the window of the log once, so that the last record ends at the
+/// last byte that is not zero. On a busy machine the signal may come too late: then another writer is killed.
+fn killed_early() -> (Directory, String) {
+    for _ in 0..50 {
+        let directory = Directory::new();
+        let db = killed(&directory);
+        let count: u64 = lsm(["count", &db]).stdout().trim().parse().unwrap();
+        if count < 1500 {
+            return (directory, db);
+        }
+    }
+    panic!("all writers wrote too much before they were killed");
+}
+
 #[test]
 fn a_log_that_ends_early_is_reported() {
-    let directory = Directory::new();
-    let db = killed(&directory);
+    let (_directory, db) = killed_early();
     lsm(["get", &db, "first"]).stdout();
     let (name, mut bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".window")).unwrap();
     // A power cut may lose the page in which the records end. They are 32 bytes at least, so this is in one.
