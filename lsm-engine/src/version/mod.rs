@@ -1,7 +1,7 @@
-//! Versions: which tables a keyspace has, in levels of runs, newest first; and how the disk knows it.
+//! Versions: which tables a keyspace has, in levels of runs, newest first, and how the disk records it.
 //!
-//! In come tables that were written; out go versions that readers keep, edits in the manifest, and obsolete files. A
-//! version is immutable. Nothing here decides what to flush or compact, and nothing counts before the manifest has it.
+//! Input: tables that were written. Output: immutable versions for readers, edits in the manifest, and obsolete files.
+//! Code here does not decide what to flush or compact. No change counts before the manifest has it.
 
 mod clock;
 mod covered;
