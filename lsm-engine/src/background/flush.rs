@@ -156,9 +156,10 @@ impl FlushGroup {
         }
     }
 
-    /// The next group: memtables that pin the oldest parts of the log, up to the size of one memtable. A keyspace whose
-    /// flush failed is left out for a while, so that the flushes of others are not held up. Then its memtables are tried
-    /// one by one: the disk may have room for one and not for two.
+    /// The next group: the waiting memtables of the keyspace that pins the oldest part of the log, and those of further
+    /// keyspaces up to the size of one memtable in all. A keyspace whose flush failed is left out for a while, so that the
+    /// flushes of others are not held up. Then its memtables are tried one by one: the disk may have room for one and not
+    /// for two.
     pub(super) fn next(context: &JobContext) -> Option<Self> {
         let now_micros = context.resources.env.monotonic_micros();
         let budget = &context.resources.memory.budget;

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::compaction::{Compaction, InputLevel, Reason};
 use crate::output_run::OutputRun;
-use crate::shape::Summary;
-use crate::shape::{RunShape, TreeShape};
+use crate::shape::{LevelShape, RunShape, Summary, TreeShape};
 
 /// Tables of a level that are compared for the one that overlaps least. More find little better ones, and make a pick
 /// cost more.
@@ -222,7 +221,7 @@ impl CompactionPolicy for Leveled {
             return 0;
         }
         let several_runs = shape.levels.iter().skip(1).filter(|level| level.runs.len() > 1);
-        let consolidation: u64 = several_runs.map(crate::LevelShape::bytes).sum();
+        let consolidation: u64 = several_runs.map(LevelShape::bytes).sum();
         consolidation + Targets::of(shape, &self.options).debt_bytes(shape, self)
     }
 }
