@@ -72,3 +72,8 @@ pub use lsm_sstable::{
     BloomFilter, Compression, DelimitedPrefix, FilterPolicy, FixedPrefix, PrefixExtractor,
 };
 pub use lsm_wal::{Durability, RecoveryMode};
+
+/// The examples of the guide are tested with the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/GUIDE.md")]
+mod guide {}
