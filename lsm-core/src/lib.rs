@@ -37,6 +37,7 @@ pub mod coding;
 mod cursor;
 pub mod env;
 mod error;
+pub mod expiry;
 pub mod frame;
 pub mod hash;
 mod huge_page;

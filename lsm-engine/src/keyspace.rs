@@ -94,7 +94,7 @@ impl Keyspace {
         // Load the state first, then check it and load the visible number: see docs/ARCHITECTURE.md.
         let state = self.tree.load();
         self.check()?;
-        state.get(key.as_ref(), self.database.visibility.sequence_in(&state))
+        state.get(key.as_ref(), &self.database.visibility.point_in(&state))
     }
 
     /// Whether `key` has a value.
@@ -105,8 +105,8 @@ impl Keyspace {
     /// The values of several keys, in the order of the keys. All are read from one consistent state.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
         let state = self.state()?;
-        let visible = self.database.visibility.sequence_in(&state);
-        keys.into_iter().map(|key| state.get(key.as_ref(), visible)).collect()
+        let point = state.fix(self.database.visibility.point_in(&state));
+        keys.into_iter().map(|key| state.get(key.as_ref(), &point)).collect()
     }
 
     /// Deletes `key`. It is no error if the key has no value.
@@ -137,8 +137,8 @@ impl Keyspace {
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
         match self.state() {
             Ok(state) => {
-                let visible = self.database.visibility.sequence_in(&state);
-                Iter::range(state, visible, &range)
+                let point = self.database.visibility.point_in(&state);
+                Iter::range(state, point, &range)
             }
             Err(error) => Iter::failed(error),
         }
@@ -148,8 +148,8 @@ impl Keyspace {
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
         match self.state() {
             Ok(state) => {
-                let visible = self.database.visibility.sequence_in(&state);
-                Iter::prefix(state, visible, prefix.as_ref())
+                let point = self.database.visibility.point_in(&state);
+                Iter::prefix(state, point, prefix.as_ref())
             }
             Err(error) => Iter::failed(error),
         }
@@ -163,8 +163,8 @@ impl Keyspace {
     /// A cursor: it seeks, moves in both directions, and lends keys and values without copying them.
     pub fn cursor(&self) -> Result<DbCursor> {
         let state = self.state()?;
-        let visible = self.database.visibility.sequence_in(&state);
-        Ok(DbCursor::new(state, visible, Bounds::ALL, None))
+        let point = self.database.visibility.point_in(&state);
+        Ok(DbCursor::new(state, point, Bounds::ALL, None))
     }
 
     /// Deletes everything in the keyspace, durably. Its tables are removed without a merge, once no iterator or snapshot

@@ -6,12 +6,13 @@ use lsm_core::{SequenceNumber, Slice};
 use crate::database::{Closer, Database};
 use crate::error::Result;
 use crate::keyspace::Keyspace;
-use crate::keyspaces::{ReadState, Tree};
+use crate::keyspaces::{ReadPoint, ReadState, Tree};
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
 
-/// A consistent view of all keyspaces, as they were when the snapshot was taken.
+/// A consistent view of all keyspaces, as they were when the snapshot was taken. Its time stands still, too: what has not
+/// expired then does not expire under its reader.
 ///
 /// Taking one costs almost nothing. While it lives, compactions keep the versions that it sees, and tables that a policy
 /// such as FIFO drops stay on the disk. Drop it when you are done.
@@ -29,40 +30,40 @@ use crate::read::Iter;
 pub struct Snapshot {
     database: Arc<Database>,
     default: Arc<Tree>,
-    sequence: SequenceNumber,
+    point: ReadPoint<'static>,
     _closer: Arc<Closer>,
 }
 
 impl Snapshot {
     pub(crate) fn new(database: Arc<Database>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
-        let sequence = database.visibility.take_snapshot();
-        Self { database, default, sequence, _closer: closer }
+        let point = database.visibility.take_snapshot();
+        Self { database, default, point, _closer: closer }
     }
 
     /// The sequence number of the last write that the snapshot sees.
     pub fn sequence(&self) -> SequenceNumber {
-        self.sequence
+        self.point.sequence
     }
 
     /// The value of `key` in the default keyspace.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.default.load().get(key.as_ref(), self.sequence)
+        self.default.load().get(key.as_ref(), &self.point)
     }
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.state_of(keyspace)?.get(key.as_ref(), self.sequence)
+        self.state_of(keyspace)?.get(key.as_ref(), &self.point)
     }
 
     /// Iterates over the keys and values of a range of the default keyspace.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::range(self.default.load_full(), self.sequence, &range)
+        Iter::range(self.default.load_full(), self.point, &range)
     }
 
     /// Iterates over the keys and values of a range of `keyspace`.
     pub fn range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
         match self.state_of(keyspace) {
-            Ok(state) => Iter::range(state, self.sequence, &range),
+            Ok(state) => Iter::range(state, self.point, &range),
             Err(error) => Iter::failed(error),
         }
     }
@@ -74,25 +75,25 @@ impl Snapshot {
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::prefix(self.default.load_full(), self.sequence, prefix.as_ref())
+        Iter::prefix(self.default.load_full(), self.point, prefix.as_ref())
     }
 
     /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
         match self.state_of(keyspace) {
-            Ok(state) => Iter::prefix(state, self.sequence, prefix.as_ref()),
+            Ok(state) => Iter::prefix(state, self.point, prefix.as_ref()),
             Err(error) => Iter::failed(error),
         }
     }
 
     /// A cursor over the default keyspace.
     pub fn cursor(&self) -> DbCursor {
-        DbCursor::new(self.default.load_full(), self.sequence, Bounds::ALL, None)
+        DbCursor::new(self.default.load_full(), self.point, Bounds::ALL, None)
     }
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<DbCursor> {
-        Ok(DbCursor::new(self.state_of(keyspace)?, self.sequence, Bounds::ALL, None))
+        Ok(DbCursor::new(self.state_of(keyspace)?, self.point, Bounds::ALL, None))
     }
 
     fn state_of(&self, keyspace: &Keyspace) -> Result<Arc<ReadState>> {
@@ -105,13 +106,13 @@ impl Drop for Snapshot {
         if self.database.resources.check_process().is_err() {
             return;
         }
-        self.database.visibility.release_snapshot(self.sequence);
+        self.database.visibility.release_snapshot(self.point.sequence);
     }
 }
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot").field("sequence", &self.sequence).finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("sequence", &self.point.sequence).finish_non_exhaustive()
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
         env.advance(DAY);
         db.wait_for_compactions().unwrap();
         let mut cursor =
-            DbCursor::new(Arc::clone(&state), db.database.visibility.sequence_in(&state), Bounds::ALL, None);
+            DbCursor::new(Arc::clone(&state), db.database.visibility.point_in(&state), Bounds::ALL, None);
         for _ in 0..2 {
             cursor.first().unwrap();
             assert_eq!(cursor.key(), Some(&b"key5000"[..]));

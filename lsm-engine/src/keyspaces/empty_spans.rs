@@ -10,6 +10,8 @@
 //! - A cursor first registers a [`Watch`] on the keys ahead, under the commit lock, and then walks over them. It finds
 //!   earlier puts on the way; later puts cut the watch.
 //!
+//! Entries expire, too. A span is valid from a time on: that of the cursor that found it empty.
+//!
 //! Spans exist in memory only. Forgetting one costs time, never correctness.
 
 use std::cmp::Ordering::{Greater, Less};
@@ -19,6 +21,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use lsm_core::{SequenceNumber, Slice};
 use parking_lot::Mutex;
+
+use crate::keyspaces::read_point::ReadPoint;
 
 /// Number of spans kept per keyspace. Every put compares its key with some of them.
 const SPANS_MAX: usize = 16;
@@ -32,6 +36,15 @@ struct EmptySpan {
     /// `None`: the span has no upper end.
     end: Option<Slice>,
     sequence: SequenceNumber,
+    /// The entries are dead from this time on. 0 if none of them has expired.
+    now_micros: u64,
+}
+
+impl EmptySpan {
+    /// Whether a reader at this point may use the span.
+    fn is_empty_at(&self, point: &ReadPoint<'_>) -> bool {
+        self.sequence <= point.sequence && self.now_micros <= point.now.micros()
+    }
 }
 
 /// The empty spans of one keyspace.
@@ -110,7 +123,7 @@ impl EmptySpans {
 
     /// Adds the span of a range delete. The caller holds the commit lock.
     pub(crate) fn deleted(&self, start: &[u8], end: &[u8], sequence: SequenceNumber) {
-        let span = EmptySpan { start: start.into(), end: Some(end.into()), sequence };
+        let span = EmptySpan { start: start.into(), end: Some(end.into()), sequence, now_micros: 0 };
         self.change(|spans| spans.add(span));
     }
 
@@ -120,23 +133,23 @@ impl EmptySpans {
         self.change(|spans| spans.cut(key));
     }
 
-    /// The end of the span around `key`, if a reader at `sequence` may use that span.
-    pub(crate) fn end_around(&self, key: &[u8], sequence: SequenceNumber) -> Option<Bound<Slice>> {
+    /// The end of the span around `key`, if a reader at `point` may use that span.
+    pub(crate) fn end_around(&self, key: &[u8], point: &ReadPoint<'_>) -> Option<Bound<Slice>> {
         let spans = self.spans.lock();
-        let span = spans.around(key).filter(|span| span.sequence <= sequence)?;
+        let span = spans.around(key).filter(|span| span.is_empty_at(point))?;
         Some(span.end.clone().map_or(Bound::Unbounded, Bound::Excluded))
     }
 
-    /// The start of the span around `key`, if a reader at `sequence` may use that span.
-    pub(crate) fn start_around(&self, key: &[u8], sequence: SequenceNumber) -> Option<Slice> {
+    /// The start of the span around `key`, if a reader at `point` may use that span.
+    pub(crate) fn start_around(&self, key: &[u8], point: &ReadPoint<'_>) -> Option<Slice> {
         let spans = self.spans.lock();
-        spans.around(key).filter(|span| span.sequence <= sequence).map(|span| span.start.clone())
+        spans.around(key).filter(|span| span.is_empty_at(point)).map(|span| span.start.clone())
     }
 
-    /// The start of the span without an upper end, if a reader at `sequence` may use that span.
-    pub(crate) fn start_of_last(&self, sequence: SequenceNumber) -> Option<Slice> {
+    /// The start of the span without an upper end, if a reader at `point` may use that span.
+    pub(crate) fn start_of_last(&self, point: &ReadPoint<'_>) -> Option<Slice> {
         let spans = self.spans.lock();
-        let last = spans.list.last().filter(|span| span.end.is_none() && span.sequence <= sequence);
+        let last = spans.list.last().filter(|span| span.end.is_none() && span.is_empty_at(point));
         last.map(|span| span.start.clone())
     }
 
@@ -171,15 +184,16 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Adds a span: the walk of a reader at `sequence` found no live entry from `start` up to `end`, and no entry newer than
-    /// `sequence`.
-    pub(crate) fn found_empty(self, start: &[u8], end: Option<&[u8]>, sequence: SequenceNumber) {
+    /// Adds a span: the walk of a reader at `point` found no live entry from `start` up to `end`, and no entry newer than
+    /// its sequence number.
+    pub(crate) fn found_empty(self, start: &[u8], end: Option<&[u8]>, point: &ReadPoint<'_>) {
         self.spans.change(|spans| {
             let Some(watched) = spans.watched.iter().find(|watched| watched.id == self.id) else { return };
             let span = EmptySpan {
                 start: watched.start.clone().max(start.into()),
                 end: lower_end(watched.end.clone(), end.map(Slice::from)),
-                sequence,
+                sequence: point.sequence,
+                now_micros: point.now.micros(),
             };
             spans.add(span);
         });
@@ -235,6 +249,7 @@ impl Spans {
             span.start = span.start.min(other.start);
             span.end = span.end.zip(other.end).map(|(a, b)| a.max(b));
             span.sequence = span.sequence.max(other.sequence);
+            span.now_micros = span.now_micros.max(other.now_micros);
         }
         self.list.insert(from, span);
         if self.list.len() > SPANS_MAX {
@@ -278,11 +293,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keyspaces::read_point::Now;
+
+    fn at(sequence: SequenceNumber) -> ReadPoint<'static> {
+        ReadPoint { sequence, now: Now::At(0) }
+    }
 
     fn spans(list: &[(&str, Option<&str>, u64)]) -> Spans {
         let mut spans = Spans::default();
         for &(start, end, sequence) in list {
-            spans.add(EmptySpan { start: start.into(), end: end.map(Slice::from), sequence });
+            spans.add(EmptySpan { start: start.into(), end: end.map(Slice::from), sequence, now_micros: 0 });
         }
         spans
     }
@@ -323,15 +343,30 @@ mod tests {
         let forward = watch(true);
         all.written(b"k");
         all.written(b"a");
-        forward.found_empty(b"b", Some(b"z"), 5);
-        assert_eq!(all.end_around(b"c", 5), Some(Bound::Excluded("k".into())));
-        assert_eq!(all.end_around(b"c", 4), None, "an older reader may see something there");
+        forward.found_empty(b"b", Some(b"z"), &at(5));
+        assert_eq!(all.end_around(b"c", &at(5)), Some(Bound::Excluded("k".into())));
+        assert_eq!(all.end_around(b"c", &at(4)), None, "an older reader may see something there");
         all.written(b"c");
         let backward = watch(false);
         all.written(b"k");
-        backward.found_empty(b"b", Some(b"m"), 6);
-        assert_eq!(all.start_around(b"l", 6), Some("k\0".into()));
+        backward.found_empty(b"b", Some(b"m"), &at(6));
+        assert_eq!(all.start_around(b"l", &at(6)), Some("k\0".into()));
         assert!(all.any());
+    }
+
+    #[test]
+    fn a_span_of_expired_entries_is_empty_for_later_readers_only() {
+        let all = Arc::new(EmptySpans::default());
+        let point = |now_micros| ReadPoint { sequence: 5, now: Now::At(now_micros) };
+        all.deleted(b"a", b"b", 4);
+        assert!(all.end_around(b"a", &point(0)).is_some());
+        let watched = Watched { id: 0, start: "b".into(), end: Some("m".into()), forward: true };
+        all.change(|spans| spans.watched.push(watched));
+        Watch { spans: Arc::clone(&all), id: 0 }.found_empty(b"b", Some(b"z"), &point(100));
+        for key in [b"a", b"c"] {
+            assert!(all.end_around(key, &point(100)).is_some());
+            assert_eq!(all.end_around(key, &point(99)), None, "it may see an entry that expires at 100");
+        }
     }
 
     proptest! {
@@ -356,7 +391,7 @@ mod tests {
                 }
                 for key in 0..40u8 {
                     for reader in 0..=sequence {
-                        if all.end_around(&[key], reader).is_some() {
+                        if all.end_around(&[key], &at(reader)).is_some() {
                             let since = dead_since[usize::from(key)];
                             prop_assert!(since.is_some_and(|since| since <= reader));
                         }

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use lsm_core::SequenceNumber;
 use lsm_core::range_tombstone::RangeTombstoneSet;
@@ -20,6 +20,7 @@ pub(crate) struct Memtable {
     /// If the memtable became full in the middle of a log record, the last sequence number before that record; the rest of
     /// the record is in the next memtable. Otherwise `u64::MAX`.
     whole_up_to: AtomicU64,
+    may_expire: AtomicBool,
 }
 
 impl Memtable {
@@ -32,6 +33,7 @@ impl Memtable {
             last_sequence: AtomicU64::new(0),
             immutable_bytes: AtomicUsize::new(0),
             whole_up_to: AtomicU64::new(SequenceNumber::MAX),
+            may_expire: AtomicBool::new(false),
         }
     }
 
@@ -59,6 +61,17 @@ impl Memtable {
 
     pub(crate) fn is_cut(&self) -> bool {
         self.whole_up_to() != SequenceNumber::MAX
+    }
+
+    /// Notes that an entry that expires was inserted. The write is not visible yet.
+    #[cold]
+    pub(crate) fn note_expiry(&self) {
+        self.may_expire.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has an entry that expires, among those that are visible.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.may_expire.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@
 mod empty_spans;
 mod memtable;
 mod rate_limit;
+mod read_point;
 mod read_state;
 mod tree;
 mod tree_set;
@@ -15,6 +16,7 @@ mod visibility;
 pub(crate) use empty_spans::{EmptySpans, Watch, WriteExclusion, successor};
 pub(crate) use memtable::Memtable;
 pub(crate) use rate_limit::RateLimit;
+pub(crate) use read_point::{Meaning, ReadPoint};
 pub(crate) use read_state::ReadState;
 pub(crate) use tree::Tree;
 pub(crate) use tree_set::TreeSet;

@@ -1,13 +1,15 @@
 //! The read state (RocksDB: super version): the memtables and the version that a reader loads together.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::hash::key_hash;
-use lsm_core::{SequenceNumber, Slice};
+use lsm_core::{SequenceNumber, Slice, ValueKind};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::memtable::Memtable;
+use crate::keyspaces::read_point::{Meaning, Now, ReadPoint};
 use crate::version::{Lookup, Version};
 
 /// The contents of a keyspace at one moment.
@@ -78,7 +80,26 @@ impl ReadState {
         self.memtable.iter().chain(&self.immutable)
     }
 
-    pub(crate) fn get(&self, key: &[u8], sequence: SequenceNumber) -> Result<Option<Slice>> {
+    /// Whether a reader may meet an entry that expires.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.version.may_expire() || self.memtables().any(|memtable| memtable.may_expire())
+    }
+
+    /// The same point with a fixed time. A reader that cannot meet an entry that expires needs no time.
+    ///
+    /// The state is loaded before the clock is asked: what a compaction has dropped as expired must have expired for this
+    /// reader, too.
+    pub(crate) fn fix(&self, point: ReadPoint<'_>) -> ReadPoint<'static> {
+        let now = match point.now {
+            Now::Clock(clock) if self.at(point.sequence).may_expire() => clock.unix_micros(),
+            Now::Clock(_) => 0,
+            Now::At(micros) => micros,
+        };
+        ReadPoint { sequence: point.sequence, now: Now::At(now) }
+    }
+
+    pub(crate) fn get(&self, key: &[u8], point: &ReadPoint<'_>) -> Result<Option<Slice>> {
+        let sequence = point.sequence;
         let state = self.at(sequence);
         let mut covering = 0;
         for memtable in state.memtables() {
@@ -86,13 +107,42 @@ impl ReadState {
                 covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
             }
             if let Some(entry) = memtable.reader.get(key, sequence) {
-                let deleted = entry.kind.is_tombstone() || entry.sequence < covering;
-                return Ok((!deleted).then(|| Slice::copy_from(entry.value)));
+                let deleted = entry.sequence < covering;
+                return match point.meaning(entry.kind, entry.value) {
+                    Meaning::Value(value) => Ok((!deleted).then(|| Slice::copy_from(value))),
+                    Meaning::Absent => Ok(None),
+                    Meaning::Malformed => Err(state.malformed(key)),
+                };
             }
         }
         match state.version.get(key, key_hash(key), sequence, covering)? {
             Lookup::Found(value) => Ok(Some(value)),
             Lookup::Deleted | Lookup::Unknown => Ok(None),
+            Lookup::Rare(kind, stored) => state.get_rare(key, point, kind, &stored),
         }
+    }
+
+    /// The end of a get that met a version which needs a closer look.
+    #[cold]
+    fn get_rare(
+        &self,
+        key: &[u8],
+        point: &ReadPoint<'_>,
+        kind: ValueKind,
+        stored: &[u8],
+    ) -> Result<Option<Slice>> {
+        match point.meaning(kind, stored) {
+            Meaning::Value(value) => Ok(Some(Slice::copy_from(value))),
+            Meaning::Absent => Ok(None),
+            Meaning::Malformed => Err(self.malformed(key)),
+        }
+    }
+
+    /// The error for a version of `key` whose stored value is malformed. Only tables can hold one.
+    #[cold]
+    pub(crate) fn malformed(&self, key: &[u8]) -> Error {
+        let detail = format!("an entry of key \"{}\" that expires has no whole time", key.escape_ascii());
+        let mut paths = self.version.runs().filter_map(|run| run.find(key)).map(|table| table.path());
+        Error::corruption(paths.next().unwrap_or_else(|| Path::new("memtable")), 0, detail)
     }
 }

@@ -1,4 +1,4 @@
-//! Which writes readers see: the visible sequence number and the numbers of live snapshots.
+//! What readers see: the visible sequence number, the live snapshots, and the time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,23 +7,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lsm_core::SequenceNumber;
 use parking_lot::Mutex;
 
+use crate::keyspaces::read_point::{Now, ReadPoint};
 use crate::keyspaces::read_state::ReadState;
 use crate::keyspaces::tree::Tree;
 use crate::keyspaces::tree_set::TreeSet;
+use crate::version::Clock;
 
-/// The visible sequence number and the live snapshots.
+/// The visible sequence number, the live snapshots, and the time.
 pub(crate) struct Visibility {
     visible: AtomicU64,
-    /// Number of live snapshots by sequence number.
-    snapshots: Mutex<BTreeMap<SequenceNumber, usize>>,
+    clock: Arc<Clock>,
+    /// The live snapshots by sequence number. Higher numbers have later times.
+    snapshots: Mutex<BTreeMap<SequenceNumber, Snapshots>>,
     /// Keyspaces that keep a state from before a clear for older snapshots.
     cleared: TreeSet,
 }
 
+/// The live snapshots with one sequence number.
+struct Snapshots {
+    count: usize,
+    /// The time of the first of them. Later ones have later times.
+    #[expect(dead_code, reason = "the garbage rules for expired entries need it")]
+    now_micros: u64,
+}
+
 impl Visibility {
-    pub(crate) fn new(visible: SequenceNumber) -> Self {
+    pub(crate) fn new(visible: SequenceNumber, clock: Arc<Clock>) -> Self {
         Self {
             visible: AtomicU64::new(visible),
+            clock,
             snapshots: Mutex::default(),
             cleared: TreeSet::new(|state| state.before_clear.is_some()),
         }
@@ -47,25 +59,37 @@ impl Visibility {
         state.memtable.as_ref().map_or(visible, |memtable| visible.min(memtable.whole_up_to()))
     }
 
+    /// What a reader of `state` sees now. The reader must load the state before this call.
+    #[inline]
+    pub(crate) fn point_in(&self, state: &ReadState) -> ReadPoint<'_> {
+        ReadPoint { sequence: self.sequence_in(state), now: Now::Clock(&self.clock) }
+    }
+
+    /// The time for expiry, in microseconds since 1970. It never runs back.
+    pub(crate) fn now_micros(&self) -> u64 {
+        self.clock.unix_micros()
+    }
+
     /// Makes writes up to `sequence` visible. The caller holds the commit lock.
     #[inline]
     pub(crate) fn publish(&self, sequence: SequenceNumber) {
         self.visible.store(sequence, Ordering::Release);
     }
 
-    /// Reads the visible number and registers it, under the lock from which merges copy the list.
-    pub(crate) fn take_snapshot(&self) -> SequenceNumber {
+    /// Reads the visible number and the time and registers them, under the lock from which merges copy the list.
+    pub(crate) fn take_snapshot(&self) -> ReadPoint<'static> {
         let mut snapshots = self.snapshots.lock();
-        let sequence = self.sequence();
-        *snapshots.entry(sequence).or_insert(0) += 1;
-        sequence
+        let (sequence, now_micros) = (self.sequence(), self.now_micros());
+        snapshots.entry(sequence).or_insert(Snapshots { count: 0, now_micros }).count += 1;
+        ReadPoint { sequence, now: Now::At(now_micros) }
     }
 
+    /// Ends a snapshot at this sequence number.
     pub(crate) fn release_snapshot(&self, sequence: SequenceNumber) {
         let mut snapshots = self.snapshots.lock();
-        if let Some(count) = snapshots.get_mut(&sequence) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(taken) = snapshots.get_mut(&sequence) {
+            taken.count -= 1;
+            if taken.count == 0 {
                 snapshots.remove(&sequence);
             }
         }
@@ -74,7 +98,7 @@ impl Visibility {
     }
 
     pub(crate) fn snapshot_count(&self) -> usize {
-        self.snapshots.lock().values().sum()
+        self.snapshots.lock().values().map(|taken| taken.count).sum()
     }
 
     /// The sequence numbers that bound the snapshot stripes, ascending: those of the snapshots, then the visible number

@@ -3,10 +3,10 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use lsm_core::{Cursor, MergingCursor, SEQUENCE_MAX, SequenceNumber, Slice};
+use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, Slice, ValueKind, expiry};
 
 use crate::error::Result;
-use crate::keyspaces::ReadState;
+use crate::keyspaces::{ReadPoint, ReadState};
 use crate::read::bounds::Bounds;
 use crate::read::merge_input::{MergeInput, merged};
 use crate::read::range_deletes::RangeDeletes;
@@ -35,7 +35,7 @@ use crate::read::skip::{From, LEARN_COUNT};
 /// ```
 pub struct DbCursor {
     pub(super) merge: MergingCursor<MergeInput>,
-    pub(super) sequence: SequenceNumber,
+    pub(super) point: ReadPoint<'static>,
     pub(super) bounds: Bounds,
     pub(super) prefix: Option<Slice>,
     pub(super) tombstones: RangeDeletes,
@@ -49,8 +49,8 @@ pub struct DbCursor {
     pub(super) edge: Vec<u8>,
     /// Number of dead entries in a row after which the cursor notes an empty span.
     pub(super) learn_count: u32,
-    /// The cursor must not use empty spans with a higher sequence number.
-    pub(super) spans_up_to: SequenceNumber,
+    /// The cursor must not use empty spans that are not empty at this point.
+    pub(super) spans_for: ReadPoint<'static>,
     pub(super) pinned: Arc<ReadState>,
 }
 
@@ -67,15 +67,17 @@ pub(super) enum Place {
 impl DbCursor {
     pub(crate) fn new(
         state: Arc<ReadState>,
-        sequence: SequenceNumber,
+        point: ReadPoint<'_>,
         bounds: Bounds,
         prefix: Option<&[u8]>,
     ) -> Self {
         let pinned = state;
-        let state = pinned.at(sequence);
+        let point = pinned.fix(point);
+        let state = pinned.at(point.sequence);
+        let spans_up_to = pinned.empty_spans.readable_up_to(pinned.begun_count, point.sequence);
         Self {
             merge: merged(state, &bounds, prefix),
-            sequence,
+            point,
             tombstones: RangeDeletes::new(state),
             bounds,
             prefix: prefix.map(Slice::copy_from),
@@ -84,7 +86,7 @@ impl DbCursor {
             value: Vec::new(),
             edge: Vec::new(),
             learn_count: LEARN_COUNT,
-            spans_up_to: pinned.empty_spans.readable_up_to(pinned.begun_count, sequence),
+            spans_for: ReadPoint { sequence: spans_up_to, ..point },
             pinned,
         }
     }
@@ -113,7 +115,7 @@ impl DbCursor {
         match self.bounds.upper.clone() {
             Bound::Unbounded => {
                 let spans = &self.pinned.empty_spans;
-                if let Some(start) = spans.any().then(|| spans.start_of_last(self.spans_up_to)).flatten() {
+                if let Some(start) = spans.any().then(|| spans.start_of_last(&self.spans_for)).flatten() {
                     self.merge.seek_for_prev(&start, SEQUENCE_MAX);
                     return self.find_backward(From::Span(&start));
                 }
@@ -139,7 +141,7 @@ impl DbCursor {
 
     fn seek_from(&mut self, key: &[u8]) -> Result<()> {
         let spans = &self.pinned.empty_spans;
-        match spans.any().then(|| spans.end_around(key, self.spans_up_to)).flatten() {
+        match spans.any().then(|| spans.end_around(key, &self.spans_for)).flatten() {
             Some(Bound::Included(end) | Bound::Excluded(end)) => {
                 self.merge.seek(&end, SEQUENCE_MAX);
                 self.find_forward(false, From::Span(&end))
@@ -224,7 +226,7 @@ impl DbCursor {
     pub fn entry(&self) -> Option<(&[u8], &[u8])> {
         match self.place {
             Place::Nowhere => None,
-            Place::Forward => self.merge.entry().map(|entry| (entry.key, entry.value)),
+            Place::Forward => self.merge.entry().map(|entry| (entry.key, value_of(entry))),
             Place::Backward => Some((&self.key, &self.value)),
         }
     }
@@ -234,8 +236,17 @@ impl DbCursor {
     }
 }
 
+/// The value that the user gave.
+#[inline]
+fn value_of(entry: Entry<'_>) -> &[u8] {
+    match entry.kind {
+        ValueKind::PutWithExpiry => expiry::split(entry.value).map_or(entry.value, |(_, value)| value),
+        _ => entry.value,
+    }
+}
+
 impl std::fmt::Debug for DbCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DbCursor").field("sequence", &self.sequence).finish_non_exhaustive()
+        f.debug_struct("DbCursor").field("sequence", &self.point.sequence).finish_non_exhaustive()
     }
 }

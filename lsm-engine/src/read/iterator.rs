@@ -1,10 +1,10 @@
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use lsm_core::{SequenceNumber, Slice};
+use lsm_core::Slice;
 
 use crate::error::{Error, Result};
-use crate::keyspaces::ReadState;
+use crate::keyspaces::{ReadPoint, ReadState};
 use crate::read::bounds::Bounds;
 use crate::read::cursor::DbCursor;
 use crate::write::inverted;
@@ -26,7 +26,7 @@ pub struct Iter {
 
 struct IterSource {
     state: Arc<ReadState>,
-    sequence: SequenceNumber,
+    point: ReadPoint<'static>,
     bounds: Bounds,
     prefix: Option<Slice>,
 }
@@ -39,14 +39,14 @@ impl std::fmt::Debug for IterSource {
 
 impl IterSource {
     fn cursor(&self) -> DbCursor {
-        DbCursor::new(Arc::clone(&self.state), self.sequence, self.bounds.clone(), self.prefix.as_deref())
+        DbCursor::new(Arc::clone(&self.state), self.point, self.bounds.clone(), self.prefix.as_deref())
     }
 }
 
 impl Iter {
     pub(crate) fn range<K: AsRef<[u8]>>(
         state: Arc<ReadState>,
-        sequence: SequenceNumber,
+        point: ReadPoint<'_>,
         range: &impl RangeBounds<K>,
     ) -> Self {
         let own = |bound: Bound<&K>| bound.map(|key| Slice::copy_from(key.as_ref()));
@@ -58,12 +58,13 @@ impl Iter {
             ) if lower > upper => Some(Error::InvalidArgument(inverted(lower, upper))),
             _ => None,
         };
-        Self::new(IterSource { state, sequence, bounds, prefix: None }, error)
+        Self::new(IterSource { point: state.fix(point), state, bounds, prefix: None }, error)
     }
 
-    pub(crate) fn prefix(state: Arc<ReadState>, sequence: SequenceNumber, prefix: &[u8]) -> Self {
+    pub(crate) fn prefix(state: Arc<ReadState>, point: ReadPoint<'_>, prefix: &[u8]) -> Self {
         let bounds = Bounds::prefix(prefix);
-        Self::new(IterSource { state, sequence, bounds, prefix: Some(Slice::copy_from(prefix)) }, None)
+        let prefix = Some(Slice::copy_from(prefix));
+        Self::new(IterSource { point: state.fix(point), state, bounds, prefix }, None)
     }
 
     /// An iterator that returns this error and ends.

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use lsm_core::{Cursor, SEQUENCE_MAX};
 
 use crate::error::Result;
-use crate::keyspaces::successor;
+use crate::keyspaces::{Meaning, successor};
 use crate::read::cursor::{DbCursor, Place};
 use crate::read::merge_input::merged;
 use crate::read::skip::{Dead, From, LOOK_COUNT};
@@ -19,10 +19,10 @@ impl DbCursor {
     pub(super) fn stands_on_the_next(&mut self) -> bool {
         self.merge.entry().is_some_and(|entry| {
             entry.key != self.key
-                && entry.sequence <= self.sequence
-                && !entry.kind.is_tombstone()
+                && entry.sequence <= self.point.sequence
+                && matches!(self.point.meaning(entry.kind, entry.value), Meaning::Value(_))
                 && !self.bounds.above_upper(entry.key)
-                && !self.tombstones.cover(entry, self.sequence)
+                && !self.tombstones.cover(entry, self.point.sequence)
         })
     }
 
@@ -45,8 +45,12 @@ impl DbCursor {
             if self.bounds.above_upper(entry.key) {
                 break;
             }
-            if entry.sequence <= self.sequence {
-                if !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence) {
+            if entry.sequence <= self.point.sequence {
+                let meaning = self.point.meaning(entry.kind, entry.value);
+                if meaning != Meaning::Absent && !self.tombstones.cover(entry, self.point.sequence) {
+                    if meaning == Meaning::Malformed {
+                        return Err(self.pinned.malformed(entry.key));
+                    }
                     self.place = Place::Forward;
                     break;
                 }
@@ -64,7 +68,7 @@ impl DbCursor {
             if entry.key == self.key {
                 passed_count += 1;
                 if passed_count == RESEEK_COUNT {
-                    self.merge.seek(&self.key, self.sequence);
+                    self.merge.seek(&self.key, self.point.sequence);
                     continue;
                 }
             } else {
@@ -97,7 +101,7 @@ impl DbCursor {
         }
         let spans = &self.pinned.empty_spans;
         if dead.count % LOOK_COUNT == 1 && spans.any() {
-            match spans.end_around(&self.key, self.spans_up_to) {
+            match spans.end_around(&self.key, &self.spans_for) {
                 None => {}
                 Some(Bound::Unbounded) => return true,
                 Some(Bound::Included(end) | Bound::Excluded(end)) => {
@@ -113,7 +117,8 @@ impl DbCursor {
                 }
             }
         }
-        let covered = self.merge.entry().is_some_and(|entry| self.tombstones.cover(entry, self.sequence));
+        let covered =
+            self.merge.entry().is_some_and(|entry| self.tombstones.cover(entry, self.point.sequence));
         match self.tombstones.covered() {
             (_, Some(end), sequence) if covered => {
                 self.merge.advance_with(|source| source.pass_up_to(end, sequence));
@@ -131,7 +136,7 @@ impl DbCursor {
             return false;
         }
         self.learn_count = self.learn_count.saturating_mul(2);
-        if self.sequence < self.pinned.cleared {
+        if self.point.sequence < self.pinned.cleared {
             // This reader sees the state before a clear, which says nothing about the present keys.
             return false;
         }
@@ -152,14 +157,14 @@ impl DbCursor {
         if let Some(watch) = dead.watch {
             let here = self.merge.entry().map(|entry| entry.key);
             let end = here.into_iter().chain(self.bounds.end()).min();
-            watch.found_empty(&self.edge, end, self.sequence);
+            watch.found_empty(&self.edge, end, &self.point);
         }
     }
 
     /// Notes the empty span from `start` up to the edge.
     fn learn_backward(&self, dead: Dead<'_>, start: &[u8]) {
         if let Some(watch) = dead.watch {
-            watch.found_empty(start, (!dead.is_last).then_some(&*self.edge), self.sequence);
+            watch.found_empty(start, (!dead.is_last).then_some(&*self.edge), &self.point);
         }
     }
 
@@ -181,7 +186,7 @@ impl DbCursor {
                 } else if passed_count == RESEEK_COUNT {
                     // The seek skips newer versions unseen, and they may be live for later readers.
                     dead = Dead::new(From::Here);
-                    live = self.seek_newest_version();
+                    live = self.seek_newest_version()?;
                     passed_count = 0;
                     continue;
                 } else {
@@ -191,16 +196,19 @@ impl DbCursor {
             if self.bounds.below_lower(entry.key) {
                 break;
             }
-            if entry.sequence <= self.sequence {
-                let value = !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence);
+            if entry.sequence <= self.point.sequence {
+                let meaning = self.point.meaning(entry.kind, entry.value);
+                let covered = self.tombstones.cover(entry, self.point.sequence);
                 if live.is_none() {
                     self.key.clear();
                     self.key.extend_from_slice(entry.key);
                 }
-                live = Some(value);
-                if value {
+                live = Some(meaning != Meaning::Absent && !covered);
+                if let (Meaning::Value(value), false) = (meaning, covered) {
                     self.value.clear();
-                    self.value.extend_from_slice(entry.value);
+                    self.value.extend_from_slice(value);
+                } else if live == Some(true) {
+                    return Err(self.pinned.malformed(entry.key));
                 } else {
                     if self.pass_backward(&mut dead) {
                         live = None;
@@ -263,7 +271,7 @@ impl DbCursor {
         let spans = &self.pinned.empty_spans;
         if dead.count % LOOK_COUNT == 1
             && spans.any()
-            && let Some(start) = spans.start_around(&self.key, self.spans_up_to)
+            && let Some(start) = spans.start_around(&self.key, &self.spans_for)
         {
             self.merge.seek_for_prev(&start, SEQUENCE_MAX);
             if dead.watch.is_none() {
@@ -276,7 +284,8 @@ impl DbCursor {
             }
             return true;
         }
-        let covered = self.merge.entry().is_some_and(|entry| self.tombstones.cover(entry, self.sequence));
+        let covered =
+            self.merge.entry().is_some_and(|entry| self.tombstones.cover(entry, self.point.sequence));
         match self.tombstones.covered() {
             (start, _, sequence) if covered => {
                 self.merge.advance_with(|source| source.pass_down_to(start, sequence));
@@ -288,15 +297,20 @@ impl DbCursor {
 
     /// Copies the newest visible version of `self.key` and moves before all its versions. Returns whether that version has
     /// a value. After a failed seek the merge has no entry.
-    fn seek_newest_version(&mut self) -> Option<bool> {
-        self.merge.seek(&self.key, self.sequence);
-        let entry = self.merge.entry()?;
-        let value = !entry.kind.is_tombstone() && !self.tombstones.cover(entry, self.sequence);
-        if value {
-            self.value.clear();
-            self.value.extend_from_slice(entry.value);
+    fn seek_newest_version(&mut self) -> Result<Option<bool>> {
+        self.merge.seek(&self.key, self.point.sequence);
+        let Some(entry) = self.merge.entry() else { return Ok(None) };
+        let meaning = self.point.meaning(entry.kind, entry.value);
+        let live = meaning != Meaning::Absent && !self.tombstones.cover(entry, self.point.sequence);
+        match meaning {
+            Meaning::Value(value) if live => {
+                self.value.clear();
+                self.value.extend_from_slice(value);
+            }
+            _ if live => return Err(self.pinned.malformed(entry.key)),
+            _ => {}
         }
         self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
-        Some(value)
+        Ok(Some(live))
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     let report = replay.run(&mut recovery)?;
     let opening = Opening { resources, options, lock };
     let database = if opening.options.read_only {
-        opening.read_only(replay)?
+        opening.read_only(replay, &state)?
     } else {
         opening.writable(replay, state, &current, &report, &mut recovery)?
     };
@@ -95,9 +95,10 @@ struct Opening {
 }
 
 impl Opening {
-    fn read_only(self, replay: Replay) -> Result<Arc<Database>> {
+    fn read_only(self, replay: Replay, state: &ManifestState) -> Result<Arc<Database>> {
         replay.check_all_fit()?;
-        let visibility = Arc::new(Visibility::new(replay.last_sequence()));
+        let clock = Clock::from_marks(Arc::clone(&self.resources.env), state);
+        let visibility = Arc::new(Visibility::new(replay.last_sequence(), Arc::new(clock)));
         let (trees, ..) = replay.into_parts();
         let trees = Arc::new(RwLock::new(trees));
         Ok(Arc::new(Database::new(self.resources, trees, visibility, None, self.lock)))
@@ -131,7 +132,7 @@ impl Opening {
         }
         let visible = replay.last_sequence();
         state.last_sequence = state.last_sequence.max(visible);
-        let clock = Clock::from_marks(Arc::clone(env), &state);
+        let clock = Arc::new(Clock::from_marks(Arc::clone(env), &state));
         let numbers = replay.numbers();
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
@@ -151,7 +152,8 @@ impl Opening {
         remove_manifests_below(&**vfs, directory, manifest_number)?;
         let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
-        let (status, visibility) = (Arc::new(Status::default()), Arc::new(Visibility::new(visible)));
+        let status = Arc::new(Status::default());
+        let visibility = Arc::new(Visibility::new(visible, Arc::clone(&clock)));
         let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
         let reserve = Arc::clone(&resources.disk_reserve);
         let versions = VersionSet::new(manifest, numbers, clock, reserve, Arc::clone(&status));

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use lsm_compaction::{LevelShape, TreeShape};
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::{SequenceNumber, Slice};
+use lsm_core::{SequenceNumber, Slice, ValueKind};
 use lsm_sstable::TableValue;
 use parking_lot::Mutex;
 
@@ -47,6 +47,8 @@ pub(crate) enum Lookup {
     Found(Slice),
     /// The key was deleted.
     Deleted,
+    /// The newest version is neither a put nor a tombstone: its kind, and its value as it is stored.
+    Rare(ValueKind, Slice),
     /// These sources have no version of the key.
     Unknown,
 }
@@ -191,11 +193,20 @@ impl Version {
                 covering = covering.max(table.table().range_tombstones().covering_sequence(key, sequence));
             }
             if let Some(TableValue { sequence, kind, value }) = table.table().get(key, hash, sequence)? {
-                let deleted = kind.is_tombstone() || sequence < covering;
-                return Ok(if deleted { Lookup::Deleted } else { Lookup::Found(value) });
+                return Ok(match kind {
+                    _ if sequence < covering => Lookup::Deleted,
+                    ValueKind::Put => Lookup::Found(value),
+                    ValueKind::Delete | ValueKind::SingleDelete => Lookup::Deleted,
+                    _ => Lookup::Rare(kind, value),
+                });
             }
         }
         Ok(Lookup::Unknown)
+    }
+
+    /// Whether a table may hold an entry that expires.
+    pub(crate) fn may_expire(&self) -> bool {
+        !self.levels.is_empty()
     }
 
     /// The range tombstones of all tables, merged at the first call.
@@ -275,8 +286,8 @@ pub(crate) fn gather_range_tombstones<'a>(
 
 #[cfg(test)]
 mod tests {
+    use lsm_core::Entry;
     use lsm_core::vfs::SimFs;
-    use lsm_core::{Entry, ValueKind};
     use lsm_sstable::{TableId, TableOptions, TableWriter};
     use proptest::prelude::*;
 

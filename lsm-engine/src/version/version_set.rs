@@ -18,7 +18,7 @@ pub(crate) const MANIFEST_BYTES_BESIDE: u64 = 16 << 10;
 pub(crate) struct VersionSet {
     manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
-    clock: Clock,
+    clock: Arc<Clock>,
     reserve: Arc<DiskReserve>,
     status: Arc<Status>,
 }
@@ -27,7 +27,7 @@ impl VersionSet {
     pub(crate) fn new(
         manifest: OrderedMutex<Manifest>,
         numbers: Arc<Numbers>,
-        clock: Clock,
+        clock: Arc<Clock>,
         reserve: Arc<DiskReserve>,
         status: Arc<Status>,
     ) -> Self {
@@ -41,7 +41,7 @@ impl VersionSet {
 
     /// The time of the clock for table ages.
     pub(crate) fn clock_micros(&self) -> u64 {
-        self.clock.now_micros()
+        self.clock.age_micros()
     }
 
     /// Logs an edit, durably. If it is unknown whether the manifest has the edit, all writing stops.

@@ -76,6 +76,9 @@ impl ActiveMemtable {
             return true;
         }
         let taken = self.inserter.insert(key, sequence, kind, value).is_ok();
+        if kind == ValueKind::PutWithExpiry {
+            self.memtable.note_expiry();
+        }
         if taken && self.empty_spans.any() && !kind.is_tombstone() {
             self.empty_spans.written(key);
         }

@@ -94,8 +94,8 @@ fn a_reader_of_an_older_state_sees_nothing_of_a_batch_that_spans_memtables() {
             })
             .into();
         for (state, expected) in states.into_iter().zip(["old", "new"]) {
-            let visible = visibility.sequence_in(&state);
-            let got = KEYS.map(|key| state.get(key.as_bytes(), visible).unwrap().unwrap());
+            let visible = visibility.point_in(&state);
+            let got = KEYS.map(|key| state.get(key.as_bytes(), &visible).unwrap().unwrap());
             assert!(got.iter().all(|value| value == expected.as_bytes()), "{filled}: {got:?}");
             let mut cursor = DbCursor::new(state, visible, Bounds::ALL, None);
             cursor.first().unwrap();
@@ -125,8 +125,8 @@ fn a_reader_of_an_older_state_sees_nothing_of_a_batch_during_which_a_memtable_pa
     let (visibility, tree) = (&db.database.visibility, db.default.tree());
     let state = tree.load_full();
     db.write(batch("value")).unwrap_err();
-    let visible = visibility.sequence_in(&state);
-    assert!(KEYS.iter().all(|key| state.get(key.as_bytes(), visible).unwrap().is_none()));
+    let visible = visibility.point_in(&state);
+    assert!(KEYS.iter().all(|key| state.get(key.as_bytes(), &visible).unwrap().is_none()));
     drop(state);
     // Later readers see the whole batch.
     assert!(KEYS.iter().all(|key| db.get(key).unwrap().is_some()));
