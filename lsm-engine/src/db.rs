@@ -16,6 +16,7 @@ use crate::read::DbCursor;
 use crate::read::Iter;
 use crate::recovery::{self, Recovery};
 use crate::snapshot::Snapshot;
+use crate::ticket::Ticket;
 
 /// An embedded, ordered, durable map from bytes to bytes.
 ///
@@ -125,7 +126,36 @@ impl Db {
     /// Writes a batch. It has the given durability when this returns.
     pub fn write_with(&self, batch: impl Into<WriteBatch>, durability: Durability) -> Result<()> {
         let mut batch = batch.into();
-        self.database.write_path()?.write_batch(batch.finish()?, durability)
+        self.database.write_path()?.write_batch(batch.finish()?, durability)?;
+        Ok(())
+    }
+
+    /// Writes a batch and does not wait for the disk: readers see it at once, and the ticket tells when it is durable.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// let mut batch = lsm_engine::WriteBatch::new();
+    /// batch.put("a", "1").put("b", "2");
+    /// let ticket = db.submit(batch)?;
+    /// assert_eq!(db.get("a")?.unwrap(), b"1");
+    /// ticket.wait()?;
+    /// assert!(ticket.is_durable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit(&self, batch: impl Into<WriteBatch>) -> Result<Ticket> {
+        let (mut batch, path) = (batch.into(), self.database.write_path()?);
+        Ticket::new(path, path.write_batch(batch.finish()?, Durability::Buffered)?)
+    }
+
+    /// Sets `key` to `value`, as [`submit`](Self::submit) does.
+    pub fn submit_put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.default.submit_put(key, value)
+    }
+
+    /// Deletes `key`, as [`submit`](Self::submit) does.
+    pub fn submit_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.default.submit_delete(key)
     }
 
     /// Iterates over the keys and values of a range, in key order, from both ends.

@@ -11,6 +11,7 @@ use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
 use crate::read::borrow_range;
+use crate::ticket::Ticket;
 use crate::write::check_range;
 
 /// A named, separate map in a database, with its own options. It shares the log and the memory with the other keyspaces.
@@ -79,13 +80,29 @@ impl Keyspace {
         value: impl AsRef<[u8]>,
         durability: Durability,
     ) -> Result<()> {
-        self.database.write_path()?.write_one(
-            &self.tree,
-            ValueKind::Put,
-            key.as_ref(),
-            Some(value.as_ref()),
-            durability,
-        )
+        self.write_one(ValueKind::Put, key.as_ref(), Some(value.as_ref()), durability)
+    }
+
+    /// Sets `key` to `value`. The ticket tells when the write is durable; see [`Db::submit`](crate::Db::submit).
+    pub fn submit_put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.submit_one(ValueKind::Put, key.as_ref(), Some(value.as_ref()))
+    }
+
+    #[inline]
+    fn write_one(
+        &self,
+        kind: ValueKind,
+        key: &[u8],
+        value: Option<&[u8]>,
+        durability: Durability,
+    ) -> Result<()> {
+        self.database.write_path()?.write_one(&self.tree, kind, key, value, durability)?;
+        Ok(())
+    }
+
+    fn submit_one(&self, kind: ValueKind, key: &[u8], value: Option<&[u8]>) -> Result<Ticket> {
+        let path = self.database.write_path()?;
+        Ticket::new(path, path.write_one(&self.tree, kind, key, value, Durability::Buffered)?)
     }
 
     /// The value of `key`.
@@ -116,7 +133,12 @@ impl Keyspace {
 
     /// Deletes `key`. The write has the given durability when this returns.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
-        self.database.write_path()?.write_one(&self.tree, ValueKind::Delete, key.as_ref(), None, durability)
+        self.write_one(ValueKind::Delete, key.as_ref(), None, durability)
+    }
+
+    /// Deletes `key`. The ticket tells when the write is durable; see [`Db::submit`](crate::Db::submit).
+    pub fn submit_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.submit_one(ValueKind::Delete, key.as_ref(), None)
     }
 
     /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the
@@ -124,13 +146,7 @@ impl Keyspace {
     pub fn delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<()> {
         let (start, end) = (range.start.as_ref(), range.end.as_ref());
         check_range(start, end)?;
-        self.database.write_path()?.write_one(
-            &self.tree,
-            ValueKind::RangeDelete,
-            start,
-            Some(end),
-            Durability::Buffered,
-        )
+        self.write_one(ValueKind::RangeDelete, start, Some(end), Durability::Buffered)
     }
 
     /// Iterates over the keys and values of a range, in key order, from both ends.

@@ -53,6 +53,7 @@ mod reentry;
 mod resources;
 mod snapshot;
 mod status;
+mod ticket;
 mod version;
 mod write;
 
@@ -65,6 +66,7 @@ pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Optio
 pub use read::{DbCursor, Iter};
 pub use recovery::Recovery;
 pub use snapshot::Snapshot;
+pub use ticket::Ticket;
 
 pub use lsm_compaction as compaction_policies;
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};

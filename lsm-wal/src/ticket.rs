@@ -25,7 +25,7 @@ impl Ticket {
     }
 
     /// Whether it is durable by now.
-    pub fn poll(&self) -> bool {
+    pub fn is_durable(&self) -> bool {
         self.log.durable() >= self.position
     }
 

@@ -260,7 +260,7 @@ fn waiters_and_callbacks_learn_what_is_durable() {
     let sync = log.sync_handle();
     let position = log.append(1, b"one").unwrap();
     assert!(sync.durable() < position);
-    assert!(!log.ticket(position).poll());
+    assert!(!log.ticket(position).is_durable());
     let (sender, receiver) = mpsc::channel();
     let report = sender.clone();
     sync.on_durable(position, Box::new(move |result| report.send(result).unwrap()));

@@ -19,6 +19,15 @@ const SCRATCH_BYTES_MAX: usize = 64 << 10;
 /// Part of the disk reserve to release for a new log segment, besides the record itself.
 const LOG_RESERVE_BYTES: u64 = 80 << 10;
 
+/// A write that is in the log and visible.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// The sequence number of its last operation.
+    pub(crate) sequence: SequenceNumber,
+    /// The position after its log record.
+    pub(crate) position: Position,
+}
+
 impl WritePath {
     /// Writes one key.
     pub(crate) fn write_one(
@@ -28,7 +37,7 @@ impl WritePath {
         key: &[u8],
         value: Option<&[u8]>,
         durability: Durability,
-    ) -> Result<()> {
+    ) -> Result<Written> {
         payload::check_key(key)?;
         payload::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
@@ -36,7 +45,7 @@ impl WritePath {
         let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1, range_deletes);
         self.check_batch_bytes(bytes)?;
         self.admit(tree, bytes)?;
-        let position = {
+        let written = {
             let deletes = kind != ValueKind::Put;
             let mut committer = self.lock_committer(bytes, || deletes, |_| Ok([tree.id]))?.0;
             let committer = &mut *committer;
@@ -69,13 +78,13 @@ impl WritePath {
                 let rest = (!is_whole).then_some(Ok(operation)).into_iter();
                 self.finish_write(committer, rest, log_start, sequence..=sequence, error)?;
             }
-            position
+            Written { sequence, position }
         };
-        self.make_durable(position, durability)
+        self.make_durable(written, durability)
     }
 
-    /// Writes a batch.
-    pub(crate) fn write_batch(&self, batch: Payload<'_>, durability: Durability) -> Result<()> {
+    /// Writes a batch. An empty one has nothing to make durable.
+    pub(crate) fn write_batch(&self, batch: Payload<'_>, durability: Durability) -> Result<Written> {
         let Payload { encoded, count, memory_bytes, database } = batch;
         if database.is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
@@ -83,9 +92,9 @@ impl WritePath {
         self.check_batch_bytes(memory_bytes)?;
         self.admit_batch(encoded)?;
         if count == 0 {
-            return Ok(());
+            return Ok(Written { sequence: self.visibility.sequence(), position: Position::ZERO });
         }
-        let position = {
+        let written = {
             let (mut committer, shares) = self.lock_committer(
                 memory_bytes,
                 || only_deletes(encoded),
@@ -115,9 +124,9 @@ impl WritePath {
                 let sequences = sequence..=sequence + count - 1;
                 self.finish_write(committer, rest, log_start, sequences, error)?;
             }
-            position
+            Written { sequence: sequence + count - 1, position }
         };
-        self.make_durable(position, durability)
+        self.make_durable(written, durability)
     }
 
     /// Finishes a write after a panic: the log has the record, and `rest` is not inserted yet. A batch must never
@@ -177,12 +186,13 @@ impl WritePath {
     }
 
     #[inline]
-    fn make_durable(&self, position: Position, durability: Durability) -> Result<()> {
+    fn make_durable(&self, written: Written, durability: Durability) -> Result<Written> {
         match durability {
-            Durability::Sync => self.wait_durable(position.0),
+            Durability::Sync => self.wait_durable(written.position.0)?,
             // The log syncs it in the background within a second.
-            Durability::Buffered => Ok(()),
+            Durability::Buffered => {}
         }
+        Ok(written)
     }
 }
 

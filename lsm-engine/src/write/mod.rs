@@ -16,6 +16,7 @@ mod prepare;
 mod queue;
 mod reservation;
 
+pub(crate) use commit::Written;
 pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
 pub(crate) use keyspace_writer::KeyspaceWriter;

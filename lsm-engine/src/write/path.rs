@@ -12,6 +12,7 @@ use crate::lock_order::{OrderedMutex, Rank};
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::edit::LogStart;
+use crate::write::commit::Written;
 use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::queue::WriteQueue;
@@ -97,6 +98,12 @@ impl WritePath {
     #[inline]
     pub(crate) fn wait_durable(&self, position: u64) -> Result<()> {
         self.log.get().map_or(Ok(()), |log| log.wait_durable(Position(position))).map_err(Error::from)
+    }
+
+    /// What tells when a write is durable.
+    pub(crate) fn ticket(&self, written: Written) -> Result<lsm_wal::Ticket> {
+        let log = self.log.get().ok_or(Error::Closed)?;
+        Ok(lsm_wal::Ticket::new(Arc::clone(log), written.position))
     }
 
     /// Makes all earlier writes durable.
