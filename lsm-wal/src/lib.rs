@@ -54,7 +54,7 @@ pub use read::wal_reader::WalReader;
 pub use read::window_reader::WindowReader;
 pub use record_file::{RecordFile, RecordFileReader};
 pub use report::{Dropped, RecoveryMode, RecoveryReport};
-pub use ticket::Ticket;
+pub use ticket::{Ticket, TicketFuture};
 pub use verify::{Extent, LogExpectation, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;
 pub use write::resume::release_unused;

@@ -62,7 +62,8 @@ pub trait Log: Send {
     /// Position of the end of the last record.
     fn end(&self) -> Position;
 
-    /// Syncs everything, closes, and returns what a marker of a clean close needs.
+    /// Syncs everything, closes, and returns what a marker of a clean close needs. Those who wait for a callback were
+    /// called when this returns, unless one of them calls it.
     fn close(self: Box<Self>) -> Result<CleanClose>;
 }
 
@@ -79,9 +80,12 @@ pub trait LogSync: Send + Sync {
     /// Waits as [`wait_durable`](LogSync::wait_durable) does.
     fn truncate_front(&self, position: Position) -> Result<()>;
 
-    /// Calls `callback` once everything before `position` is durable, or cannot become so; at once if that is
-    /// known already. It runs on whatever thread syncs, with no lock held, must not block, and a panic in it
-    /// goes no further.
+    /// Asks for a sync, and calls `callback` once everything before `position` is durable, or with the error of a sync
+    /// that failed. Each callback is called once.
+    ///
+    /// If the answer is known already, it is called at once, by the calling thread; otherwise in the background, by a
+    /// thread that holds no lock, of the log or of anybody who syncs. It must not block, and a panic in it goes no
+    /// further.
     fn on_durable(&self, position: Position, callback: DurableCallback);
 }
 

@@ -211,7 +211,9 @@ impl Log for Wal {
     }
 
     fn close(self: Box<Self>) -> Result<CleanClose> {
-        self.shared.synced(Writer::close)
+        let closed = self.shared.synced(Writer::close);
+        self.shared.calls.wait_until_called(&*self.shared.env);
+        closed
     }
 }
 

@@ -6,13 +6,13 @@
 //! into two halves that wait for each other's syncs, at half the rate. Each follower has an event of its own: those
 //! who wait for one event are woken one by another, each once the one before it runs.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lsm_core::env::{self, Env};
 use lsm_core::{Error, Result};
 
+use super::calls::{self, Calls};
 use super::site::Site;
 use super::writer::Writer;
 use crate::files::directory::{self, LogFile};
@@ -35,6 +35,8 @@ pub(crate) struct GroupCommit {
     queue: Mutex<Queue>,
     /// A sync ended: whoever leads the next batch may go.
     turn: Event,
+    /// Whom a sync has an answer for.
+    pub(crate) calls: Arc<Calls>,
     /// There is something to do in the background.
     pub(crate) work: env::Event,
 }
@@ -48,6 +50,7 @@ struct Queue {
     /// How many the last sync covered.
     covered_before: usize,
     syncing: bool,
+    /// Who wants to be called when a position is durable.
     callbacks: Vec<(Position, DurableCallback)>,
 }
 
@@ -76,6 +79,7 @@ impl GroupCommit {
             writer: Mutex::new(writer),
             queue: Mutex::default(),
             turn: Event::new(),
+            calls: Arc::default(),
         }
     }
 
@@ -119,7 +123,7 @@ impl GroupCommit {
         queue.syncing = true;
     }
 
-    /// Gives the turn to the next, tells the followers, and calls back whom the sync concerned.
+    /// Gives the turn to the next, tells the followers, and has those called whom the sync concerned.
     fn end_turn<T>(&self, followers: &[Arc<Follower>], result: &Result<T>) {
         let mut queue = self.queue.lock();
         queue.syncing = false;
@@ -136,13 +140,17 @@ impl GroupCommit {
         if more {
             self.work.notify();
         }
-        for (position, callback) in due {
-            let result = match failed {
-                Some(error) if position > durable => Err(error.clone()),
-                _ => Ok(()),
-            };
-            run(callback, result);
-        }
+        self.call(due, failed);
+    }
+
+    /// Has these called: with the error, if there is one, unless their position is durable.
+    fn call(&self, due: Vec<(Position, DurableCallback)>, failed: Option<&Error>) {
+        let durable = self.durable();
+        let result = |position| match failed {
+            Some(error) if position > durable => Err(error.clone()),
+            _ => Ok(()),
+        };
+        self.calls.add(&*self.env, due.into_iter().map(|(position, callback)| (callback, result(position))));
     }
 
     /// Leads a batch.
@@ -264,11 +272,6 @@ impl GroupCommit {
     }
 }
 
-/// Calls back. A panic there is the caller's and not that of whoever happens to sync.
-fn run(callback: DurableCallback, result: Result<()>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| callback(result)));
-}
-
 impl LogSync for GroupCommit {
     fn wait_durable(&self, position: Position) -> Result<()> {
         while self.durable() < position {
@@ -308,19 +311,15 @@ impl LogSync for GroupCommit {
         // Asked second: a sync may have covered the position before another one failed.
         let known = if self.durable() >= position { Some(Ok(())) } else { hopeless.map(Err) };
         if let Some(result) = known {
-            return run(callback, result);
+            return calls::call(callback, result);
         }
         self.queue.lock().callbacks.push((position, callback));
         self.work.notify();
-        // The log may have been stopped meanwhile, and with it the job.
-        let stopped = self.writer.lock().stopped().map(Arc::clone);
-        if let Some(cause) = stopped {
-            let callbacks = std::mem::take(&mut self.queue.lock().callbacks);
-            for (position, callback) in callbacks {
-                let durable = self.durable() >= position;
-                let stopped = || Err(Error::Stopped { cause: Arc::clone(&cause) });
-                run(callback, if durable { Ok(()) } else { stopped() });
-            }
+        // The log may have been stopped or closed meanwhile, and with it the job.
+        let ended = self.writer.lock().check();
+        if ended.is_err() {
+            let due = std::mem::take(&mut self.queue.lock().callbacks);
+            self.call(due, ended.as_ref().err());
         }
     }
 }

@@ -2,6 +2,7 @@
 //! the log needs.
 
 pub(crate) mod background_job;
+pub(crate) mod calls;
 pub(crate) mod group_commit;
 pub(crate) mod origin;
 pub(crate) mod recovery;
