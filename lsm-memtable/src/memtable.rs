@@ -59,10 +59,14 @@ pub trait MemtableWriter: Send {
     /// certain; for several it is an estimate, since nobody knows before how many nodes they will split. A table that
     /// cannot tell says yes, as this default does.
     ///
+    /// Returns how many more entries are as certain as a single one, each of at most
+    /// [`longest_bytes`](Reservation::longest_bytes) and without a long value. A store need not ask for those, as long as
+    /// it asks for everything else that it inserts. 0 is always right.
+    ///
     /// # Errors
     /// [`Full`] if there is no memory, or no room in the table. It takes the entries that it has room for all the same.
-    fn reserve(&mut self, _reservation: &Reservation<'_>) -> Result<(), Full> {
-        Ok(())
+    fn reserve(&mut self, _reservation: &Reservation<'_>) -> Result<usize, Full> {
+        Ok(0)
     }
 
     /// Bytes of [`MemtableReader::memory_bytes`] that are there for entries to come. A store that limits

@@ -120,3 +120,31 @@ fn what_is_reserved_needs_no_more_memory_or_hardly_any() {
         assert!(several.short * 200 < several.entries, "{} of {}", several.short, several.entries);
     }
 }
+
+#[test]
+fn the_entries_that_a_reservation_counts_need_no_more_memory() {
+    let factories: [Box<dyn MemtableFactory>; 2] =
+        [Box::new(BPlusMemtable::with_pool_bytes(0)), Box::new(SkipListMemtable::with_pool_bytes(0))];
+    for factory in factories {
+        let (mut random, mut counted) = (7, 0);
+        for value_bytes in [0, 8, 100, 1000, 4000].repeat(6) {
+            let (mut writer, table) = factory.create();
+            let mut number = 0;
+            while table.memory_bytes() < 1_200_000 {
+                let bytes = 8 + value_bytes + Reservation::OVERHEAD_BYTES;
+                let reservation = Reservation { bytes, longest_bytes: bytes, long_values: &[] };
+                let more = writer.reserve(&reservation).expect("there is memory");
+                counted += more;
+                // Keys at random split the most nodes. Some reservations are used up, some are not.
+                for _ in 0..=more.min(write(&mut random, 64).len()) {
+                    number += 1;
+                    let insert =
+                        || writer.insert(&key(number), number, ValueKind::Put, &vec![7; value_bytes]);
+                    without_memory(insert).expect("it was reserved");
+                }
+            }
+            assert_eq!(table.entry_count() as u64, number);
+        }
+        assert!(counted > 50_000, "{counted}");
+    }
+}

@@ -29,6 +29,8 @@ const GROWTH_BYTES_MAX: usize = 2 << 20;
 const GROWTH_BYTES_MIN: usize = 64 << 10;
 /// Estimated size of an empty memtable.
 pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
+/// Most writes take less in memtables, without the steps by which these grow.
+const SHORT_WRITE_BYTES: usize = 8 << 10;
 /// Small-table compaction merges neighbours up to this size.
 const TIDY_BYTES_MAX: u64 = 64 << 20;
 /// Upper bound of what an entry takes in a memtable besides its key and value.
@@ -186,6 +188,12 @@ impl Memory {
         memtable_bytes.clamp(GROWTH_BYTES_MIN, most)
     }
 
+    /// Bytes by which memtables grow for most writes: the largest step, an empty memtable, and a short entry.
+    #[inline]
+    fn usual_growth_bytes(&self) -> usize {
+        self.growth_bytes(usize::MAX) + EMPTY_MEMTABLE_BYTES + SHORT_WRITE_BYTES
+    }
+
     /// The memory that tables may take before further indexes and filters stay in their files. The rest is for blocks.
     pub(crate) fn tables_bytes_max(&self) -> usize {
         self.budget.cache_bytes / 4 * 3
@@ -253,7 +261,7 @@ impl Memory {
     /// Memtables take memory from the pool when they grow, so neither waits for the other.
     pub(crate) fn bound_pool(&self, wanted: usize) {
         let bound = || {
-            let left = self.room_bytes().saturating_sub(wanted.max(self.growth_bytes(usize::MAX)));
+            let left = self.room_bytes().saturating_sub(wanted.max(self.usual_growth_bytes()));
             left.min(self.budget.pool_bytes_max)
         };
         // With enough room the limit does not change, so most writes skip the lock.
@@ -274,7 +282,7 @@ impl Memory {
     /// Shrinks the pool if memtables are about to grow by more than their usual step.
     #[inline]
     pub(crate) fn clear_pool_for(&self, wanted: usize) {
-        if wanted > self.growth_bytes(usize::MAX) {
+        if wanted > self.usual_growth_bytes() {
             self.bound_pool(wanted);
         }
     }

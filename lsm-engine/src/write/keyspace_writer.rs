@@ -22,8 +22,16 @@ pub(crate) struct ActiveMemtable {
     empty_spans: Arc<EmptySpans>,
     pub(crate) memtable: Arc<Memtable>,
     inserter: Box<dyn MemtableWriter>,
+    reserved: Reserved,
     /// Memory of the memtable at the last check.
     pub(crate) bytes: usize,
+}
+
+/// Entries for which the memtable has memory without being asked: so many, each of at most `longest_bytes`.
+#[derive(Default)]
+struct Reserved {
+    entries: usize,
+    longest_bytes: usize,
 }
 
 impl KeyspaceWriter {
@@ -46,6 +54,7 @@ impl ActiveMemtable {
             bytes: memtable.memory_bytes(),
             memtable,
             inserter,
+            reserved: Reserved::default(),
         }
     }
 
@@ -54,10 +63,29 @@ impl ActiveMemtable {
         self.inserter.unused_bytes()
     }
 
-    /// Reserves memory for a write. Returns `false` if there is none, or if the memtable is full.
+    /// Takes the memory for a write from what the memtable reserved ahead. Calls no user code. Returns `false` if that
+    /// does not suffice.
     #[inline]
+    pub(crate) fn take_reserved(&mut self, reservation: &Reservation<'_>) -> bool {
+        let Reservation { bytes, longest_bytes, long_values } = *reservation;
+        let is_single = bytes == longest_bytes && long_values.is_empty();
+        let suffices = is_single && bytes <= self.reserved.longest_bytes && self.reserved.entries > 0;
+        self.reserved.entries -= usize::from(suffices);
+        suffices
+    }
+
+    /// Reserves memory for a write. Returns `false` if there is none, or if the memtable is full.
     pub(crate) fn reserve(&mut self, reservation: &Reservation<'_>) -> bool {
-        reservation.bytes == 0 || self.inserter.reserve(reservation).is_ok()
+        if reservation.bytes == 0 {
+            return true;
+        }
+        // If it fails or panics, nothing is left.
+        self.reserved = Reserved::default();
+        let reserved = self.inserter.reserve(reservation);
+        if let Ok(entries) = reserved {
+            self.reserved = Reserved { entries, longest_bytes: reservation.longest_bytes };
+        }
+        reserved.is_ok()
     }
 
     /// Inserts an operation. Returns `false` if the memtable is full.

@@ -10,10 +10,17 @@ use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 
 impl Committer {
-    /// Makes sure that a keyspace has a memtable with memory for the next record. Once the record is in the log, its
-    /// insert must not fail. Returns `false` if the system has no memory.
+    /// Takes the memory for the next record from what a memtable reserved ahead. Returns `false` if that does not
+    /// suffice.
     #[inline]
-    fn prepare(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> Result<bool> {
+    fn take_reserved(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> bool {
+        let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
+        active.is_some_and(|active| active.take_reserved(reservation))
+    }
+
+    /// Makes sure that a keyspace has a memtable with memory for the next record. Returns `false` if the system has no
+    /// memory.
+    fn reserve(&mut self, keyspace: u32, reservation: &Reservation<'_>) -> Result<bool> {
         let active = self.writer(keyspace).and_then(|writer| writer.active.as_mut());
         let reserve = AssertUnwindSafe(|| active.is_some_and(|active| active.reserve(reservation)));
         match catch_unwind(reserve) {
@@ -49,7 +56,8 @@ impl Committer {
 }
 
 impl WritePath {
-    /// Reserves memory in a keyspace for the next record; see [`Committer::prepare`]. Fails if the system has none.
+    /// Reserves memory in a keyspace for the next record. Once the record is in the log, its insert must not fail. Fails
+    /// if the system has no memory.
     #[inline]
     pub(crate) fn prepare(
         &self,
@@ -57,7 +65,15 @@ impl WritePath {
         keyspace: u32,
         reservation: &Reservation<'_>,
     ) -> Result<()> {
-        if committer.prepare(keyspace, reservation)? {
+        if committer.take_reserved(keyspace, reservation) {
+            return Ok(());
+        }
+        self.reserve(committer, keyspace, reservation)
+    }
+
+    #[cold]
+    fn reserve(&self, committer: &mut Committer, keyspace: u32, reservation: &Reservation<'_>) -> Result<()> {
+        if committer.reserve(keyspace, reservation)? {
             return Ok(());
         }
         let no_memory = std::io::ErrorKind::OutOfMemory.into();

@@ -97,9 +97,10 @@ impl MemtableWriter for FusedWriter {
         self.0.insert(key, at, kind, value)
     }
 
-    fn reserve(&mut self, coming: &Reservation<'_>) -> std::result::Result<(), Full> {
+    fn reserve(&mut self, coming: &Reservation<'_>) -> std::result::Result<usize, Full> {
         self.1.call("reserve");
-        self.0.reserve(coming)
+        // 0 more: so every write calls, and may panic.
+        self.0.reserve(coming).map(|_| 0)
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) struct Allocator<Home> {
 /// not fit is small beside it: 8 KiB of the first, 256 KiB of the large ones.
 const INSIDE_PART: usize = 8;
 
+/// For how many more entries a reservation may count at most. Fewer than the children of an inner node, so that a tree
+/// does not grow by two levels meanwhile.
+const MORE_MAX: usize = 32;
+
 /// Empty, with room for so many bytes.
 fn memory(bytes: usize) -> Result<Vec<u8>, Full> {
     let mut memory = Vec::new();
@@ -137,18 +141,22 @@ impl<Home: AsRef<Arena>> Allocator<Home> {
         Ok(())
     }
 
-    /// Makes sure that there is memory for records to come; each may need `node_bytes` of nodes.
+    /// Makes sure that there is memory for records to come; each may need `node_bytes` of nodes. Returns for how many
+    /// more, no longer than the longest of these, the current chunk has room whatever nodes they need.
     #[inline]
     pub(crate) fn reserve_ahead(
         &mut self,
         reservation: &Reservation<'_>,
         node_bytes: usize,
-    ) -> Result<(), Full> {
+    ) -> Result<usize, Full> {
         let bytes = reservation.bytes + node_bytes;
         if self.end - self.next >= bytes as u64 && reservation.long_values.is_empty() {
-            return Ok(());
+            // What several take in nodes is only an estimate.
+            let is_single = reservation.bytes == reservation.longest_bytes;
+            let fitting = if is_single { (self.end - self.next) / bytes as u64 } else { 1 };
+            return Ok((fitting as usize - 1).min(MORE_MAX));
         }
-        self.reserve_ahead_slowly(reservation, bytes, node_bytes)
+        self.reserve_ahead_slowly(reservation, bytes, node_bytes).map(|()| 0)
     }
 
     #[cold]

@@ -102,7 +102,7 @@ impl MemtableWriter for Writer {
     }
 
     #[inline]
-    fn reserve(&mut self, reservation: &Reservation<'_>) -> Result<(), Full> {
+    fn reserve(&mut self, reservation: &Reservation<'_>) -> Result<usize, Full> {
         self.allocator.reserve_ahead(reservation, self.node_bytes_max())
     }
 
@@ -125,7 +125,8 @@ impl Writer {
     }
 
     /// What the nodes of one insert take at most: two leaves, a new sibling for each inner node, a new root, each
-    /// with what its alignment may skip.
+    /// with what its alignment may skip. One inner node more, because the tree may grow by a level before that insert.
+    /// It does not grow by two within a reservation of more entries: a new root gains one child per insert.
     fn node_bytes_max(&self) -> usize {
         2 * (size_of::<Leaf>() + align_of::<Leaf>())
             + (HEIGHT_MAX.min(self.path.height + 2) + 1) * (size_of::<Inner>() + align_of::<Inner>())

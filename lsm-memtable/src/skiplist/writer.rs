@@ -55,7 +55,7 @@ impl MemtableWriter for Writer {
         Ok(())
     }
 
-    fn reserve(&mut self, reservation: &Reservation<'_>) -> Result<(), Full> {
+    fn reserve(&mut self, reservation: &Reservation<'_>) -> Result<usize, Full> {
         self.allocator.reserve_ahead(reservation, Self::NODE_BYTES_MAX)
     }
 
