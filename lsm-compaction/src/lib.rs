@@ -43,7 +43,7 @@ mod small_tables;
 mod validate;
 
 pub use compaction::{Action, Compaction, InputLevel, InputTable, Reason};
-pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, OlderTables, OlderVersions};
+pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, MergeFailure, OlderTables, OlderVersions};
 
 pub use manual::{ManualOptions, manual};
 pub use output_run::OutputRun;

@@ -7,6 +7,7 @@ use lsm_compaction::{
     CompactionStream, GarbageCounts, GarbageRules, OlderTables, OlderVersions, RunShape, TableShape,
 };
 use lsm_core::key::compare;
+use lsm_core::merge_operator::{BuiltInMerge, MergeError, MergeOperator};
 use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstone};
 use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, MergingCursor, SequenceNumber, ValueKind};
 use proptest::prelude::*;
@@ -116,6 +117,48 @@ fn read(versions: &[Version], tombstones: &[RangeTombstone], key: &[u8], visible
     (operands, None)
 }
 
+/// Makes lists of operands. One that holds a 3 does not fit; one that ends with 5 deletes what came before, and itself.
+#[derive(Clone, Copy, Debug)]
+struct Lists {
+    has_partial: bool,
+}
+
+impl MergeOperator for Lists {
+    fn name(&self) -> &'static str {
+        "lists"
+    }
+
+    fn full(&self, _: &[u8], base: Option<&[u8]>, operands: &[&[u8]]) -> Result<Option<Vec<u8>>, MergeError> {
+        if operands.iter().any(|operand| operand.contains(&b'3')) {
+            return Err(MergeError::new("a 3"));
+        }
+        let mut list = base.map(<[u8]>::to_vec);
+        for operand in operands {
+            list = match list {
+                _ if operand.ends_with(b"5") => None,
+                None => Some(operand.to_vec()),
+                Some(list) => Some([&list[..], operand].join(&b',')),
+            };
+        }
+        Ok(list)
+    }
+
+    fn partial(&self, _: &[u8], operands: &[&[u8]]) -> Option<Vec<u8>> {
+        let has_one = operands.iter().all(|operand| !operand.contains(&b'3') && !operand.ends_with(b"5"));
+        (self.has_partial && has_one).then(|| operands.join(&b','))
+    }
+}
+
+/// What a user sees of an answer. The value of a base that no merge can read stands for itself.
+fn seen(operator: Lists, (operands, base): Answer) -> Result<Option<Vec<u8>>, MergeError> {
+    let base = base.map(|(_, value)| value);
+    if operands.is_empty() {
+        return Ok(base);
+    }
+    let oldest_first: Vec<&[u8]> = operands.iter().rev().map(Vec::as_slice).collect();
+    operator.full(b"", base.as_deref(), &oldest_first)
+}
+
 fn kind() -> impl Strategy<Value = ValueKind> {
     prop_oneof![
         4 => Just(ValueKind::Put),
@@ -190,6 +233,7 @@ proptest! {
         zero_sequences in any::<bool>(),
         ask_tables in any::<bool>(),
         parts in prop::collection::btree_set(prop::sample::select(&BOUNDS[1..]), 0..3),
+        operator in prop::option::of(any::<bool>().prop_map(|has_partial| Lists { has_partial })),
     ) {
         let (inputs, input_tombstones) = split(&history, INPUTS_FROM..SEQUENCES.end);
         let (below, below_tombstones) = if bottommost {
@@ -201,6 +245,8 @@ proptest! {
         let rules = GarbageRules { snapshots: snapshots.clone(), bottommost, zero_sequences };
         let fragments = Arc::new(FragmentedRangeTombstones::new(input_tombstones.clone()));
 
+        let merge_operator = || operator.map(|operator| Arc::new(operator) as Arc<dyn MergeOperator>);
+
         // The merge, in as many parts as there are bounds.
         let (mut kept, mut surviving) = (Vec::new(), Vec::new());
         let bounds: Vec<Option<&[u8]>> =
@@ -211,7 +257,8 @@ proptest! {
             let (lower, upper) = (part[0], part[1]);
             let mut add = |kept_here: Vec<Version>, counts: GarbageCounts, survivors: Arc<FragmentedRangeTombstones>| {
                 assert_eq!(counts.entries_out, kept_here.len() as u64);
-                let dropped = counts.shadowed + counts.range_deleted + counts.tombstones_dropped;
+                let dropped =
+                    counts.shadowed + counts.range_deleted + counts.tombstones_dropped + counts.operands_folded;
                 assert_eq!(counts.entries_in, counts.entries_out + dropped);
                 entries_in += counts.entries_in;
                 kept.extend(kept_here);
@@ -219,10 +266,12 @@ proptest! {
             };
             if ask_tables && !bottommost {
                 let older = tables(&below, &below_tombstones);
-                let mut stream = CompactionStream::with_older(cursor, fragments.clone(), rules.clone(), older, lower, upper);
+                let mut stream = CompactionStream::with_older(cursor, fragments.clone(), rules.clone(), older, lower, upper)
+                    .with_merge_operator(merge_operator());
                 add(drain(&mut stream), *stream.counts(), stream.surviving_range_tombstones());
             } else {
-                let mut stream = CompactionStream::with_older(cursor, fragments.clone(), rules.clone(), (), lower, upper);
+                let mut stream = CompactionStream::with_older(cursor, fragments.clone(), rules.clone(), (), lower, upper)
+                    .with_merge_operator(merge_operator());
                 add(drain(&mut stream), *stream.counts(), stream.surviving_range_tombstones());
             }
         }
@@ -239,11 +288,20 @@ proptest! {
             for key in KEYS {
                 // A number below the inputs sees zeroed versions only if they were there.
                 let key = key.as_bytes();
-                prop_assert_eq!(
-                    read(&before.0, &before.1, key, visible),
-                    read(&after.0, &after.1, key, visible),
-                    "key {:?} at {}: kept {:?}", key, visible, kept
-                );
+                let (was, is) = (read(&before.0, &before.1, key, visible), read(&after.0, &after.1, key, visible));
+                match operator {
+                    None => prop_assert_eq!(was, is, "key {:?} at {}: kept {:?}", key, visible, kept),
+                    Some(operator) => {
+                        prop_assert_eq!(
+                            was.1.as_ref().filter(|base| base.0 != ValueKind::Put),
+                            is.1.as_ref().filter(|base| base.0 != ValueKind::Put),
+                            "key {:?} at {}: kept {:?}", key, visible, kept
+                        );
+                        prop_assert_eq!(
+                            seen(operator, was), seen(operator, is), "key {:?} at {}: kept {:?}", key, visible, kept
+                        );
+                    }
+                }
             }
         }
 
@@ -258,11 +316,20 @@ proptest! {
                 stripes.dedup();
                 prop_assert_eq!(all, stripes.len());
             }
+            // Operands that fit stand alone in their stripe, or above a base that no merge can read.
+            let is_whole = |v: &Version| v.kind != ValueKind::Merge || v.value.contains(&b'3') || v.value.ends_with(b"5");
+            for pair in kept.windows(2).filter(|_| operator.is_some_and(|operator| operator.has_partial)) {
+                let stripe = |v: &Version| snapshots.partition_point(|snapshot| *snapshot < v.sequence);
+                let is_together = pair[0].key == pair[1].key && stripe(&pair[0]) == stripe(&pair[1]);
+                if is_together && pair[0].sequence <= last && !pair.iter().any(is_whole) {
+                    prop_assert!(kept.iter().any(|v| v.key == pair[0].key && is_whole(v)), "{:?}", kept);
+                }
+            }
         }
     }
 }
 
-use ValueKind::{BlobPointer, Delete, Merge, Put, SingleDelete};
+use ValueKind::{BlobPointer, Delete, Merge, Put, PutWithExpiry, SingleDelete};
 
 fn keys(expected: &[(&str, SequenceNumber)]) -> Vec<(Vec<u8>, SequenceNumber)> {
     expected.iter().map(|(key, sequence)| (key.as_bytes().to_vec(), *sequence)).collect()
@@ -298,6 +365,133 @@ fn merge_operands_stay_down_to_their_base_and_no_further() {
     let versions = versions.map(|(sequence, kind)| Version::new("a", sequence, kind)).to_vec();
     let (kept, _) = merge(versions, GarbageRules { bottommost: true, ..GarbageRules::default() });
     assert_eq!(kept, keys(&[("a", 9), ("a", 8), ("a", 7)]));
+}
+
+/// Sequence number, kind and value of what is kept.
+type Kept<'k> = Vec<(SequenceNumber, ValueKind, &'k str)>;
+
+/// Merges versions of one key with the operator `Lists`.
+fn fold(
+    versions: &[(SequenceNumber, ValueKind, &str)],
+    tombstone: Option<SequenceNumber>,
+    rules: GarbageRules,
+) -> Vec<Version> {
+    let version = |&(sequence, kind, value): &(SequenceNumber, ValueKind, &str)| Version {
+        key: b"a".into(),
+        sequence,
+        kind,
+        value: value.into(),
+    };
+    let tombstone = tombstone.map(|sequence| RangeTombstone { start: "a".into(), end: "b".into(), sequence });
+    let versions = Versions::new(versions.iter().map(version).collect());
+    let mut stream =
+        CompactionStream::new(versions, Arc::new(FragmentedRangeTombstones::new(tombstone)), rules)
+            .with_merge_operator(Some(Arc::new(Lists { has_partial: true })));
+    drain(&mut stream)
+}
+
+fn shown(kept: &[Version]) -> Kept<'_> {
+    kept.iter().map(|v| (v.sequence, v.kind, std::str::from_utf8(&v.value).unwrap())).collect()
+}
+
+#[test]
+fn operands_fold_into_their_base_within_a_stripe_and_never_across() {
+    let rules = |snapshots: &[u64], bottommost| GarbageRules {
+        snapshots: snapshots.to_vec(),
+        bottommost,
+        zero_sequences: true,
+    };
+    let versions = [(9, Merge, "d"), (8, Merge, "c"), (6, Put, "b"), (4, Merge, "a")];
+    assert_eq!(shown(&fold(&versions, None, rules(&[10], false))), [(9, Put, "b,c,d")]);
+    assert_eq!(shown(&fold(&versions, None, rules(&[10], true))), [(0, Put, "b,c,d")]);
+    // A snapshot between operands and base, or between two operands, keeps both sides.
+    assert_eq!(shown(&fold(&versions, None, rules(&[7, 10], true))), [(9, Merge, "c,d"), (0, Put, "b")]);
+    assert_eq!(shown(&fold(&versions, None, rules(&[8, 10], true))), [(9, Merge, "d"), (0, Put, "b,c")]);
+    // Above the visible number nothing is folded.
+    assert_eq!(shown(&fold(&versions, None, rules(&[8], true)))[..2], [(9, Merge, "d"), (0, Put, "b,c")]);
+    // Without a base, only the bottom tells that there is none.
+    assert_eq!(shown(&fold(&versions[..2], None, rules(&[10], false))), [(9, Merge, "c,d")]);
+    assert_eq!(shown(&fold(&versions[..2], None, rules(&[10], true))), [(0, Put, "c,d")]);
+    assert_eq!(shown(&fold(&versions[..2], None, rules(&[5, 10], true))), [(9, Put, "c,d")]);
+}
+
+#[test]
+fn operands_above_a_delete_or_a_range_tombstone_never_see_the_put_below() {
+    let rules = |snapshots: &[u64]| GarbageRules { snapshots: snapshots.to_vec(), ..GarbageRules::default() };
+    let deleted = [(9, Merge, "b"), (8, Delete, ""), (6, Put, "a")];
+    assert_eq!(shown(&fold(&deleted, None, rules(&[10]))), [(9, Put, "b")]);
+    // The tombstone stays for its own stripe only; the operand must not meet the put that it hides.
+    assert_eq!(shown(&fold(&deleted, None, rules(&[8, 10]))), [(9, Merge, "b"), (8, Delete, "")]);
+    let covered = [(9, Merge, "b"), (6, Put, "a")];
+    assert_eq!(shown(&fold(&covered, Some(7), rules(&[10]))), [(9, Put, "b")]);
+    assert_eq!(shown(&fold(&covered, Some(7), rules(&[7, 10]))), [(9, Merge, "b")]);
+    assert_eq!(shown(&fold(&covered, Some(5), rules(&[10]))), [(9, Put, "a,b")]);
+    // An operand that is covered itself is gone, and one above it has nothing below.
+    let operands = [(9, Merge, "c"), (6, Merge, "b"), (4, Put, "a")];
+    assert_eq!(shown(&fold(&operands, Some(7), rules(&[10]))), [(9, Put, "c")]);
+}
+
+#[test]
+fn a_merge_that_deletes_leaves_a_tombstone_only_where_it_hides_something() {
+    let versions = [(9, Merge, "5"), (8, Put, "a")];
+    let bottom = GarbageRules { bottommost: true, ..GarbageRules::default() };
+    assert_eq!(shown(&fold(&versions, None, GarbageRules::default())), [(9, Delete, "")]);
+    assert_eq!(shown(&fold(&versions, None, bottom.clone())), []);
+    let snapshots = GarbageRules { snapshots: vec![7, 10], ..bottom };
+    let older = [(9, Merge, "5"), (8, Put, "a"), (3, Put, "old")];
+    assert_eq!(shown(&fold(&older, None, snapshots)), [(9, Delete, ""), (3, Put, "old")]);
+}
+
+#[test]
+fn refused_operands_stay_as_they_are_with_their_base_and_are_reported_once() {
+    let versions = [(9, Merge, "c"), (8, Merge, "3"), (7, Put, "b"), (2, Put, "a")];
+    let rules = GarbageRules { bottommost: true, ..GarbageRules::default() };
+    assert_eq!(shown(&fold(&versions, None, rules.clone())), versions[..3]);
+    let entries = ["x", "y", "z"].map(|key| Version { value: b"3".into(), ..Version::new(key, 4, Merge) });
+    let mut stream = CompactionStream::new(Versions::new(entries.to_vec()), Arc::default(), rules)
+        .with_merge_operator(Some(Arc::new(Lists { has_partial: true })));
+    assert_eq!(drain(&mut stream), entries);
+    let failure = stream.merge_failure().expect("the operator refused");
+    assert_eq!((&failure.key[..], failure.count), (&b"x"[..], 3));
+    assert_eq!(failure.error.to_string(), "a 3");
+}
+
+#[test]
+fn a_base_that_no_merge_can_read_stays_below_one_operand() {
+    for kind in [PutWithExpiry, BlobPointer] {
+        let versions = [(9, Merge, "c"), (8, Merge, "b"), (7, kind, "a"), (6, Put, "x")];
+        let rules = GarbageRules { bottommost: true, ..GarbageRules::default() };
+        assert_eq!(shown(&fold(&versions, None, rules)), [(9, Merge, "b,c"), (7, kind, "a")]);
+    }
+}
+
+#[test]
+fn a_million_operands_of_a_key_fold_in_bounded_memory_or_stay_whole() {
+    let operands = |value: &str| {
+        let operand = |sequence| Version { value: value.into(), ..Version::new("a", sequence, Merge) };
+        Versions::new((1..=1_000_000).map(operand).collect())
+    };
+    let one = std::str::from_utf8(&[1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    for (operator, left) in [
+        (Arc::new(BuiltInMerge::add_u64()) as Arc<dyn MergeOperator>, 1),
+        (Arc::new(Lists { has_partial: false }) as Arc<dyn MergeOperator>, 1_000_000),
+    ] {
+        let mut stream = CompactionStream::new(operands(one), Arc::default(), GarbageRules::default())
+            .with_merge_operator(Some(operator));
+        let (mut count, mut last, mut value, mut memory_bytes_max) = (0, SequenceNumber::MAX, Vec::new(), 0);
+        while let Some(entry) = stream.next().unwrap() {
+            assert!(entry.kind == Merge && entry.sequence < last);
+            (count, last, value) = (count + 1, entry.sequence, entry.value.to_vec());
+            memory_bytes_max = memory_bytes_max.max(stream.memory_bytes());
+        }
+        assert_eq!(count, left);
+        assert!(memory_bytes_max < 4 << 20, "{memory_bytes_max}");
+        assert_eq!(stream.counts().operands_folded, 1_000_000 - left);
+        assert_eq!(
+            value,
+            if left == 1 { 1_000_000_u64.to_le_bytes().to_vec() } else { one.as_bytes().to_vec() }
+        );
+    }
 }
 
 #[test]
@@ -479,12 +673,14 @@ fn drain_blocks(
     tombstones: Vec<RangeTombstone>,
     rules: GarbageRules,
     (lower, upper): (Option<&[u8]>, Option<&[u8]>),
+    operator: Option<Lists>,
     mut takes: impl FnMut() -> bool,
 ) -> (Vec<Version>, GarbageCounts, usize) {
     let all: Vec<Version> = sources.iter().flat_map(|source| source.versions.sorted.clone()).collect();
     let tombstones = Arc::new(FragmentedRangeTombstones::new(tombstones));
     let cursor = MergingCursor::new(sources);
-    let mut stream = CompactionStream::with_older(cursor, tombstones, rules, (), lower, upper);
+    let mut stream = CompactionStream::with_older(cursor, tombstones, rules, (), lower, upper)
+        .with_merge_operator(operator.map(|operator| Arc::new(operator) as Arc<dyn MergeOperator>));
     let (mut kept, mut in_blocks) = (Vec::new(), 0);
     loop {
         let first = stream.block().map(|block| (block.last_key.to_vec(), block.entries as usize));
@@ -518,6 +714,7 @@ proptest! {
         lower in prop::option::weighted(0.3, 0..40_u8),
         upper in prop::option::weighted(0.3, 0..40_u8),
         refusals in any::<u64>(),
+        operator in prop::option::of(any::<bool>().prop_map(|has_partial| Lists { has_partial })),
     ) {
         let key = |number: u8| format!("{number:02}");
         let newer: Vec<_> =
@@ -546,14 +743,14 @@ proptest! {
         };
         let (lower, upper) = (lower.map(key), upper.map(key));
         let bounds = (lower.as_ref().map(String::as_bytes), upper.as_ref().map(String::as_bytes));
-        let (expected, counts, _) = drain_blocks(sources(), tombstones(), rules(), bounds, || false);
+        let (expected, counts, _) = drain_blocks(sources(), tombstones(), rules(), bounds, operator, || false);
         let mut turn = 0;
         let takes = || {
             turn += 1;
             refusals >> (turn % 64) & 1 == 0
         };
         let (kept, counts_of_blocks, in_blocks) =
-            drain_blocks(sources(), tombstones(), rules(), bounds, takes);
+            drain_blocks(sources(), tombstones(), rules(), bounds, operator, takes);
         prop_assert_eq!(kept, expected);
         prop_assert_eq!(counts_of_blocks, counts);
         if newer.is_empty() && bounds == (None, None) && tombstones().is_empty() && refusals == 0 {
@@ -572,7 +769,7 @@ fn blocks_that_nothing_newer_touches_are_taken_whole() {
         Blocks { versions: Versions::new(settled), ends: vec![5, 10, 15, 20, 25, 30] },
     ];
     let rules = GarbageRules { bottommost: true, ..GarbageRules::default() };
-    let (kept, counts, in_blocks) = drain_blocks(sources, Vec::new(), rules, (None, None), || true);
+    let (kept, counts, in_blocks) = drain_blocks(sources, Vec::new(), rules, (None, None), None, || true);
     assert_eq!((kept.len(), counts.shadowed, counts.tombstones_dropped), (30, 1, 1));
     // Of six, one holds the key that was written anew, and another would hold the one that was deleted.
     assert_eq!(in_blocks, 20);

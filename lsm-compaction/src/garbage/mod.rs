@@ -9,16 +9,20 @@
 //!   merge: then there is nothing left for it to hide. The same holds of a range tombstone and its range.
 //! - A put that is kept under those conditions needs no sequence number any more: 0 says "older than
 //!   everything", and compresses well.
-//! - A merge operand hides nothing: the operands of a stripe are kept down to the first put or delete, inclusive.
+//! - A merge operand hides nothing: the operands of a stripe are kept down to the first put or delete, inclusive. With a
+//!   merge operator they become one put, or one operand where what they apply to lies in an older stripe, outside the
+//!   merge, or in a kind of value that the merge cannot read. Operands that the operator refuses stay as they are.
 //! - Versions above the last number of the list are all kept: a snapshot may be taken between them later.
 //!
 //! A single delete is treated as a delete, and never removed together with "its" put alone. A put that meets
 //! such a pair may itself have replaced a tombstone in an earlier merge, with an older put still further down,
 //! which would come back. Puts with expiry are puts here, and blob pointers are puts whose loss is reported.
 
+mod merging;
 mod older;
 mod stream;
 
+pub use merging::MergeFailure;
 pub use older::{OlderTables, OlderVersions};
 pub use stream::{CompactionStream, GarbageCounts};
 

@@ -1,9 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use lsm_core::merge_operator::MergeOperator;
 use lsm_core::range_tombstone::{Fragment, FragmentWalk, FragmentedRangeTombstones};
 use lsm_core::{Block, BlockCursor, Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
 
+use super::merging::{Base, Folded, MergeFailure, Merging};
 use super::{GarbageRules, OlderVersions};
 
 /// Stands for "no stripe of this key is closed yet".
@@ -13,7 +15,7 @@ const OPEN: usize = usize::MAX;
 ///
 /// The input is a cursor over the versions of all inputs of the merge, and their range tombstones. Entries pass
 /// through unchanged, except for sequence numbers that became 0; they are borrowed from the cursor, nothing is
-/// allocated for them.
+/// allocated for them. Only what a merge operator makes of operands is new.
 ///
 /// ```
 /// use lsm_compaction::{CompactionStream, GarbageRules};
@@ -53,6 +55,8 @@ pub struct CompactionStream<C, O = ()> {
     lower: Option<Slice>,
     upper: Option<Slice>,
     blob_sink: Option<BlobSink>,
+    /// Without an operator, operands are kept as they are.
+    merging: Option<Box<Merging>>,
     counts: GarbageCounts,
 
     state: State,
@@ -73,7 +77,18 @@ enum State {
     Returned,
     /// The cursor stands at the first entry that was neither returned nor left out.
     Ahead,
+    /// So it does, but before it come folded operands, of which the first was returned.
+    Folded,
     Done,
+}
+
+/// Where the next entry is that is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    AtCursor,
+    /// Its sequence number goes.
+    AtCursorZeroed,
+    Folded,
 }
 
 /// What went into a merge, what came out, and why the rest did not.
@@ -98,6 +113,8 @@ pub struct GarbageCounts {
     pub sequences_zeroed: u64,
     /// Blob pointers among the entries left out.
     pub blob_pointers_dropped: u64,
+    /// Merge operands that became part of a newer one.
+    pub operands_folded: u64,
 }
 
 impl<C: Cursor> CompactionStream<C> {
@@ -134,6 +151,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             lower: lower.map(Slice::from),
             upper: upper.map(Slice::from),
             blob_sink: None,
+            merging: None,
             counts: GarbageCounts::default(),
             state: State::Start,
             key: Vec::new(),
@@ -150,6 +168,23 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         self
     }
 
+    /// Folds merge operands with this operator, if there is one. It should not panic.
+    #[must_use]
+    pub fn with_merge_operator(mut self, operator: Option<Arc<dyn MergeOperator>>) -> Self {
+        self.merging = operator.map(|operator| Box::new(Merging::new(operator)));
+        self
+    }
+
+    /// Why operands stayed as they were, if the operator refused some so far.
+    pub fn merge_failure(&self) -> Option<&MergeFailure> {
+        self.merging.as_ref()?.failure()
+    }
+
+    /// Bytes of memory that gathered operands take. A megabyte or two, unless the operator makes large values of them.
+    pub fn memory_bytes(&self) -> usize {
+        self.merging.as_ref().map_or(0, |merging| merging.memory_bytes())
+    }
+
     /// The next entry that is kept, in the order of internal keys; `None` at the end. It is borrowed until the
     /// next call.
     ///
@@ -157,14 +192,17 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     /// The cursor's. The merge has failed then: every further call returns the error again.
     #[expect(clippy::should_implement_trait, reason = "it lends, and it may fail")]
     pub fn next(&mut self) -> Result<Option<Entry<'_>>> {
-        let Some(zero_sequence) = self.find()? else {
+        let Some(place) = self.find()? else {
             return Ok(None);
         };
-        let mut kept = self.cursor.entry();
+        let mut kept = match (place, &self.merging) {
+            (Kept::Folded, Some(merging)) => merging.ready(&self.key),
+            _ => self.cursor.entry(),
+        };
         if let Some(entry) = &mut kept {
             self.counts.entries_out += 1;
             self.counts.bytes_out += entry_bytes(*entry);
-            if zero_sequence {
+            if place == Kept::AtCursorZeroed {
                 self.counts.sequences_zeroed += 1;
                 entry.sequence = 0;
             }
@@ -203,18 +241,23 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 }
             }
             State::Returned => self.cursor.next(),
+            State::Folded if self.merging.as_mut().is_some_and(|merging| merging.pass()) => return,
+            State::Folded => {}
             State::Ahead | State::Done => return,
         }
         self.state = State::Ahead;
     }
 
-    /// Moves the cursor to the next entry that is kept; whether its sequence number goes.
+    /// Moves to the next entry that is kept.
     #[inline]
-    fn find(&mut self) -> Result<Option<bool>> {
+    fn find(&mut self) -> Result<Option<Kept>> {
         if self.state == State::Done {
             return self.end();
         }
         self.advance();
+        if self.state == State::Folded {
+            return Ok(Some(Kept::Folded));
+        }
         self.state = State::Returned;
         loop {
             let Some(entry) = self.cursor.entry() else {
@@ -234,8 +277,15 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             self.counts.bytes_in += entry_bytes(entry);
             let (sequence, kind) = (entry.sequence, entry.kind);
             match self.judge(sequence, kind) {
-                Verdict::Keep => return Ok(Some(false)),
-                Verdict::KeepZeroed => return Ok(Some(sequence != 0)),
+                Verdict::Keep => return Ok(Some(Kept::AtCursor)),
+                Verdict::KeepZeroed if sequence == 0 => return Ok(Some(Kept::AtCursor)),
+                Verdict::KeepZeroed => return Ok(Some(Kept::AtCursorZeroed)),
+                Verdict::Fold(stripe) => {
+                    if self.fold(stripe)? {
+                        self.state = State::Folded;
+                        return Ok(Some(Kept::Folded));
+                    }
+                }
                 Verdict::Drop => {
                     if kind == ValueKind::BlobPointer {
                         self.drop_blob_pointer();
@@ -257,12 +307,9 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             self.counts.shadowed += 1;
             return Verdict::Drop;
         }
-        if !self.tombstones.is_empty() {
-            let fragment = self.walk.advance(&self.tombstones, &self.key);
-            if fragment.is_some_and(|fragment| fragment.covering_sequence(stripe_end) > sequence) {
-                self.counts.range_deleted += 1;
-                return Verdict::Drop;
-            }
+        if self.is_covered(sequence, stripe_end) {
+            self.counts.range_deleted += 1;
+            return Verdict::Drop;
         }
         match kind {
             ValueKind::Put => {
@@ -279,10 +326,95 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                     return Verdict::Drop;
                 }
             }
+            ValueKind::Merge if self.merging.is_some() => return Verdict::Fold(stripe),
             // Operands hide nothing. Whatever else may come to stand in a table is not ours to judge.
             _ => {}
         }
         Verdict::Keep
+    }
+
+    /// Whether a range tombstone that readers of a stripe see covers a version of the key at hand.
+    #[inline]
+    fn is_covered(&mut self, sequence: SequenceNumber, stripe_end: SequenceNumber) -> bool {
+        !self.tombstones.is_empty()
+            && self
+                .walk
+                .advance(&self.tombstones, &self.key)
+                .is_some_and(|fragment| fragment.covering_sequence(stripe_end) > sequence)
+    }
+
+    /// Folds the operand at the cursor, and those of its stripe below it. Then the cursor stands behind them. Returns
+    /// whether there is something to return.
+    ///
+    /// The result takes the place of the newest operand, whose sequence number it has, so it hides the rest of the
+    /// stripe as a put would. If the operator refuses, nothing of the stripe is hidden.
+    #[cold]
+    fn fold(&mut self, stripe: usize) -> Result<bool> {
+        let below = self.gather(stripe)?;
+        let at_bottom = stripe == 0 && self.nothing_older();
+        let is_missing = below == Below::Deleted || (below == Below::NextKey && self.nothing_older());
+        let is_zeroed = at_bottom && self.rules.zero_sequences && self.nothing_covers();
+        let Some(merging) = &mut self.merging else { return Ok(false) };
+        let base = match self.cursor.entry() {
+            Some(entry) if below == Below::Value => Base::Value(entry.value),
+            _ if is_missing => Base::Missing,
+            _ => Base::Unknown,
+        };
+        let folded = merging.fold(&self.key, base);
+        self.counts.operands_folded += merging.folded_count();
+        match folded {
+            Folded::Operands => return Ok(true),
+            Folded::Value if is_zeroed => {
+                self.counts.sequences_zeroed += 1;
+                merging.zero_sequence();
+            }
+            Folded::Absent if at_bottom => {
+                self.counts.tombstones_dropped += 1;
+                merging.pass();
+            }
+            Folded::Value | Folded::Absent => {}
+        }
+        self.closed_stripe = stripe;
+        Ok(merging.ready(&self.key).is_some())
+    }
+
+    /// Gathers the operand at the cursor and those of its stripe below it. Returns what stands below them.
+    fn gather(&mut self, stripe: usize) -> Result<Below> {
+        let stripe_end = self.rules.stripe_end(stripe).unwrap_or(SequenceNumber::MAX);
+        let mut is_first = true;
+        loop {
+            let Some(entry) = self.cursor.entry() else {
+                return self.end().map(|_| Below::NextKey);
+            };
+            if *entry.key != *self.key {
+                return Ok(Below::NextKey);
+            }
+            let (sequence, kind) = (entry.sequence, entry.kind);
+            if self.rules.stripe(sequence) != stripe {
+                return Ok(Below::Other);
+            }
+            if self.is_covered(sequence, stripe_end) {
+                return Ok(Below::Deleted);
+            }
+            match kind {
+                ValueKind::Merge => {}
+                ValueKind::Delete | ValueKind::SingleDelete => return Ok(Below::Deleted),
+                ValueKind::Put => return Ok(Below::Value),
+                _ => return Ok(Below::Other),
+            }
+            let (Some(merging), Some(entry)) = (&mut self.merging, self.cursor.entry()) else {
+                return Ok(Below::Other);
+            };
+            if !std::mem::take(&mut is_first) {
+                self.counts.entries_in += 1;
+                self.counts.bytes_in += entry_bytes(entry);
+            }
+            let has_room = merging.push(&self.key, sequence, entry.value);
+            self.cursor.next();
+            if !has_room {
+                return Ok(Below::Other);
+            }
+        }
     }
 
     #[inline]
@@ -305,7 +437,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     }
 
     #[cold]
-    fn end(&mut self) -> Result<Option<bool>> {
+    fn end(&mut self) -> Result<Option<Kept>> {
         self.state = State::Done;
         self.cursor.error().map_or(Ok(None), |error| Err(error.clone()))
     }
@@ -321,7 +453,7 @@ impl<C: BlockCursor, O: OlderVersions> CompactionStream<C, O> {
     pub fn block(&mut self) -> Option<Block<'_>> {
         self.advance();
         let block = self.cursor.block()?;
-        let is_kept = self.state != State::Done
+        let is_kept = self.state == State::Ahead
             && self.tombstones.is_empty()
             && self.upper.as_ref().is_none_or(|upper| *block.last_key < **upper)
             && self.cursor.entry().is_some_and(|entry| *entry.key != *self.key);
@@ -348,6 +480,20 @@ enum Verdict {
     Keep,
     KeepZeroed,
     Drop,
+    /// An operand of this stripe.
+    Fold(usize),
+}
+
+/// What stands below the operands of a stripe.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Below {
+    NextKey,
+    /// A put, at the cursor.
+    Value,
+    /// A tombstone.
+    Deleted,
+    /// An older stripe, or what this merge cannot fold.
+    Other,
 }
 
 fn entry_bytes(entry: Entry<'_>) -> u64 {

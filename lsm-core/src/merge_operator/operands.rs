@@ -1,5 +1,5 @@
 use super::{MergeError, MergeOperator};
-use crate::key::SequenceNumber;
+use crate::key::{SequenceNumber, VALUE_BYTES_MAX};
 
 /// Operands of one key, gathered from the newest down.
 ///
@@ -85,7 +85,10 @@ impl Operands {
         }
         // Next time when twice as much has come together, so that the cost stays linear.
         self.shrink_at = 2 * (self.bytes.len() + self.ends.len() * size_of::<(SequenceNumber, usize)>());
-        let Some(operand) = operator.partial(key, &self.oldest_first()) else { return false };
+        let partial = operator.partial(key, &self.oldest_first());
+        let Some(operand) = partial.filter(|operand| operand.len() as u64 <= VALUE_BYTES_MAX) else {
+            return false;
+        };
         self.shrink_at = 2 * operand.len();
         self.bytes = operand;
         self.ends.clear();
@@ -96,14 +99,20 @@ impl Operands {
     /// The value that they make of `base`.
     ///
     /// # Errors
-    /// The operator's.
+    /// The operator's, and if the value is longer than a value may be.
     pub fn full(
         &self,
         operator: &dyn MergeOperator,
         key: &[u8],
         base: Option<&[u8]>,
     ) -> Result<Option<Vec<u8>>, MergeError> {
-        operator.full(key, base, &self.oldest_first())
+        let value = operator.full(key, base, &self.oldest_first())?;
+        match value.as_ref().map(|value| value.len() as u64) {
+            Some(bytes) if bytes > VALUE_BYTES_MAX => Err(MergeError::new(format!(
+                "the value has {bytes} bytes, over the limit of {VALUE_BYTES_MAX}"
+            ))),
+            _ => Ok(value),
+        }
     }
 }
 
