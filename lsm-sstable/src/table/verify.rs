@@ -7,10 +7,10 @@ use lsm_core::checksum::Checksum;
 use lsm_core::hash::key_hash;
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, key};
 
-use super::block_finder::BlockFinder;
 use super::handle::Table;
 use super::open::read_ends;
-use super::read;
+use super::read::block_finder::BlockFinder;
+use super::read::blocks;
 use super::tail::TAIL_BYTES;
 use crate::block::Frame;
 use crate::format::checksum::BlockChecksum;
@@ -100,7 +100,7 @@ impl<'t> Pass<'t> {
     }
 
     fn read(&mut self, range: &Range<u64>) -> Result<()> {
-        let bytes = read::read_range(self.table, range.clone(), &mut self.buffer)?;
+        let bytes = blocks::read_range(self.table, range.clone(), &mut self.buffer)?;
         self.checksum.update(bytes);
         Ok(())
     }
@@ -139,7 +139,7 @@ impl<'t> Pass<'t> {
     /// Checks a block that stands at `offset` in the file and at `at` in the buffer.
     fn block(&mut self, block: usize, offset: u64, at: Range<usize>) -> Result<()> {
         let mut frame = std::mem::take(&mut self.frame);
-        let frame_bytes = read::decode_block(self.table, offset, &self.buffer[at], &mut frame)?;
+        let frame_bytes = blocks::decode_block(self.table, offset, &self.buffer[at], &mut frame)?;
         let bytes = &frame[..frame_bytes];
         let view = Frame::new(bytes);
         self.raw_data_bytes += view.shape().raw_bytes(bytes) as u64;

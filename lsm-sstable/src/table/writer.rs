@@ -27,7 +27,7 @@ use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block::TableBlock;
 use super::file_writer::FileWriter;
-use super::read::KEPT_BUFFER_BYTES_MAX;
+use super::read::blocks::KEPT_BUFFER_BYTES_MAX;
 use crate::block::{BlockBuilder, ROWS_MAX};
 use crate::format::checksum::BlockChecksum;
 use crate::format::compression::Compressor;

@@ -4,22 +4,27 @@ use std::ops::Range;
 
 use lsm_core::{Result, SequenceNumber};
 
-use super::handle::Table;
-use super::lookup::{Lookup, Paged};
 use super::paged::read_page;
 use crate::index::{IndexPage, PagePlace};
+use crate::table::handle::Table;
+use crate::table::lookup::{Lookup, Paged};
 
 /// Finds the blocks of a table, for someone who stays with it. If the index is not in memory, the page used last is
 /// kept, so that whoever goes from block to block reads each page once.
 #[derive(Debug, Default)]
-pub(super) struct BlockFinder {
+pub(in crate::table) struct BlockFinder {
     page: Option<IndexPage>,
 }
 
 impl BlockFinder {
     /// As [`Index::find`](crate::index::Index::find).
     #[inline]
-    pub(super) fn find(&mut self, table: &Table, key: &[u8], sequence: SequenceNumber) -> Result<usize> {
+    pub(in crate::table) fn find(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        sequence: SequenceNumber,
+    ) -> Result<usize> {
         match &table.lookup {
             Lookup::Pinned(pinned) => Ok(pinned.index.find(key, sequence)),
             Lookup::Paged(paged) => self.find_in_page(table, paged, key, sequence),
@@ -43,7 +48,7 @@ impl BlockFinder {
 
     /// Where a block is in the file. The block must exist.
     #[inline]
-    pub(super) fn block_range(&mut self, table: &Table, block: usize) -> Result<Range<u64>> {
+    pub(in crate::table) fn block_range(&mut self, table: &Table, block: usize) -> Result<Range<u64>> {
         match &table.lookup {
             Lookup::Pinned(pinned) => Ok(pinned.index.block_range(block)),
             Lookup::Paged(paged) => {
@@ -57,7 +62,7 @@ impl BlockFinder {
     }
 
     /// The blocks around this one, which exists, that can be found without a read.
-    pub(super) fn at_hand(&mut self, table: &Table, block: usize) -> Result<Range<usize>> {
+    pub(in crate::table) fn at_hand(&mut self, table: &Table, block: usize) -> Result<Range<usize>> {
         match &table.lookup {
             Lookup::Pinned(pinned) => Ok(0..pinned.index.block_count()),
             Lookup::Paged(paged) => Ok(self.page_with(table, paged, block)?.blocks()),
@@ -65,7 +70,11 @@ impl BlockFinder {
     }
 
     /// A block's separator as an internal key.
-    pub(super) fn separator(&mut self, table: &Table, block: usize) -> Result<(Vec<u8>, SequenceNumber)> {
+    pub(in crate::table) fn separator(
+        &mut self,
+        table: &Table,
+        block: usize,
+    ) -> Result<(Vec<u8>, SequenceNumber)> {
         match &table.lookup {
             Lookup::Pinned(pinned) => Ok(pinned.index.separator_with_sequence(block)),
             Lookup::Paged(paged) => {
@@ -77,7 +86,7 @@ impl BlockFinder {
     }
 
     /// The block that holds the byte at `offset` of the file; the last one if that is past all blocks.
-    pub(super) fn block_at(&mut self, table: &Table, offset: u64) -> Result<usize> {
+    pub(in crate::table) fn block_at(&mut self, table: &Table, offset: u64) -> Result<usize> {
         match &table.lookup {
             Lookup::Pinned(pinned) => Ok(pinned.index.block_at(offset)),
             Lookup::Paged(paged) => match paged.directories(table)?.index.page_at(offset) {
@@ -88,7 +97,7 @@ impl BlockFinder {
     }
 
     /// Bytes of memory that the finder holds, itself excepted.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::table) fn heap_bytes(&self) -> usize {
         self.page.as_ref().map_or(0, IndexPage::heap_bytes)
     }
 

@@ -8,13 +8,13 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block_finder::BlockFinder;
+use super::blocks;
 use super::cursor::{CursorAccess, TableCursor};
-use super::handle::Table;
-use super::lookup::Lookup;
-use super::read;
 use super::value::{TableValue, value_in};
 use crate::format::properties::Properties;
 use crate::meta::TableMeta;
+use crate::table::handle::Table;
+use crate::table::lookup::Lookup;
 
 /// About what the open file and the counts of what is shared take.
 const SHARED_BYTES: usize = 128;
@@ -39,7 +39,7 @@ impl Table {
             return Ok(None);
         }
         let block = pinned.index.find(key, sequence);
-        read::with_block(self, pinned, block, |block| value_in(&block, key, sequence))
+        blocks::with_block(self, pinned, block, |block| value_in(&block, key, sequence))
     }
 
     /// Whether the table may have a key with this prefix. `false` only if it was written, and opened, with the
@@ -50,7 +50,7 @@ impl Table {
             Some(extractor) if self.lookup.has_filter() && extractor.prefix(prefix) == Some(prefix) => {
                 let hash = key_hash(prefix);
                 let answer =
-                    read::with_scratch(|scratch| self.lookup.may_contain(self, hash, &mut scratch.stored));
+                    blocks::with_scratch(|scratch| self.lookup.may_contain(self, hash, &mut scratch.stored));
                 answer.unwrap_or(true)
             }
             _ => true,
@@ -181,11 +181,11 @@ mod tests {
         block.extend_from_slice(stored);
         let checksum = table.checksum.compute(64, &block[4..]);
         block[..4].copy_from_slice(&checksum.to_le_bytes());
-        let error = read::decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
+        let error = blocks::decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
         assert!(matches!(&error, Error::Unsupported { path: named, .. } if **named == path), "{error}");
         assert!(error.to_string().contains("feature `zstd`"), "{error}");
         block[20] ^= 1;
-        let error = read::decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
+        let error = blocks::decode_block(&table, 64, &block, &mut Vec::new()).unwrap_err();
         assert!(matches!(error, Error::Corruption { .. }), "{error}");
     }
 }

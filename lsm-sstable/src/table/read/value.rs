@@ -1,6 +1,6 @@
 use lsm_core::{SequenceNumber, Slice, ValueKind};
 
-use super::read::BorrowedBlock;
+use super::blocks::BorrowedBlock;
 
 /// The newest version of a key that a read may see.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,19 +12,24 @@ use std::sync::Arc;
 
 use lsm_core::{Result, SEQUENCE_MAX, SequenceNumber};
 
-use super::handle::Table;
-use super::lookup::{Directories, Lookup, Paged, PagedFilter};
-use super::read::{self, BorrowedBlock};
-use super::sections::Sections;
-use super::tail::Tail;
+use super::blocks::{self, BorrowedBlock};
 use super::value::{TableValue, value_in};
 use crate::filter::FilterPolicy;
 use crate::format::section::SectionTag;
 use crate::index::{IndexDirectory, PagePlace};
+use crate::table::handle::Table;
+use crate::table::lookup::{Directories, Lookup, Paged, PagedFilter};
+use crate::table::sections::Sections;
+use crate::table::tail::Tail;
 
 impl Lookup {
     /// Asks the filter; `true` if there is none.
-    pub(super) fn may_contain(&self, table: &Table, hash: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+    pub(in crate::table) fn may_contain(
+        &self,
+        table: &Table,
+        hash: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool> {
         match self {
             Self::Pinned(pinned) => Ok(pinned.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))),
             Self::Paged(paged) => paged.may_contain(table, hash, buffer),
@@ -34,7 +39,7 @@ impl Lookup {
 
 impl Paged {
     /// The directories, read at the first call. A failure is the next caller's as well, who reads them again.
-    pub(super) fn directories(&self, table: &Table) -> Result<&Directories> {
+    pub(in crate::table) fn directories(&self, table: &Table) -> Result<&Directories> {
         if let Some(directories) = self.directories.get() {
             return Ok(directories);
         }
@@ -47,14 +52,14 @@ impl Paged {
     }
 
     #[cold]
-    pub(super) fn get(
+    pub(in crate::table) fn get(
         &self,
         table: &Table,
         key: &[u8],
         hash: u64,
         sequence: SequenceNumber,
     ) -> Result<Option<TableValue>> {
-        read::with_scratch(|scratch| {
+        blocks::with_scratch(|scratch| {
             if !self.may_contain(table, hash, &mut scratch.stored)? {
                 return Ok(None);
             }
@@ -64,13 +69,18 @@ impl Paged {
             let page = read_page(table, &place, &mut scratch.stored)?;
             let found = place.find(page, target);
             let (_, range) = found.map_err(|detail| table.corruption(place.range.start, detail))?;
-            let frame_bytes = read::read_block(table, range, &mut scratch.stored, &mut scratch.frame)?;
+            let frame_bytes = blocks::read_block(table, range, &mut scratch.stored, &mut scratch.frame)?;
             Ok(value_in(&BorrowedBlock::Scratch(&scratch.frame[..frame_bytes]), key, sequence))
         })
     }
 
     /// Asks the filter, by the pages that have the part which decides; `true` if there is no filter.
-    pub(super) fn may_contain(&self, table: &Table, hash: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+    pub(in crate::table) fn may_contain(
+        &self,
+        table: &Table,
+        hash: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool> {
         let Some(PagedFilter { policy, directory }) = &self.directories(table)?.filter else {
             return Ok(true);
         };
@@ -81,7 +91,7 @@ impl Paged {
             return Ok(true);
         };
         let offset = pages.start;
-        let bytes = read::read_range(table, pages, buffer)?;
+        let bytes = blocks::read_range(table, pages, buffer)?;
         let part =
             directory.check(offset, bytes, &part).map_err(|detail| table.corruption(offset, detail))?;
         Ok(policy.may_contain(part, hash))
@@ -89,7 +99,7 @@ impl Paged {
 
     /// Where the block starts that a key belongs to; only where its page does, if that cannot be read, and 0 if the
     /// index cannot.
-    pub(super) fn approximate_offset(&self, table: &Table, key: &[u8]) -> u64 {
+    pub(in crate::table) fn approximate_offset(&self, table: &Table, key: &[u8]) -> u64 {
         let Ok(Directories { index, .. }) = self.directories(table) else { return 0 };
         let target = index.target(key, SEQUENCE_MAX);
         let Some(place) = index.page_for(target) else { return 0 };
@@ -116,8 +126,12 @@ impl Directories {
 }
 
 /// Reads a page of the index to the front of `buffer`, and proves it.
-pub(super) fn read_page<'b>(table: &Table, place: &PagePlace, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
-    let page = read::read_range(table, place.range.clone(), buffer)?;
+pub(in crate::table) fn read_page<'b>(
+    table: &Table,
+    place: &PagePlace,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8]> {
+    let page = blocks::read_range(table, place.range.clone(), buffer)?;
     place.check(page).map_err(|detail| table.corruption(place.range.start, detail))?;
     Ok(page)
 }

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use lsm_core::frame::{Frame as StoredFrame, PinnedFrame};
 use lsm_core::{Result, Slice};
 
-use super::handle::Table;
-use super::lookup::Pinned;
 use crate::block::{self, Frame};
+use crate::table::handle::Table;
+use crate::table::lookup::Pinned;
 
 /// Longest value that is copied out of its block in any case.
 const COPIED_BYTES_MAX: usize = 2048;
 
 /// Buffers that grew past this are given back.
-pub(super) const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
+pub(in crate::table) const KEPT_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// A block in memory for the duration of a call.
-pub(super) enum BorrowedBlock<'a> {
+pub(in crate::table) enum BorrowedBlock<'a> {
     Cached(PinnedFrame<'a>),
     /// Just entered the cache.
     Admitted(StoredFrame),
@@ -28,7 +28,7 @@ pub(super) enum BorrowedBlock<'a> {
 
 impl BorrowedBlock<'_> {
     #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::table) fn bytes(&self) -> &[u8] {
         match self {
             Self::Cached(frame) => frame,
             Self::Admitted(frame) => frame,
@@ -37,13 +37,13 @@ impl BorrowedBlock<'_> {
     }
 
     #[inline]
-    pub(super) fn frame(&self) -> Frame<'_> {
+    pub(in crate::table) fn frame(&self) -> Frame<'_> {
         Frame::new(self.bytes())
     }
 
     /// The bytes in `range` to keep: copied, or pinned if that saves a long copy and wastes little memory.
     #[inline]
-    pub(super) fn slice(&self, range: Range<usize>) -> Slice {
+    pub(in crate::table) fn slice(&self, range: Range<usize>) -> Slice {
         if range.len() > COPIED_BYTES_MAX && range.len() >= self.bytes().len() / 2 {
             let frame = match self {
                 Self::Cached(frame) => Some(frame.to_frame()),
@@ -61,9 +61,9 @@ impl BorrowedBlock<'_> {
 
 /// Buffers for one read.
 #[derive(Default)]
-pub(super) struct Scratch {
-    pub(super) stored: Vec<u8>,
-    pub(super) frame: Vec<u8>,
+pub(in crate::table) struct Scratch {
+    pub(in crate::table) stored: Vec<u8>,
+    pub(in crate::table) frame: Vec<u8>,
 }
 
 thread_local! {
@@ -74,7 +74,7 @@ thread_local! {
 
 /// Calls `read` with a block for a point read, from the cache if it is there; if not, the cache may keep it.
 #[inline]
-pub(super) fn with_block<R>(
+pub(in crate::table) fn with_block<R>(
     table: &Table,
     pinned: &Pinned,
     block: usize,
@@ -97,7 +97,7 @@ pub(super) fn with_block<R>(
 }
 
 /// Calls `read` with buffers that are used again and again, and gives them back if they grew too large.
-pub(super) fn with_scratch<R>(read: impl FnOnce(&mut Scratch) -> R) -> R {
+pub(in crate::table) fn with_scratch<R>(read: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with(|scratch| {
         // A policy called from `read` could read a table itself; it then gets buffers of its own.
         if let Ok(mut scratch) = scratch.try_borrow_mut() {
@@ -112,7 +112,7 @@ pub(super) fn with_scratch<R>(read: impl FnOnce(&mut Scratch) -> R) -> R {
 }
 
 /// Gives back what one huge value made a buffer grow to.
-pub(super) fn give_back(buffer: &mut Vec<u8>) {
+pub(in crate::table) fn give_back(buffer: &mut Vec<u8>) {
     if buffer.len() > KEPT_BUFFER_BYTES_MAX {
         *buffer = Vec::new();
     }
@@ -120,7 +120,7 @@ pub(super) fn give_back(buffer: &mut Vec<u8>) {
 
 /// Reads and decodes the block at `range` of the file into `frame`; `stored` is working space, which a huge block
 /// leaves empty. Returns the frame's length.
-pub(super) fn read_block(
+pub(in crate::table) fn read_block(
     table: &Table,
     range: Range<u64>,
     stored: &mut Vec<u8>,
@@ -134,13 +134,22 @@ pub(super) fn read_block(
 }
 
 /// Decodes a block that stands at `offset`.
-pub(super) fn decode_block(table: &Table, offset: u64, block: &[u8], frame: &mut Vec<u8>) -> Result<usize> {
+pub(in crate::table) fn decode_block(
+    table: &Table,
+    offset: u64,
+    block: &[u8],
+    frame: &mut Vec<u8>,
+) -> Result<usize> {
     let covered = table.checksum.verify(offset, block).map_err(|detail| table.corruption(offset, detail))?;
     block::load(covered, frame).map_err(|detail| table.refused(offset, covered, detail))
 }
 
 /// Reads a range of the file to the front of `buffer`, which grows as needed. Returns what was read.
-pub(super) fn read_range<'b>(table: &Table, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+pub(in crate::table) fn read_range<'b>(
+    table: &Table,
+    range: Range<u64>,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8]> {
     let too_large = || table.corruption(range.start, format!("{range:?} does not fit memory"));
     let bytes = usize::try_from(range.end - range.start).map_err(|_| too_large())?;
     if buffer.len() < bytes {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use lsm_core::frame::Frame as StoredFrame;
 use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, Result, SequenceNumber};
 
-use super::block::TableBlock;
 use super::block_finder::BlockFinder;
-use super::handle::Table;
-use super::lookup::{Lookup, Pinned};
-use super::read::{self, KEPT_BUFFER_BYTES_MAX};
+use super::blocks::{self, KEPT_BUFFER_BYTES_MAX};
 use crate::block::{Frame, Row, Shape};
+use crate::table::block::TableBlock;
+use crate::table::handle::Table;
+use crate::table::lookup::{Lookup, Pinned};
 
 /// How a cursor is going to be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,9 +191,9 @@ impl TableCursor {
         }
         let start = (range.start - self.ahead.start) as usize;
         let end = (range.end - self.ahead.start) as usize;
-        read::give_back(&mut self.own);
+        blocks::give_back(&mut self.own);
         let frame_bytes =
-            read::decode_block(&self.table, range.start, &self.ahead.buffer[start..end], &mut self.own)?;
+            blocks::decode_block(&self.table, range.start, &self.ahead.buffer[start..end], &mut self.own)?;
         self.stored = start..end;
         // What one huge value takes is not held twice.
         if end - start > KEPT_BUFFER_BYTES_MAX {
@@ -205,7 +205,7 @@ impl TableCursor {
             && let Lookup::Pinned(Pinned { cached: Some(cached), .. }) = &self.table.lookup
             && let Some(frame) = cached.offer(block, &self.own[..frame_bytes])
         {
-            read::give_back(&mut self.own);
+            blocks::give_back(&mut self.own);
             return Ok(Held::Cached(frame));
         }
         Ok(Held::Own)
@@ -289,7 +289,7 @@ impl ReadAhead {
         if self.buffer.len() > 2 * KEPT_BUFFER_BYTES_MAX {
             self.buffer = Vec::new();
         }
-        read::read_range(table, range.clone(), &mut self.buffer)?;
+        blocks::read_range(table, range.clone(), &mut self.buffer)?;
         (self.start, self.end) = (range.start, range.end);
         Ok(())
     }
