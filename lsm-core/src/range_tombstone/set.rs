@@ -112,6 +112,13 @@ impl RangeTombstoneSet {
         self.published_count.load(Ordering::Acquire) as usize
     }
 
+    /// The sequence number of the newest tombstone, 0 if there is none.
+    pub fn newest_sequence(&self) -> SequenceNumber {
+        let last = self.published_count.load(Ordering::Acquire).checked_sub(1);
+        let newest = last.and_then(|last| self.store.get()?.versions.get(last));
+        newest.map_or(0, |newest| newest.sequence)
+    }
+
     /// Highest sequence number up to `visible` of a tombstone that covers `key`, 0 if there is none.
     #[inline]
     pub fn covering_sequence(&self, key: &[u8], visible: SequenceNumber) -> SequenceNumber {

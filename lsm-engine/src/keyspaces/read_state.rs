@@ -24,6 +24,8 @@ pub(crate) struct ReadState {
     pub(crate) cleared: SequenceNumber,
     /// The state before that clear, for older snapshots.
     pub(crate) before_clear: Option<Arc<ReadState>>,
+    /// Changes up to this number may have left no trace, because of a clear or because a policy dropped their tables.
+    pub(crate) untraced: SequenceNumber,
     /// Number of new memtables and drops of data so far; see [`EmptySpans::readable_up_to`].
     pub(crate) begun_count: u64,
     /// Number of this state: each state of the keyspace has a higher one than the state before.
@@ -41,6 +43,7 @@ impl ReadState {
             version: Arc::new(version),
             cleared: 0,
             before_clear: None,
+            untraced: 0,
             begun_count: 0,
             generation: 0,
             empty_spans: Arc::default(),

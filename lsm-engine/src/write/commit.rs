@@ -38,6 +38,21 @@ impl WritePath {
         value: Option<&[u8]>,
         durability: Durability,
     ) -> Result<Written> {
+        self.write_one_checked(tree, kind, key, value, durability, || Ok(()))
+    }
+
+    /// Writes one key if `check` succeeds. It is called under the commit lock, after all earlier writes have become
+    /// visible and before anything is logged, so it must be short: it reads no file and takes no lock.
+    #[inline]
+    pub(crate) fn write_one_checked(
+        &self,
+        tree: &Tree,
+        kind: ValueKind,
+        key: &[u8],
+        value: Option<&[u8]>,
+        durability: Durability,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<Written> {
         payload::check_key(key)?;
         payload::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
@@ -51,6 +66,7 @@ impl WritePath {
             let committer = &mut *committer;
             // Check again under the lock: another thread may have dropped the keyspace meanwhile.
             tree.check_usable()?;
+            check()?;
             let value_bytes = [value.map_or(0, <[u8]>::len)];
             self.prepare(committer, tree.id, &reservation::of_one(kind, key, &value_bytes))?;
             let mut scratch = std::mem::take(&mut committer.scratch);
@@ -85,6 +101,18 @@ impl WritePath {
 
     /// Writes a batch. An empty one has nothing to make durable.
     pub(crate) fn write_batch(&self, batch: Payload<'_>, durability: Durability) -> Result<Written> {
+        self.write_batch_checked(batch, durability, || Ok(()))
+    }
+
+    /// Writes a batch if `check` succeeds; see [`write_one_checked`](Self::write_one_checked). An empty batch is not
+    /// checked.
+    #[inline]
+    pub(crate) fn write_batch_checked(
+        &self,
+        batch: Payload<'_>,
+        durability: Durability,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<Written> {
         let Payload { encoded, count, memory_bytes, database } = batch;
         if database.is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
@@ -101,6 +129,7 @@ impl WritePath {
                 |committer| committer.shares(encoded),
             )?;
             let committer = &mut *committer;
+            check()?;
             shares
                 .iter()
                 .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.reservation()))?;

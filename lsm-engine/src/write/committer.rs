@@ -441,6 +441,7 @@ impl Committer {
                 version: Arc::new(Version::default()),
                 cleared: sequence,
                 before_clear: Some(Arc::clone(state)),
+                untraced: sequence,
                 ..(**state).clone()
             }
         });

@@ -44,6 +44,7 @@ pub(super) fn relocate(
 /// Drops tables with live data from a keyspace. Like a clear, the drop has a sequence number: older snapshots keep the
 /// state that has the tables.
 fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
+    let newest = removed.iter().map(|dropped| dropped.table.meta().largest_sequence).max().unwrap_or(0);
     let mut committer = context.write.committer.lock();
     let sequence = committer.use_up_number();
     tree.empty_spans.outdate_older_states();
@@ -52,6 +53,7 @@ fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
         version: Arc::new(state.version.changed(removed, Vec::new())),
         cleared: sequence,
         before_clear: Some(Arc::clone(state)),
+        untraced: state.untraced.max(newest),
         ..(**state).clone()
     });
     context.visibility.publish(sequence);
