@@ -49,7 +49,7 @@ pub use manual::{ManualOptions, manual};
 pub use output_run::OutputRun;
 pub use policy::{
     CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
-    SizeTiered, SizeTieredOptions,
+    SizeTiered, SizeTieredOptions, built_in_policy,
 };
 pub use shape::{LevelShape, RunShape, RunningShape, TableShape, TreeShape};
 pub use small_tables::small_tables;

@@ -196,9 +196,10 @@ impl Db {
     /// Opens the keyspace with this name, and creates it if it does not exist. Each keyspace has its own options; all
     /// share the log and the memory of the database, and a batch may write to several.
     ///
-    /// `options` are ignored if the keyspace was opened before in this process. A name has 1 to 255 bytes. Fails with
-    /// [`Error::OptionsMismatch`] if the keyspace was created with another compaction policy; see
-    /// [`KeyspaceOptions::change_compaction`].
+    /// The database keeps the options; what is not given is as stored. `options` are ignored if the keyspace was opened
+    /// before in this process. A name has 1 to 255 bytes. Fails with [`Error::OptionsMismatch`] if the options give another
+    /// compaction policy or prefix extractor than is stored; see [`KeyspaceOptions::change_compaction`] and
+    /// [`KeyspaceOptions::change_prefix_extractor`].
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -208,8 +209,9 @@ impl Db {
     /// assert_eq!(db.get("1")?, None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "callers write the options in place")]
     pub fn keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
-        let tree = caught("the opening of a keyspace", || self.database.open_keyspace(name, options))?;
+        let tree = caught("the opening of a keyspace", || self.database.open_keyspace(name, &options))?;
         Ok(Keyspace::new(Arc::clone(&self.database), tree, Arc::clone(&self.closer)))
     }
 

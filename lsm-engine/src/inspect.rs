@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lsm_core::vfs::Vfs;
 
+pub use crate::options::StoredOptions;
 pub use crate::version::current::Current;
 pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 pub use crate::write::{Operation, Operations};

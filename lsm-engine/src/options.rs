@@ -1,17 +1,24 @@
+mod filter;
 mod filter_bits;
+mod keyspace;
+mod resolved;
+mod stored;
 
 use std::fmt;
 use std::sync::Arc;
 
-use lsm_compaction::{CompactionPolicy, Leveled};
+use lsm_compaction::CompactionPolicy;
 use lsm_core::env::{Env, ThreadEnv};
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_memtable::{BPlusMemtable, MemtableFactory};
-use lsm_sstable::{BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen};
+use lsm_memtable::MemtableFactory;
+use lsm_sstable::Compression;
 use lsm_wal::RecoveryMode;
 
 use crate::error::{Error, Result};
-use filter_bits::bits_per_key;
+
+pub use keyspace::KeyspaceOptions;
+pub(crate) use resolved::{ResolvedOptions, SharedOptions};
+pub use stored::StoredOptions;
 
 /// How to open a database.
 ///
@@ -49,9 +56,6 @@ pub const MEMORY_BYTES_MIN: usize = 1 << 20;
 
 /// Segments of the log that hold several memtables are no larger.
 const SHARED_SEGMENT_BYTES_MAX: u64 = 8 << 20;
-
-const BLOCK_BYTES_MIN: usize = 256;
-const BLOCK_BYTES_MAX: usize = 1 << 20;
 
 impl Default for Options {
     fn default() -> Self {
@@ -164,8 +168,9 @@ impl Options {
         self
     }
 
-    /// Options of the default keyspace. Other keyspaces found on disk use them until
-    /// [`Db::keyspace`](crate::Db::keyspace) gives their own.
+    /// Options of the default keyspace. Where they give nothing, the stored ones are used. Other keyspaces use their own
+    /// stored options. If one of them stores the name of a policy, filter or prefix extractor that is not built in, it
+    /// uses the one with this name that is given here, until [`Db::keyspace`](crate::Db::keyspace) gives its own.
     pub fn keyspace(mut self, options: KeyspaceOptions) -> Self {
         self.keyspace = options;
         self
@@ -173,7 +178,7 @@ impl Options {
 
     /// Block compression of the default keyspace; see [`KeyspaceOptions::compression`].
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.keyspace.compression = compression;
+        self.keyspace = self.keyspace.compression(compression);
         self
     }
 
@@ -185,7 +190,7 @@ impl Options {
 
     /// Compaction policy of the default keyspace; see [`KeyspaceOptions::compaction`].
     pub fn compaction(mut self, policy: Arc<dyn CompactionPolicy>) -> Self {
-        self.keyspace.compaction = policy;
+        self.keyspace = self.keyspace.compaction(policy);
         self
     }
 
@@ -267,178 +272,5 @@ impl fmt::Debug for Options {
             .field("read_only", &self.read_only)
             .field("keyspace", &self.keyspace)
             .finish_non_exhaustive()
-    }
-}
-
-/// How one keyspace stores its data.
-///
-/// You can pass your own memtable, filter, prefix extractor and compaction policy. If one panics in a write or in
-/// background work, writes to its keyspace fail with [`ErrorKind::Callback`](crate::ErrorKind::Callback) and the
-/// background work of that keyspace stops; other keyspaces are not affected. If one panics in a read, the panic unwinds
-/// into the reading thread and nothing else happens.
-///
-/// A filter, prefix extractor or policy may call the database that calls it: reads work, and so do writes for which there
-/// is memory. Calls that would wait for themselves return an error: flushes, compactions, closing, and changes of
-/// keyspaces while one is being opened. A memtable is called under the commit lock and must not call the database.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct KeyspaceOptions {
-    pub(crate) compression: Compression,
-    pub(crate) compression_above: Compression,
-    pub(crate) block_bytes: usize,
-    filter: Filter,
-    pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
-    pub(crate) compaction: Arc<dyn CompactionPolicy>,
-    pub(crate) change_compaction: bool,
-    pub(crate) memtable: Arc<dyn MemtableFactory>,
-    /// The user gave a memtable, so the keyspace does not use the one that the others share.
-    pub(crate) memtable_given: bool,
-    read_buffer_bytes: u64,
-}
-
-/// The filter of new tables.
-#[derive(Clone, Debug)]
-enum Filter {
-    None,
-    /// A Bloom filter with this many bits per key, on average over all tables.
-    Bloom(f64),
-    Given(Arc<dyn FilterPolicy>),
-}
-
-impl Default for KeyspaceOptions {
-    fn default() -> Self {
-        Self {
-            compression: Compression::Lz4,
-            compression_above: Compression::None,
-            block_bytes: 4096,
-            filter: Filter::Bloom(10.0),
-            prefix_extractor: None,
-            compaction: Arc::new(Leveled::default()),
-            change_compaction: false,
-            memtable: Arc::new(BPlusMemtable::with_pool_bytes(0)),
-            memtable_given: false,
-            read_buffer_bytes: 256 << 10,
-        }
-    }
-}
-
-impl KeyspaceOptions {
-    /// The defaults: LZ4 at the last level, 4 KiB blocks, a Bloom filter with 10 bits per key, leveled compaction.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Compression of blocks at the last level that holds data. Almost all data is there. LZ4 by default.
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
-        self
-    }
-
-    /// Compression of blocks in the levels above the last. None by default, because those are rewritten soon.
-    pub fn compression_above(mut self, compression: Compression) -> Self {
-        self.compression_above = compression;
-        self
-    }
-
-    /// Size of a block before compression, from 256 bytes to 1 MiB. 4096 bytes by default.
-    pub fn block_bytes(mut self, bytes: usize) -> Self {
-        self.block_bytes = bytes;
-        self
-    }
-
-    /// Bits per key of the Bloom filters, on average over all tables; 0 for no filter. 10 by default, which gives about
-    /// 1 % false positives. Small runs get more bits per key than large ones, since a lookup asks all of them (Monkey,
-    /// Dayan et al., SIGMOD 2017).
-    pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
-        self.filter = if bits > 0.0 { Filter::Bloom(bits) } else { Filter::None };
-        self
-    }
-
-    /// Your own filter policy, used for all tables; `None` for no filter.
-    pub fn filter(mut self, policy: Option<Arc<dyn FilterPolicy>>) -> Self {
-        self.filter = policy.map_or(Filter::None, Filter::Given);
-        self
-    }
-
-    /// Also adds key prefixes to the filters, so that [`Db::prefix`](crate::Db::prefix) skips tables without the prefix.
-    pub fn prefix_extractor(mut self, extractor: Arc<dyn PrefixExtractor>) -> Self {
-        self.prefix_extractor = Some(extractor);
-        self
-    }
-
-    /// The compaction policy: which tables are merged, and when. Leveled by default. Its name is recorded when the
-    /// keyspace is created; see [`change_compaction`](Self::change_compaction).
-    pub fn compaction(mut self, policy: Arc<dyn CompactionPolicy>) -> Self {
-        self.compaction = policy;
-        self
-    }
-
-    /// Whether the keyspace may be opened with another compaction policy than the recorded one. False by default: then a
-    /// different policy is an error. Compactions bring the tree into the new shape over time. A policy that drops data
-    /// by age or size starts to do so at once.
-    pub fn change_compaction(mut self, change: bool) -> Self {
-        self.change_compaction = change;
-        self
-    }
-
-    /// Fails if no table could be written with these options.
-    pub(crate) fn check(&self) -> Result<()> {
-        if (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&self.block_bytes) {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "KeyspaceOptions::block_bytes is {}; it must be from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}",
-            self.block_bytes
-        )))
-    }
-
-    /// Options to open the tables of the keyspace with.
-    pub(crate) fn table_open(&self) -> TableOpen {
-        let mut open = TableOpen {
-            prefix_extractor: self.prefix_extractor.clone(),
-            sequential_read_bytes: self.read_buffer_bytes,
-            ..TableOpen::default()
-        };
-        if let Filter::Given(policy) = &self.filter {
-            open.filters.push(Arc::clone(policy));
-        }
-        open
-    }
-
-    /// The filter of a new table in a run of `entries` entries. `others` are the entry counts of the other runs.
-    pub(crate) fn table_filter(
-        &self,
-        entries: u64,
-        others: impl IntoIterator<Item = u64>,
-    ) -> Option<Arc<dyn FilterPolicy>> {
-        match &self.filter {
-            Filter::None => None,
-            Filter::Bloom(average) => {
-                Some(Arc::new(BloomFilter::new(bits_per_key(*average, entries, others))))
-            }
-            Filter::Given(policy) => Some(Arc::clone(policy)),
-        }
-    }
-
-    /// The factory of memtables; a B+ tree by default. It may differ from open to open. Use a factory for one database
-    /// only: the engine sets how many bytes of flushed memtables it may keep for reuse. Those bytes are part of
-    /// [`Options::memory`]. A factory that only other keyspaces than the default one use may keep none.
-    pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
-        self.memtable = factory;
-        self.memtable_given = true;
-        self
-    }
-
-    /// Sets what all keyspaces of the database share: the read buffer size and, unless the user gave one, the memtable
-    /// factory.
-    pub(crate) fn sharing(mut self, memtable: &Arc<dyn MemtableFactory>, read_buffer_bytes: u64) -> Self {
-        if !self.memtable_given {
-            self.memtable = Arc::clone(memtable);
-        } else if !Arc::ptr_eq(&self.memtable, memtable) {
-            // The budget has room for one pool, that of the shared factory.
-            self.memtable.set_pool_bytes(0);
-        }
-        self.read_buffer_bytes = read_buffer_bytes;
-        self
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_engine::compaction_policies::{SizeTiered, SizeTieredOptions};
+use lsm_engine::compaction_policies::{Leveled, SizeTiered, SizeTieredOptions};
 use lsm_engine::vfs::PosixFs;
 use lsm_engine::{Db, Error, ErrorKind, KeyspaceOptions, Options, Result, WriteBatch};
 
@@ -443,7 +443,8 @@ fn another_compaction_policy_is_refused_unless_change_compaction_is_set() {
     let db = options().keyspace(given().change_compaction(true)).open(root.path()).unwrap();
     assert_eq!(entries(&db).unwrap(), expected);
     drop(db);
-    assert_refused(options().open(root.path()), ErrorKind::OptionsMismatch, "leveled");
+    let leveled = options().compaction(Arc::new(Leveled::default()));
+    assert_refused(leveled.open(root.path()), ErrorKind::OptionsMismatch, "leveled");
 }
 
 #[test]

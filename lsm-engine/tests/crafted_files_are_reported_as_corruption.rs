@@ -106,7 +106,7 @@ fn check_log(what: &str, is_sound: bool, change: impl FnOnce(&mut LogStart)) {
 
 #[test]
 fn a_keyspace_with_an_id_not_yet_given_out_is_corrupt() {
-    let record = |id| KeyspaceRecord { id, name: "another".into(), policy: "leveled".into() };
+    let record = |id| KeyspaceRecord { id, name: "another".into(), options: Arc::default() };
     check_edit("the next id", true, |edit| {
         edit.keyspaces = vec![record(1)];
         edit.next_keyspace = Some(2);

@@ -48,7 +48,7 @@ pub use format::compression::Compression;
 pub use format::properties::Properties;
 pub use meta::{TableId, TableMeta};
 pub use options::{TableExpectation, TableOpen, TableOptions};
-pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor};
+pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor, built_in_prefix_extractor};
 pub use table::{
     CursorAccess, Table, TableBlock, TableCursor, TableValue, TableWriter, UnsyncedTable, VerifyReport,
 };

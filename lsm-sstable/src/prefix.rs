@@ -1,4 +1,5 @@
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// Names the part of a key by which prefix scans will ask for it, so that the filter can answer whether a table
 /// has any key with that prefix.
@@ -63,4 +64,20 @@ impl PrefixExtractor for DelimitedPrefix {
         let end = key.iter().position(|&byte| byte == self.delimiter)?;
         key.get(..=end)
     }
+}
+
+/// The built-in extractor with this [name](PrefixExtractor::name), if there is one.
+///
+/// ```
+/// use lsm_sstable::built_in_prefix_extractor;
+/// assert_eq!(built_in_prefix_extractor("fixed:4").unwrap().prefix(b"user17"), Some(&b"user"[..]));
+/// assert!(built_in_prefix_extractor("reversed").is_none());
+/// ```
+pub fn built_in_prefix_extractor(name: &str) -> Option<Arc<dyn PrefixExtractor>> {
+    let (kind, parameter) = name.split_once(':')?;
+    Some(match kind {
+        "fixed" => Arc::new(FixedPrefix { bytes: parameter.parse().ok()? }),
+        "delimited" => Arc::new(DelimitedPrefix { delimiter: parameter.parse().ok()? }),
+        _ => return None,
+    })
 }

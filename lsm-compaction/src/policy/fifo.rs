@@ -47,6 +47,10 @@ impl CompactionPolicy for Fifo {
         "fifo"
     }
 
+    fn settings(&self) -> String {
+        self.options.to_settings()
+    }
+
     fn level_count(&self) -> usize {
         1
     }

@@ -366,6 +366,10 @@ impl CompactionPolicy for LazyLeveled {
         "lazy-leveled"
     }
 
+    fn settings(&self) -> String {
+        self.options.to_settings()
+    }
+
     fn level_count(&self) -> usize {
         self.options.level_count
     }

@@ -3,11 +3,13 @@
 mod fifo;
 mod lazy_leveled;
 mod leveled;
+mod settings;
 mod size_tiered;
 
 pub use fifo::{Fifo, FifoOptions};
 pub use lazy_leveled::{LazyLeveled, LazyLeveledOptions};
 pub use leveled::{Leveled, LeveledOptions};
+pub use settings::built_in_policy;
 pub use size_tiered::{SizeTiered, SizeTieredOptions};
 
 use crate::compaction::bounds_of;
@@ -76,6 +78,12 @@ pub trait CompactionPolicy: Send + Sync + fmt::Debug {
     /// Bytes that must still be rewritten before the tree has the shape that the policy wants; 0 once it has.
     /// Backpressure follows it. An estimate; running compactions count until they are committed.
     fn debt_bytes(&self, shape: &TreeShape) -> u64;
+
+    /// The settings of the policy as text. A store keeps them beside the name, so that
+    /// [`built_in_policy`](crate::built_in_policy) can make a built-in policy again. Empty by default.
+    fn settings(&self) -> String {
+        String::new()
+    }
 
     /// Whether the policy may drop data that nobody deleted. Only then may a store carry out
     /// [`Action::Drop`](crate::Action::Drop).

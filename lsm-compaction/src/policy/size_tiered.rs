@@ -163,6 +163,10 @@ impl CompactionPolicy for SizeTiered {
         "size-tiered"
     }
 
+    fn settings(&self) -> String {
+        self.options.to_settings()
+    }
+
     fn level_count(&self) -> usize {
         BOTTOM + 1
     }

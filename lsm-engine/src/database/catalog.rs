@@ -6,7 +6,7 @@ use super::{Database, WriteSide, join};
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::keyspaces::{ReadState, Tree};
-use crate::options::KeyspaceOptions;
+use crate::options::{KeyspaceOptions, ResolvedOptions, StoredOptions};
 use crate::reentry::Inside;
 use crate::version::Version;
 use crate::version::edit::{KeyspaceRecord, VersionEdit};
@@ -24,7 +24,7 @@ impl Database {
     }
 
     /// Opens the keyspace with this name. Creates it if it does not exist.
-    pub(crate) fn open_keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Tree>> {
+    pub(crate) fn open_keyspace(&self, name: &str, given: &KeyspaceOptions) -> Result<Arc<Tree>> {
         self.check_open()?;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -32,10 +32,9 @@ impl Database {
                 name.len()
             )));
         }
-        options.check()?;
-        let options = self.resources.memory.shared_with(options);
+        given.check()?;
         if let Some(tree) = self.tree_named(name) {
-            self.configure(&tree, options)?;
+            self.configure(&tree, given)?;
             return Ok(tree);
         }
         let side = self.write_side()?;
@@ -44,56 +43,67 @@ impl Database {
         if let Some(tree) = self.tree_named(name) {
             // Another thread created it meanwhile, perhaps with other options.
             drop((inside, manifest));
-            self.configure(&tree, options)?;
+            self.configure(&tree, given)?;
             return Ok(tree);
         }
+        let stored = given.added_to(&StoredOptions::default(), name, true)?;
+        let options = Arc::new(self.resources.memory.resolve(given, &stored));
         let id = manifest.state().next_keyspace;
         let next_keyspace =
             id.checked_add(1).ok_or_else(|| Error::invalid("all keyspace ids are used up"))?;
-        let name: Arc<str> = name.into();
-        let policy = options.compaction.name().into();
+        let record = KeyspaceRecord { id, name: name.into(), options: Arc::new(stored) };
+        let tree = Arc::new(Tree::new(&record, options, Version::default(), &self.resources.memory));
         let edit = VersionEdit {
-            keyspaces: vec![KeyspaceRecord { id, name: Arc::clone(&name), policy }],
+            keyspaces: vec![record],
             next_keyspace: Some(next_keyspace),
             ..VersionEdit::default()
         };
-        let tree = Arc::new(Tree::new(id, name, options, Version::default(), &self.resources.memory));
         self.resources.memory.check_tables()?;
         // The keyspace must be durable in the manifest before the first log record that names it.
         side.versions.log_edit(&mut manifest, edit)?;
         join(&tree, &side.write);
         let mut committer = side.write.committer.lock();
-        tree.configure((*tree.options()).clone());
+        tree.configure(tree.options());
         committer.add_writer(KeyspaceWriter::new(Arc::clone(&tree)));
         self.trees.write().insert(Arc::clone(&tree));
         Ok(tree)
     }
 
-    /// Sets the user's options of a keyspace that was found on disk.
-    fn configure(&self, tree: &Arc<Tree>, options: KeyspaceOptions) -> Result<()> {
-        let (recorded, given) = (tree.policy(), options.compaction.name());
-        if *recorded != *given && (!options.change_compaction || tree.is_configured()) {
-            return Err(policy_mismatch(&tree.name, &recorded, given));
-        }
-        if tree.is_configured() {
+    /// Sets and stores the user's options of a keyspace that was found on disk.
+    fn configure(&self, tree: &Arc<Tree>, given: &KeyspaceOptions) -> Result<()> {
+        let is_first = !tree.is_configured();
+        let stored = given.added_to(&tree.stored(), &tree.name, is_first)?;
+        if !is_first {
             return Ok(());
         }
-        let Some(side) = &self.writer else { return self.reopen_with(tree, options) };
+        let options = Arc::new(self.resources.memory.resolve(given, &stored));
+        let Some(side) = &self.writer else { return self.reopen_with(tree, given, options) };
+        options.check_policy(&tree.name, &stored)?;
         self.resources.check_may_change_keyspaces()?;
-        let (mut manifest, _inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
-        if *recorded != *given {
-            let record = KeyspaceRecord { id: tree.id, name: Arc::clone(&tree.name), policy: given.into() };
+        let (mut manifest, inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
+        if tree.is_configured() {
+            // Another thread opened it meanwhile, perhaps with other options.
+            drop((inside, manifest));
+            return self.configure(tree, given);
+        }
+        if stored != *tree.stored() {
+            let record = KeyspaceRecord { options: Arc::new(stored), ..tree.record() };
+            let options = Arc::clone(&record.options);
             side.versions
                 .log_edit(&mut manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
-            tree.set_policy(given.into());
+            tree.set_stored(options);
         }
-        self.reopen_with(tree, options)?;
+        self.reopen_with(tree, given, options)?;
         side.background.compaction_queue.add(tree);
         Ok(())
     }
 
-    /// Reopens the tables of a keyspace with new options, since these give the filters and the prefix extractor.
-    fn reopen_with(&self, tree: &Tree, options: KeyspaceOptions) -> Result<()> {
+    /// Sets the options of a keyspace. Reopens its tables if the user gave a filter or prefix extractor to read them with.
+    fn reopen_with(&self, tree: &Tree, given: &KeyspaceOptions, options: Arc<ResolvedOptions>) -> Result<()> {
+        if !given.gives_table_readers() {
+            tree.configure(options);
+            return Ok(());
+        }
         let reopened = caught("the opening of tables", || {
             tree.load().version.reopened(&self.resources.memory, &options)
         })?;
@@ -189,16 +199,6 @@ fn log_after_sync(side: &WriteSide, manifest: &mut Manifest, edit: VersionEdit) 
         .wait_durable(end)
         .and_then(|()| side.versions.log_edit(manifest, edit))
         .inspect_err(|error| side.write.status.stop_writing(error.clone()))
-}
-
-pub(crate) fn policy_mismatch(keyspace: &str, created: &str, given: &str) -> Error {
-    Error::OptionsMismatch(
-        format!(
-            "keyspace {keyspace:?} uses compaction policy {created:?}, but the options give {given:?}; give the same \
-             policy, or set KeyspaceOptions::change_compaction(true) to change it"
-        )
-        .into(),
-    )
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::status::Status;
 use crate::version::VersionSet;
 use crate::write::WritePath;
 
-pub(crate) use catalog::{DEFAULT_NAME, policy_mismatch};
+pub(crate) use catalog::DEFAULT_NAME;
 pub(crate) use closing::Closer;
 
 /// The state that all handles of a database share.

@@ -13,7 +13,8 @@ use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::rate_limit::RateLimit;
 use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
-use crate::options::KeyspaceOptions;
+use crate::options::{ResolvedOptions, StoredOptions};
+use crate::version::edit::KeyspaceRecord;
 use crate::version::manifest::KeyspaceState;
 use crate::version::{Shape, Version};
 
@@ -21,10 +22,10 @@ use crate::version::{Shape, Version};
 pub(crate) struct Tree {
     pub(crate) id: u32,
     pub(crate) name: Arc<str>,
-    options: ArcSwap<KeyspaceOptions>,
-    /// The name of the compaction policy that the manifest records.
-    policy: Mutex<Arc<str>>,
-    /// The user has opened the keyspace with its own options.
+    options: ArcSwap<ResolvedOptions>,
+    /// The options that the manifest keeps.
+    stored: Mutex<Arc<StoredOptions>>,
+    /// The user has opened the keyspace by name.
     configured: AtomicBool,
     state: ArcSwap<ReadState>,
     /// Held while a new state is made from the old one.
@@ -53,21 +54,24 @@ const PLACES_BYTES: usize = 576;
 
 impl Tree {
     pub(crate) fn new(
-        id: u32,
-        name: Arc<str>,
-        options: KeyspaceOptions,
+        record: &KeyspaceRecord,
+        options: Arc<ResolvedOptions>,
         version: Version,
         memory: &Arc<Memory>,
     ) -> Self {
         let state = ReadState::new(version);
         let own = size_of::<Self>() + size_of::<ReadState>() + size_of::<Version>();
-        let recorded = size_of::<KeyspaceOptions>() + size_of::<KeyspaceState>() + name.len();
+        let name = Arc::clone(&record.name);
+        let recorded = size_of::<ResolvedOptions>()
+            + size_of::<KeyspaceState>()
+            + name.len()
+            + record.options.memory_bytes();
         Self {
             _charge: Charge::new(memory, Part::Tables, own + recorded + PLACES_BYTES),
-            id,
+            id: record.id,
             name,
-            policy: Mutex::new(options.compaction.name().into()),
-            options: ArcSwap::from_pointee(options),
+            stored: Mutex::new(Arc::clone(&record.options)),
+            options: ArcSwap::new(options),
             configured: AtomicBool::new(false),
             empty_spans: Arc::clone(&state.empty_spans),
             state: ArcSwap::from_pointee(state),
@@ -88,15 +92,16 @@ impl Tree {
         self.progress.get_or_init(|| progress.clone());
     }
 
-    pub(crate) fn options(&self) -> Arc<KeyspaceOptions> {
+    pub(crate) fn options(&self) -> Arc<ResolvedOptions> {
         self.options.load_full()
     }
 
-    /// Sets the user's options, the first time only. Returns `false` if they were set before.
-    pub(crate) fn configure(&self, options: KeyspaceOptions) -> bool {
+    /// Sets the options that follow from those of the user, the first time only. Returns `false` if they were set
+    /// before.
+    pub(crate) fn configure(&self, options: Arc<ResolvedOptions>) -> bool {
         let first = !self.configured.swap(true, Ordering::AcqRel);
         if first {
-            self.options.store(Arc::new(options));
+            self.options.store(options);
         }
         first
     }
@@ -105,13 +110,17 @@ impl Tree {
         self.configured.load(Ordering::Acquire)
     }
 
-    /// The name of the compaction policy that the manifest records.
-    pub(crate) fn policy(&self) -> Arc<str> {
-        Arc::clone(&self.policy.lock())
+    /// The options that the manifest keeps.
+    pub(crate) fn stored(&self) -> Arc<StoredOptions> {
+        Arc::clone(&self.stored.lock())
     }
 
-    pub(crate) fn set_policy(&self, name: Arc<str>) {
-        *self.policy.lock() = name;
+    pub(crate) fn set_stored(&self, options: Arc<StoredOptions>) {
+        *self.stored.lock() = options;
+    }
+
+    pub(crate) fn record(&self) -> KeyspaceRecord {
+        KeyspaceRecord { id: self.id, name: Arc::clone(&self.name), options: self.stored() }
     }
 
     /// The read state, for a short use: the guard is cheaper than a counted reference.

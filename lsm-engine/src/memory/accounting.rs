@@ -22,7 +22,7 @@ use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
-use crate::options::{KeyspaceOptions, Options};
+use crate::options::{KeyspaceOptions, Options, ResolvedOptions, SharedOptions, StoredOptions};
 
 /// Largest and smallest step by which a memtable grows. A longer value takes what it needs.
 const GROWTH_BYTES_MAX: usize = 2 << 20;
@@ -50,6 +50,8 @@ pub(crate) struct Memory {
     pub(crate) file_cache: Arc<FileCache>,
     /// The memtable factory of all keyspaces without their own. They share its pool of flushed memory.
     pub(crate) memtable: Arc<dyn MemtableFactory>,
+    /// The options given for the default keyspace. Their parts serve other keyspaces, too.
+    default_keyspace: KeyspaceOptions,
     /// Memory of active memtables. The committer sets it.
     active_bytes: AtomicUsize,
     /// Memory of immutable memtables.
@@ -75,16 +77,14 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn new(options: &Options) -> Self {
         let budget = options.budget();
-        let memtable: Arc<dyn MemtableFactory> = if options.keyspace.memtable_given {
-            Arc::clone(&options.keyspace.memtable)
-        } else {
-            Arc::new(BPlusMemtable::with_pool_bytes(0))
-        };
+        let default_memtable = || Arc::new(BPlusMemtable::with_pool_bytes(0)) as Arc<dyn MemtableFactory>;
+        let memtable = options.keyspace.memtable.clone().unwrap_or_else(default_memtable);
         memtable.set_pool_bytes(budget.pool_bytes_max);
         Self {
             cache: BlockCache::new(budget.cache_bytes),
             file_cache: FileCache::new(Arc::clone(&options.vfs), options.open_files_max),
             memtable,
+            default_keyspace: options.keyspace.clone(),
             budget,
             active_bytes: AtomicUsize::new(0),
             immutable: Total::default(),
@@ -100,9 +100,14 @@ impl Memory {
         }
     }
 
-    /// Adds to the options of a keyspace what all keyspaces share.
-    pub(crate) fn shared_with(&self, options: KeyspaceOptions) -> KeyspaceOptions {
-        options.sharing(&self.memtable, self.budget.read_buffer_bytes)
+    /// The options that a keyspace uses if it stores `stored` and is opened with `given`.
+    pub(crate) fn resolve(&self, given: &KeyspaceOptions, stored: &StoredOptions) -> ResolvedOptions {
+        let shared = SharedOptions {
+            default: &self.default_keyspace,
+            memtable: &self.memtable,
+            read_buffer_bytes: self.budget.read_buffer_bytes,
+        };
+        ResolvedOptions::new(given, stored, &shared)
     }
 
     pub(crate) fn active_bytes(&self) -> usize {

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Visibility;
 use crate::lock_order::{OrderedMutex, Rank};
 use crate::memory::Memory;
-use crate::options::Options;
+use crate::options::{KeyspaceOptions, Options, ResolvedOptions, StoredOptions};
 use crate::recovery::full_disk::FullDisk;
 use crate::recovery::replay::{Found, Replay, settle};
 use crate::recovery::report::Recovery;
@@ -32,7 +32,7 @@ use crate::version::{MANIFEST_BYTES_BESIDE, TableOpener, VersionSet, open_tables
 use crate::write::WritePath;
 
 /// Opens the database in `directory`.
-pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Database>, Recovery)> {
+pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>, Recovery)> {
     if options.env.as_ref().is_some_and(|env| env.is_forked()) {
         return Err(Error::invalid(
             "Options::env belongs to the parent of this forked process and has no threads here",
@@ -60,9 +60,9 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
         }
     };
     recovery.was_clean = current.clean.is_some();
-    let state = Manifest::load(&*vfs, directory, &current)?;
+    let mut state = Manifest::load(&*vfs, directory, &current)?;
     let memory = Arc::new(Memory::new(&options));
-    options.keyspace = memory.shared_with(options.keyspace);
+    let keyspace_options = keyspace_options(&options, &memory, &mut state)?;
     let reserve_bytes = disk_reserve_bytes(&options, &state);
     let (owned, shared) = (directory.to_owned(), Arc::clone(&memory));
     let resources = Resources::new(owned, vfs, Arc::clone(&env), shared, reserve_bytes);
@@ -70,12 +70,13 @@ pub(crate) fn open(directory: &Path, mut options: Options) -> Result<(Arc<Databa
     let unused_number = unused_number(&**vfs, directory)?;
     let opener = TableOpener {
         directory: directory.to_owned(),
-        options: options.keyspace.clone(),
+        options: keyspace_options.clone(),
         memory: Arc::clone(&memory),
         obsolete_files: Arc::clone(&resources.obsolete_files),
     };
     let tables = open_tables(opener, &*env, &state)?;
-    let found = Found { state: &state, current: &current, tables, unused_number };
+    let options_found = &keyspace_options;
+    let found = Found { state: &state, current: &current, options: options_found, tables, unused_number };
     let mut replay = Replay::new(&resources, &options, found)?;
     let report = replay.run(&mut recovery)?;
     let opening = Opening { resources, options, lock };
@@ -124,9 +125,6 @@ impl Opening {
             ..WalOptions::default()
         };
         let old_log = state.log;
-        if let Some(default) = state.keyspaces.get_mut(&0) {
-            default.record.policy = options.keyspace.compaction.name().into();
-        }
         if replay.is_empty() {
             state.log = LogStart { position: start.0, segment: first_segment, synced: state.log.synced };
         }
@@ -181,6 +179,28 @@ impl Opening {
         let database = Database::new(Arc::clone(&resources), trees, visibility, Some(side), lock);
         Ok(Arc::new(database))
     }
+}
+
+/// The options of all keyspaces. Those given for the default keyspace go into `state`.
+fn keyspace_options(
+    options: &Options,
+    memory: &Memory,
+    state: &mut ManifestState,
+) -> Result<BTreeMap<u32, Arc<ResolvedOptions>>> {
+    let none = KeyspaceOptions::default();
+    let mut all = BTreeMap::new();
+    for (&id, KeyspaceState { record, .. }) in &mut state.keyspaces {
+        let given = if id == 0 { &options.keyspace } else { &none };
+        if id == 0 {
+            record.options = Arc::new(given.added_to(&record.options, &record.name, true)?);
+        }
+        let resolved = memory.resolve(given, &record.options);
+        if id == 0 && !options.read_only {
+            resolved.check_policy(&record.name, &record.options)?;
+        }
+        all.insert(id, Arc::new(resolved));
+    }
+    Ok(all)
 }
 
 /// The size of the disk reserve. It includes space for two more manifests.
@@ -317,11 +337,8 @@ fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
 
 /// Writes the manifest of an empty database, and `CURRENT`.
 fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options, record_seed: u32) -> Result<Current> {
-    let record = KeyspaceRecord {
-        id: 0,
-        name: DEFAULT_NAME.into(),
-        policy: options.keyspace.compaction.name().into(),
-    };
+    let stored = options.keyspace.added_to(&StoredOptions::default(), DEFAULT_NAME, true)?;
+    let record = KeyspaceRecord { id: 0, name: DEFAULT_NAME.into(), options: Arc::new(stored) };
     let keyspace = KeyspaceState { record, flushed: 0, tables: BTreeMap::new() };
     let state = ManifestState {
         next_keyspace: 1,

@@ -12,16 +12,15 @@ use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
 
 use crate::background::{Flush, JobContext, UNSYNCED_FILES_MAX};
-use crate::database::policy_mismatch;
 use crate::error::{Error, Result};
 use crate::keyspaces::Trees;
 use crate::keyspaces::{ReadState, Tree};
 use crate::memory::{Charge, Memory, Part, batch_bytes, room_for};
-use crate::options::{KeyspaceOptions, Options};
+use crate::options::{Options, ResolvedOptions};
 use crate::recovery::report::Recovery;
 use crate::resources::Resources;
 use crate::version::current::Current;
-use crate::version::edit::{KeyspaceRecord, LogStart, VersionEdit};
+use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::files;
 use crate::version::manifest::{KeyspaceState, ManifestState};
 use crate::version::{Numbers, Placement, Version};
@@ -114,6 +113,8 @@ fn malformed(record: &Record<'_>, detail: &str) -> Error {
 pub(crate) struct Found<'d> {
     pub(crate) state: &'d ManifestState,
     pub(crate) current: &'d Current,
+    /// The options of the keyspaces.
+    pub(crate) options: &'d BTreeMap<u32, Arc<ResolvedOptions>>,
     /// The open tables, by keyspace.
     pub(crate) tables: BTreeMap<u32, Vec<Placement>>,
     /// No file has this number or a higher one.
@@ -123,24 +124,19 @@ pub(crate) struct Found<'d> {
 impl Replay {
     /// Makes the trees from the tables of the manifest.
     pub(crate) fn new(resources: &Resources, options: &Options, found: Found<'_>) -> Result<Self> {
-        let Found { state, current, mut tables, unused_number } = found;
+        let Found { state, current, options: keyspace_options, mut tables, unused_number } = found;
         let memory = &resources.memory;
         let numbers = Arc::new(Numbers::from(state.next_number.max(unused_number)));
         let (mut trees, mut writers, mut flushed) = (Trees::default(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
             let KeyspaceState { record, flushed: up_to, .. } = keyspace;
-            if id == 0 {
-                check_policy(record, &options.keyspace)?;
-            }
             let version = Version::new(tables.remove(&id).unwrap_or_default());
-            let name = Arc::clone(&record.name);
-            let tree = Arc::new(Tree::new(id, name, options.keyspace.clone(), version, memory));
+            let resolved = keyspace_options.get(&id).ok_or_else(|| Error::invalid("no such keyspace"))?;
+            let tree = Arc::new(Tree::new(record, Arc::clone(resolved), version, memory));
             let writer = KeyspaceWriter::new(Arc::clone(&tree));
             memory.check_tables()?;
             if id == 0 {
-                tree.configure(options.keyspace.clone());
-            } else {
-                tree.set_policy(Arc::clone(&record.policy));
+                tree.configure(Arc::clone(resolved));
             }
             trees.insert(tree);
             writers.insert(id, writer);
@@ -471,12 +467,4 @@ pub(crate) fn settle(context: &JobContext, unsettled: &mut Unsettled) -> Result<
     }
     context.write.controller.set_log_start(position);
     Ok(())
-}
-
-/// Fails if the recorded policy of the default keyspace differs from the one in the options.
-fn check_policy(record: &KeyspaceRecord, options: &KeyspaceOptions) -> Result<()> {
-    if *record.policy == *options.compaction.name() || options.change_compaction {
-        return Ok(());
-    }
-    Err(policy_mismatch(&record.name, &record.policy, options.compaction.name()))
 }

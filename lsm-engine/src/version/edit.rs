@@ -7,7 +7,7 @@
 //!   2 last_sequence   varint                       no write had a higher sequence number
 //!   3 log             position:varint segment:varint synced:varint   the position where replay starts, the first
 //!                                                   needed segment, and the position up to which the log is durable
-//!   4 keyspace        id:varint name:bytes policy:bytes
+//!   4 keyspace        id:varint name:bytes options
 //!   5 drop            id:varint
 //!   6 flushed         id:varint sequence:varint    all writes up to it are in tables
 //!   7 add             id:varint level:varint run:varint number:varint created:varint tombstones_since:varint meta
@@ -16,6 +16,7 @@
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
 //!  11 log_begun       varint                       the log has a segment with this number or a higher one
 //!  12 age_clock       varint                       time of the clock of `created` and `tombstones_since`, microseconds
+//! options := count:varint (name:bytes value:bytes)*count      names ascend
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
 //!          raw_value_bytes:varint
@@ -27,6 +28,7 @@ use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
 
+use crate::options::StoredOptions;
 use crate::version::files;
 
 const NEXT_NUMBER: u8 = 1;
@@ -60,7 +62,7 @@ pub struct VersionEdit {
     pub log: Option<LogStart>,
     /// The log has a segment with this number or a higher one. If there is none, the log was lost.
     pub log_begun: Option<u64>,
-    /// Created keyspaces, and keyspaces with a new policy.
+    /// Created keyspaces, and keyspaces with other options.
     pub keyspaces: Vec<KeyspaceRecord>,
     /// Ids of dropped keyspaces.
     pub dropped: Vec<u32>,
@@ -96,8 +98,8 @@ pub struct KeyspaceRecord {
     pub id: u32,
     /// Its name, unique among existing keyspaces.
     pub name: Arc<str>,
-    /// The name of its compaction policy.
-    pub policy: Arc<str>,
+    /// Its options, as they are stored.
+    pub options: Arc<StoredOptions>,
 }
 
 /// A table in the manifest, with its level and run.
@@ -163,7 +165,11 @@ impl VersionEdit {
             out.push(KEYSPACE);
             put_varint(&mut out, u64::from(keyspace.id));
             put_bytes(&mut out, keyspace.name.as_bytes());
-            put_bytes(&mut out, keyspace.policy.as_bytes());
+            put_varint(&mut out, keyspace.options.iter().len() as u64);
+            for (name, value) in keyspace.options.iter() {
+                put_bytes(&mut out, name.as_bytes());
+                put_bytes(&mut out, value);
+            }
         }
         for table in &self.added {
             out.push(ADD);
@@ -216,7 +222,7 @@ impl VersionEdit {
                 self.keyspaces.push(KeyspaceRecord {
                     id: id(decoder)?,
                     name: text(decoder)?,
-                    policy: text(decoder)?,
+                    options: Arc::new(options(decoder)?),
                 });
             }
             ADD => self.added.push(AddedTable {
@@ -252,6 +258,26 @@ fn sequence(decoder: &mut Decoder<'_>) -> Option<SequenceNumber> {
 
 fn text(decoder: &mut Decoder<'_>) -> Option<Arc<str>> {
     std::str::from_utf8(decoder.bytes()?).ok().map(Arc::from)
+}
+
+/// Options with ascending names. Those that this version does not know are kept.
+fn options(decoder: &mut Decoder<'_>) -> Option<StoredOptions> {
+    let count = decoder.varint_usize().filter(|&count| count <= StoredOptions::COUNT_MAX)?;
+    let mut options = StoredOptions::default();
+    let mut last = "";
+    for _ in 0..count {
+        let name = std::str::from_utf8(decoder.bytes()?).ok()?;
+        let value = decoder.bytes()?;
+        if name <= last
+            || name.len() > StoredOptions::NAME_BYTES_MAX
+            || value.len() > StoredOptions::VALUE_BYTES_MAX
+        {
+            return None;
+        }
+        options.set(name, value);
+        last = name;
+    }
+    Some(options)
 }
 
 fn encode_meta(out: &mut Vec<u8>, meta: &TableMeta) {

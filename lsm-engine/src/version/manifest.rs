@@ -50,7 +50,7 @@ impl ManifestState {
                 Entry::Vacant(free) => {
                     free.insert(state);
                 }
-                // Only the policy of a keyspace can change.
+                // Only the options of a keyspace can change.
                 Entry::Occupied(mut taken) if taken.get().record.name == record.name => {
                     taken.get_mut().record = record.clone();
                 }

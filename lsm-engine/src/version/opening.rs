@@ -17,7 +17,7 @@ use super::table_file::{ObsoleteFiles, TableFile};
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::memory::{Charge, Memory, Part};
-use crate::options::KeyspaceOptions;
+use crate::options::ResolvedOptions;
 use crate::version::files;
 
 /// Number of tables that one step opens. That takes about a millisecond.
@@ -29,8 +29,8 @@ const PARALLEL_TABLES_MIN: usize = 64;
 /// Opens the tables of a database.
 pub(crate) struct TableOpener {
     pub(crate) directory: PathBuf,
-    /// Of the default keyspace: nobody has given others yet.
-    pub(crate) options: KeyspaceOptions,
+    /// By keyspace.
+    pub(crate) options: BTreeMap<u32, Arc<ResolvedOptions>>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) obsolete_files: Arc<ObsoleteFiles>,
 }
@@ -136,7 +136,8 @@ impl TableOpener {
     fn open(&self, added: &AddedTable) -> Result<Placement> {
         let path = files::table(&self.directory, added.number);
         let expected = TableExpectation::from(&added.meta);
-        let opened = open_table(&self.memory, &path, &self.options, Some(expected));
+        let options = self.options.get(&added.keyspace).ok_or_else(|| Error::invalid("no such keyspace"))?;
+        let opened = open_table(&self.memory, &path, options, Some(expected));
         let table = opened.map_err(|error| match &error {
             lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
                 Error::corruption(&path, 0, "the file is missing, but the manifest names it")
@@ -156,7 +157,7 @@ impl TableOpener {
 pub(crate) fn open_table(
     memory: &Arc<Memory>,
     path: &Path,
-    options: &KeyspaceOptions,
+    options: &ResolvedOptions,
     expected: Option<TableExpectation>,
 ) -> lsm_core::Result<(Arc<Table>, Charge)> {
     let open = TableOpen { expected, ..options.table_open() };

@@ -449,6 +449,7 @@ mod tests {
     use super::*;
     use crate::Options;
     use crate::memory::Memory;
+    use crate::options::StoredOptions;
     use crate::version::{ObsoleteFiles, open_table};
 
     /// A run of `count` tables. The keys of each are four digits followed by `a` or `c`.
@@ -467,7 +468,8 @@ mod tests {
                 writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value }).unwrap();
             }
             writer.finish().unwrap();
-            let table = open_table(&memory, path, &options.keyspace, None).unwrap();
+            let resolved = memory.resolve(&options.keyspace, &StoredOptions::default());
+            let table = open_table(&memory, path, &resolved, None).unwrap();
             Arc::new(TableFile::new(number, table, 0, None, Arc::new(ObsoleteFiles::default())))
         };
         Run::new(1, (0..count).map(table).collect())

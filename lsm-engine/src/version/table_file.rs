@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::edit::AddedTable;
 use crate::memory::file_cache;
 use crate::memory::{Charge, Memory, Part, Unpinned};
-use crate::options::KeyspaceOptions;
+use crate::options::ResolvedOptions;
 
 /// The shape of one table for policies.
 pub(crate) type Shape = Arc<TableShape>;
@@ -74,7 +74,7 @@ impl TableFile {
     pub(crate) fn reopened(
         &self,
         memory: &Arc<Memory>,
-        options: &KeyspaceOptions,
+        options: &ResolvedOptions,
         pinned_bytes_max: usize,
     ) -> lsm_core::Result<Self> {
         let expected = Some(self.meta().into());

@@ -16,7 +16,7 @@ use super::run::Run;
 use super::table_file::TableFile;
 use crate::error::Result;
 use crate::memory::{Charge, Memory, Part};
-use crate::options::KeyspaceOptions;
+use crate::options::ResolvedOptions;
 
 /// The tables of a keyspace at one moment. A version is immutable: a change makes a new version.
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ impl Version {
     }
 
     /// The same tables, reopened with the filters and prefix extractor of `options`.
-    pub(crate) fn reopened(&self, memory: &Arc<Memory>, options: &KeyspaceOptions) -> Result<Self> {
+    pub(crate) fn reopened(&self, memory: &Arc<Memory>, options: &ResolvedOptions) -> Result<Self> {
         let reopen = |placement: Placement| {
             let table = placement.table.reopened(memory, options, memory.pinnable_bytes())?;
             Ok(Placement { table: Arc::new(table), ..placement })
@@ -295,6 +295,7 @@ mod tests {
 
     use super::*;
     use crate::Options;
+    use crate::options::StoredOptions;
     use crate::version::{ObsoleteFiles, open_table};
 
     /// Makes tables with one key each.
@@ -321,7 +322,8 @@ mod tests {
                 writer.add(Entry { key, sequence: 1, kind: ValueKind::Put, value: b"" }).unwrap();
                 writer.finish().unwrap();
             }
-            let table = open_table(&self.memory, path, &self.options.keyspace, None).unwrap();
+            let options = self.memory.resolve(&self.options.keyspace, &StoredOptions::default());
+            let table = open_table(&self.memory, path, &options, None).unwrap();
             let table = TableFile::new(number, table, 0, None, Arc::new(ObsoleteFiles::default()));
             Placement { level, run, table: Arc::new(table) }
         }

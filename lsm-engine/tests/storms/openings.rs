@@ -14,7 +14,10 @@ use super::world::{DIRECTORY, Faults, World, wants_memory};
 
 impl World {
     pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
-        let options = self.random.keyspace_options().change_compaction(true);
+        if self.random.one_in(4) {
+            return KeyspaceOptions::new();
+        }
+        let options = self.random.keyspace_options().change_compaction(true).change_prefix_extractor(true);
         let memtable: Arc<dyn MemtableFactory> = match self.random.below(5) {
             0 => Arc::new(SkipListMemtable::default()),
             1 => Arc::new(BPlusMemtable::default()),

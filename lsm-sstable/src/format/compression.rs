@@ -1,5 +1,8 @@
 //! Compression of the streams of data blocks.
 
+use std::fmt;
+use std::str::FromStr;
+
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 
 /// How the data blocks of a table are compressed. A block that would not shrink by an eighth is stored as it is.
@@ -27,6 +30,33 @@ impl Compression {
             Self::Lz4 => "lz4",
             #[cfg(feature = "zstd")]
             Self::Zstd { .. } => "zstd",
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    /// The name, and for Zstandard the level: `zstd:3`. [`str::parse`] reads it again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(feature = "zstd")]
+            Self::Zstd { level } => write!(f, "zstd:{level}"),
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = lsm_core::Error;
+
+    fn from_str(text: &str) -> lsm_core::Result<Self> {
+        #[cfg(feature = "zstd")]
+        if let Some(level) = text.strip_prefix("zstd:").and_then(|level| level.parse().ok()) {
+            return Ok(Self::Zstd { level });
+        }
+        match text {
+            "none" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            _ => Err(lsm_core::Error::invalid(format!("this build has no compression {text:?}"))),
         }
     }
 }

@@ -184,6 +184,10 @@ impl CompactionPolicy for Leveled {
         "leveled"
     }
 
+    fn settings(&self) -> String {
+        self.options.to_settings()
+    }
+
     fn level_count(&self) -> usize {
         self.options.level_count
     }

@@ -17,7 +17,7 @@ use crate::background::context::JobToken;
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
-use crate::options::KeyspaceOptions;
+use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
 use crate::version::edit::VersionEdit;
 use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
@@ -354,7 +354,7 @@ fn input_runs(inputs: &[Placement]) -> Vec<Run> {
 
 /// The filter policy of the outputs. It depends on the size of the run that they form or join.
 fn filter(
-    options: &KeyspaceOptions,
+    options: &ResolvedOptions,
     shape: &TreeShape,
     compaction: &Compaction,
 ) -> Option<Arc<dyn FilterPolicy>> {

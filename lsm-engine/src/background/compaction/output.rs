@@ -7,7 +7,7 @@ use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, 
 
 use crate::error::{Error, Result};
 use crate::memory::{Charge, Part};
-use crate::options::KeyspaceOptions;
+use crate::options::ResolvedOptions;
 use crate::resources::Resources;
 use crate::version::files;
 use crate::version::{Placement, TableFile, VersionSet, open_table};
@@ -71,7 +71,7 @@ impl Output {
     pub(crate) fn new(
         resources: Arc<Resources>,
         versions: Arc<VersionSet>,
-        keyspace: &KeyspaceOptions,
+        keyspace: &ResolvedOptions,
         options: OutputOptions,
         range_tombstones: Arc<FragmentedRangeTombstones>,
     ) -> Self {
@@ -264,7 +264,7 @@ impl NewTable {
         &self,
         resources: &Resources,
         versions: &VersionSet,
-        keyspace: &KeyspaceOptions,
+        keyspace: &ResolvedOptions,
         (level, run): (usize, u64),
         tombstones_since: Option<u64>,
     ) -> Result<Placement> {

@@ -30,9 +30,9 @@ pub(super) fn pick(memory: &Memory, tree: &Tree, shape: &TreeShape) -> Option<Co
         .or_else(|| if tree.failure().is_none() { small_tables(shape, fits) } else { None })
 }
 
-/// Whether `policy` is the recorded policy of the keyspace. It may differ if the user has not opened the keyspace yet.
+/// Whether `policy` is the stored policy of the keyspace. It differs if that is not built in and nobody has given it.
 pub(super) fn is_its_own(tree: &Tree, policy: &dyn CompactionPolicy) -> bool {
-    *tree.policy() == *policy.name()
+    tree.stored().policy() == policy.name()
 }
 
 /// Asks the policy for a compaction, and validates it.

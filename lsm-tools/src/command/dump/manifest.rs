@@ -48,7 +48,11 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
     }
     for keyspace in &edit.keyspaces {
         let item = Item::new("keyspace").number("id", keyspace.id).bytes("name", keyspace.name.as_bytes());
-        dumper.item(&item.text("policy", &*keyspace.policy))?;
+        dumper.item(&item)?;
+        for (name, value) in keyspace.options.iter() {
+            let item = Item::new("keyspace_option").number("keyspace", keyspace.id);
+            dumper.item(&item.text("name", name).bytes("value", value))?;
+        }
     }
     for &id in &edit.dropped {
         dumper.item(&Item::new("keyspace_dropped").number("id", id))?;

@@ -1,0 +1,203 @@
+//! What a user gives for a keyspace.
+
+use std::sync::Arc;
+
+use lsm_compaction::CompactionPolicy;
+use lsm_memtable::MemtableFactory;
+use lsm_sstable::{Compression, FilterPolicy, PrefixExtractor};
+
+use super::filter::Filter;
+use super::stored::{self, StoredOptions};
+use crate::error::{Error, Result};
+
+const BLOCK_BYTES_MIN: usize = 256;
+const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+/// How one keyspace stores its data.
+///
+/// The database keeps the options of each keyspace. What you do not give is as stored, or has its default if nothing is
+/// stored: `KeyspaceOptions::new()` opens a keyspace as it was. What you give is stored. A given compaction policy or
+/// prefix extractor must have the stored name; otherwise opening fails with
+/// [`ErrorKind::OptionsMismatch`](crate::ErrorKind::OptionsMismatch). Memtables are not stored.
+///
+/// The built-in compaction policies, filters and prefix extractors are made from what is stored. The database keeps only
+/// the name of your own, so give those each time. A keyspace with your own compaction policy cannot be opened for writing
+/// without it; without your filter or prefix extractor, reads are slower and new tables have none.
+///
+/// You can pass your own memtable, filter, prefix extractor and compaction policy. If one panics in a write or in
+/// background work, writes to its keyspace fail with [`ErrorKind::Callback`](crate::ErrorKind::Callback) and the
+/// background work of that keyspace stops; other keyspaces are not affected. If one panics in a read, the panic unwinds
+/// into the reading thread and nothing else happens.
+///
+/// A filter, prefix extractor or policy may call the database that calls it: reads work, and so do writes for which there
+/// is memory. Calls that would wait for themselves return an error: flushes, compactions, closing, and changes of
+/// keyspaces while one is being opened. A memtable is called under the commit lock and must not call the database.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct KeyspaceOptions {
+    pub(super) compression: Option<Compression>,
+    pub(super) compression_above: Option<Compression>,
+    pub(super) block_bytes: Option<usize>,
+    pub(super) filter: Option<Filter>,
+    pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
+    pub(super) change_prefix_extractor: bool,
+    pub(super) compaction: Option<Arc<dyn CompactionPolicy>>,
+    pub(super) change_compaction: bool,
+    pub(crate) memtable: Option<Arc<dyn MemtableFactory>>,
+}
+
+impl KeyspaceOptions {
+    /// Gives nothing: all options are as stored. A new keyspace has LZ4 at the last level, 4 KiB blocks, a Bloom filter
+    /// with 10 bits per key, and leveled compaction.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compression of blocks at the last level that holds data. Almost all data is there. LZ4 by default. Tables that
+    /// exist already keep theirs until a compaction rewrites them.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Compression of blocks in the levels above the last. None by default, because those are rewritten soon.
+    pub fn compression_above(mut self, compression: Compression) -> Self {
+        self.compression_above = Some(compression);
+        self
+    }
+
+    /// Size of a block before compression, from 256 bytes to 1 MiB. 4096 bytes by default.
+    pub fn block_bytes(mut self, bytes: usize) -> Self {
+        self.block_bytes = Some(bytes);
+        self
+    }
+
+    /// Bits per key of the Bloom filters, on average over all tables; 0 for no filter. 10 by default, which gives about
+    /// 1 % false positives. Small runs get more bits per key than large ones, since a lookup asks all of them (Monkey,
+    /// Dayan et al., SIGMOD 2017).
+    pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
+        self.filter = Some(if bits > 0.0 { Filter::Bloom(bits) } else { Filter::None });
+        self
+    }
+
+    /// Your own filter policy, used for all tables; `None` for no filter.
+    pub fn filter(mut self, policy: Option<Arc<dyn FilterPolicy>>) -> Self {
+        self.filter = Some(policy.map_or(Filter::None, Filter::Given));
+        self
+    }
+
+    /// Also adds key prefixes to the filters, so that [`Db::prefix`](crate::Db::prefix) skips tables without the prefix.
+    /// Its name is recorded; see [`change_prefix_extractor`](Self::change_prefix_extractor).
+    pub fn prefix_extractor(mut self, extractor: Arc<dyn PrefixExtractor>) -> Self {
+        self.prefix_extractor = Some(extractor);
+        self
+    }
+
+    /// Whether the keyspace may be opened with another prefix extractor than the recorded one. False by default: then a
+    /// different one is an error. Tables with the prefixes of the old one are read without their prefix filter until a
+    /// compaction rewrites them.
+    pub fn change_prefix_extractor(mut self, change: bool) -> Self {
+        self.change_prefix_extractor = change;
+        self
+    }
+
+    /// The compaction policy: which tables are merged, and when. Leveled by default. Its name and settings are recorded;
+    /// the settings may be other ones at each opening, but see [`change_compaction`](Self::change_compaction).
+    pub fn compaction(mut self, policy: Arc<dyn CompactionPolicy>) -> Self {
+        self.compaction = Some(policy);
+        self
+    }
+
+    /// Whether the keyspace may be opened with another compaction policy than the recorded one. False by default: then a
+    /// different policy is an error. Compactions bring the tree into the new shape over time. A policy that drops data
+    /// by age or size starts to do so at once.
+    pub fn change_compaction(mut self, change: bool) -> Self {
+        self.change_compaction = change;
+        self
+    }
+
+    /// The factory of memtables; a B+ tree by default. It may differ from open to open. Use a factory for one database
+    /// only: the engine sets how many bytes of flushed memtables it may keep for reuse. Those bytes are part of
+    /// [`Options::memory`](crate::Options::memory). A factory that only other keyspaces than the default one use may keep
+    /// none.
+    pub fn memtable(mut self, factory: Arc<dyn MemtableFactory>) -> Self {
+        self.memtable = Some(factory);
+        self
+    }
+
+    /// Fails if no table could be written with these options.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.block_bytes {
+            Some(bytes) if !is_block_size(bytes) => Err(Error::invalid(format!(
+                "KeyspaceOptions::block_bytes is {bytes}; it must be from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether tables must be opened again to be read with these options.
+    pub(crate) fn gives_table_readers(&self) -> bool {
+        matches!(self.filter, Some(Filter::Given(_))) || self.prefix_extractor.is_some()
+    }
+
+    /// `stored` with everything that is given here. Fails if something contradicts what is stored and matters for reading;
+    /// `may_change` says whether the options may allow that.
+    pub(crate) fn added_to(
+        &self,
+        stored: &StoredOptions,
+        keyspace: &str,
+        may_change: bool,
+    ) -> Result<StoredOptions> {
+        let mut all = stored.clone();
+        if let Some(policy) = &self.compaction {
+            let given = policy.name();
+            if let Some(stored) = stored.text(stored::POLICY).filter(|stored| *stored != given)
+                && !(self.change_compaction && may_change)
+            {
+                return Err(mismatch(keyspace, "compaction policy", stored, given, "change_compaction"));
+            }
+            all.set(stored::POLICY, given);
+            all.set(stored::POLICY_SETTINGS, policy.settings());
+        } else {
+            all.set(stored::POLICY, stored.policy());
+        }
+        if let Some(extractor) = &self.prefix_extractor {
+            let given = extractor.name();
+            if let Some(stored) = stored.text(stored::PREFIX_EXTRACTOR).filter(|stored| *stored != given)
+                && !(self.change_prefix_extractor && may_change)
+            {
+                let change = "change_prefix_extractor";
+                return Err(mismatch(keyspace, "prefix extractor", stored, &given, change));
+            }
+            all.set(stored::PREFIX_EXTRACTOR, given);
+        }
+        if let Some(compression) = self.compression {
+            all.set(stored::COMPRESSION, compression.to_string());
+        }
+        if let Some(compression) = self.compression_above {
+            all.set(stored::COMPRESSION_ABOVE, compression.to_string());
+        }
+        if let Some(bytes) = self.block_bytes {
+            all.set(stored::BLOCK_BYTES, bytes.to_string());
+        }
+        if let Some(filter) = &self.filter {
+            all.set(stored::FILTER, filter.to_text());
+        }
+        Ok(all)
+    }
+}
+
+pub(super) fn is_block_size(bytes: usize) -> bool {
+    (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes)
+}
+
+/// A given option has another name than the stored one. `change` is the option that allows that.
+fn mismatch(keyspace: &str, what: &str, stored: &str, given: &str, change: &str) -> Error {
+    Error::OptionsMismatch(
+        format!(
+            "keyspace {keyspace:?} uses {what} {stored:?}, but the options give {given:?}; give the same, or none to \
+             use what is stored, or set KeyspaceOptions::{change}(true) to change it"
+        )
+        .into(),
+    )
+}

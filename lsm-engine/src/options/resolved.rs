@@ -1,0 +1,124 @@
+//! The options that a keyspace uses: the given ones, else the stored ones, else the defaults.
+
+use std::sync::Arc;
+
+use lsm_compaction::{CompactionPolicy, Leveled, built_in_policy};
+use lsm_memtable::MemtableFactory;
+use lsm_sstable::{
+    BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen, built_in_prefix_extractor,
+};
+
+use super::filter::Filter;
+use super::filter_bits::bits_per_key;
+use super::keyspace::{KeyspaceOptions, is_block_size};
+use super::stored::{self, StoredOptions};
+use crate::error::{Error, Result};
+
+/// The options that a keyspace uses.
+#[derive(Clone, Debug)]
+pub(crate) struct ResolvedOptions {
+    pub(crate) compression: Compression,
+    pub(crate) compression_above: Compression,
+    pub(crate) block_bytes: usize,
+    filter: Filter,
+    pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
+    /// Its name differs from the stored one if the stored one is neither built in nor given.
+    pub(crate) compaction: Arc<dyn CompactionPolicy>,
+    pub(crate) memtable: Arc<dyn MemtableFactory>,
+    read_buffer_bytes: u64,
+}
+
+/// What all keyspaces of a database share.
+pub(crate) struct SharedOptions<'d> {
+    /// Options of the default keyspace. Their parts serve all keyspaces that store the same names.
+    pub(crate) default: &'d KeyspaceOptions,
+    pub(crate) memtable: &'d Arc<dyn MemtableFactory>,
+    pub(crate) read_buffer_bytes: u64,
+}
+
+impl ResolvedOptions {
+    /// The options of a keyspace that stores `stored` and is opened with `given`, which does not contradict them. What is
+    /// stored and unknown to this version counts as not stored.
+    pub(crate) fn new(given: &KeyspaceOptions, stored: &StoredOptions, shared: &SharedOptions<'_>) -> Self {
+        let parts = shared.default;
+        let compression = |name| stored.text(name)?.parse().ok();
+        let block_bytes =
+            || stored.text(stored::BLOCK_BYTES)?.parse().ok().filter(|&bytes| is_block_size(bytes));
+        let filter = || Filter::from_text(stored.text(stored::FILTER)?, parts.filter.as_ref());
+        let extractor = || {
+            let name = stored.text(stored::PREFIX_EXTRACTOR)?;
+            let given = parts.prefix_extractor.as_ref().filter(|given| given.name() == name);
+            given.cloned().or_else(|| built_in_prefix_extractor(name))
+        };
+        let policy = || {
+            let given = parts.compaction.as_ref().filter(|given| given.name() == stored.policy());
+            let settings = || stored.text(stored::POLICY_SETTINGS).unwrap_or_default();
+            built_in_policy(stored.policy(), settings()).or_else(|| given.cloned())
+        };
+        let memtable = given.memtable.as_ref().unwrap_or(shared.memtable);
+        if !Arc::ptr_eq(memtable, shared.memtable) {
+            // The budget has room for one pool, that of the shared factory.
+            memtable.set_pool_bytes(0);
+        }
+        Self {
+            compression: given.compression.or_else(|| compression(stored::COMPRESSION)).unwrap_or_default(),
+            compression_above: given
+                .compression_above
+                .or_else(|| compression(stored::COMPRESSION_ABOVE))
+                .unwrap_or(Compression::None),
+            block_bytes: given.block_bytes.or_else(block_bytes).unwrap_or(4096),
+            filter: given.filter.clone().or_else(filter).unwrap_or(Filter::Bloom(10.0)),
+            prefix_extractor: given.prefix_extractor.clone().or_else(extractor),
+            compaction: given
+                .compaction
+                .clone()
+                .or_else(policy)
+                .unwrap_or_else(|| Arc::new(Leveled::default())),
+            memtable: Arc::clone(memtable),
+            read_buffer_bytes: shared.read_buffer_bytes,
+        }
+    }
+
+    /// Fails if the stored compaction policy is neither built in nor given.
+    pub(crate) fn check_policy(&self, keyspace: &str, stored: &StoredOptions) -> Result<()> {
+        let policy = stored.policy();
+        if self.compaction.name() == policy {
+            return Ok(());
+        }
+        Err(Error::OptionsMismatch(
+            format!(
+                "keyspace {keyspace:?} uses compaction policy {policy:?}, which this build cannot make from its name \
+                 and settings; give it with KeyspaceOptions::compaction, or open read-only"
+            )
+            .into(),
+        ))
+    }
+
+    /// Options to open the tables of the keyspace with.
+    pub(crate) fn table_open(&self) -> TableOpen {
+        let mut open = TableOpen {
+            prefix_extractor: self.prefix_extractor.clone(),
+            sequential_read_bytes: self.read_buffer_bytes,
+            ..TableOpen::default()
+        };
+        if let Filter::Given(policy) = &self.filter {
+            open.filters.push(Arc::clone(policy));
+        }
+        open
+    }
+
+    /// The filter of a new table in a run of `entries` entries. `others` are the entry counts of the other runs.
+    pub(crate) fn table_filter(
+        &self,
+        entries: u64,
+        others: impl IntoIterator<Item = u64>,
+    ) -> Option<Arc<dyn FilterPolicy>> {
+        match &self.filter {
+            Filter::None => None,
+            Filter::Bloom(average) => {
+                Some(Arc::new(BloomFilter::new(bits_per_key(*average, entries, others))))
+            }
+            Filter::Given(policy) => Some(Arc::clone(policy)),
+        }
+    }
+}
