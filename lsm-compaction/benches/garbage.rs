@@ -88,7 +88,12 @@ fn garbage(criterion: &mut Criterion) {
         .collect();
     let tombstones = Arc::new(FragmentedRangeTombstones::new(tombstones));
     let none = Arc::new(FragmentedRangeTombstones::empty());
-    let bottom = || GarbageRules { snapshots: vec![ROW_COUNT + 1], bottommost: true, zero_sequences: true };
+    let bottom = || GarbageRules {
+        snapshots: vec![ROW_COUNT + 1],
+        bottommost: true,
+        zero_sequences: true,
+        ..GarbageRules::default()
+    };
     let middle = || GarbageRules { snapshots: vec![ROW_COUNT / 2, ROW_COUNT + 1], ..GarbageRules::default() };
     for versions in [1, 4] {
         group.bench_function(BenchmarkId::new("merge alone", versions), |b| {

@@ -1,6 +1,6 @@
 //! Whoever may read sees the same before a merge and after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use lsm_compaction::{
@@ -9,7 +9,7 @@ use lsm_compaction::{
 use lsm_core::key::compare;
 use lsm_core::merge_operator::{BuiltInMerge, MergeError, MergeOperator};
 use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstone};
-use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, MergingCursor, SequenceNumber, ValueKind};
+use lsm_core::{Block, BlockCursor, Cursor, Entry, Error, MergingCursor, SequenceNumber, ValueKind, expiry};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,12 @@ struct Version {
 
 impl Version {
     fn new(key: &str, sequence: SequenceNumber, kind: ValueKind) -> Self {
-        Self { key: key.into(), sequence, kind, value: sequence.to_string().into_bytes() }
+        let mut value = sequence.to_string().into_bytes();
+        if kind == ValueKind::PutWithExpiry {
+            // Some expire before, some after the last reader.
+            value.splice(0..0, expiry::prefix(sequence * 7 % 50));
+        }
+        Self { key: key.into(), sequence, kind, value }
     }
 }
 
@@ -94,8 +99,14 @@ fn merge(versions: Vec<Version>, rules: GarbageRules) -> (Vec<(Vec<u8>, Sequence
 /// Operands, newest first, and the value that they apply to.
 type Answer = (Vec<Vec<u8>>, Option<(ValueKind, Vec<u8>)>);
 
-/// What a reader at `visible` gets.
-fn read(versions: &[Version], tombstones: &[RangeTombstone], key: &[u8], visible: SequenceNumber) -> Answer {
+/// What a reader at `visible` gets at the time `now`.
+fn read(
+    versions: &[Version],
+    tombstones: &[RangeTombstone],
+    key: &[u8],
+    visible: SequenceNumber,
+    now: u64,
+) -> Answer {
     let covered = tombstones
         .iter()
         .filter(|t| &*t.start <= key && key < &*t.end && t.sequence <= visible)
@@ -106,7 +117,9 @@ fn read(versions: &[Version], tombstones: &[RangeTombstone], key: &[u8], visible
     mine.sort_by_key(|version| std::cmp::Reverse(version.sequence));
     let mut operands = Vec::new();
     for version in mine {
-        if version.sequence < covered || version.kind.is_tombstone() {
+        let expired = version.kind == ValueKind::PutWithExpiry
+            && expiry::split(&version.value).is_some_and(|(expiry, _)| expiry <= now);
+        if version.sequence < covered || version.kind.is_tombstone() || expired {
             break;
         }
         if version.kind != ValueKind::Merge {
@@ -222,6 +235,24 @@ fn tables(versions: &[Version], tombstones: &[RangeTombstone]) -> OlderTables {
     }))
 }
 
+/// Tables that know their keys, if they are asked precisely.
+struct Precise {
+    tables: OlderTables,
+    keys: Option<BTreeSet<Vec<u8>>>,
+}
+
+impl OlderVersions for Precise {
+    fn may_hold(&mut self, key: &[u8]) -> bool {
+        self.tables.may_hold(key)
+    }
+    fn may_hold_precisely(&mut self, key: &[u8]) -> bool {
+        self.keys.as_ref().map_or_else(|| self.tables.may_hold(key), |keys| keys.contains(key))
+    }
+    fn may_overlap(&mut self, start: &[u8], end: &[u8]) -> bool {
+        self.tables.may_overlap(start, end)
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
@@ -234,6 +265,8 @@ proptest! {
         ask_tables in any::<bool>(),
         parts in prop::collection::btree_set(prop::sample::select(&BOUNDS[1..]), 0..3),
         operator in prop::option::of(any::<bool>().prop_map(|has_partial| Lists { has_partial })),
+        times in prop::collection::vec(0..60_u64, 41),
+        is_precise in any::<bool>(),
     ) {
         let (inputs, input_tombstones) = split(&history, INPUTS_FROM..SEQUENCES.end);
         let (below, below_tombstones) = if bottommost {
@@ -242,7 +275,15 @@ proptest! {
             split(&history, SEQUENCES.start..INPUTS_FROM)
         };
         let snapshots: Vec<_> = snapshots.into_iter().collect();
-        let rules = GarbageRules { snapshots: snapshots.clone(), bottommost, zero_sequences };
+        // The times of readers ascend with their numbers.
+        let mut times = times;
+        times.sort_unstable();
+        let time = |number: SequenceNumber| times[number as usize];
+        let times_micros = match snapshots.len() {
+            0 => vec![time(SEQUENCES.end)],
+            _ => snapshots.iter().map(|number| time(*number)).collect(),
+        };
+        let rules = GarbageRules { snapshots: snapshots.clone(), times_micros, bottommost, zero_sequences };
         let fragments = Arc::new(FragmentedRangeTombstones::new(input_tombstones.clone()));
 
         let merge_operator = || operator.map(|operator| Arc::new(operator) as Arc<dyn MergeOperator>);
@@ -257,15 +298,20 @@ proptest! {
             let (lower, upper) = (part[0], part[1]);
             let mut add = |kept_here: Vec<Version>, counts: GarbageCounts, survivors: Arc<FragmentedRangeTombstones>| {
                 assert_eq!(counts.entries_out, kept_here.len() as u64);
-                let dropped =
-                    counts.shadowed + counts.range_deleted + counts.tombstones_dropped + counts.operands_folded;
+                let dropped = counts.shadowed
+                    + counts.range_deleted
+                    + counts.tombstones_dropped
+                    + counts.expired_dropped
+                    + counts.operands_folded;
                 assert_eq!(counts.entries_in, counts.entries_out + dropped);
                 entries_in += counts.entries_in;
                 kept.extend(kept_here);
                 surviving.extend(survivors.tombstones());
             };
             if ask_tables && !bottommost {
-                let older = tables(&below, &below_tombstones);
+                let tables = tables(&below, &below_tombstones);
+                let keys = is_precise.then(|| below.iter().map(|v| v.key.clone()).collect());
+                let older = Precise { tables, keys };
                 let mut stream = CompactionStream::with_older(cursor, fragments.clone(), rules.clone(), older, lower, upper)
                     .with_merge_operator(merge_operator());
                 add(drain(&mut stream), *stream.counts(), stream.surviving_range_tombstones());
@@ -288,7 +334,9 @@ proptest! {
             for key in KEYS {
                 // A number below the inputs sees zeroed versions only if they were there.
                 let key = key.as_bytes();
-                let (was, is) = (read(&before.0, &before.1, key, visible), read(&after.0, &after.1, key, visible));
+                let now = time(visible);
+                let (was, is) =
+                    (read(&before.0, &before.1, key, visible, now), read(&after.0, &after.1, key, visible, now));
                 match operator {
                     None => prop_assert_eq!(was, is, "key {:?} at {}: kept {:?}", key, visible, kept),
                     Some(operator) => {
@@ -339,7 +387,12 @@ fn keys(expected: &[(&str, SequenceNumber)]) -> Vec<(Vec<u8>, SequenceNumber)> {
 fn without_snapshots_the_newest_version_of_each_key_stays() {
     let versions =
         || vec![Version::new("a", 5, Put), Version::new("a", 3, Put), Version::new("b", 4, Delete)];
-    let rules = |bottommost| GarbageRules { snapshots: vec![9], bottommost, zero_sequences: true };
+    let rules = |bottommost| GarbageRules {
+        snapshots: vec![9],
+        bottommost,
+        zero_sequences: true,
+        ..GarbageRules::default()
+    };
     let (kept, counts) = merge(versions(), rules(false));
     assert_eq!(kept, keys(&[("a", 5), ("b", 4)]));
     assert_eq!((counts.shadowed, counts.tombstones_dropped, counts.sequences_zeroed), (1, 0, 0));
@@ -355,7 +408,7 @@ fn versions_above_the_visible_number_all_stay() {
     let versions =
         vec![Version::new("a", 12, Delete), Version::new("a", 11, Put), Version::new("a", 10, Put)];
     let (kept, _) =
-        merge(versions, GarbageRules { snapshots: vec![10], bottommost: true, zero_sequences: false });
+        merge(versions, GarbageRules { snapshots: vec![10], bottommost: true, ..GarbageRules::default() });
     assert_eq!(kept, keys(&[("a", 12), ("a", 11), ("a", 10)]));
 }
 
@@ -400,6 +453,7 @@ fn operands_fold_into_their_base_within_a_stripe_and_never_across() {
         snapshots: snapshots.to_vec(),
         bottommost,
         zero_sequences: true,
+        ..GarbageRules::default()
     };
     let versions = [(9, Merge, "d"), (8, Merge, "c"), (6, Put, "b"), (4, Merge, "a")];
     assert_eq!(shown(&fold(&versions, None, rules(&[10], false))), [(9, Put, "b,c,d")]);
@@ -502,6 +556,83 @@ fn a_single_delete_does_not_uncover_what_an_earlier_merge_had_replaced() {
     assert_eq!(kept, keys(&[("a", 4)]));
 }
 
+/// Nothing is known about older versions, except precisely.
+struct NothingOlder;
+
+impl OlderVersions for NothingOlder {
+    fn may_hold(&mut self, _: &[u8]) -> bool {
+        true
+    }
+    fn may_hold_precisely(&mut self, _: &[u8]) -> bool {
+        false
+    }
+    fn may_overlap(&mut self, _: &[u8], _: &[u8]) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_single_delete_and_its_put_go_together_on_any_level() {
+    let kept = |versions: &[(&str, SequenceNumber, ValueKind)], snapshots: &[SequenceNumber]| {
+        let versions = versions.iter().map(|(key, sequence, kind)| Version::new(key, *sequence, *kind));
+        let rules = GarbageRules { snapshots: snapshots.to_vec(), ..GarbageRules::default() };
+        let tombstones = Arc::new(FragmentedRangeTombstones::empty());
+        let mut stream = CompactionStream::with_older(
+            Versions::new(versions.collect()),
+            tombstones,
+            rules,
+            NothingOlder,
+            None,
+            None,
+        );
+        drain(&mut stream).into_iter().map(|v| (v.key, v.sequence)).collect::<Vec<_>>()
+    };
+    let pair = [("a", 8, SingleDelete), ("a", 6, Put), ("b", 3, Put)];
+    assert_eq!(kept(&pair, &[9]), keys(&[("b", 3)]));
+    assert_eq!(kept(&pair[..2], &[9]), keys(&[]));
+    // A snapshot from before either of them changes nothing; one between them needs both.
+    assert_eq!(kept(&pair, &[2, 9]), keys(&[("b", 3)]));
+    assert_eq!(kept(&pair, &[7, 9]), keys(&[("a", 8), ("a", 6), ("b", 3)]));
+    // An older version for an older snapshot would come back.
+    let deeper = [("a", 8, SingleDelete), ("a", 6, Put), ("a", 1, Put)];
+    assert_eq!(kept(&deeper, &[2, 9]), keys(&[("a", 8), ("a", 1)]));
+    // A plain delete is not looked into.
+    assert_eq!(kept(&[("a", 8, Delete), ("a", 6, Put)], &[9]), keys(&[("a", 8)]));
+}
+
+#[test]
+fn a_put_that_has_expired_for_all_readers_becomes_a_tombstone_and_then_nothing() {
+    let put = |sequence, expiry| {
+        let mut version = Version::new("a", sequence, PutWithExpiry);
+        version.value = [&expiry::prefix(expiry)[..], b"value"].concat();
+        version
+    };
+    let stream = |versions, snapshots: &[SequenceNumber], times: &[u64], bottommost| {
+        let (snapshots, times_micros) = (snapshots.to_vec(), times.to_vec());
+        let rules = GarbageRules { snapshots, times_micros, bottommost, ..GarbageRules::default() };
+        let tombstones = Arc::new(FragmentedRangeTombstones::empty());
+        let mut stream = CompactionStream::new(Versions::new(versions), tombstones, rules);
+        let kept: Vec<_> = drain(&mut stream).into_iter().map(|v| (v.sequence, v.kind, v.value)).collect();
+        (kept, *stream.counts())
+    };
+    let alive = |sequence, expiry| (sequence, PutWithExpiry, put(sequence, expiry).value);
+    let tombstone = |sequence| (sequence, Delete, Vec::new());
+    let (kept, _) = stream(vec![put(5, 100)], &[9], &[99], true);
+    assert_eq!(kept, [alive(5, 100)]);
+    let (kept, counts) = stream(vec![put(5, 100), Version::new("a", 4, Put)], &[9], &[100], false);
+    assert_eq!((kept, counts.expired_to_tombstones), (vec![tombstone(5)], 1), "it hides what is below");
+    let (kept, counts) = stream(vec![put(5, 100), Version::new("a", 4, Put)], &[9], &[100], true);
+    assert_eq!((kept.len(), counts.expired_dropped), (0, 1));
+    // A snapshot at 6 was taken before the time.
+    let (kept, _) = stream(vec![put(8, 100), put(5, 100)], &[6, 9], &[99, 100], true);
+    assert_eq!(kept, [tombstone(8), alive(5, 100)]);
+    // Without a time nothing expires, and some values never do.
+    let (kept, _) = stream(vec![put(5, 100)], &[9], &[], true);
+    assert_eq!(kept, [alive(5, 100)]);
+    let (kept, _) = stream(vec![put(5, expiry::NEVER)], &[9], &[u64::MAX], true);
+    assert_eq!(kept, [alive(5, expiry::NEVER)]);
+}
+
 #[test]
 fn range_tombstones_go_when_they_have_nothing_left_to_hide() {
     let tombstones = || {
@@ -546,7 +677,7 @@ impl OlderVersions for Elsewhere {
 fn a_put_keeps_its_sequence_number_above_a_range_tombstone_that_survives() {
     let tombstones =
         FragmentedRangeTombstones::new([RangeTombstone { start: "a".into(), end: "m".into(), sequence: 5 }]);
-    let rules = GarbageRules { snapshots: vec![9], bottommost: false, zero_sequences: true };
+    let rules = GarbageRules { snapshots: vec![9], zero_sequences: true, ..GarbageRules::default() };
     let versions = Versions::new(vec![Version::new("b", 7, Put), Version::new("x", 7, Put)]);
     let mut stream =
         CompactionStream::with_older(versions, Arc::new(tombstones), rules, Elsewhere, None, None);
@@ -740,6 +871,7 @@ proptest! {
             snapshots: snapshots.iter().copied().collect(),
             bottommost: true,
             zero_sequences: true,
+            ..GarbageRules::default()
         };
         let (lower, upper) = (lower.map(key), upper.map(key));
         let bounds = (lower.as_ref().map(String::as_bytes), upper.as_ref().map(String::as_bytes));

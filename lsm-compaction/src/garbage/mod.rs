@@ -13,10 +13,15 @@
 //!   merge operator they become one put, or one operand where what they apply to lies in an older stripe, outside the
 //!   merge, or in a kind of value that the merge cannot read. Operands that the operator refuses stay as they are.
 //! - Versions above the last number of the list are all kept: a snapshot may be taken between them later.
+//! - A put that has expired for all readers of its stripe is a tombstone from then on. Readers of later stripes have
+//!   later times, so it has expired for them, too.
 //!
-//! A single delete is treated as a delete, and never removed together with "its" put alone. A put that meets
-//! such a pair may itself have replaced a tombstone in an earlier merge, with an older put still further down,
-//! which would come back. Puts with expiry are puts here, and blob pointers are puts whose loss is reported.
+//! A single delete goes as soon as nothing older of its key is left to hide, wherever that is: its put lies in its
+//! stripe, most often. It must be known, and not be taken from the promise of the user: a put that meets a single
+//! delete may have replaced a tombstone in an earlier merge, with an older put still further down, which would come
+//! back. So [`OlderVersions::may_hold_precisely`] is asked, and without a precise answer a single delete is a delete.
+//!
+//! Blob pointers are puts whose loss is reported.
 
 mod merging;
 mod older;
@@ -26,7 +31,7 @@ pub use merging::MergeFailure;
 pub use older::{OlderTables, OlderVersions};
 pub use stream::{CompactionStream, GarbageCounts};
 
-use lsm_core::SequenceNumber;
+use lsm_core::{SequenceNumber, expiry};
 
 /// What a merge must know to tell garbage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +42,9 @@ pub struct GarbageRules {
     /// Copy the list after the inputs of the merge are immutable and published. Empty: nobody will ever look at less
     /// than everything.
     pub snapshots: Vec<SequenceNumber>,
+    /// For each number of `snapshots` the time of its first reader, in microseconds since 1970; at the end, the present
+    /// time. It ascends, and no later reader has an earlier time. Without a time, nothing has expired.
+    pub times_micros: Vec<u64>,
     /// Nothing older than the inputs exists outside the merge for any key in their range. If not set, an
     /// [`OlderVersions`] is asked key by key.
     pub bottommost: bool,
@@ -54,6 +62,12 @@ impl GarbageRules {
             }
             _ => 0,
         }
+    }
+
+    /// Whether an entry has expired for all readers of a stripe and of later ones.
+    #[cold]
+    fn is_expired(&self, stripe: usize, expiry_micros: u64) -> bool {
+        self.times_micros.get(stripe).is_some_and(|now| expiry::is_over(expiry_micros, *now))
     }
 
     /// The highest number that readers of a stripe may look at, `None` for the versions that are kept whole.

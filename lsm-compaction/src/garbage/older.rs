@@ -9,6 +9,11 @@ pub trait OlderVersions {
     /// Whether an older version of `key` may exist. Asked in ascending order of keys.
     fn may_hold(&mut self, key: &[u8]) -> bool;
 
+    /// The same for a single delete, for which it is worth to look closer: at the filters of tables, say.
+    fn may_hold_precisely(&mut self, key: &[u8]) -> bool {
+        self.may_hold(key)
+    }
+
     /// Whether an older version of a key in `[start, end)` may exist. Asked in ascending order of ranges, before
     /// the first key.
     fn may_overlap(&mut self, start: &[u8], end: &[u8]) -> bool;

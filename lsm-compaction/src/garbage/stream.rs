@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use lsm_core::merge_operator::MergeOperator;
 use lsm_core::range_tombstone::{Fragment, FragmentWalk, FragmentedRangeTombstones};
-use lsm_core::{Block, BlockCursor, Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
+use lsm_core::{
+    Block, BlockCursor, Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind, expiry,
+};
 
 use super::merging::{Base, Folded, MergeFailure, Merging};
 use super::{GarbageRules, OlderVersions};
@@ -14,8 +16,8 @@ const OPEN: usize = usize::MAX;
 /// What is left of a sorted sequence of versions when the garbage is gone.
 ///
 /// The input is a cursor over the versions of all inputs of the merge, and their range tombstones. Entries pass
-/// through unchanged, except for sequence numbers that became 0; they are borrowed from the cursor, nothing is
-/// allocated for them. Only what a merge operator makes of operands is new.
+/// through unchanged, except for sequence numbers that became 0 and puts that expired; they are borrowed from the
+/// cursor, nothing is allocated for them. Only what a merge operator makes of operands is new.
 ///
 /// ```
 /// use lsm_compaction::{CompactionStream, GarbageRules};
@@ -64,6 +66,8 @@ pub struct CompactionStream<C, O = ()> {
     key: Vec<u8>,
     /// Older versions of the key in this stripe are hidden by one seen before.
     closed_stripe: usize,
+    /// The sequence number of a single delete of the key that goes if no older version of the key follows in the input.
+    single_delete: Option<SequenceNumber>,
     walk: FragmentWalk,
     survivors_walk: FragmentWalk,
 }
@@ -88,7 +92,11 @@ enum Kept {
     AtCursor,
     /// Its sequence number goes.
     AtCursorZeroed,
+    /// It has expired and becomes a tombstone.
+    AtCursorExpired,
     Folded,
+    /// A single delete of the key at hand, with its sequence number. The cursor stands at the entry behind.
+    SingleDelete(SequenceNumber),
 }
 
 /// What went into a merge, what came out, and why the rest did not.
@@ -109,6 +117,10 @@ pub struct GarbageCounts {
     pub range_deleted: u64,
     /// Point tombstones left out because there was nothing for them to hide.
     pub tombstones_dropped: u64,
+    /// Puts left out because they have expired and there was nothing for them to hide.
+    pub expired_dropped: u64,
+    /// Puts that have expired, returned as tombstones.
+    pub expired_to_tombstones: u64,
     /// Entries returned with sequence number 0 instead of their own.
     pub sequences_zeroed: u64,
     /// Blob pointers among the entries left out.
@@ -156,6 +168,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             state: State::Start,
             key: Vec::new(),
             closed_stripe: OPEN,
+            single_delete: None,
             walk: FragmentWalk::default(),
             survivors_walk: FragmentWalk::default(),
         }
@@ -197,15 +210,23 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         };
         let mut kept = match (place, &self.merging) {
             (Kept::Folded, Some(merging)) => merging.ready(&self.key),
+            (Kept::SingleDelete(sequence), _) => Some(single_delete(&self.key, sequence)),
             _ => self.cursor.entry(),
         };
         if let Some(entry) = &mut kept {
+            match place {
+                Kept::AtCursorZeroed => {
+                    self.counts.sequences_zeroed += 1;
+                    entry.sequence = 0;
+                }
+                Kept::AtCursorExpired => {
+                    self.counts.expired_to_tombstones += 1;
+                    (entry.kind, entry.value) = (ValueKind::Delete, b"");
+                }
+                Kept::AtCursor | Kept::Folded | Kept::SingleDelete(_) => {}
+            }
             self.counts.entries_out += 1;
             self.counts.bytes_out += entry_bytes(*entry);
-            if place == Kept::AtCursorZeroed {
-                self.counts.sequences_zeroed += 1;
-                entry.sequence = 0;
-            }
         }
         Ok(kept)
     }
@@ -264,7 +285,16 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 return self.end();
             };
             let is_new_key = *entry.key != *self.key;
+            if self.single_delete.is_some() && !is_new_key && !self.is_shadowed(entry.sequence) {
+                // It hides this older version.
+                self.state = State::Ahead;
+                return Ok(self.single_delete.take().map(Kept::SingleDelete));
+            }
             if is_new_key {
+                if self.single_delete.take().is_some() {
+                    // Nothing older followed.
+                    self.counts.tombstones_dropped += 1;
+                }
                 if self.upper.as_ref().is_some_and(|upper| *entry.key >= **upper) {
                     self.state = State::Done;
                     return Ok(None);
@@ -276,16 +306,22 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             self.counts.entries_in += 1;
             self.counts.bytes_in += entry_bytes(entry);
             let (sequence, kind) = (entry.sequence, entry.kind);
-            match self.judge(sequence, kind) {
+            let expiry_micros = match kind {
+                ValueKind::PutWithExpiry => expiry::split(entry.value).map(|(micros, _)| micros),
+                _ => None,
+            };
+            match self.judge(sequence, kind, expiry_micros) {
                 Verdict::Keep => return Ok(Some(Kept::AtCursor)),
                 Verdict::KeepZeroed if sequence == 0 => return Ok(Some(Kept::AtCursor)),
                 Verdict::KeepZeroed => return Ok(Some(Kept::AtCursorZeroed)),
+                Verdict::KeepAsTombstone => return Ok(Some(Kept::AtCursorExpired)),
                 Verdict::Fold(stripe) => {
                     if self.fold(stripe)? {
                         self.state = State::Folded;
                         return Ok(Some(Kept::Folded));
                     }
                 }
+                Verdict::Look => self.cursor.next(),
                 Verdict::Drop => {
                     if kind == ValueKind::BlobPointer {
                         self.drop_blob_pointer();
@@ -298,7 +334,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
 
     /// Applies the rules to a version of the key at hand.
     #[inline]
-    fn judge(&mut self, sequence: SequenceNumber, kind: ValueKind) -> Verdict {
+    fn judge(&mut self, sequence: SequenceNumber, kind: ValueKind, expiry_micros: Option<u64>) -> Verdict {
         let stripe = self.rules.stripe(sequence);
         let Some(stripe_end) = self.rules.stripe_end(stripe) else {
             return Verdict::Keep;
@@ -318,8 +354,18 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                     return Verdict::KeepZeroed;
                 }
             }
-            ValueKind::PutWithExpiry | ValueKind::BlobPointer => self.closed_stripe = stripe,
-            ValueKind::Delete | ValueKind::SingleDelete => {
+            ValueKind::BlobPointer => self.closed_stripe = stripe,
+            ValueKind::PutWithExpiry => {
+                self.closed_stripe = stripe;
+                if expiry_micros.is_some_and(|expiry| self.rules.is_expired(stripe, expiry)) {
+                    if stripe == 0 && self.nothing_older() {
+                        self.counts.expired_dropped += 1;
+                        return Verdict::Drop;
+                    }
+                    return Verdict::KeepAsTombstone;
+                }
+            }
+            ValueKind::Delete => {
                 self.closed_stripe = stripe;
                 if stripe == 0 && self.nothing_older() {
                     self.counts.tombstones_dropped += 1;
@@ -327,6 +373,14 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 }
             }
             ValueKind::Merge if self.merging.is_some() => return Verdict::Fold(stripe),
+            ValueKind::SingleDelete => {
+                self.closed_stripe = stripe;
+                if self.rules.bottommost || !self.older.may_hold_precisely(&self.key) {
+                    // Nothing older outside of the merge. In it there may be something for readers of older stripes.
+                    self.single_delete = Some(sequence);
+                    return Verdict::Look;
+                }
+            }
             // Operands hide nothing. Whatever else may come to stand in a table is not ours to judge.
             _ => {}
         }
@@ -417,6 +471,12 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         }
     }
 
+    /// Whether a version of the key at hand is hidden by one seen before.
+    #[cold]
+    fn is_shadowed(&self, sequence: SequenceNumber) -> bool {
+        self.rules.stripe(sequence) == self.closed_stripe
+    }
+
     #[inline]
     fn nothing_older(&mut self) -> bool {
         self.rules.bottommost || !self.older.may_hold(&self.key)
@@ -439,6 +499,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     #[cold]
     fn end(&mut self) -> Result<Option<Kept>> {
         self.state = State::Done;
+        self.counts.tombstones_dropped += u64::from(self.single_delete.take().is_some());
         self.cursor.error().map_or(Ok(None), |error| Err(error.clone()))
     }
 }
@@ -479,6 +540,9 @@ impl<C: BlockCursor, O: OlderVersions> CompactionStream<C, O> {
 enum Verdict {
     Keep,
     KeepZeroed,
+    KeepAsTombstone,
+    /// A single delete: what follows decides.
+    Look,
     Drop,
     /// An operand of this stripe.
     Fold(usize),
@@ -494,6 +558,10 @@ enum Below {
     Deleted,
     /// An older stripe, or what this merge cannot fold.
     Other,
+}
+
+fn single_delete(key: &[u8], sequence: SequenceNumber) -> Entry<'_> {
+    Entry { key, sequence, kind: ValueKind::SingleDelete, value: b"" }
 }
 
 fn entry_bytes(entry: Entry<'_>) -> u64 {

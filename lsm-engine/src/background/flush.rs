@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsm_core::Cursor;
 
-use crate::background::compaction::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
+use crate::background::compaction::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::background::flushed::Flushed;
 use crate::callbacks::caught;
@@ -29,7 +29,7 @@ pub(crate) struct Flush {
     tree: Arc<Tree>,
     flushed: Flushed,
     /// `None` when the tables are written.
-    build: Option<Build<Box<dyn Cursor + Send>>>,
+    build: Option<Build<Box<dyn Cursor + Send>, Older>>,
     tables: Vec<NewTable>,
     /// The tables have replaced the memtables.
     replaced: bool,
@@ -37,9 +37,9 @@ pub(crate) struct Flush {
 
 impl Flush {
     pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, flushed: Flushed) -> Self {
-        let stream = flushed.survivors(context.visibility.snapshot_stripes());
         let keyspace = tree.options();
         let version = Arc::clone(&tree.load().version);
+        let stream = flushed.survivors(context.visibility.garbage_rules(), Older::below_memtables(&version));
         let options = OutputOptions {
             target_bytes: u64::MAX,
             is_one_table: false,
@@ -365,7 +365,8 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
         return Ok(false);
     }
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
-    let mut stream = Flushed::from(memtable).survivors(context.visibility.snapshot_stripes());
+    let older = Older::below_memtables(&tree.load().version);
+    let mut stream = Flushed::from(memtable).survivors(context.visibility.garbage_rules(), older);
     while needed <= held {
         let Some(entry) = stream.next()? else { return Ok(reserve.release(needed)) };
         needed += 2 * (entry.key.len() + entry.value.len() + ENTRY_BYTES_BESIDE) as u64;

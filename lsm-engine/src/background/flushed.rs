@@ -6,6 +6,7 @@ use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Cursor, MergingCursor, SequenceNumber};
 
+use crate::background::compaction::Older;
 use crate::keyspaces::{Memtable, Tree};
 
 /// The oldest immutable memtables of a keyspace, at least one: the run that they become takes the place of the newest.
@@ -74,14 +75,14 @@ impl Flushed {
         self.memtables
     }
 
-    /// What a flush keeps of them.
+    /// What a flush keeps of them. `older` is below them.
     pub(crate) fn survivors(
         &self,
-        snapshots: Vec<SequenceNumber>,
-    ) -> CompactionStream<Box<dyn Cursor + Send>> {
-        let range_tombstones = Arc::new(self.range_tombstones(&snapshots));
-        let rules = GarbageRules { snapshots, ..GarbageRules::default() };
-        CompactionStream::new(self.cursor(), range_tombstones, rules)
+        rules: GarbageRules,
+        older: Older,
+    ) -> CompactionStream<Box<dyn Cursor + Send>, Older> {
+        let range_tombstones = Arc::new(self.range_tombstones(&rules.snapshots));
+        CompactionStream::with_older(self.cursor(), range_tombstones, rules, older, None, None)
     }
 
     fn cursor(&self) -> Box<dyn Cursor + Send> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lsm_compaction::GarbageRules;
 use lsm_core::SequenceNumber;
 use parking_lot::Mutex;
 
@@ -27,7 +28,6 @@ pub(crate) struct Visibility {
 struct Snapshots {
     count: usize,
     /// The time of the first of them. Later ones have later times.
-    #[expect(dead_code, reason = "the garbage rules for expired entries need it")]
     now_micros: u64,
 }
 
@@ -99,6 +99,20 @@ impl Visibility {
 
     pub(crate) fn snapshot_count(&self) -> usize {
         self.snapshots.lock().values().map(|taken| taken.count).sum()
+    }
+
+    /// What a merge must know of readers: the snapshot stripes and the times of their readers. The lock ensures that later
+    /// snapshots have no earlier time than the last one.
+    pub(crate) fn garbage_rules(&self) -> GarbageRules {
+        let taken = self.snapshots.lock();
+        let mut snapshots: Vec<_> = taken.keys().copied().collect();
+        let mut times_micros: Vec<_> = taken.values().map(|taken| taken.now_micros).collect();
+        let (visible, now_micros) = (self.sequence(), self.now_micros());
+        if snapshots.last() != Some(&visible) {
+            snapshots.push(visible);
+            times_micros.push(now_micros);
+        }
+        GarbageRules { snapshots, times_micros, ..GarbageRules::default() }
     }
 
     /// The sequence numbers that bound the snapshot stripes, ascending: those of the snapshots, then the visible number

@@ -6,12 +6,12 @@ use lsm_compaction::{
     Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunningShape, TreeShape,
 };
 use lsm_core::env::{Job, Step};
-use lsm_core::{MergingCursor, SequenceNumber, Slice};
+use lsm_core::{MergingCursor, Slice};
 use lsm_sstable::{CursorAccess, FilterPolicy};
 use parking_lot::Mutex;
 
 use super::install::{holds_all, install};
-use super::{Build, BuildInput, NewTable, Output, OutputOptions, Progress};
+use super::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::background::context::JobToken;
 use crate::callbacks::caught;
@@ -20,7 +20,7 @@ use crate::keyspaces::Tree;
 use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
 use crate::version::edit::VersionEdit;
-use crate::version::{Placement, Run, RunCursor, common_prefix, gather_range_tombstones};
+use crate::version::{Placement, Run, RunCursor, Version, common_prefix, gather_range_tombstones};
 
 /// A compaction is split among threads only if the input of each part is at least this many output tables large.
 const PART_TABLES_MIN: u64 = 2;
@@ -172,7 +172,7 @@ struct CompactionJob {
     context: Arc<JobContext>,
     starter: Arc<dyn Starter>,
     running: Arc<Running>,
-    build: Option<Build<MergingCursor<RunCursor>, OlderTables>>,
+    build: Option<Build<MergingCursor<RunCursor>, Older>>,
     _token: JobToken,
 }
 
@@ -246,14 +246,15 @@ impl Plan<'_> {
             failure: Mutex::default(),
             inputs,
         });
-        let parts = Parts { context, shape, compaction, running: &running };
-        let snapshots = context.visibility.snapshot_stripes();
+        let version = Arc::clone(&tree.load().version);
+        let parts = Parts { context, shape, compaction, running: &running, version: &version };
+        let rules = GarbageRules { zero_sequences: true, ..context.visibility.garbage_rules() };
         let mut jobs: Vec<Box<dyn Job>> = Vec::new();
         for part in 0..=splits.len() {
             let lower = part.checked_sub(1).and_then(|before| splits.get(before)).cloned();
             let upper = splits.get(part).cloned();
             jobs.push(Box::new(CompactionJob {
-                build: Some(parts.build(&snapshots, lower, upper)),
+                build: Some(parts.build(&rules, lower, upper)),
                 context: Arc::clone(context),
                 starter: Arc::clone(starter),
                 running: Arc::clone(&running),
@@ -270,17 +271,18 @@ struct Parts<'p> {
     shape: &'p TreeShape,
     compaction: &'p Compaction,
     running: &'p Running,
+    version: &'p Version,
 }
 
 impl Parts<'_> {
     /// The build of the part from `lower` up to `upper`, exclusive.
     fn build(
         &self,
-        snapshots: &[SequenceNumber],
+        rules: &GarbageRules,
         lower: Option<Slice>,
         upper: Option<Slice>,
-    ) -> Build<MergingCursor<RunCursor>, OlderTables> {
-        let Self { context, shape: tree_shape, compaction, running } = *self;
+    ) -> Build<MergingCursor<RunCursor>, Older> {
+        let Self { context, shape: tree_shape, compaction, running, version } = *self;
         let range_tombstones = gather_range_tombstones(running.inputs.iter().map(|input| &input.table));
         let runs = input_runs(&running.inputs);
         let prefix = common_prefix(runs.iter());
@@ -290,8 +292,13 @@ impl Parts<'_> {
         let stream = CompactionStream::with_older(
             MergingCursor::with_prefix(sources, &prefix),
             Arc::new(range_tombstones),
-            GarbageRules { snapshots: snapshots.to_vec(), bottommost: false, zero_sequences: true },
-            OlderTables::beside(compaction, tree_shape),
+            rules.clone(),
+            Older::below_inputs(
+                OlderTables::beside(compaction, tree_shape),
+                version,
+                compaction.output_level,
+                &running.inputs,
+            ),
             lower.as_deref(),
             upper.as_deref(),
         );
@@ -326,7 +333,7 @@ fn read_bytes(merge: &MergingCursor<RunCursor>) -> usize {
 }
 
 fn copy_block(
-    stream: &mut CompactionStream<MergingCursor<RunCursor>, OlderTables>,
+    stream: &mut CompactionStream<MergingCursor<RunCursor>, Older>,
     output: &mut Output,
 ) -> Result<usize> {
     if stream.block().is_none() {

@@ -8,6 +8,7 @@ mod compactions;
 mod covered;
 mod install;
 mod job;
+mod older;
 mod output;
 mod policy;
 mod queue;
@@ -15,5 +16,6 @@ mod scheduler;
 
 pub(crate) use build::{Build, BuildInput, Progress};
 pub(crate) use compactions::{Compactions, Manual};
+pub(crate) use older::Older;
 pub(crate) use output::{NewTable, Output, OutputOptions};
 pub(crate) use queue::CompactionQueue;
