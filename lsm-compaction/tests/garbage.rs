@@ -906,3 +906,18 @@ fn blocks_that_nothing_newer_touches_are_taken_whole() {
     // Of six, one holds the key that was written anew, and another would hold the one that was deleted.
     assert_eq!(in_blocks, 20);
 }
+
+#[test]
+fn a_block_waits_for_operands_that_were_gathered_before_it() {
+    let settled: Vec<_> = (0..10).map(|number| Version::new(&format!("{number:02}"), 0, Put)).collect();
+    let operands = [33, 32, 31].map(|sequence| Version::new("04x", sequence, Merge)).to_vec();
+    let sources = vec![
+        Blocks { versions: Versions::new(operands), ends: Vec::new() },
+        Blocks { versions: Versions::new(settled), ends: vec![5, 10] },
+    ];
+    let rules = GarbageRules { bottommost: true, ..GarbageRules::default() };
+    let operator = Some(Lists { has_partial: true });
+    let (kept, _, in_blocks) = drain_blocks(sources, Vec::new(), rules, (None, None), operator, || true);
+    assert_eq!((kept.len(), in_blocks), (13, 10));
+    assert!(kept.is_sorted_by(|a, b| compare(&a.key, a.sequence, &b.key, b.sequence).is_lt()));
+}
