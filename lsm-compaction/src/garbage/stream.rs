@@ -81,8 +81,10 @@ enum State {
     Returned,
     /// The cursor stands at the first entry that was neither returned nor left out.
     Ahead,
-    /// So it does, but before it come folded operands, of which the first was returned.
-    Folded,
+    /// The same, but the result of a fold comes before it, and the first of that was returned.
+    ReturnedFolded,
+    /// The first of the result was not returned yet.
+    AheadFolded,
     Done,
 }
 
@@ -262,9 +264,13 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 }
             }
             State::Returned => self.cursor.next(),
-            State::Folded if self.merging.as_mut().is_some_and(|merging| merging.pass()) => return,
-            State::Folded => {}
-            State::Ahead | State::Done => return,
+            State::ReturnedFolded => {
+                if self.merging.as_mut().is_some_and(|merging| merging.pass()) {
+                    self.state = State::AheadFolded;
+                    return;
+                }
+            }
+            State::Ahead | State::AheadFolded | State::Done => return,
         }
         self.state = State::Ahead;
     }
@@ -276,7 +282,8 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             return self.end();
         }
         self.advance();
-        if self.state == State::Folded {
+        if self.state == State::AheadFolded {
+            self.state = State::ReturnedFolded;
             return Ok(Some(Kept::Folded));
         }
         self.state = State::Returned;
@@ -317,7 +324,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 Verdict::KeepAsTombstone => return Ok(Some(Kept::AtCursorExpired)),
                 Verdict::Fold(stripe) => {
                     if self.fold(stripe)? {
-                        self.state = State::Folded;
+                        self.state = State::ReturnedFolded;
                         return Ok(Some(Kept::Folded));
                     }
                 }
