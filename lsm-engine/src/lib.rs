@@ -66,7 +66,7 @@ pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Optio
 pub use read::{DbCursor, Iter};
 pub use recovery::Recovery;
 pub use snapshot::Snapshot;
-pub use ticket::Ticket;
+pub use ticket::{Ticket, TicketFuture};
 
 pub use lsm_compaction as compaction_policies;
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};

@@ -1,5 +1,5 @@
-//! Reentry: user code that the engine calls (memtable, filter, policy) may call the database. It may read and write,
-//! but a call that would wait for itself fails.
+//! Reentry: user code that the engine calls (memtable, filter, policy, callback) may call the database. It may read and
+//! write, but a call that would wait for itself fails.
 
 use std::cell::RefCell;
 
@@ -66,5 +66,5 @@ impl Resources {
 
 #[cold]
 fn called_back(what: &str) -> Error {
-    Error::invalid(format!("a policy, filter or memtable, called by the database, must not {what}"))
+    Error::invalid(format!("a policy, filter, memtable or callback, called by the database, must not {what}"))
 }

@@ -1,6 +1,9 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use lsm_core::SequenceNumber;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::write::{WritePath, Written};
 
 /// A promise that a write will be durable, that is, survive a power cut.
@@ -9,7 +12,20 @@ use crate::write::{WritePath, Written};
 /// once, and all who wait at the same time share one. After a failed sync, this ticket and every later one fail with
 /// its cause, and the database takes no more writes until it is reopened.
 ///
-/// A ticket can be cloned, sent to other threads and dropped; the write becomes durable all the same.
+/// A ticket can be cloned, sent to other threads and dropped; the write becomes durable all the same. It is a future, too,
+/// and needs no runtime:
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lsm_engine::Db::open(dir.path())?;
+/// async fn rename(db: &lsm_engine::Db, from: &str, to: &str) -> lsm_engine::Result<()> {
+///     let Some(value) = db.get(from)? else { return Ok(()) };
+///     let mut batch = lsm_engine::WriteBatch::new();
+///     batch.put(to, value).delete(from);
+///     db.submit(batch)?.await
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Ticket {
     log: lsm_wal::Ticket,
@@ -35,6 +51,43 @@ impl Ticket {
     /// Blocks until the write is durable.
     pub fn wait(&self) -> Result<()> {
         Ok(self.log.wait()?)
+    }
+
+    /// Asks for a sync, and calls `callback` once: when the write is durable, or with the error of a sync that failed.
+    /// [`Db::close`](crate::Db::close) returns after all callbacks have run.
+    ///
+    /// If the answer is known already, the callback runs at once, on this thread. Otherwise it runs on a background
+    /// thread that holds no lock. It must be short, since others wait behind it. It may read and write the database; a
+    /// call that would wait for background work, such as [`flush`](crate::Db::flush), fails. A panic in it is logged
+    /// and harms nobody else.
+    pub fn on_durable(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
+        self.log.on_durable(|result| callback(result.map_err(Error::from)));
+    }
+}
+
+impl IntoFuture for Ticket {
+    type Output = Result<()>;
+    type IntoFuture = TicketFuture;
+
+    fn into_future(self) -> TicketFuture {
+        TicketFuture(self.log.into_future())
+    }
+}
+
+/// Ready when the write of a [`Ticket`] is durable. The first poll asks for a sync. A waiting future costs no thread.
+pub struct TicketFuture(lsm_wal::TicketFuture);
+
+impl Future for TicketFuture {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.0).poll(context).map_err(Error::from)
+    }
+}
+
+impl std::fmt::Debug for TicketFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TicketFuture").finish_non_exhaustive()
     }
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, Durability, Keyspace, KeyspaceOptions, Options, Result, WriteBatch};
+use lsm_engine::{Db, Durability, Keyspace, KeyspaceOptions, Options, Result, Ticket, WriteBatch};
 
 mod manifest;
 
@@ -18,6 +19,10 @@ const DIRECTORY: &str = "/data/db";
 #[derive(Clone, Debug)]
 enum Step {
     Put(&'static str, u32, Durability),
+    /// Puts without waiting; a callback tells when the step is durable.
+    Submit(&'static str, u32),
+    /// Waits for the last submitted put.
+    Wait,
     /// Puts a large value into the default keyspace, which fills memtables and log segments soon.
     Large(u32),
     /// Writes one key in each of two keyspaces, in one batch.
@@ -34,7 +39,8 @@ enum Step {
     DropAndReopen,
 }
 use Step::{
-    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Put, Reopen, Sync,
+    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Put, Reopen,
+    Submit, Sync, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -47,6 +53,8 @@ struct Model {
     acknowledged: usize,
     /// Number of steps that a power cut must not undo.
     durable: usize,
+    /// The last step whose ticket said that it is durable.
+    told: Arc<AtomicUsize>,
 }
 
 const DEFAULT: &str = "default";
@@ -68,7 +76,7 @@ const BYTES_LARGE: usize = 7000;
 impl Model {
     fn new() -> Self {
         let empty = State::from([(DEFAULT.to_owned(), BTreeMap::new())]);
-        Self { states: vec![empty], acknowledged: 0, durable: 0 }
+        Self { states: vec![empty], acknowledged: 0, durable: 0, told: Arc::default() }
     }
 
     /// The state after `step`, the next one.
@@ -79,7 +87,7 @@ impl Model {
             state.get_mut(keyspace).unwrap().insert(key(at), value(number, BYTES));
         };
         match *step {
-            Put(keyspace, at, _) => put(keyspace, at),
+            Put(keyspace, at, _) | Submit(keyspace, at) => put(keyspace, at),
             Large(at) => {
                 state.get_mut(DEFAULT).unwrap().insert(key(at), value(number, BYTES_LARGE));
             }
@@ -101,7 +109,7 @@ impl Model {
                 state.remove(keyspace);
             }
             Clear(keyspace) => state.get_mut(keyspace).unwrap().clear(),
-            Flush | Compact | Sync | Reopen | DropAndReopen => {}
+            Wait | Flush | Compact | Sync | Reopen | DropAndReopen => {}
         }
         self.states.push(state);
     }
@@ -110,7 +118,12 @@ impl Model {
         self.acknowledged = self.states.len() - 1;
         if !matches!(
             step,
-            Put(_, _, Durability::Buffered) | Large(_) | Batch(..) | Delete(..) | DeleteRange(..)
+            Put(_, _, Durability::Buffered)
+                | Submit(..)
+                | Large(_)
+                | Batch(..)
+                | Delete(..)
+                | DeleteRange(..)
         ) {
             self.durable = self.acknowledged;
         }
@@ -139,11 +152,23 @@ fn run(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step]) -> (Model, Result<()>) {
 
 fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) -> Result<()> {
     let mut db = options(fs, env).open(DIRECTORY)?;
+    let mut tickets: Vec<Ticket> = Vec::new();
     for step in steps {
         model.apply(step);
         let value = value(model.states.len() - 1, BYTES);
         match *step {
             Put(name, at, durability) => keyspace(&db, name)?.put_with(key(at), &value, durability)?,
+            Submit(name, at) => {
+                let ticket = keyspace(&db, name)?.submit_put(key(at), &value)?;
+                let (step, told) = (model.states.len() - 1, Arc::clone(&model.told));
+                ticket.on_durable(move |result| {
+                    if result.is_ok() {
+                        told.fetch_max(step, Ordering::Relaxed);
+                    }
+                });
+                tickets.push(ticket);
+            }
+            Wait => tickets.last().unwrap().wait()?,
             Large(at) => db.put(key(at), self::value(model.states.len() - 1, BYTES_LARGE))?,
             Batch(one, other, at) => {
                 let mut batch = WriteBatch::new();
@@ -195,7 +220,8 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
     let env = Arc::new(SimEnv::new(3));
     let db = options(fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let found = read_state(&db).unwrap_or_else(|error| panic!("{}: {error}", what()));
-    let least = if power_lost { model.durable } else { model.acknowledged };
+    let durable = model.durable.max(model.told.load(Ordering::Relaxed));
+    let least = if power_lost { durable } else { model.acknowledged };
     assert!(
         model.states[least..].contains(&found),
         "{}: at least step {least} of {} was promised; {}",
@@ -306,6 +332,30 @@ fn writes_and_flushes() {
             Put(DEFAULT, 6, Buffered),
             DropAndReopen,
             Put(DEFAULT, 7, Synced),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn tickets() {
+    crash_everywhere(
+        &[
+            Create("other"),
+            Submit(DEFAULT, 1),
+            Submit("other", 1),
+            Put(DEFAULT, 2, Durability::Buffered),
+            Submit(DEFAULT, 1),
+            Wait,
+            Flush,
+            Submit(DEFAULT, 3),
+            Submit("other", 3),
+            Reopen,
+            Submit("other", 4),
+            Submit("other", 4),
+            DropAndReopen,
+            Submit(DEFAULT, 5),
         ],
         10,
         1,

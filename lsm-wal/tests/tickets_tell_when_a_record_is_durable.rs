@@ -153,8 +153,8 @@ fn a_callback_is_not_called_by_a_thread_that_syncs_for_itself() {
     let mut log = create(&fs, Arc::clone(&env) as Arc<dyn Env>);
     for _ in 0..100 {
         let (first, second) = (ticket(&mut log), ticket(&mut log));
-        let (caller, called) = (Arc::new(Mutex::new(None)), Event::new());
-        let (slot, notified) = (Arc::clone(&caller), called.clone());
+        let (by, called) = (Arc::new(Mutex::new(None)), Event::new());
+        let (slot, notified) = (Arc::clone(&by), called.clone());
         first.on_durable(move |result| {
             result.unwrap();
             *slot.lock() = Some(thread::current().id());
@@ -162,7 +162,7 @@ fn a_callback_is_not_called_by_a_thread_that_syncs_for_itself() {
         });
         second.wait().unwrap();
         env.wait(&called, 0, None);
-        assert_ne!(caller.lock().unwrap(), thread::current().id());
+        assert_ne!(by.lock().unwrap(), thread::current().id());
     }
 }
 

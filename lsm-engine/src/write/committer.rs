@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsm_core::env::Event;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber};
 use lsm_memtable::BPlusMemtable;
-use lsm_wal::{CleanClose, Log, Position};
+use lsm_wal::{Log, Position};
 
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
@@ -132,9 +132,9 @@ impl Committer {
         self.memory.set_active_bytes(self.active_bytes);
     }
 
-    /// Syncs and closes the log.
-    pub(crate) fn close_log(&mut self) -> Result<Option<CleanClose>> {
-        Ok(self.log.take().map(Log::close).transpose()?)
+    /// Takes the log, to close it. Later writes fail.
+    pub(crate) fn take_log(&mut self) -> Option<Box<dyn Log>> {
+        self.log.take()
     }
 
     /// Appends a record. Its sequence numbers are used up, whether it succeeds or not.

@@ -10,6 +10,7 @@ mod committer;
 mod controller;
 mod keyspace_writer;
 mod log_bound;
+mod log_handle;
 mod path;
 mod payload;
 mod prepare;

@@ -15,6 +15,7 @@ use crate::version::edit::LogStart;
 use crate::write::commit::Written;
 use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
+use crate::write::log_handle::LogHandle;
 use crate::write::queue::WriteQueue;
 
 /// The parts that a write passes: write controller, write queue, commit lock, log, memtables, visible number.
@@ -24,7 +25,7 @@ pub(crate) struct WritePath {
     pub(crate) status: Arc<Status>,
     pub(crate) committer: OrderedMutex<Committer>,
     /// Set at the end of recovery.
-    log: OnceLock<Arc<dyn LogSync>>,
+    log: OnceLock<Arc<LogHandle>>,
     /// Keyspaces that have memtables.
     pub(crate) unflushed: Arc<TreeSet>,
     pub(crate) controller: WriteController,
@@ -80,13 +81,14 @@ impl WritePath {
 
     /// Sets the log.
     pub(crate) fn start_log(&self, log: Box<dyn Log>) {
-        self.log.get_or_init(|| log.sync_handle());
+        self.log.get_or_init(|| Arc::new(LogHandle::new(log.sync_handle(), Arc::clone(&self.resources))));
         self.committer.lock().start_log(log);
     }
 
-    /// Syncs and closes the log.
+    /// Syncs and closes the log. Later writes fail. This calls callbacks, so the commit lock must be free.
     pub(crate) fn close_log(&self) -> Result<Option<CleanClose>> {
-        self.committer.lock().close_log()
+        let log = self.committer.lock().take_log();
+        Ok(log.map(Log::close).transpose()?)
     }
 
     /// The position after the last record.
@@ -102,8 +104,8 @@ impl WritePath {
 
     /// What tells when a write is durable.
     pub(crate) fn ticket(&self, written: Written) -> Result<lsm_wal::Ticket> {
-        let log = self.log.get().ok_or(Error::Closed)?;
-        Ok(lsm_wal::Ticket::new(Arc::clone(log), written.position))
+        let log = Arc::clone(self.log.get().ok_or(Error::Closed)?);
+        Ok(lsm_wal::Ticket::new(log, written.position))
     }
 
     /// Makes all earlier writes durable.
