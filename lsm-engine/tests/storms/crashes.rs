@@ -27,6 +27,8 @@ impl World {
     pub(super) fn kill(&mut self) {
         self.fs.crash_at(0);
         self.snapshots.clear();
+        self.called.clear();
+        self.tickets.clear();
         self.let_go();
         self.old_walks.clear();
         if self.random.one_in(2) {
@@ -54,6 +56,7 @@ impl World {
     /// Crashes now, or handles a crash that has happened, and opens the remaining files. That open may crash again. The
     /// write `in_flight` may have happened. Power is lost if `power` is set, and sometimes if it is not.
     pub(super) fn recover(&mut self, in_flight: Option<Commit>, power: bool) {
+        self.hear(false);
         let mut power = power || self.random.one_in(2);
         let mut power_lost = false;
         loop {

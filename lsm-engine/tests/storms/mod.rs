@@ -5,6 +5,7 @@ mod keyspaces;
 mod model;
 mod openings;
 mod tally;
+mod tickets;
 mod world;
 mod writes;
 

@@ -74,6 +74,8 @@ pub(super) struct Promises {
     doubtful: Vec<(usize, Commit)>,
     /// The state that readers see.
     now: State,
+    /// Number of commits that are in `durable`.
+    durable_count: usize,
 }
 
 impl Promises {
@@ -100,11 +102,29 @@ impl Promises {
         self.doubtful.len()
     }
 
+    /// Number of commits so far. Later this names the last one.
+    pub(super) fn count(&self) -> usize {
+        self.durable_count + self.tail.len()
+    }
+
     pub(super) fn all_durable(&mut self) {
+        self.durable_up_to(self.count());
+        // What a crash left in doubt is settled, too.
         self.durable = self.now.clone();
-        let last = self.tail.len();
-        self.doubtful.retain_mut(|(before, _)| std::mem::take(before) == last);
-        self.tail.clear();
+    }
+
+    /// Notes that the first `count` commits are durable.
+    pub(super) fn durable_up_to(&mut self, count: usize) {
+        let more = count.saturating_sub(self.durable_count);
+        for commit in self.tail.drain(..more) {
+            apply(&mut self.durable, &commit);
+        }
+        self.durable_count += more;
+        // A failed commit is cut off by those after it.
+        self.doubtful.retain(|(before, _)| *before >= more);
+        for (before, _) in &mut self.doubtful {
+            *before -= more;
+        }
     }
 
     /// Notes the drop of a keyspace. It makes all earlier commits durable.

@@ -173,6 +173,8 @@ impl World {
         if self.fs.crashed() {
             return self.recover(None, false);
         }
+        self.hear(true);
+        self.tickets.clear();
         if ended_well {
             self.promises.all_durable();
         }

@@ -15,6 +15,7 @@ use crate::wide::Wide;
 use super::faults::WHILE_OPEN;
 use super::model::{Promises, State};
 use super::tally::Tally;
+use super::tickets::Submitted;
 
 pub(super) const DIRECTORY: &str = "/data/db";
 
@@ -63,6 +64,9 @@ pub(super) struct World {
     pub(super) fired_before: u64,
     pub(super) promises: Promises,
     pub(super) spaces: Vec<Space>,
+    /// Submitted writes, with and without a callback.
+    pub(super) called: Vec<Submitted>,
+    pub(super) tickets: Vec<Submitted>,
     pub(super) snapshots: Vec<(Snapshot, State)>,
     pub(super) walks: Vec<Walk>,
     /// Readers of closed databases. The next open may remove their files.
@@ -103,6 +107,8 @@ impl World {
             fired_before: 0,
             promises: Promises::default(),
             spaces: vec![Space { name: "default".to_owned(), number: 0, handle: None }],
+            called: Vec::new(),
+            tickets: Vec::new(),
             snapshots: Vec::new(),
             walks: Vec::new(),
             old_walks: Vec::new(),
@@ -177,7 +183,8 @@ impl World {
                     self.reopen_somehow();
                 }
             }
-            95 | 96 => self.let_time_pass(),
+            95 => self.let_time_pass(),
+            96 => self.wait_for_a_ticket(),
             97 => {
                 self.risking(|| self.env.0.run_until_idle());
                 self.check_memory();
@@ -187,6 +194,7 @@ impl World {
         if self.fs.crashed() {
             self.recover(None, false);
         }
+        self.hear(false);
     }
 
     /// Sometimes sets the clock to any time until 2096. No data may become older by that.

@@ -1,4 +1,4 @@
-use lsm_engine::{Durability, Error, Keyspace, Result, WriteBatch};
+use lsm_engine::{Durability, Error, Keyspace, Result, Ticket, WriteBatch};
 
 use super::faults::WENT_ON;
 use super::model::{Commit, Op, difference};
@@ -31,7 +31,11 @@ impl World {
         };
         let commit: Commit = (0..operations).map(|_| self.operation()).collect();
         let durability = if self.random.one_in(6) { Durability::Sync } else { Durability::Buffered };
+        let mut ticket = None;
         let result = match &*commit {
+            _ if self.random.one_in(8) => {
+                self.risking(|| self.submit(&commit)).map(|kept| ticket = Some(kept))
+            }
             [op] => self.risking(|| self.write_one(op, durability)),
             _ => self.risking(|| self.write_batch(&commit, durability)),
         };
@@ -39,18 +43,33 @@ impl World {
             return self.recover(Some(commit), false);
         }
         // An empty batch writes no record, so it syncs nothing. A single range delete does not sync either.
-        let durable = durability == Durability::Sync && !matches!(&*commit, [] | [Op::DeleteRange(..)]);
+        let durable = durability == Durability::Sync
+            && ticket.is_none()
+            && !matches!(&*commit, [] | [Op::DeleteRange(..)]);
         match result {
             Ok(()) => {
                 if self.promises.doubtful_count() > 0 {
                     self.count(WENT_ON);
                 }
+                // The ticket of an empty batch says nothing about the writes before it.
+                let ticket = ticket.filter(|_| !commit.is_empty());
                 self.promises.commit(commit);
                 if durable {
                     self.promises.all_durable();
                 }
+                if let Some(ticket) = ticket {
+                    self.keep(ticket);
+                }
             }
             Err(error) => self.write_failed(commit, &error),
+        }
+    }
+
+    fn submit(&self, commit: &Commit) -> Result<Ticket> {
+        match &**commit {
+            [Op::Put(number, key, value)] => self.keyspace(*number).submit_put(key, value),
+            [Op::Delete(number, key)] => self.keyspace(*number).submit_delete(key),
+            _ => self.db().submit(self.batch(commit)),
         }
     }
 
@@ -66,6 +85,10 @@ impl World {
     }
 
     fn write_batch(&self, commit: &Commit, durability: Durability) -> Result<()> {
+        self.db().write_with(self.batch(commit), durability)
+    }
+
+    fn batch(&self, commit: &Commit) -> WriteBatch {
         let mut batch = WriteBatch::new();
         for op in commit {
             match op {
@@ -77,7 +100,7 @@ impl World {
                 Op::Clear(_) => unreachable!("no batch clears"),
             };
         }
-        self.db().write_with(batch, durability)
+        batch
     }
 
     pub(super) fn clear(&mut self) {
