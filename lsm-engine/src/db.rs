@@ -7,7 +7,7 @@ use lsm_wal::Durability;
 
 use crate::batch::WriteBatch;
 use crate::callbacks::caught;
-use crate::database::{Closer, Database};
+use crate::database::{Closer, Database, Events};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
@@ -17,6 +17,7 @@ use crate::read::Iter;
 use crate::recovery::{self, Recovery};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
+use crate::waits::Wait;
 
 /// An embedded, ordered, durable map from bytes to bytes.
 ///
@@ -262,6 +263,33 @@ impl Db {
     /// Figures about the current state of the database.
     pub fn metrics(&self) -> Metrics {
         self.database.metrics()
+    }
+
+    /// The events of the database: flushes, compactions, stalls of writers, files, log segments and errors. The reader
+    /// begins with the oldest of the last 512 events, and then waits for new ones. Any number of readers may read.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// use lsm_engine::EventKind;
+    ///
+    /// let mut events = db.events();
+    /// db.put("key", "value")?;
+    /// db.flush()?;
+    /// let is_end = |kind: &EventKind| matches!(kind, EventKind::FlushEnd { .. });
+    /// let ended = events.find(|event| is_end(&event.kind)).unwrap();
+    /// println!("{:?}: {}", ended.time(), ended.kind);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn events(&self) -> Events {
+        self.database.events()
+    }
+
+    /// The calls that wait now, on any thread, the longest waiting one first: what each waits for, since when, and, by
+    /// [`WaitReason::ended_by`](crate::WaitReason::ended_by), what ends the wait. Waits of less than a millisecond for
+    /// the commit lock are left out.
+    pub fn waits(&self) -> Vec<Wait> {
+        self.database.resources.waits.list()
     }
 
     /// What recovery found in the log when this database was opened.

@@ -4,6 +4,9 @@ use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::events::WaitReason;
+use crate::waits::Waits;
+
 /// The locks in their order. A thread that holds one may take only later ones, and must not wait for background work.
 /// The locks inside a keyspace come last; they are not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +36,14 @@ impl<T> OrderedMutex<T> {
     pub(crate) fn lock(&self) -> OrderedGuard<'_, T> {
         let held = Held::of(self.database, self.rank);
         OrderedGuard { guard: self.mutex.lock(), _held: held }
+    }
+
+    /// Takes the lock, which another thread has. The wait is counted, and registered if it is not short.
+    #[cold]
+    pub(crate) fn lock_and_count(&self, waits: &Waits, why: WaitReason) -> OrderedGuard<'_, T> {
+        let held = Held::of(self.database, self.rank);
+        let guard = waits.wait_for_lock(why, |time| self.mutex.try_lock_for(time), || self.mutex.lock());
+        OrderedGuard { guard, _held: held }
     }
 
     /// Takes the lock if it is free.

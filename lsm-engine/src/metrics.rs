@@ -26,9 +26,6 @@ pub(crate) struct Counters {
     pub(crate) compaction_bytes_in: Counter,
     pub(crate) compaction_bytes_out: Counter,
     pub(crate) compaction_bytes_copied: Counter,
-    pub(crate) stall_rate_micros: Counter,
-    pub(crate) stall_memory_micros: Counter,
-    pub(crate) stall_space_micros: Counter,
 }
 
 /// Figures about the state of a database. Sizes are in bytes. Counters start when the database is opened.
@@ -102,8 +99,8 @@ pub struct Metrics {
     pub compactions_running: u64,
     /// Compaction debt: bytes that compactions still have to rewrite.
     pub compaction_debt_bytes: u64,
-    /// Time that writers were stalled, in microseconds: the sum of the three next fields. The time of a writer that still
-    /// waits counts up to its last check.
+    /// Time that writers waited, in microseconds: the sum of the next fields. The time of a writer that still waits
+    /// counts, too. Not counted is the time that a write works itself: it encodes, copies, and writes to the log.
     pub stall_micros: u64,
     /// Time that writers were slowed by a rate limit; see [`write_rate_limit`](Self::write_rate_limit).
     pub stall_rate_micros: u64,
@@ -111,6 +108,11 @@ pub struct Metrics {
     pub stall_memory_micros: u64,
     /// Time that writers waited for memory while flushes failed on a full disk.
     pub stall_space_micros: u64,
+    /// Time that writers waited for the commit lock, while other writers held it.
+    pub stall_lock_micros: u64,
+    /// Time that writers with [`Durability::Sync`](crate::Durability::Sync), and [`Db::sync`](crate::Db::sync), waited
+    /// for the sync of the log.
+    pub stall_sync_micros: u64,
     /// Number of writers that wait for memory now.
     pub writers_waiting: u64,
     /// The background error of flushes, if the last flush failed with an error of the operating system. The flush is

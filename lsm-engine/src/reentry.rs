@@ -31,6 +31,11 @@ impl Drop for Entered {
     }
 }
 
+/// Whether the present call comes from user code that the database of this place called.
+pub(crate) fn is_called_back(place: usize) -> bool {
+    PLACES.with_borrow(|places| places.iter().any(|(other, _)| *other == place))
+}
+
 impl Resources {
     /// A number that tells this database from all other open ones.
     pub(crate) fn place(&self) -> usize {
@@ -50,7 +55,7 @@ impl Resources {
 
     /// Whether the present call comes from user code that this database called.
     pub(crate) fn is_called_back(&self) -> bool {
-        PLACES.with_borrow(|places| places.iter().any(|(place, _)| *place == self.place()))
+        is_called_back(self.place())
     }
 
     /// Fails for a call from user code that would wait for background work: that work itself called the user code.

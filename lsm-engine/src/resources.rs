@@ -1,16 +1,18 @@
 //! Resources that all parts of a database use: directory, file system, environment, memory, counters, obsolete files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::env::{Env, Event};
 use lsm_core::vfs::Vfs;
 
 use crate::error::{Error, Result};
+use crate::events::{EventKind, EventRing, WaitReason};
 use crate::lock_order::assert_none_held;
 use crate::memory::Memory;
 use crate::metrics::Counters;
 use crate::version::{DiskReserve, ObsoleteFiles};
+use crate::waits::Waits;
 
 /// Resources that all parts of a database use. They know none of those parts.
 pub(crate) struct Resources {
@@ -21,6 +23,8 @@ pub(crate) struct Resources {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) counters: Counters,
+    pub(crate) events: Arc<EventRing>,
+    pub(crate) waits: Waits,
     pub(crate) obsolete_files: Arc<ObsoleteFiles>,
     pub(crate) disk_reserve: Arc<DiskReserve>,
 }
@@ -36,7 +40,20 @@ impl Resources {
         let (counters, obsolete_files) = (Counters::default(), Arc::default());
         let database_id = env.random();
         let disk_reserve = Arc::new(DiskReserve::find(&vfs, &directory, disk_reserve_bytes));
-        Arc::new(Self { database_id, directory, vfs, env, memory, counters, obsolete_files, disk_reserve })
+        let events = Arc::new(EventRing::new(Arc::clone(&env)));
+        let waits = Waits::new(Arc::clone(&env), Arc::clone(&events));
+        Arc::new(Self {
+            database_id,
+            directory,
+            vfs,
+            env,
+            memory,
+            counters,
+            events,
+            waits,
+            obsolete_files,
+            disk_reserve,
+        })
     }
 
     /// Syncs the directory, which makes the names of new files durable.
@@ -52,7 +69,8 @@ impl Resources {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "failed to remove an obsolete file");
                 }
-                _ => {}
+                Err(_) => {}
+                Ok(()) => self.events.emit(EventKind::FileDeleted { file: file_name(&path) }),
             }
         }
     }
@@ -70,7 +88,25 @@ impl Resources {
         if self.env.is_forked() { Err(forked()) } else { Ok(()) }
     }
 
-    /// Blocks until `done` returns `true`. Calls it again after each notification of `event`.
+    /// Blocks until `done` returns `true`. Calls it again after each notification of `event`. The wait is registered
+    /// with its reason.
+    pub(crate) fn wait_for(
+        &self,
+        why: WaitReason,
+        event: &Event,
+        mut done: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
+        let mut waiting = None;
+        self.wait_until(event, || {
+            let is_done = done()?;
+            if !is_done {
+                waiting.get_or_insert_with(|| self.waits.begin(why, None));
+            }
+            Ok(is_done)
+        })
+    }
+
+    /// Like [`wait_for`](Self::wait_for), for a caller that has registered its wait.
     pub(crate) fn wait_until(&self, event: &Event, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
         assert_none_held(self.place());
         loop {
@@ -86,4 +122,9 @@ impl Resources {
 #[cold]
 fn forked() -> Error {
     Error::invalid("the database belongs to the parent of this forked process")
+}
+
+/// The name of a file of the database, for an event.
+pub(crate) fn file_name(path: &Path) -> Arc<str> {
+    path.file_name().unwrap_or_default().to_string_lossy().into()
 }

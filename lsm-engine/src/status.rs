@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lsm_core::env::Event;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{EventKind, EventRing};
 
 /// Whether a database is open and takes writes, and its background errors.
-#[derive(Default)]
 pub(crate) struct Status {
+    pub(crate) events: Arc<EventRing>,
     closed: AtomicBool,
     /// Background jobs must end.
     stopping: AtomicBool,
@@ -24,6 +25,19 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    pub(crate) fn new(events: Arc<EventRing>) -> Self {
+        Self {
+            events,
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            failure: Mutex::default(),
+            flush_error: BackgroundError::default(),
+            compaction_error: BackgroundError::default(),
+            progress: Event::new(),
+        }
+    }
+
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
@@ -48,9 +62,34 @@ impl Status {
     /// Stops all writing until the database is reopened.
     pub(crate) fn stop_writing(&self, error: Error) {
         tracing::error!(%error, "writing stopped");
-        self.failure.lock().get_or_insert(error);
+        let message = error.to_string().into();
+        let mut failure = self.failure.lock();
+        let is_first = failure.is_none();
+        failure.get_or_insert(error);
+        drop(failure);
+        if is_first {
+            self.events.emit(EventKind::Error { during: "writing".into(), keyspace: None, message });
+        }
         self.stopped.store(true, Ordering::Release);
         self.progress.notify();
+    }
+
+    /// Notes the error of a flush that is tried again.
+    pub(crate) fn note_flush_error(&self, error: Error) {
+        self.note(&self.flush_error, "a flush", None, error);
+    }
+
+    /// Notes the error of a compaction.
+    pub(crate) fn note_compaction_error(&self, keyspace: &Arc<str>, error: Error) {
+        self.note(&self.compaction_error, "a compaction", Some(keyspace), error);
+    }
+
+    fn note(&self, noted: &BackgroundError, during: &str, keyspace: Option<&Arc<str>>, error: Error) {
+        let message: Arc<str> = error.to_string().into();
+        if noted.note(error) {
+            let (during, keyspace) = (during.into(), keyspace.cloned());
+            self.events.emit(EventKind::Error { during, keyspace, message });
+        }
     }
 
     /// Fails if writing was stopped.
@@ -66,33 +105,60 @@ impl Status {
 
 /// The errors of background work that is tried again. A caller that waits for the work must get them.
 #[derive(Debug, Default)]
-pub(crate) struct BackgroundError(Mutex<(u64, Option<Error>)>);
+pub(crate) struct BackgroundError(Mutex<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    /// Number of errors so far.
+    count: u64,
+    /// The last error, if the work has not succeeded since.
+    current: Option<Error>,
+    /// The last error that was an event, if no work has succeeded since.
+    reported: Option<Error>,
+}
+
+/// Whether an error is the one before again: a retry names another file.
+fn is_same(error: &Error, before: &Error) -> bool {
+    let is_damage = error.kind() == ErrorKind::Corruption;
+    error.kind() == before.kind() && (!is_damage || error.to_string() == before.to_string())
+}
 
 impl BackgroundError {
-    pub(crate) fn note(&self, error: Error) {
+    /// Returns whether the error is to be reported: it is not the last one again.
+    fn note(&self, error: Error) -> bool {
         let mut noted = self.0.lock();
-        *noted = (noted.0 + 1, Some(error));
+        let is_new = noted.reported.as_ref().is_none_or(|before| !is_same(&error, before));
+        noted.count += 1;
+        noted.current = Some(error.clone());
+        noted.reported = Some(error);
+        is_new
     }
 
     /// Number of errors so far.
     pub(crate) fn count(&self) -> u64 {
-        self.0.lock().0
+        self.0.lock().count
     }
 
     /// The last error, if the work has not succeeded since.
     pub(crate) fn current(&self) -> Option<Error> {
-        self.0.lock().1.clone()
+        self.0.lock().current.clone()
+    }
+
+    /// Some work succeeded: the next error is reported again.
+    pub(crate) fn report_again(&self) {
+        self.0.lock().reported = None;
     }
 
     /// Clears the error after the work succeeded.
     pub(crate) fn clear(&self) {
-        self.0.lock().1 = None;
+        let mut noted = self.0.lock();
+        (noted.current, noted.reported) = (None, None);
     }
 
     /// Fails with the current error if there were more than `seen` errors so far.
     pub(crate) fn check(&self, seen: u64) -> Result<()> {
         match &*self.0.lock() {
-            (count, Some(error)) if *count > seen => Err(error.clone()),
+            Noted { count, current: Some(error), .. } if *count > seen => Err(error.clone()),
             _ => Ok(()),
         }
     }

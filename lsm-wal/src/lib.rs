@@ -48,7 +48,9 @@ pub use files::directory::{
     set_aside_dropped,
 };
 pub use files::record_reader::Record;
-pub use log::{CleanClose, Durability, DurableCallback, Log, LogSync, Position};
+pub use log::{
+    CleanClose, Durability, DurableCallback, Log, LogSync, Position, SegmentChange, SegmentObserver,
+};
 pub use options::WalOptions;
 pub use read::wal_reader::WalReader;
 pub use read::window_reader::WindowReader;

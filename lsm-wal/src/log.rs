@@ -1,6 +1,7 @@
 //! The traits of a log, and positions in it.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::Result;
@@ -87,6 +88,25 @@ pub trait LogSync: Send + Sync {
     /// thread that holds no lock, of the log or of anybody who syncs. It must not block, and a panic in it goes no
     /// further.
     fn on_durable(&self, position: Position, callback: DurableCallback);
+
+    /// Tells `observer` of the current segment at once, and of all later changes of segments. It replaces an earlier
+    /// observer. It runs while the log is locked: it must be short, must not panic, and must not call the log.
+    fn observe(&self, observer: SegmentObserver) {
+        drop(observer);
+    }
+}
+
+/// What [`LogSync::observe`] calls.
+pub type SegmentObserver = Arc<dyn Fn(SegmentChange<'_>) + Send + Sync>;
+
+/// A change of the segments of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SegmentChange<'a> {
+    /// Records go to this file from now on.
+    Begun(&'a Path),
+    /// This file was removed, because nothing needs it any more.
+    Removed(&'a Path),
 }
 
 /// What [`LogSync::on_durable`] calls.

@@ -9,6 +9,7 @@ use crate::background::context::JobContext;
 use crate::background::flushed::Flushed;
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::EventKind;
 use crate::keyspaces::{ReadState, Tree};
 use crate::version::Placement;
 use crate::version::edit::VersionEdit;
@@ -33,6 +34,7 @@ pub(crate) struct Flush {
     tables: Vec<NewTable>,
     /// The tables have replaced the memtables.
     replaced: bool,
+    started_micros: u64,
 }
 
 impl Flush {
@@ -60,7 +62,12 @@ impl Flush {
         );
         let source = BuildInput { read_bytes: |_| 0, copy_block: |_, _| Ok(0) };
         let build = Some(Build::new(stream, source, output));
-        Self { tree, flushed, build, tables: Vec::new(), replaced: false }
+        let started_micros = context.resources.env.monotonic_micros();
+        if tree.flush_retry_micros().is_none() {
+            let (keyspace, bytes) = (Arc::clone(&tree.name), flushed.bytes() as u64);
+            context.resources.events.emit(EventKind::FlushBegin { keyspace, bytes });
+        }
+        Self { tree, flushed, build, tables: Vec::new(), replaced: false, started_micros }
     }
 
     /// Works for a while. Returns `true` when the tables are written; they are not durable yet.
@@ -279,11 +286,14 @@ impl FlushGroup {
         for (flush, _) in opened {
             bytes += flush.flushed.bytes() as u64;
             context.resources.counters.flushes.add(1);
-            context
-                .resources
-                .counters
-                .flush_bytes_out
-                .add(flush.tables.iter().map(|table| table.bytes).sum());
+            let written = flush.tables.iter().map(|table| table.bytes).sum();
+            context.resources.counters.flush_bytes_out.add(written);
+            context.resources.events.emit(EventKind::FlushEnd {
+                keyspace: Arc::clone(&flush.tree.name),
+                tables: flush.tables.len() as u64,
+                bytes: written,
+                micros: context.resources.env.monotonic_micros() - flush.started_micros,
+            });
             drop_caught(|| drop(flush.end(context)));
         }
         context.resources.counters.flush_bytes_in.add(bytes);
@@ -304,10 +314,7 @@ impl FlushGroup {
         if context.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.flushed.is_cut()) {
             let end = context.write.log_end();
             // After a failed sync the log takes no more records. Writers that wait for this flush must get the error.
-            context
-                .write
-                .wait_durable(end)
-                .inspect_err(|error| context.status.stop_writing(error.clone()))?;
+            context.write.sync_up_to(end).inspect_err(|error| context.status.stop_writing(error.clone()))?;
         }
         let mut manifest = context.versions.lock();
         for (_, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {

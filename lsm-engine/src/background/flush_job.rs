@@ -67,7 +67,7 @@ impl FlushJob {
                 tracing::warn!(%error, "a flush failed and is tried again until it succeeds; when memory is used up, writes wait or fail");
             }
             self.context.resources.memory.keep_for_deletes(error.kind() == ErrorKind::NoSpace);
-            self.context.status.flush_error.note(error);
+            self.context.status.note_flush_error(error);
         }
         // Other memtables of the group may have been installed.
         self.compactions.start_due();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Database;
 use crate::error::Result;
+use crate::events::{EventKind, WaitReason};
 use crate::version::edit::VersionEdit;
 
 /// Closes the database when the last handle is dropped.
@@ -30,11 +31,13 @@ impl Drop for Closer {
         if self.0.resources.is_called_back() {
             // Background work dropped the last handle. It cannot wait for its own end, so do not close the log.
             self.0.ask_to_stop();
+            self.0.resources.events.end();
             return;
         }
         if let Err(error) = self.0.shut_down(false) {
             tracing::warn!(%error, "failed to sync a database that was dropped without close");
         }
+        self.0.resources.events.end();
     }
 }
 
@@ -45,10 +48,15 @@ impl Database {
         self.resources.check_process()?;
         self.resources.check_may_wait()?;
         if !self.status.mark_closed() {
-            self.resources.wait_until(&self.close_ended, || Ok(self.close_result.get().is_some()))?;
+            self.resources
+                .wait_for(WaitReason::Close, &self.close_ended, || Ok(self.close_result.get().is_some()))?;
             return self.close_result.get().cloned().unwrap_or(Ok(()));
         }
         let result = self.close_first();
+        if result.is_ok() {
+            self.resources.events.emit(EventKind::Closed);
+        }
+        self.resources.events.end();
         self.close_result.get_or_init(|| result.clone());
         self.close_ended.notify();
         result
@@ -83,7 +91,9 @@ impl Database {
             return Ok(());
         };
         self.ask_to_stop();
-        self.resources.wait_until(&side.write.status.progress, || Ok(!side.background.has_jobs()))?;
+        self.resources.wait_for(WaitReason::BackgroundWork, &side.write.status.progress, || {
+            Ok(!side.background.has_jobs())
+        })?;
         self.resources.remove_obsolete_files();
         if clean {
             // Every edit records the time, which the ages of tables need. A failure only loses the time since the last

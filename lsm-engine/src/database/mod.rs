@@ -5,6 +5,7 @@
 
 mod catalog;
 mod closing;
+mod event_reader;
 mod observing;
 mod waiting;
 
@@ -24,6 +25,7 @@ use crate::write::WritePath;
 
 pub(crate) use catalog::DEFAULT_NAME;
 pub(crate) use closing::Closer;
+pub use event_reader::Events;
 
 /// The state that all handles of a database share.
 ///
@@ -63,9 +65,9 @@ impl WriteSide {
     }
 }
 
-/// Connects a tree to the write path: its failures notify waiting callers, and its cursors may add empty spans.
+/// Connects a tree to the write path: its failures notify waiting callers and are events, and its cursors may add empty spans.
 fn join(tree: &Tree, write: &Arc<WritePath>) {
-    tree.set_progress(&write.status.progress);
+    tree.set_status(&write.status);
     tree.empty_spans.set_write_exclusion(Arc::downgrade(write) as _, tree.id);
 }
 
@@ -77,9 +79,13 @@ impl Database {
         writer: Option<WriteSide>,
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
+        let status = match &writer {
+            Some(side) => Arc::clone(&side.write.status),
+            None => Arc::new(Status::new(Arc::clone(&resources.events))),
+        };
         Self {
             resources,
-            status: writer.as_ref().map_or_else(Arc::default, |side| Arc::clone(&side.write.status)),
+            status,
             trees,
             visibility,
             writer,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Database;
 use crate::error::{Error, ErrorKind};
+use crate::events::WaitReason;
 use crate::keyspaces::{RateLimit, Tree};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 use crate::reentry::Inside;
@@ -12,6 +13,7 @@ use crate::reentry::Inside;
 impl Database {
     pub(crate) fn metrics(&self) -> Metrics {
         let trees = self.all_trees();
+        let waited = |why| self.resources.waits.micros(why);
         let mut metrics = Metrics {
             keyspaces: trees.iter().map(|tree| keyspace_metrics(tree)).collect(),
             cache_capacity_bytes: self.resources.memory.cache.capacity_bytes() as u64,
@@ -31,13 +33,18 @@ impl Database {
             compaction_bytes_in: self.resources.counters.compaction_bytes_in.get(),
             compaction_bytes_out: self.resources.counters.compaction_bytes_out.get(),
             compaction_bytes_copied: self.resources.counters.compaction_bytes_copied.get(),
-            stall_rate_micros: self.resources.counters.stall_rate_micros.get(),
-            stall_memory_micros: self.resources.counters.stall_memory_micros.get(),
-            stall_space_micros: self.resources.counters.stall_space_micros.get(),
+            stall_rate_micros: waited(WaitReason::Level0Runs) + waited(WaitReason::CompactionDebt),
+            stall_memory_micros: waited(WaitReason::Memory),
+            stall_space_micros: waited(WaitReason::DiskSpace),
+            stall_lock_micros: waited(WaitReason::CommitLock),
+            stall_sync_micros: waited(WaitReason::LogSync),
             ..Metrics::default()
         };
-        metrics.stall_micros =
-            metrics.stall_rate_micros + metrics.stall_memory_micros + metrics.stall_space_micros;
+        metrics.stall_micros = metrics.stall_rate_micros
+            + metrics.stall_memory_micros
+            + metrics.stall_space_micros
+            + metrics.stall_lock_micros
+            + metrics.stall_sync_micros;
         let Some(side) = &self.writer else {
             self.note_memory(&trees, &mut metrics);
             return metrics;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Database, WriteSide};
 use crate::background::Manual;
 use crate::error::{Error, Result};
+use crate::events::WaitReason;
 use crate::keyspaces::{Memtable, Tree};
 use crate::write::inverted;
 
@@ -35,7 +36,7 @@ impl Database {
         };
         // The error of one keyspace is returned only after the memtables of the others are in tables.
         let mut retried = Vec::new();
-        self.resources.wait_until(&side.write.status.progress, || {
+        self.resources.wait_for(WaitReason::Flush, &side.write.status.progress, || {
             side.write.status.check_writing()?;
             while let Some((tree, immutable)) = waiting.pop() {
                 if !has_unflushed(&tree, &immutable) {
@@ -76,7 +77,7 @@ impl Database {
         let (flush_errors, compaction_errors) = (status.flush_error.count(), status.compaction_error.count());
         side.write.flush_wanted.notify();
         self.all_trees().iter().for_each(|tree| side.background.compaction_queue.add(tree));
-        self.resources.wait_until(&side.write.status.progress, || {
+        self.resources.wait_for(WaitReason::Compaction, &side.write.status.progress, || {
             self.check_open()?;
             side.write.status.check_writing()?;
             side.write.status.flush_error.check(flush_errors)?;
@@ -119,7 +120,7 @@ impl Database {
         self.rotate_and_flush(side)?;
         let since = side.versions.numbers.next();
         let errors_before = side.write.status.compaction_error.count();
-        self.resources.wait_until(&side.write.status.progress, || {
+        self.resources.wait_for(WaitReason::Compaction, &side.write.status.progress, || {
             loop {
                 self.check_open()?;
                 side.write.status.check_writing()?;

@@ -1,9 +1,13 @@
 //! The rate limit of writers: a token bucket that saves no tokens for later.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lsm_core::env::{Env, Event};
+use lsm_core::env::Event;
 use parking_lot::Mutex;
+
+use crate::events::{EventKind, WaitReason};
+use crate::waits::Waits;
 
 /// A writer does not wait for less than this. The debt stays in the bucket and later writers pay it.
 const WAIT_MICROS_MIN: f64 = 1_000.0;
@@ -13,6 +17,8 @@ const WAIT_MICROS_MIN: f64 = 1_000.0;
 pub(crate) struct RateLimit {
     /// Bytes per second; 0 for no limit.
     rate: AtomicU64,
+    /// The limit is there for the debt, and not for runs of level 0.
+    for_debt: AtomicBool,
     bucket: Mutex<Bucket>,
 }
 
@@ -24,6 +30,8 @@ struct Bucket {
     paid_at_micros: u64,
     /// Number of limits that ended. A writer of an earlier period stops waiting.
     period: u64,
+    /// The rate of the last event.
+    reported: u64,
 }
 
 impl Bucket {
@@ -43,16 +51,19 @@ impl RateLimit {
     }
 
     /// Waits until `bytes` may be written, the limit ends, or `given_up` returns `true`. Checks again at each notification
-    /// of `changed`. Returns the time waited, in microseconds.
+    /// of `changed`. Returns the time waited, in microseconds. The wait is registered with the name of the keyspace.
     #[cold]
     pub(crate) fn wait_turn(
         &self,
-        env: &dyn Env,
+        waits: &Waits,
+        keyspace: Option<&Arc<str>>,
         changed: &Event,
         bytes: usize,
         given_up: impl Fn() -> bool,
     ) -> u64 {
+        let env = waits.env();
         let started = env.monotonic_micros();
+        let mut waiting = None;
         let (ticket, period) = {
             let mut bucket = self.bucket.lock();
             // If the limit has ended since the caller checked, the next limit must not charge these bytes.
@@ -77,12 +88,27 @@ impl RateLimit {
             if wait_micros < WAIT_MICROS_MIN {
                 return now - started;
             }
+            waiting.get_or_insert_with(|| waits.begin(self.why(), keyspace));
             env.wait(changed, seen, Some(now + wait_micros as u64));
         }
     }
 
-    /// Sets the rate in bytes per second, 0 for no limit. Returns `true` if it changed.
-    pub(crate) fn set(&self, env: &dyn Env, rate: u64) -> bool {
+    /// What compactions are behind with, if there is a limit.
+    pub(crate) fn why(&self) -> WaitReason {
+        if self.for_debt.load(Ordering::Relaxed) {
+            WaitReason::CompactionDebt
+        } else {
+            WaitReason::Level0Runs
+        }
+    }
+
+    /// Sets the rate in bytes per second, 0 for no limit, and its reason: the debt or the runs of level 0. Returns
+    /// `true` if it changed. A large change is an event with the name of the keyspace.
+    pub(crate) fn set(&self, waits: &Waits, keyspace: Option<&Arc<str>>, rate: u64, for_debt: bool) -> bool {
+        let env = waits.env();
+        if rate != 0 {
+            self.for_debt.store(for_debt, Ordering::Relaxed);
+        }
         let mut bucket = self.bucket.lock();
         let before = self.rate.load(Ordering::Relaxed);
         if rate == before {
@@ -95,6 +121,12 @@ impl RateLimit {
             bucket.period += 1;
         }
         self.rate.store(rate, Ordering::Relaxed);
+        if rate > 2 * bucket.reported || rate < bucket.reported / 2 {
+            bucket.reported = rate;
+            let (keyspace, why) = (keyspace.cloned(), self.why());
+            let bytes_per_second = self.rate();
+            waits.events().emit(EventKind::RateLimit { keyspace, why, bytes_per_second });
+        }
         true
     }
 }

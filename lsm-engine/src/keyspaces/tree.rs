@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
-use lsm_core::env::Event;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::rate_limit::RateLimit;
 use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
 use crate::options::{ResolvedOptions, StoredOptions};
+use crate::status::Status;
 use crate::version::edit::KeyspaceRecord;
 use crate::version::manifest::KeyspaceState;
 use crate::version::{Shape, Version};
@@ -43,8 +44,8 @@ pub(crate) struct Tree {
     flush_retry_micros: AtomicU64,
     /// The rate limit of its writers.
     pub(crate) limit: RateLimit,
-    /// Notified when background work stops, so that callers waiting for it check again.
-    progress: OnceLock<Event>,
+    /// Told when background work stops, so that callers waiting for it check again.
+    status: OnceLock<Arc<Status>>,
     /// The memory that the keyspace takes without any data.
     _charge: Charge,
 }
@@ -83,13 +84,13 @@ impl Tree {
             failed: AtomicBool::new(false),
             flush_retry_micros: AtomicU64::new(0),
             limit: RateLimit::default(),
-            progress: OnceLock::new(),
+            status: OnceLock::new(),
         }
     }
 
-    /// Sets the event to notify when background work stops.
-    pub(crate) fn set_progress(&self, progress: &Event) {
-        self.progress.get_or_init(|| progress.clone());
+    /// Sets the status of the database, which is told when background work stops.
+    pub(crate) fn set_status(&self, status: &Arc<Status>) {
+        self.status.get_or_init(|| Arc::clone(status));
     }
 
     pub(crate) fn options(&self) -> Arc<ResolvedOptions> {
@@ -183,10 +184,16 @@ impl Tree {
     /// Stops background work and writes of this keyspace.
     pub(crate) fn fail(&self, error: Error) {
         tracing::error!(keyspace = &*self.name, %error, "background work stopped");
-        self.failure.lock().get_or_insert(error);
+        let message = error.to_string().into();
+        let mut failure = self.failure.lock();
+        let is_first = failure.is_none();
+        failure.get_or_insert(error);
+        drop(failure);
         self.failed.store(true, Ordering::Release);
-        if let Some(progress) = self.progress.get() {
-            progress.notify();
+        if let Some(status) = self.status.get().filter(|_| is_first) {
+            let (during, keyspace) = ("background work".into(), Some(Arc::clone(&self.name)));
+            status.events.emit(EventKind::Error { during, keyspace, message });
+            status.progress.notify();
         }
     }
 

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use crate::database::{DEFAULT_NAME, Database, WriteSide};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::EventKind;
 use crate::keyspaces::Visibility;
 use crate::lock_order::{OrderedMutex, Rank};
 use crate::memory::Memory;
@@ -46,6 +47,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
     }
     let lock = lock(&*vfs, directory, options.read_only)?;
     let env = options.make_env();
+    let started_micros = env.monotonic_micros();
     let mut recovery = Recovery::default();
     let current = match Current::load(&*vfs, directory)? {
         Some(_) if options.error_if_exists => {
@@ -79,12 +81,18 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
     let found = Found { state: &state, current: &current, options: options_found, tables, unused_number };
     let mut replay = Replay::new(&resources, &options, found)?;
     let report = replay.run(&mut recovery)?;
+    let events = Arc::clone(&resources.events);
     let opening = Opening { resources, options, lock };
     let database = if opening.options.read_only {
         opening.read_only(replay, &state)?
     } else {
         opening.writable(replay, state, &current, &report, &mut recovery)?
     };
+    events.emit(EventKind::Opened {
+        was_clean: recovery.was_clean,
+        replayed_records: report.records,
+        micros: env.monotonic_micros() - started_micros,
+    });
     Ok((database, recovery))
 }
 
@@ -150,7 +158,7 @@ impl Opening {
         remove_manifests_below(&**vfs, directory, manifest_number)?;
         let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
-        let status = Arc::new(Status::default());
+        let status = Arc::new(Status::new(Arc::clone(&resources.events)));
         let visibility = Arc::new(Visibility::new(visible, Arc::clone(&clock)));
         let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
         let reserve = Arc::clone(&resources.disk_reserve);

@@ -227,6 +227,15 @@ impl Manifest {
         &self.state
     }
 
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The name of its file.
+    pub(crate) fn file_name(&self) -> Arc<str> {
+        files::manifest(Path::new(""), self.number).to_string_lossy().into()
+    }
+
     /// Estimated bytes of a new manifest with the same state.
     pub(crate) fn snapshot_bytes(&self) -> u64 {
         self.snapshot_bytes.max(self.file.end().0 / 4)

@@ -8,6 +8,7 @@ use super::edit::VersionEdit;
 use super::manifest::{AppendError, Manifest};
 use super::numbers::Numbers;
 use crate::error::{ErrorKind, Result};
+use crate::events::EventKind;
 use crate::lock_order::{OrderedGuard, OrderedMutex};
 use crate::status::Status;
 
@@ -51,6 +52,7 @@ impl VersionSet {
         self.status.check_writing()?;
         edit.next_number = Some(self.numbers.unused());
         self.clock.mark(&mut edit);
+        let before = manifest.number();
         let mut appended = manifest.append(&edit, || self.numbers.next());
         if let Err(AppendError::Refused(error)) = &appended
             && error.kind() == ErrorKind::NoSpace
@@ -58,6 +60,10 @@ impl VersionSet {
         {
             // Most edits free more disk space than they take.
             appended = manifest.append(&edit, || self.numbers.next());
+        }
+        if manifest.number() != before {
+            let (file, bytes) = (manifest.file_name(), manifest.snapshot_bytes());
+            self.status.events.emit(EventKind::FileCreated { file, bytes });
         }
         appended.map_err(|error| match error {
             AppendError::Refused(error) => error,

@@ -6,32 +6,13 @@ use std::sync::{Arc, Weak};
 use lsm_core::ValueKind;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::WaitReason;
 use crate::keyspaces::Tree;
 use crate::lock_order::{OrderedGuard, assert_none_held};
 use crate::memory::{batch_bytes, room_for};
-use crate::metrics::Counters;
 use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 use crate::write::payload::{Operation, Operations};
-
-/// A writer that waits for memory. `for_space` says whether flushes failed on a full disk at its last check.
-struct Stall<'p> {
-    path: &'p WritePath,
-    looked_micros: u64,
-    for_space: bool,
-}
-
-impl Stall<'_> {
-    /// Counts the time since the last check.
-    fn look(&mut self) {
-        let now_micros = self.path.resources.env.monotonic_micros();
-        let Counters { stall_memory_micros, stall_space_micros, .. } = &self.path.resources.counters;
-        let counter = if self.for_space { stall_space_micros } else { stall_memory_micros };
-        counter.add(now_micros - std::mem::replace(&mut self.looked_micros, now_micros));
-        let background_error = self.path.status.flush_error.current();
-        self.for_space = background_error.is_some_and(|error| error.kind() == ErrorKind::NoSpace);
-    }
-}
 
 impl WritePath {
     pub(crate) fn check_batch_bytes(&self, bytes: usize) -> Result<()> {
@@ -99,10 +80,10 @@ impl WritePath {
         }
         assert_none_held(self.resources.place());
         let given_up = || self.status.is_stopping() || check().is_err();
-        let all = (self.controller.of_all(), parts.iter().map(|(_, bytes)| bytes).sum());
-        for (limit, bytes) in parts.iter().map(|&(tree, bytes)| (&tree.limit, bytes)).chain([all]) {
-            let waited = limit.wait_turn(&*self.resources.env, &self.status.progress, bytes, given_up);
-            self.resources.counters.stall_rate_micros.add(waited);
+        let all = (self.controller.of_all(), None, parts.iter().map(|(_, bytes)| bytes).sum());
+        let of_keyspaces = parts.iter().map(|&(tree, bytes)| (&tree.limit, Some(&tree.name), bytes));
+        for (limit, name, bytes) in of_keyspaces.chain([all]) {
+            limit.wait_turn(&self.resources.waits, name, &self.status.progress, bytes, given_up);
         }
         check()
     }
@@ -117,7 +98,7 @@ impl WritePath {
         deletes: impl FnOnce() -> bool,
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
     ) -> Result<(OrderedGuard<'_, Committer>, K)> {
-        let mut committer = self.committer.lock();
+        let mut committer = self.lock_commit();
         let found = keyspaces(&mut committer)?;
         let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
         let memory = &self.resources.memory;
@@ -136,6 +117,21 @@ impl WritePath {
         self.lock_committer_in_turn(bytes, keyspaces)
     }
 
+    /// Takes the commit lock.
+    #[inline]
+    fn lock_commit(&self) -> OrderedGuard<'_, Committer> {
+        self.committer
+            .try_lock()
+            .unwrap_or_else(|| self.committer.lock_and_count(&self.resources.waits, WaitReason::CommitLock))
+    }
+
+    /// What a writer waits for while memory is used up.
+    fn memory_wait(&self) -> WaitReason {
+        let error = self.status.flush_error.current();
+        let is_full = error.is_some_and(|error| error.kind() == ErrorKind::NoSpace);
+        if is_full { WaitReason::DiskSpace } else { WaitReason::Memory }
+    }
+
     #[cold]
     fn lock_committer_in_turn<K: AsRef<[u32]>>(
         &self,
@@ -143,14 +139,13 @@ impl WritePath {
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
     ) -> Result<(OrderedGuard<'_, Committer>, K)> {
         self.resources.check_may_wait()?;
-        let mut stall =
-            Stall { path: self, looked_micros: self.resources.env.monotonic_micros(), for_space: false };
+        let mut waiting = self.resources.waits.begin(self.memory_wait(), None);
         let turn = self.queue.join();
         // This makes a flush that failed on a full disk try again now.
         self.flush_wanted.notify();
         let (mut locked, mut asked) = (None, false);
         let waited = self.resources.wait_until(&self.status.progress, || {
-            stall.look();
+            waiting.change(self.memory_wait());
             self.status.check_writing()?;
             self.status.check_open()?;
             if !turn.is_first() {
@@ -181,7 +176,7 @@ impl WritePath {
             }
             made.map(|()| false)
         });
-        drop(turn);
+        drop((turn, waiting));
         self.status.progress.notify();
         waited?;
         locked.ok_or(Error::Closed)

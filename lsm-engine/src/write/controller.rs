@@ -3,12 +3,13 @@
 //! Each keyspace that is behind has its own limit, so its own writers are slowed first. When several keyspaces are
 //! behind, a further limit applies to all writers together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use lsm_core::env::Env;
 use parking_lot::Mutex;
 
 use crate::keyspaces::RateLimit;
+use crate::waits::Waits;
 
 /// Number of runs in level 0 above which writers are slowed. Each run adds to the cost of a read.
 const LEVEL_0_RUNS_SOFT: f64 = 16.0;
@@ -63,6 +64,11 @@ impl Pressure {
         self.level_0_runs.max(self.debt)
     }
 
+    /// Whether the debt slows writers, rather than the runs of level 0.
+    fn is_debt(self) -> bool {
+        self.debt > self.level_0_runs
+    }
+
     pub(crate) fn slows(self) -> bool {
         self.factor() > 1.0
     }
@@ -114,12 +120,13 @@ impl WriteController {
 
     /// Sets the limits by the state of the keyspaces. Returns `true` if a limit changed; then waiting writers must
     /// check again.
-    pub(crate) fn adjust(&self, env: &dyn Env, keyspaces: &[(&RateLimit, Pressure)]) -> bool {
+    pub(crate) fn adjust(&self, waits: &Waits, keyspaces: &[(&Arc<str>, &RateLimit, Pressure)]) -> bool {
         let throughput = *self.throughput.lock();
-        let all = Pressure::of_all(keyspaces.iter().map(|&(_, pressure)| pressure));
+        let all = Pressure::of_all(keyspaces.iter().map(|&(_, _, pressure)| pressure));
         let (mut changed, mut limited) = (false, false);
-        for (limit, pressure) in keyspaces.iter().copied().chain([(&self.all, all)]) {
-            changed |= limit.set(env, pressure.rate(throughput));
+        let each = keyspaces.iter().map(|&(name, limit, pressure)| (Some(name), limit, pressure));
+        for (name, limit, pressure) in each.chain([(None, &self.all, all)]) {
+            changed |= limit.set(waits, name, pressure.rate(throughput), pressure.is_debt());
             limited |= pressure.slows();
         }
         self.set(RATE, limited);
@@ -138,11 +145,10 @@ impl WriteController {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use lsm_core::env::{Event, Job, Priority, SimEnv, Step};
+    use lsm_core::env::{Env, Event, Job, Priority, SimEnv, Step};
 
     use super::*;
+    use crate::events::{EventKind, EventRing, Next, WaitReason};
 
     /// Makes a change after 300 ms.
     struct Later<F>(Arc<SimEnv>, Option<F>);
@@ -162,6 +168,8 @@ mod tests {
     /// A keyspace, and the event that its writers wait for.
     struct World {
         env: Arc<SimEnv>,
+        events: Arc<EventRing>,
+        waits: Waits,
         controller: WriteController,
         limit: RateLimit,
         changed: Event,
@@ -170,8 +178,11 @@ mod tests {
     impl World {
         fn new() -> Arc<Self> {
             let env = Arc::new(SimEnv::new(1));
+            let events = Arc::new(EventRing::new(Arc::clone(&env) as _));
             Arc::new(Self {
+                waits: Waits::new(Arc::clone(&env) as _, Arc::clone(&events)),
                 env,
+                events,
                 controller: WriteController::default(),
                 limit: RateLimit::default(),
                 changed: Event::new(),
@@ -186,7 +197,8 @@ mod tests {
         }
 
         fn adjust(&self, level_0_runs: usize) {
-            if self.controller.adjust(&*self.env, &[(&self.limit, Pressure::of(level_0_runs, 0, 1))]) {
+            let limit = (&"k".into(), &self.limit, Pressure::of(level_0_runs, 0, 1));
+            if self.controller.adjust(&self.waits, &[limit]) {
                 self.changed.notify();
             }
         }
@@ -198,7 +210,7 @@ mod tests {
         }
 
         fn wait_turn(&self, bytes: usize) -> u64 {
-            self.limit.wait_turn(&*self.env, &self.changed, bytes, || false)
+            self.limit.wait_turn(&self.waits, None, &self.changed, bytes, || false)
         }
     }
 
@@ -246,6 +258,29 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_an_event_when_it_begins_changes_much_and_ends() {
+        let world = World::new();
+        world.controller.observe(100_000_000, 1_000_000);
+        // 33 runs instead of 32 change the limit a little.
+        for runs in [32, 33, 64, 0] {
+            world.adjust(runs);
+        }
+        let mut next = 0;
+        let rates: Vec<_> = std::iter::from_fn(|| match world.events.read(&mut next) {
+            Next::Event(event) => Some(event.kind),
+            _ => None,
+        })
+        .map(|kind| match kind {
+            EventKind::RateLimit { keyspace: Some(_), why: WaitReason::Level0Runs, bytes_per_second } => {
+                bytes_per_second
+            }
+            kind => panic!("{kind}"),
+        })
+        .collect();
+        assert_eq!(rates, [Some(25_000_000), Some(6_250_000), None]);
+    }
+
+    #[test]
     fn the_wait_ends_when_the_writer_gives_up() {
         let world = World::limited();
         let closing = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -255,22 +290,23 @@ mod tests {
             world.changed.notify();
         });
         let given_up = || closing.load(Ordering::Relaxed);
-        let waited = world.limit.wait_turn(&*world.env, &world.changed, 12 << 20, given_up);
+        let waited = world.limit.wait_turn(&world.waits, None, &world.changed, 12 << 20, given_up);
         assert!((300_000..301_000).contains(&waited), "{waited}");
     }
 
     /// The debt of a few keyspaces, however large, does not slow the others.
     #[test]
     fn only_the_debt_of_several_keyspaces_slows_all_writers() {
-        let (env, controller) = (SimEnv::new(1), WriteController::default());
+        let (world, controller) = (World::new(), WriteController::default());
+        let name = "k".into();
         let limits: [RateLimit; 5] = Default::default();
         let far_behind = Pressure::of(100, 1 << 40, 1);
         for (behind, slowed) in [(0, false), (1, false), (4, false), (5, true)] {
             let pressure = |index| if index < behind { far_behind } else { Pressure::default() };
-            let limits: Vec<_> = (0..5).map(|index| (&limits[index], pressure(index))).collect();
-            assert_eq!(controller.adjust(&env, &limits), behind > 0);
+            let limits: Vec<_> = (0..5).map(|index| (&name, &limits[index], pressure(index))).collect();
+            assert_eq!(controller.adjust(&world.waits, &limits), behind > 0);
             assert_eq!(controller.is_limited(), behind > 0);
-            for (index, (limit, _)) in limits.iter().enumerate() {
+            for (index, (_, limit, _)) in limits.iter().enumerate() {
                 assert_eq!(limit.rate().is_some(), index < behind);
             }
             assert_eq!(controller.of_all().rate().is_some(), slowed, "{behind}");

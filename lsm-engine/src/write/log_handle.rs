@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use lsm_core::Error;
-use lsm_wal::{DurableCallback, LogSync, Position};
+use lsm_wal::{DurableCallback, LogSync, Position, SegmentObserver};
 
 use crate::callbacks::caught;
+use crate::events::WaitReason;
 use crate::reentry::Inside;
 use crate::resources::Resources;
 
@@ -19,14 +20,24 @@ impl LogHandle {
         Self { log, resources }
     }
 
+    /// Like `wait_durable`, for a job: no caller waits.
+    pub(super) fn sync_up_to(&self, position: Position) -> lsm_core::Result<()> {
+        self.log.wait_durable(position)
+    }
+
     fn check_process(&self) -> lsm_core::Result<()> {
         self.resources.check_process().map_err(|error| Error::invalid(error.to_string()))
     }
 }
 
 impl LogSync for LogHandle {
+    /// Registers the wait, if there is one.
     fn wait_durable(&self, position: Position) -> lsm_core::Result<()> {
         self.check_process()?;
+        if self.log.durable() >= position {
+            return Ok(());
+        }
+        let _waiting = self.resources.waits.begin(WaitReason::LogSync, None);
         self.log.wait_durable(position)
     }
 
@@ -36,6 +47,10 @@ impl LogSync for LogHandle {
 
     fn truncate_front(&self, position: Position) -> lsm_core::Result<()> {
         self.log.truncate_front(position)
+    }
+
+    fn observe(&self, observer: SegmentObserver) {
+        self.log.observe(observer);
     }
 
     /// The callback may read and write, but not wait for background work: it may run in place of that.

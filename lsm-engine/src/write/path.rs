@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, Weak};
 
 use lsm_core::env::Event;
-use lsm_wal::{CleanClose, Log, LogSync, Position};
+use lsm_wal::{CleanClose, Log, LogSync, Position, SegmentChange};
 
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::keyspaces::{TreeSet, Visibility, WriteExclusion};
 use crate::lock_order::{OrderedMutex, Rank};
-use crate::resources::Resources;
+use crate::resources::{Resources, file_name};
 use crate::status::Status;
 use crate::version::edit::LogStart;
 use crate::write::commit::Written;
@@ -81,7 +82,14 @@ impl WritePath {
 
     /// Sets the log.
     pub(crate) fn start_log(&self, log: Box<dyn Log>) {
-        self.log.get_or_init(|| Arc::new(LogHandle::new(log.sync_handle(), Arc::clone(&self.resources))));
+        let events = Arc::clone(&self.resources.events);
+        let observer = move |change: SegmentChange<'_>| match change {
+            SegmentChange::Begun(path) => events.emit(EventKind::LogSegment { file: file_name(path) }),
+            SegmentChange::Removed(path) => events.emit(EventKind::FileDeleted { file: file_name(path) }),
+            _ => {}
+        };
+        let handle = || Arc::new(LogHandle::new(log.sync_handle(), Arc::clone(&self.resources)));
+        self.log.get_or_init(handle).observe(Arc::new(observer));
         self.committer.lock().start_log(log);
     }
 
@@ -100,6 +108,11 @@ impl WritePath {
     #[inline]
     pub(crate) fn wait_durable(&self, position: u64) -> Result<()> {
         self.log.get().map_or(Ok(()), |log| log.wait_durable(Position(position))).map_err(Error::from)
+    }
+
+    /// Like [`wait_durable`](Self::wait_durable), for a job: no caller waits.
+    pub(crate) fn sync_up_to(&self, position: u64) -> Result<()> {
+        self.log.get().map_or(Ok(()), |log| log.sync_up_to(Position(position))).map_err(Error::from)
     }
 
     /// What tells when a write is durable.

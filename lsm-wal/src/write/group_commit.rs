@@ -16,7 +16,7 @@ use super::calls::{self, Calls};
 use super::site::Site;
 use super::writer::Writer;
 use crate::files::directory::{self, LogFile};
-use crate::log::{DurableCallback, LogSync, Position};
+use crate::log::{DurableCallback, LogSync, Position, SegmentChange, SegmentObserver};
 use crate::sync::{AtomicU64, Event, Mutex, MutexGuard, yield_now};
 
 /// How many yields in a row may bring nobody before a leader goes. On an idle core they take some forty microseconds,
@@ -299,11 +299,18 @@ impl LogSync for GroupCommit {
         loop {
             let oldest = self.writer.lock().oldest_below(position.0);
             let Some(number) = oldest else { return Ok(()) };
-            directory::remove(&**vfs, &LogFile::Segment(number).path(directory))?;
+            let path = LogFile::Segment(number).path(directory);
+            directory::remove(&**vfs, &path)?;
             // One by one, so that what a power cut leaves has no gap.
             directory::sync(&**vfs, directory)?;
-            self.writer.lock().forget_oldest();
+            let mut writer = self.writer.lock();
+            writer.forget_oldest();
+            writer.tell(SegmentChange::Removed(&path));
         }
+    }
+
+    fn observe(&self, observer: SegmentObserver) {
+        self.writer.lock().observe(observer);
     }
 
     fn on_durable(&self, position: Position, callback: DurableCallback) {

@@ -170,9 +170,12 @@ impl Compactions {
     fn adjust_write_rates(&self, scheduler: &mut Scheduler) {
         self.debt_under_lock(scheduler);
         let pressure = |debt: &Debt| self.pressure_on(&debt.tree, debt.bytes, scheduler);
-        let limits: Vec<_> =
-            scheduler.debts.values().map(|debt| (&debt.tree.limit, pressure(debt))).collect();
-        if self.context.write.controller.adjust(&*self.context.resources.env, &limits) {
+        let limits: Vec<_> = scheduler
+            .debts
+            .values()
+            .map(|debt| (&debt.tree.name, &debt.tree.limit, pressure(debt)))
+            .collect();
+        if self.context.write.controller.adjust(&self.context.resources.waits, &limits) {
             self.context.status.progress.notify();
         }
         scheduler.debts.retain(|_, debt| debt.bytes > 0);

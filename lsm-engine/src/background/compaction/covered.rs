@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::install::replace_tables;
+use super::install::{count, replace_tables};
 use super::scheduler::Scheduler;
 use crate::background::context::JobContext;
 use crate::error::Result;
+use crate::events::EventKind;
 use crate::keyspaces::Tree;
 use crate::version::{Placement, Version};
 
@@ -39,7 +40,10 @@ fn drop_covered_tables_of(context: &JobContext, tree: &Arc<Tree>) -> Result<()> 
         }
         if Arc::ptr_eq(&version, &tree.load().version) {
             replace_tables(context, &mut manifest, tree, &unseen, Vec::new())?;
-            context.resources.counters.covered_tables_dropped.add(unseen.len() as u64);
+            let (tables, bytes) = count(&unseen);
+            context.resources.counters.covered_tables_dropped.add(tables);
+            let keyspace = Arc::clone(&tree.name);
+            context.resources.events.emit(EventKind::TablesDropped { keyspace, tables, bytes });
             context.compaction_queue.add(tree);
             context.status.progress.notify();
         }

@@ -6,6 +6,7 @@ use lsm_compaction::Compaction;
 
 use crate::background::context::JobContext;
 use crate::error::Result;
+use crate::events::EventKind;
 use crate::keyspaces::{ReadState, Tree};
 use crate::version::edit::VersionEdit;
 use crate::version::manifest::Manifest;
@@ -37,8 +38,19 @@ pub(super) fn relocate(
         drop_tables(context, tree, inputs);
     }
     context.resources.counters.moves.add(1);
+    let keyspace = Arc::clone(&tree.name);
+    let (tables, bytes) = count(inputs);
+    context.resources.events.emit(match run {
+        Some(_) => EventKind::TablesMoved { keyspace, level: compaction.output_level as u64, tables, bytes },
+        None => EventKind::TablesDropped { keyspace, tables, bytes },
+    });
     context.status.progress.notify();
     Ok(())
+}
+
+/// Number of tables, and their bytes.
+pub(super) fn count(tables: &[Placement]) -> (u64, u64) {
+    (tables.len() as u64, tables.iter().map(|placement| placement.table.meta().file_bytes).sum())
 }
 
 /// Drops tables with live data from a keyspace. Like a clear, the drop has a sequence number: older snapshots keep the

@@ -10,12 +10,13 @@ use lsm_core::{MergingCursor, Slice};
 use lsm_sstable::{CursorAccess, FilterPolicy};
 use parking_lot::Mutex;
 
-use super::install::{holds_all, install};
+use super::install::{count, holds_all, install};
 use super::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::background::context::JobToken;
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::keyspaces::Tree;
 use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
@@ -82,7 +83,7 @@ impl Running {
             context.discard(&outputs);
             fenced = self.fenced(error);
             if !self.tree.is_dropped() {
-                context.status.compaction_error.note(error.clone());
+                context.status.note_compaction_error(&self.tree.name, error.clone());
             }
             if matches!(error, Error::Callback(_)) {
                 self.tree.fail(error.clone());
@@ -146,14 +147,21 @@ impl Running {
         self.inputs.iter().for_each(|input| input.table.mark_obsolete());
         install(&self.tree, &self.inputs, added);
         drop(manifest);
-        let read: u64 = self.inputs.iter().map(|input| input.table.meta().file_bytes).sum();
+        let (_, read) = count(&self.inputs);
+        let written: u64 = outputs.iter().map(|table| table.bytes).sum();
+        let micros = context.resources.env.monotonic_micros() - self.started_micros;
+        context.status.compaction_error.report_again();
         context.resources.counters.compactions.add(1);
         context.resources.counters.compaction_bytes_in.add(read);
-        context.resources.counters.compaction_bytes_out.add(outputs.iter().map(|table| table.bytes).sum());
-        context
-            .write
-            .controller
-            .observe(read, context.resources.env.monotonic_micros() - self.started_micros);
+        context.resources.counters.compaction_bytes_out.add(written);
+        context.write.controller.observe(read, micros);
+        context.resources.events.emit(EventKind::CompactionEnd {
+            keyspace: Arc::clone(&self.tree.name),
+            level: self.output_level as u64,
+            tables: outputs.len() as u64,
+            bytes: written,
+            micros,
+        });
         Ok(())
     }
 }
@@ -234,6 +242,14 @@ impl Plan<'_> {
         starter: &Arc<dyn Starter>,
     ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
         let Self { tree, shape, compaction, inputs, run, running_shape } = self;
+        let (tables, bytes) = count(&inputs);
+        context.resources.events.emit(EventKind::CompactionBegin {
+            keyspace: Arc::clone(&tree.name),
+            reason: compaction.reason.to_string().into(),
+            level: compaction.output_level as u64,
+            tables,
+            bytes,
+        });
         let splits = split_keys(context, tree, &inputs, compaction.target_table_bytes);
         let running = Arc::new(Running {
             tree: Arc::clone(tree),

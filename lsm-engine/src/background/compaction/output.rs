@@ -6,9 +6,10 @@ use lsm_core::{Entry, Slice};
 use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter, UnsyncedTable};
 
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::memory::{Charge, Part};
 use crate::options::ResolvedOptions;
-use crate::resources::Resources;
+use crate::resources::{Resources, file_name};
 use crate::version::files;
 use crate::version::{Placement, TableFile, VersionSet, open_table};
 
@@ -230,6 +231,8 @@ impl Output {
         if let Some(table) = self.finished.last_mut() {
             table.bytes = written.meta().file_bytes;
             table.unsynced = Some(written);
+            let (file, bytes) = (file_name(&table.path), table.bytes);
+            self.resources.events.emit(EventKind::FileCreated { file, bytes });
             if !self.options.sync_later {
                 table.sync()?;
             }

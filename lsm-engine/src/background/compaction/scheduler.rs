@@ -62,7 +62,7 @@ impl Scheduler {
     /// Notes that a change without a merge failed. It is tried again later, and callers that wait for compactions get
     /// the error.
     pub(super) fn fail(&mut self, context: &JobContext, tree: &Tree, error: Error, now_micros: u64) {
-        context.status.compaction_error.note(error);
+        context.status.note_compaction_error(&tree.name, error);
         self.pause(tree.id, now_micros);
         context.status.progress.notify();
     }

@@ -13,7 +13,7 @@ use lsm_core::{Error, Result};
 
 use crate::files::segment_file::{Segment, Spare};
 use crate::format::record::{self, Boundary, RecordHeader, RecordType};
-use crate::log::Position;
+use crate::log::{Position, SegmentChange, SegmentObserver};
 use crate::write::origin::Origin;
 use crate::write::site::{LEAST_SEGMENT_BYTES, SMALL_SEGMENT_BYTES, Site};
 use crate::write::window_writer::WindowWriter;
@@ -52,6 +52,8 @@ pub(crate) struct Background {
     pub(crate) preparing: bool,
     /// The job sleeps until it is told that there is something to sync.
     pub(crate) job_sleeps: bool,
+    /// Told of changes of segments.
+    observer: Option<SegmentObserver>,
 }
 
 pub(crate) struct Live {
@@ -133,6 +135,18 @@ impl Writer {
     /// Whether a segment belongs to the log.
     pub(crate) fn is_live(&self, number: u64) -> bool {
         self.segment.number == number || self.live.iter().any(|live| live.number == number)
+    }
+
+    /// Sets who is told of changes of segments, and tells of the current one.
+    pub(crate) fn observe(&mut self, observer: SegmentObserver) {
+        self.background.observer = Some(observer);
+        self.tell(SegmentChange::Begun(&self.segment.path));
+    }
+
+    pub(crate) fn tell(&self, change: SegmentChange<'_>) {
+        if let Some(observer) = &self.background.observer {
+            observer(change);
+        }
     }
 
     pub(crate) fn stopped(&self) -> Option<&Arc<Error>> {

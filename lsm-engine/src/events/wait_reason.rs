@@ -1,0 +1,112 @@
+use std::fmt;
+
+/// Why a call waits. [`ended_by`](Self::ended_by) tells what ends the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitReason {
+    /// A write is slowed because level 0 of its keyspace has too many runs.
+    Level0Runs,
+    /// A write is slowed because the compaction debt of its keyspace, or of several keyspaces, is too large.
+    CompactionDebt,
+    /// A write waits for memory.
+    Memory,
+    /// A write waits for memory, and flushes fail because the disk is full.
+    DiskSpace,
+    /// A write waits for the commit lock, which another write holds.
+    CommitLock,
+    /// A write or [`Db::sync`](crate::Db::sync) waits until the log is durable.
+    LogSync,
+    /// The call waits for flushes.
+    Flush,
+    /// The call waits for compactions.
+    Compaction,
+    /// The call changes keyspaces and waits for another change of the manifest.
+    Manifest,
+    /// Closing waits for the end of background jobs.
+    BackgroundWork,
+    /// Another thread closes the database, and this call waits for the end of that.
+    Close,
+}
+
+/// All reasons; the position of each is its number.
+pub(crate) const REASONS: [WaitReason; 11] = [
+    WaitReason::Level0Runs,
+    WaitReason::CompactionDebt,
+    WaitReason::Memory,
+    WaitReason::DiskSpace,
+    WaitReason::CommitLock,
+    WaitReason::LogSync,
+    WaitReason::Flush,
+    WaitReason::Compaction,
+    WaitReason::Manifest,
+    WaitReason::BackgroundWork,
+    WaitReason::Close,
+];
+
+impl WaitReason {
+    /// Whether it is a reason for which writers wait longer than a sync takes. Such waits are events from their
+    /// beginning.
+    pub(crate) fn is_stall(self) -> bool {
+        matches!(self, Self::Memory | Self::DiskSpace)
+    }
+
+    /// Whether writes wait for it.
+    pub(crate) fn is_of_writes(self) -> bool {
+        matches!(
+            self,
+            Self::Level0Runs
+                | Self::CompactionDebt
+                | Self::Memory
+                | Self::DiskSpace
+                | Self::CommitLock
+                | Self::LogSync
+        )
+    }
+
+    /// What ends the wait.
+    pub fn ended_by(self) -> &'static str {
+        match self {
+            Self::Level0Runs => "the rate limit pays for the write, or compactions merge runs of level 0",
+            Self::CompactionDebt => "the rate limit pays for the write, or compactions work off their debt",
+            Self::Memory => "a flush, or a compaction if tables take too much memory",
+            Self::DiskSpace => "free disk space: flushes are tried again twice a second",
+            Self::CommitLock => "the end of the write that holds the lock",
+            Self::LogSync => "the sync of the log",
+            Self::Flush => "the flush of the memtables, or an error of it",
+            Self::Compaction => "the end of the compactions that are due, or an error of one",
+            Self::Manifest => "the end of the other change",
+            Self::BackgroundWork => "the end of the current step of each job",
+            Self::Close => "the end of the first call of close",
+        }
+    }
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Level0Runs => "compactions are behind with level 0",
+            Self::CompactionDebt => "compactions are behind",
+            Self::Memory => "memory is used up",
+            Self::DiskSpace => "memory is used up and the disk is full",
+            Self::CommitLock => "another write holds the commit lock",
+            Self::LogSync => "the log is synced",
+            Self::Flush => "flushes are running",
+            Self::Compaction => "compactions are running",
+            Self::Manifest => "the manifest is being changed",
+            Self::BackgroundWork => "background jobs are ending",
+            Self::Close => "another thread closes the database",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_number() {
+        for (number, why) in REASONS.into_iter().enumerate() {
+            assert_eq!(why as usize, number, "{why:?}");
+        }
+    }
+}
