@@ -1,5 +1,9 @@
 //! Integers in files: little-endian, or as varints of seven bits a byte, least significant first.
 
+/// The bit of a tag that a reader may pass over if it does not know the tag. The length of what belongs to such a tag
+/// follows it, as in [`put_bytes`].
+pub const SKIPPABLE: u8 = 0x80;
+
 /// Longest encoding of a `u64` varint.
 pub const VARINT_BYTES_MAX: usize = 10;
 

@@ -66,6 +66,43 @@ pub enum Error {
     },
 }
 
+/// Why the bytes of a file cannot be decoded. [`at`](Self::at) adds which file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// They are not what was written. The text says what was expected and what was found.
+    Malformed(String),
+    /// They hold something that this version does not know and must not pass over. The text names it.
+    Unknown(String),
+}
+
+impl DecodeError {
+    /// The error of the file `path`, in which the bytes begin at `offset`.
+    pub fn at(self, path: &Path, offset: u64) -> Error {
+        match self {
+            Self::Malformed(detail) => Error::corruption(path, offset, detail),
+            Self::Unknown(what) => Error::Unsupported {
+                path: Arc::new(path.to_owned()),
+                detail: format!(
+                    "at offset {offset} there is {what}, which it does not know; use a newer build"
+                )
+                .into(),
+            },
+        }
+    }
+}
+
+impl From<String> for DecodeError {
+    fn from(detail: String) -> Self {
+        Self::Malformed(detail)
+    }
+}
+
+impl From<&str> for DecodeError {
+    fn from(detail: &str) -> Self {
+        Self::Malformed(detail.to_owned())
+    }
+}
+
 impl Error {
     /// An [`Error::Io`].
     pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {

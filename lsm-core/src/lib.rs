@@ -52,7 +52,7 @@ pub mod vfs;
 
 pub use block_cursor::{Block, BlockCursor};
 pub use cursor::Cursor;
-pub use error::{Error, Result};
+pub use error::{DecodeError, Error, Result};
 pub use huge_page::HugePage;
 pub use key::{Entry, SEQUENCE_MAX, SequenceNumber, ValueKind};
 pub use merge_operator::{BuiltInMerge, MergeError, MergeOperator};

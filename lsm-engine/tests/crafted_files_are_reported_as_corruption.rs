@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use lsm_core::{SEQUENCE_MAX, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::inspect::{KeyspaceRecord, LogStart, VersionEdit};
+use lsm_engine::inspect::{KeyspaceRecord, LogStart, StoredOptions, VersionEdit};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, Result};
+use lsm_engine::{Compression, Db, ErrorKind, KeyspaceOptions, Options, Result};
 use lsm_wal::{Log, RecordFile, Wal, WalOptions};
 
 mod manifest;
@@ -113,6 +113,40 @@ fn a_keyspace_with_an_id_not_yet_given_out_is_corrupt() {
     });
     for id in [1, u32::MAX] {
         check_edit("an id", false, |edit| edit.keyspaces = vec![record(id)]);
+    }
+}
+
+/// A later version may store what this one does not know.
+#[test]
+fn unknown_options_are_kept_and_known_ones_in_unknown_forms_have_their_defaults() {
+    let later = [
+        ("block_bytes", &b"automatic"[..]),
+        ("compression", b"zip:9"),
+        ("dictionary", &[0xff; 1000]),
+        ("filter", b"ribbon:10"),
+        ("prefix_extractor", b"words:2"),
+    ];
+    let fs = craft(|edit| {
+        let mut options = StoredOptions::default();
+        for (name, value) in later {
+            options.set(name, value);
+        }
+        edit.keyspaces = vec![KeyspaceRecord { id: 1, name: "another".into(), options: options.into() }];
+        edit.next_keyspace = Some(2);
+    });
+    let db = open(&fs).unwrap();
+    let given = KeyspaceOptions::new().compression_above(Compression::None);
+    let another = db.keyspace("another", given).unwrap();
+    another.put("key", "value").unwrap();
+    db.flush().unwrap();
+    assert_eq!(another.prefix("k").count(), 1);
+    drop((another, db));
+    let (_, edits) = manifest::edits(&fs, Path::new(DIRECTORY)).unwrap();
+    let records: Vec<_> = edits.into_iter().flat_map(|edit| edit.keyspaces).collect();
+    let kept = &records.iter().rfind(|record| record.id == 1).unwrap().options;
+    assert_eq!(kept.text("compression_above"), Some("none"));
+    for (name, value) in later {
+        assert_eq!(kept.get(name), Some(value), "{name}");
     }
 }
 

@@ -22,7 +22,7 @@ fn options() -> Options {
 fn stored(directory: &Path, keyspace: u32) -> StoredOptions {
     let current = lsm_engine::inspect::current(&PosixFs, directory).unwrap();
     let path = directory.join(format!("MANIFEST-{:06}", current.manifest));
-    let mut reader = RecordFileReader::open(&PosixFs, &path, 0, RecoveryMode::TolerateTornTail).unwrap();
+    let mut reader = RecordFileReader::open(&PosixFs, &path, 0, RecoveryMode::Strict).unwrap();
     let mut found = StoredOptions::default();
     while let Some(record) = reader.next().unwrap() {
         let edit = VersionEdit::decode(record.payload).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! edit  := field*
-//! field := tag:u8 body
+//! field := tag:u8 body        a tag of 128 or more: `bytes`, which a reader passes over if it does not know the tag
 //!   1 next_number     varint                       no file or run has this number or a higher one
 //!   2 last_sequence   varint                       no write had a higher sequence number
 //!   3 log             position:varint segment:varint synced:varint   the position where replay starts, the first
@@ -19,13 +19,14 @@
 //! options := count:varint (name:bytes value:bytes)*count      names ascend
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
-//!          raw_value_bytes:varint
+//!          raw_value_bytes:varint extras
+//! extras := count:varint (tag:u8 value:bytes)*count      numbers as varints; tags ascend; 128 or more as above
 //! ```
 
 use std::sync::Arc;
 
-use lsm_core::coding::{Decoder, put_bytes, put_varint};
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
+use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
+use lsm_core::{DecodeError, SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
 
 use crate::options::StoredOptions;
@@ -188,19 +189,28 @@ impl VersionEdit {
         out
     }
 
-    /// Decodes the output of [`encode`](Self::encode). `Err` tells what is wrong.
-    pub fn decode(payload: &[u8]) -> Result<Self, String> {
+    /// Decodes the output of [`encode`](Self::encode).
+    pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut edit = Self::default();
         let mut decoder = Decoder::new(payload);
         while let Some(tag) = decoder.u8() {
-            edit.decode_field(tag, &mut decoder).ok_or_else(|| {
-                format!("field {tag} of the version edit is malformed, out of range or unknown")
-            })?;
+            let mut unknown = None;
+            let field = edit.decode_field(tag, &mut decoder, &mut unknown);
+            if let Some(what) = unknown {
+                return Err(DecodeError::Unknown(what));
+            }
+            field.ok_or_else(|| format!("field {tag} of the version edit is malformed or out of range"))?;
         }
         Ok(edit)
     }
 
-    fn decode_field(&mut self, tag: u8, decoder: &mut Decoder<'_>) -> Option<()> {
+    /// Decodes a field. `None` if it is malformed. Sets `unknown` to what it is if it must be known and is not.
+    fn decode_field(
+        &mut self,
+        tag: u8,
+        decoder: &mut Decoder<'_>,
+        unknown: &mut Option<String>,
+    ) -> Option<()> {
         match tag {
             NEXT_NUMBER => self.next_number = Some(number(decoder)?),
             LAST_SEQUENCE => self.last_sequence = Some(sequence(decoder)?),
@@ -232,9 +242,10 @@ impl VersionEdit {
                 number: number(decoder)?,
                 created_micros: decoder.varint()?,
                 tombstones_since_micros: Some(decoder.varint()?).filter(|&micros| micros != 0),
-                meta: decode_meta(decoder)?,
+                meta: decode_meta(decoder, unknown)?,
             }),
-            _ => return None,
+            _ if tag & SKIPPABLE != 0 => drop(decoder.bytes()?),
+            _ => *unknown = Some(format!("field {tag} of a version edit")),
         }
         Some(())
     }
@@ -297,10 +308,11 @@ fn encode_meta(out: &mut Vec<u8>, meta: &TableMeta) {
     ] {
         put_varint(out, number);
     }
+    put_varint(out, 0);
 }
 
-fn decode_meta(decoder: &mut Decoder<'_>) -> Option<TableMeta> {
-    Some(TableMeta {
+fn decode_meta(decoder: &mut Decoder<'_>, unknown: &mut Option<String>) -> Option<TableMeta> {
+    let meta = TableMeta {
         id: TableId(decoder.u128()?),
         file_bytes: decoder.varint()?,
         checksum: decoder.u64()?,
@@ -313,5 +325,115 @@ fn decode_meta(decoder: &mut Decoder<'_>) -> Option<TableMeta> {
         largest_sequence: sequence(decoder)?,
         raw_key_bytes: decoder.varint()?,
         raw_value_bytes: decoder.varint()?,
-    })
+    };
+    let mut last = 0;
+    for _ in 0..decoder.varint()? {
+        let (tag, _value) = (decoder.u8().filter(|&tag| tag > last)?, decoder.bytes()?);
+        last = tag;
+        match tag {
+            _ if tag & SKIPPABLE != 0 => {}
+            _ => {
+                *unknown = Some(format!("extra {tag} of a table in a version edit"));
+                return None;
+            }
+        }
+    }
+    Some(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use lsm_core::env::{Env, SimEnv};
+
+    use super::*;
+
+    /// One edit for each field.
+    fn fields() -> Vec<VersionEdit> {
+        let none = VersionEdit::default;
+        let mut options = StoredOptions::default();
+        options.set("policy", "leveled");
+        let options = Arc::new(options);
+        let meta = TableMeta { smallest: "a".into(), largest: "b".into(), ..TableMeta::default() };
+        let table = AddedTable {
+            keyspace: 1,
+            level: 2,
+            run: 3,
+            number: 4,
+            created_micros: 5,
+            tombstones_since_micros: None,
+            meta,
+        };
+        vec![
+            VersionEdit { next_number: Some(1), ..none() },
+            VersionEdit { last_sequence: Some(2), ..none() },
+            VersionEdit { log: Some(LogStart { position: 3, segment: 4, synced: 5 }), ..none() },
+            VersionEdit { keyspaces: vec![KeyspaceRecord { id: 1, name: "k".into(), options }], ..none() },
+            VersionEdit { dropped: vec![6], ..none() },
+            VersionEdit { flushed: vec![(1, 7)], ..none() },
+            VersionEdit { added: vec![table], ..none() },
+            VersionEdit { removed: vec![(1, 8)], ..none() },
+            VersionEdit { next_keyspace: Some(9), ..none() },
+            VersionEdit { clock_micros: Some(10), ..none() },
+            VersionEdit { log_begun: Some(11), ..none() },
+            VersionEdit { age_clock_micros: Some(12), ..none() },
+        ]
+    }
+
+    /// A field or extra: a tag from `from` on, with up to 300 bytes.
+    fn unknown(env: &SimEnv, from: u8) -> Vec<u8> {
+        let mut out = vec![from | env.random() as u8];
+        let body: Vec<u8> = (0..env.random() % 300).map(|_| env.random() as u8).collect();
+        put_bytes(&mut out, &body);
+        out
+    }
+
+    #[test]
+    fn unknown_fields_are_passed_over_if_they_may_be_and_refused_by_name_if_not() {
+        let known: Vec<Vec<u8>> = fields().iter().map(VersionEdit::encode).collect();
+        let expected = VersionEdit::decode(&known.concat()).unwrap();
+        assert_eq!(expected.added, fields()[6].added);
+        for seed in 0..200 {
+            let env = SimEnv::new(seed);
+            let mut more = known.clone();
+            for _ in 0..=env.random() % 8 {
+                let index = env.random() as usize % (more.len() + 1);
+                more.insert(index, unknown(&env, SKIPPABLE));
+            }
+            assert_eq!(VersionEdit::decode(&more.concat()), Ok(expected.clone()), "seed {seed}");
+            // Nothing behind a field that must be known can be read.
+            let index = env.random() as usize % (more.len() + 1);
+            let tag = 100 + (env.random() % 28) as u8;
+            more.insert(index, vec![tag, 0]);
+            let refused = DecodeError::Unknown(format!("field {tag} of a version edit"));
+            assert_eq!(VersionEdit::decode(&more.concat()), Err(refused), "seed {seed}");
+        }
+        let malformed = [vec![SKIPPABLE], vec![SKIPPABLE, 5, 0], vec![LOG, 1]];
+        assert!(malformed.iter().all(|it| matches!(VersionEdit::decode(it), Err(DecodeError::Malformed(_)))));
+    }
+
+    #[test]
+    fn unknown_extras_of_a_table_are_passed_over_if_they_may_be_and_refused_by_name_if_not() {
+        let edit = &fields()[6];
+        let known = edit.encode();
+        // The last byte is the number of extras.
+        let with = |extras: &[(u8, &[u8])]| {
+            let mut out = known[..known.len() - 1].to_vec();
+            put_varint(&mut out, extras.len() as u64);
+            for (tag, value) in extras {
+                out.push(*tag);
+                put_bytes(&mut out, value);
+            }
+            VersionEdit::decode(&out)
+        };
+        assert_eq!(with(&[]).as_ref(), Ok(edit));
+        assert_eq!(with(&[(0xf0, b""), (0xfe, &[1; 200]), (0xff, b"x")]).as_ref(), Ok(edit));
+        let refused = DecodeError::Unknown("extra 90 of a table in a version edit".into());
+        assert_eq!(with(&[(90, b""), (0xff, b"")]), Err(refused));
+        for malformed in [[(0xff, b""), (0xfe, b"")], [(0xff, b""), (0xff, b"")]] {
+            assert!(matches!(
+                with(&malformed.map(|(tag, value)| (tag, &value[..]))),
+                Err(DecodeError::Malformed(_))
+            ));
+        }
+    }
 }

@@ -154,9 +154,8 @@ impl Manifest {
         let mut empty = true;
         while let Some(record) = reader.next()? {
             let offset = record.offset;
-            let edit = VersionEdit::decode(record.payload);
-            edit.and_then(|edit| state.apply(&edit))
-                .map_err(|detail| Error::corruption(&path, offset, detail))?;
+            let edit = VersionEdit::decode(record.payload).map_err(|error| error.at(&path, offset))?;
+            state.apply(&edit).map_err(|detail| Error::corruption(&path, offset, detail))?;
             empty = false;
         }
         if empty {

@@ -1,13 +1,14 @@
 //! What a table says about itself.
 //!
 //! ```text
-//! properties := count:varint  (name:bytes  value:bytes)*     bytes := length:varint byte*
+//! properties := count:varint  (mark:u8  name:bytes  value:bytes)*     bytes := length:varint byte*
 //! ```
 //!
-//! Names ascend and occur once. Values of numbers are varints. A reader passes over names that it does not know.
+//! Names ascend and occur once. Values of numbers are varints. A reader passes over a name that it does not know if the
+//! mark is 0x80. If the mark is 0, it refuses the table: whoever does not know the name would read it wrongly.
 
-use lsm_core::Slice;
-use lsm_core::coding::{Decoder, put_bytes, put_varint};
+use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
+use lsm_core::{DecodeError, Slice};
 
 use crate::meta::{TableId, TableMeta};
 
@@ -38,28 +39,29 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
         put_varint(&mut out, value);
         out
     };
-    let fields: [(&str, Vec<u8>); 17] = [
-        ("compression", properties.compression.clone().into_bytes()),
-        ("data.blocks", number(properties.data_blocks)),
-        ("data.bytes", number(properties.data_bytes)),
-        ("data.raw_bytes", number(properties.raw_data_bytes)),
-        ("entries", number(meta.entries)),
-        ("entries.largest_bytes", number(properties.largest_entry_bytes)),
-        ("filter", properties.filter.clone().into_bytes()),
-        ("keys.distinct", number(properties.distinct_keys)),
-        ("keys.largest", meta.largest.to_vec()),
-        ("keys.raw_bytes", number(meta.raw_key_bytes)),
-        ("keys.smallest", meta.smallest.to_vec()),
-        ("prefix_extractor", properties.prefix_extractor.clone().into_bytes()),
-        ("range_tombstones", number(meta.range_tombstones)),
-        ("sequence.largest", number(meta.largest_sequence)),
-        ("sequence.smallest", number(meta.smallest_sequence)),
-        ("tombstones", number(meta.tombstones)),
-        ("values.raw_bytes", number(meta.raw_value_bytes)),
+    let fields: [(u8, &str, Vec<u8>); 17] = [
+        (0, "compression", properties.compression.clone().into_bytes()),
+        (0, "data.blocks", number(properties.data_blocks)),
+        (0, "data.bytes", number(properties.data_bytes)),
+        (0, "data.raw_bytes", number(properties.raw_data_bytes)),
+        (0, "entries", number(meta.entries)),
+        (0, "entries.largest_bytes", number(properties.largest_entry_bytes)),
+        (0, "filter", properties.filter.clone().into_bytes()),
+        (0, "keys.distinct", number(properties.distinct_keys)),
+        (0, "keys.largest", meta.largest.to_vec()),
+        (0, "keys.raw_bytes", number(meta.raw_key_bytes)),
+        (0, "keys.smallest", meta.smallest.to_vec()),
+        (0, "prefix_extractor", properties.prefix_extractor.clone().into_bytes()),
+        (0, "range_tombstones", number(meta.range_tombstones)),
+        (0, "sequence.largest", number(meta.largest_sequence)),
+        (0, "sequence.smallest", number(meta.smallest_sequence)),
+        (0, "tombstones", number(meta.tombstones)),
+        (0, "values.raw_bytes", number(meta.raw_value_bytes)),
     ];
     let mut out = Vec::new();
     put_varint(&mut out, fields.len() as u64);
-    for (name, value) in &fields {
+    for (mark, name, value) in &fields {
+        out.push(*mark);
         put_bytes(&mut out, name.as_bytes());
         put_bytes(&mut out, value);
     }
@@ -67,18 +69,20 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
 }
 
 /// Decodes the properties; what the footer knows better (id, length, checksum) is left at its default.
-pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), String> {
+pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), DecodeError> {
     let mut rest = Decoder::new(payload);
     let mut properties = Properties::default();
     let mut meta = TableMeta { id: TableId::default(), ..TableMeta::default() };
     let count = rest.varint().ok_or("properties have no count")?;
     let mut previous: &[u8] = b"";
     for _ in 0..count {
-        let (Some(name), Some(value)) = (rest.bytes(), rest.bytes()) else {
+        let (Some(mark), Some(name), Some(value)) = (rest.u8(), rest.bytes(), rest.bytes()) else {
             return Err("properties are cut short".into());
         };
-        if name <= previous {
-            return Err(format!("property \"{}\" is out of order", name.escape_ascii()));
+        if name <= previous || mark & !SKIPPABLE != 0 {
+            return Err(
+                format!("property \"{}\" is out of order or marked {mark}", name.escape_ascii()).into()
+            );
         }
         previous = name;
         let malformed = || format!("property \"{}\" has a malformed value", name.escape_ascii());
@@ -105,13 +109,14 @@ pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), String> 
             b"sequence.smallest" => meta.smallest_sequence = number()?,
             b"tombstones" => meta.tombstones = number()?,
             b"values.raw_bytes" => meta.raw_value_bytes = number()?,
-            _ => {}
+            _ if mark == SKIPPABLE => {}
+            _ => return Err(DecodeError::Unknown(format!("the property \"{}\"", name.escape_ascii()))),
         }
     }
     if rest.is_empty() {
         Ok((properties, meta))
     } else {
-        Err(format!("properties are followed by {} stray bytes", rest.rest().len()))
+        Err(format!("properties are followed by {} stray bytes", rest.rest().len()).into())
     }
 }
 
@@ -129,5 +134,49 @@ mod tests {
             assert!(decode(&encoded[..len]).is_err());
         }
         assert!(decode(&[0xff; 30]).is_err());
+    }
+
+    /// The names stand before, between and behind those of this version.
+    #[test]
+    fn unknown_properties_are_passed_over_if_they_may_be_and_refused_by_name_if_not() {
+        let properties = Properties { filter: "bloom".into(), data_blocks: 3, ..Properties::default() };
+        let meta = TableMeta { entries: 300, largest: Slice::from("z"), ..TableMeta::default() };
+        let known = encode(&properties, &meta);
+        let mut fields = Vec::new();
+        let mut rest = Decoder::new(&known);
+        for _ in 0..rest.varint().unwrap() {
+            fields.push((rest.u8().unwrap(), rest.bytes().unwrap(), rest.bytes().unwrap()));
+        }
+        let decode_fields = |fields: &[(u8, &[u8], &[u8])]| {
+            let mut out = Vec::new();
+            put_varint(&mut out, fields.len() as u64);
+            for (mark, name, value) in fields {
+                out.push(*mark);
+                put_bytes(&mut out, name);
+                put_bytes(&mut out, value);
+            }
+            decode(&out)
+        };
+        let mut skippable = 0;
+        for index in 0..=fields.len() {
+            let name = index.checked_sub(1).map_or(b"!".to_vec(), |before| [fields[before].1, b"!"].concat());
+            for (mark, value) in
+                [(SKIPPABLE, &b""[..]), (SKIPPABLE, &[0xff; 300]), (0, b""), (1, b""), (0xff, b"")]
+            {
+                let mut more = fields.clone();
+                more.insert(index, (mark, &name, value));
+                let decoded = decode_fields(&more);
+                match mark {
+                    SKIPPABLE => assert_eq!(decoded.unwrap(), (properties.clone(), meta.clone())),
+                    0 => {
+                        let DecodeError::Unknown(what) = decoded.unwrap_err() else { panic!("malformed") };
+                        assert!(what.contains(std::str::from_utf8(&name).unwrap()), "{what}");
+                    }
+                    _ => assert!(matches!(decoded, Err(DecodeError::Malformed(_)))),
+                }
+                skippable += usize::from(mark == SKIPPABLE);
+            }
+        }
+        assert_eq!(skippable, 36);
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::vfs::VfsFile;
-use lsm_core::{Error, Result};
+use lsm_core::{DecodeError, Error, Result};
 
 use super::lookup::{LoadedFilter, Pinned};
 use super::tail::Tail;
@@ -63,11 +63,11 @@ impl Sections<'_> {
     }
 
     /// Reads a section as a whole, and decodes it.
-    pub(super) fn decode<T>(
+    pub(super) fn decode<T, E: Into<DecodeError>>(
         &self,
         section: Range<u64>,
         tag: SectionTag,
-        decode: impl FnOnce(&[u8]) -> Result<T, String>,
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
     ) -> Result<T> {
         let bytes = self.bytes(&section)?;
         let mut buffer = Vec::new();
@@ -80,7 +80,7 @@ impl Sections<'_> {
             &buffer
         };
         let payload = read.get(SECTION_HEADER_BYTES..).unwrap_or_default();
-        decode(payload).map_err(|detail| Error::corruption(self.path, section.start, detail))
+        decode(payload).map_err(|error| error.into().at(self.path, section.start))
     }
 
     /// Reads a section, and proves it.

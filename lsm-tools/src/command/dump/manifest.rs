@@ -20,8 +20,8 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
     while let Some(record) = reader.next()? {
         log::dump_record("record", &record, dumper)?;
         if !dumper.raw {
-            let edit = VersionEdit::decode(record.payload)
-                .map_err(|reason| Error::corruption(record.path, record.offset, reason))?;
+            let edit =
+                VersionEdit::decode(record.payload).map_err(|error| error.at(record.path, record.offset))?;
             dump_edit(&edit, dumper)?;
         }
     }

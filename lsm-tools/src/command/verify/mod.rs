@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, VersionEdit, current, kind_of};
 use lsm_sstable::{Table, TableOpen};
@@ -194,8 +193,8 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryRe
         RecordFileReader::open(&PosixFs, path, current.manifest_synced, RecoveryMode::TolerateTornTail)?;
     let mut contents = Contents::default();
     while let Some(record) = reader.next()? {
-        let edit = VersionEdit::decode(record.payload)
-            .map_err(|reason| Error::corruption(record.path, record.offset, reason))?;
+        let edit =
+            VersionEdit::decode(record.payload).map_err(|error| error.at(record.path, record.offset))?;
         for (_, number) in edit.removed {
             contents.tables.remove(&number);
         }
