@@ -60,6 +60,10 @@ pub enum Error {
     #[error("the database is closed")]
     Closed,
 
+    /// Another write came between a read and the write that depends on it.
+    #[error("{0}")]
+    Conflict(Arc<str>),
+
     /// A policy, filter or other callback panicked, or a policy asked for a compaction that would lose data.
     #[error("{0}")]
     Callback(Arc<str>),
@@ -87,6 +91,8 @@ pub enum ErrorKind {
     Unsupported,
     /// Open for writing, or reopen.
     ReadOnly,
+    /// Another write came between. Read again, decide again, and write again.
+    Conflict,
     /// The database was closed or the keyspace dropped. Open it again.
     Closed,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
@@ -108,6 +114,7 @@ impl Error {
             Self::WritingStopped(reason) if reason.kind() == ErrorKind::Callback => ErrorKind::Callback,
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,
             Self::KeyspaceDropped(_) | Self::Closed => ErrorKind::Closed,
+            Self::Conflict(_) => ErrorKind::Conflict,
             Self::Callback(_) => ErrorKind::Callback,
         }
     }
