@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_wal::{Log, Position, RecoveryMode, Wal, WalOptions, WalReader};
+use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
 use parking_lot::Mutex;
 
 /// A record of 132 bytes, header and checksum included.
@@ -97,10 +97,10 @@ fn recovery(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(COUNT)).sample_size(10);
     group.bench_function("132_bytes", |bencher| {
         bencher.iter(|| {
-            let zero = Position::ZERO;
             let mode = RecoveryMode::Strict;
             let mut reader =
-                WalReader::open(Arc::new(PosixFs), directory.path(), zero, zero, mode, None).unwrap();
+                WalReader::open(Arc::new(PosixFs), directory.path(), &LogExpectation::default(), mode)
+                    .unwrap();
             while let Some(record) = reader.next().unwrap() {
                 black_box(record.payload);
             }

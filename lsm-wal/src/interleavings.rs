@@ -18,7 +18,7 @@ use shuttle::{Config, Runner, thread};
 use crate::log::{Log, LogSync, Position};
 use crate::options::WalOptions;
 use crate::read::wal_reader::WalReader;
-use crate::report::RecoveryMode;
+use crate::report::{LogExpectation, RecoveryMode};
 use crate::wal::Wal;
 
 const SEED: u64 = 0x5eed_0001;
@@ -74,9 +74,10 @@ impl Env for Explored {
 /// Where the log would end if the power failed now.
 fn end_on_disk(fs: &SimFs) -> Position {
     let disk = Arc::new(fs.power_cut(&mut AllLost));
-    let zero = Position::ZERO;
+
     let mut reader =
-        WalReader::open(disk, Path::new("/log"), zero, zero, RecoveryMode::default(), None).unwrap();
+        WalReader::open(disk, Path::new("/log"), &LogExpectation::default(), RecoveryMode::default())
+            .unwrap();
     while reader.next().unwrap().is_some() {}
     reader.report().end
 }

@@ -5,7 +5,7 @@ use lsm_core::checksum::crc64;
 use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
-use crate::files::record_reader::{Found, Record, RecordReader};
+use crate::files::record_reader::{Found, Record, RecordArea, RecordReader};
 use crate::format::record::{self, RecordHeader, RecordType};
 use crate::format::segment::{self, HeaderState, SegmentHeader};
 use crate::log::{CleanClose, Position};
@@ -152,8 +152,8 @@ impl RecordFileReader {
     pub fn open(vfs: &dyn Vfs, path: &Path, claimed_synced: u64, mode: RecoveryMode) -> Result<Self> {
         let file = vfs.open_read(path).map_err(|error| Error::io("open", path, error))?;
         let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-        let first_offset = segment::HEADER_BYTES as u64;
-        let mut reader = RecordReader::new(file, path.to_owned(), len, first_offset, 0, None);
+        let area = RecordArea { first_offset: segment::HEADER_BYTES as u64, ..RecordArea::default() };
+        let mut reader = RecordReader::new(file, path.to_owned(), len, area);
         let header = match SegmentHeader::decode(reader.load(0, segment::HEADER_BYTES)?) {
             HeaderState::Valid(header) => Some(header),
             HeaderState::Newer(found) => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::log::Position;
+use crate::log::{CleanClose, Position};
 
 /// What to do when a log does not end where a record ends.
 ///
@@ -19,6 +19,21 @@ pub enum RecoveryMode {
     Strict,
     /// Whatever is damaged is left out and reported, and reading goes on behind it.
     Salvage,
+}
+
+/// What is known of a log that is about to be read or [verified](crate::verify()), from a manifest for instance: what is
+/// missing of that is corruption. The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogExpectation {
+    /// Records before this are not needed; [`Position::ZERO`] is the oldest there is.
+    pub from: Position,
+    /// Everything before this was synced.
+    pub synced: Position,
+    /// Where the log ended, if it was closed.
+    pub clean: Option<CleanClose>,
+    /// The number of the first segment of a log that [`Wal::create`](crate::Wal::create) began: a segment of this number
+    /// or a later one is there, whatever was truncated since. 0 if that is not known.
+    pub begun: u64,
 }
 
 /// What reading a log found, complete once the reader returned `None`.

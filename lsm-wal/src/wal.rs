@@ -10,7 +10,7 @@ use crate::files::directory::{self, LogFile};
 use crate::log::{CleanClose, Log, LogSync, Position};
 use crate::options::WalOptions;
 use crate::read::wal_reader::WalReader;
-use crate::report::{RecoveryMode, RecoveryReport};
+use crate::report::{LogExpectation, RecoveryMode, RecoveryReport};
 use crate::sync::MutexGuard;
 use crate::ticket::Ticket;
 use crate::write::background_job::BackgroundJob;
@@ -137,8 +137,8 @@ impl Wal {
         };
         let Site { vfs, directory, .. } = &self.shared.site;
         let mode = RecoveryMode::TolerateTornTail;
-        let reader =
-            WalReader::open(Arc::clone(vfs), directory, position.min(end), Position::ZERO, mode, None)?;
+        let expected = LogExpectation { from: position.min(end), ..LogExpectation::default() };
+        let reader = WalReader::open(Arc::clone(vfs), directory, &expected, mode)?;
         Ok(reader.until(end))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::PosixFs;
-use lsm_wal::{Log, Position, RecoveryMode, Wal, WalOptions, WalReader};
+use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
 
 const DIRECTORY: &str = "LSM_WAL_TEST_DIRECTORY";
 const WINDOW_BYTES: &str = "LSM_WAL_TEST_WINDOW_BYTES";
@@ -65,9 +65,10 @@ fn every_acknowledged_record_is_found_after_sigkill() {
             }
             child.wait().unwrap();
 
-            let (zero, mode) = (Position::ZERO, RecoveryMode::TolerateTornTail);
+            let mode = RecoveryMode::TolerateTornTail;
             let mut reader =
-                WalReader::open(Arc::new(PosixFs), directory.path(), zero, zero, mode, None).unwrap();
+                WalReader::open(Arc::new(PosixFs), directory.path(), &LogExpectation::default(), mode)
+                    .unwrap();
             let mut count = 0;
             while let Some(record) = reader.next().unwrap() {
                 assert_eq!(record.tag, count, "records come in order");

@@ -10,8 +10,8 @@ use lsm_core::Error;
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::PosixFs;
 use lsm_wal::{
-    CleanClose, Log, LogSync, Position, RecoveryMode, RecoveryReport, Wal, WalOptions, WalReader,
-    remove_segments_below,
+    CleanClose, Log, LogExpectation, LogSync, Position, RecoveryMode, RecoveryReport, Wal, WalOptions,
+    WalReader, remove_segments_below,
 };
 
 /// Tags and payloads. Shown as tags: a test that fails should be readable.
@@ -48,8 +48,12 @@ fn drain(mut reader: WalReader) -> (Records, RecoveryReport) {
 
 fn read(directory: &Path, clean: Option<CleanClose>) -> Result<(Records, RecoveryReport), Error> {
     let mode = RecoveryMode::Strict;
-    let mut reader =
-        WalReader::open(Arc::new(PosixFs), directory, Position::ZERO, Position::ZERO, mode, clean)?;
+    let mut reader = WalReader::open(
+        Arc::new(PosixFs),
+        directory,
+        &LogExpectation { clean, ..LogExpectation::default() },
+        mode,
+    )?;
     let mut records = Vec::new();
     while let Some(record) = reader.next()? {
         records.push((record.tag, record.payload.to_vec()));
@@ -143,8 +147,13 @@ fn reading_can_begin_at_any_record() {
     for (index, &start) in starts.iter().enumerate() {
         assert_eq!(drain(log.read_from(start).unwrap()).0, expected(index as u64..60));
         let mode = RecoveryMode::Strict;
-        let reader =
-            WalReader::open(Arc::new(PosixFs), directory.path(), start, Position::ZERO, mode, None).unwrap();
+        let reader = WalReader::open(
+            Arc::new(PosixFs),
+            directory.path(),
+            &LogExpectation { from: start, ..LogExpectation::default() },
+            mode,
+        )
+        .unwrap();
         assert_eq!(drain(reader).0, expected(index as u64..60));
     }
 }
@@ -225,7 +234,13 @@ fn a_new_log_beside_an_old_one_is_told_apart_by_position() {
     // As after a crash before the engine's manifest knew of the new log, and after.
     assert_eq!(read(directory.path(), None).unwrap().0, expected(0..30));
     let mode = RecoveryMode::Strict;
-    let reader = WalReader::open(vfs.clone(), directory.path(), end, end, mode, None).unwrap();
+    let reader = WalReader::open(
+        vfs.clone(),
+        directory.path(),
+        &LogExpectation { from: end, synced: end, ..LogExpectation::default() },
+        mode,
+    )
+    .unwrap();
     assert_eq!(drain(reader).0, expected(100..120));
     remove_segments_below(&*vfs, directory.path(), report.next_segment).unwrap();
     assert_eq!(read(directory.path(), None).unwrap().0, expected(100..120));
@@ -326,7 +341,8 @@ fn a_reader_says_what_memory_it_takes() {
     log.append(40_001, &[3; 100]).unwrap();
     let begin = Position::ZERO;
     let mode = RecoveryMode::TolerateTornTail;
-    let mut reader = WalReader::open(Arc::new(PosixFs), directory.path(), begin, begin, mode, None).unwrap();
+    let mut reader =
+        WalReader::open(Arc::new(PosixFs), directory.path(), &LogExpectation::default(), mode).unwrap();
     for tag in 0..40_000 {
         assert_eq!(reader.next().unwrap().unwrap().tag, tag);
         assert!(reader.memory_bytes() <= 3 * (256 << 10), "{} bytes", reader.memory_bytes());

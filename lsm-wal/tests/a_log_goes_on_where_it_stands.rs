@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lsm_core::env::SimEnv;
 use lsm_core::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
 use lsm_core::{Error, Result};
-use lsm_wal::{Log, Position, RecoveryMode, RecoveryReport, Wal, WalOptions, WalReader};
+use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, RecoveryReport, Wal, WalOptions, WalReader};
 use simulation::{DIRECTORY, Known, Model, Step, Step::*, options, read_only, records, run};
 
 const PAGE_BYTES: u64 = 4096;
@@ -38,8 +38,9 @@ const STEPS: &[Step] = &[
 ];
 
 fn read(fs: &SimFs) -> Result<WalReader> {
-    let (zero, mode) = (Position::ZERO, RecoveryMode::TolerateTornTail);
-    let mut reader = WalReader::open(Arc::new(fs.clone()), Path::new(DIRECTORY), zero, zero, mode, None)?;
+    let mode = RecoveryMode::TolerateTornTail;
+    let mut reader =
+        WalReader::open(Arc::new(fs.clone()), Path::new(DIRECTORY), &LogExpectation::default(), mode)?;
     while reader.next()?.is_some() {}
     Ok(reader)
 }
@@ -242,9 +243,10 @@ fn a_log_with_a_gap_is_not_gone_on_with() {
     let mut bytes = fs.read_all(&segment).unwrap();
     bytes[1200..1300].fill(0x55);
     fs.write_all(&segment, &bytes).unwrap();
-    let (zero, mode) = (Position::ZERO, RecoveryMode::Salvage);
+    let mode = RecoveryMode::Salvage;
     let vfs = Arc::new(fs.clone());
-    let mut reader = WalReader::open(vfs.clone(), Path::new(DIRECTORY), zero, zero, mode, None).unwrap();
+    let mut reader =
+        WalReader::open(vfs.clone(), Path::new(DIRECTORY), &LogExpectation::default(), mode).unwrap();
     while reader.next().unwrap().is_some() {}
     assert!(reader.report().bytes_dropped > 0);
     let options = WalOptions { recovery: mode, ..options };

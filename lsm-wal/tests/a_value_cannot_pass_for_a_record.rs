@@ -73,8 +73,8 @@ fn tags(fs: &SimFs, mode: RecoveryMode) -> Result<Vec<u64>> {
     if fs.metadata(Path::new(DIRECTORY)).is_err() {
         return Ok(tags);
     }
-    let (vfs, zero) = (Arc::new(fs.clone()), Position::ZERO);
-    let mut reader = WalReader::open(vfs, Path::new(DIRECTORY), zero, zero, mode, None)?;
+    let vfs = Arc::new(fs.clone());
+    let mut reader = WalReader::open(vfs, Path::new(DIRECTORY), &LogExpectation::default(), mode)?;
     while let Some(record) = reader.next()? {
         assert_ne!(record.tag, FORGED_TAG, "a part of a value was returned");
         assert_eq!(
@@ -179,8 +179,8 @@ fn a_log_of_the_version_before_is_read_and_goes_on_in_the_new_one() {
     drop(log);
     env.drop_jobs();
     let mut reader = {
-        let (vfs, zero) = (Arc::new(fs.clone()), Position::ZERO);
-        WalReader::open(vfs, Path::new(DIRECTORY), zero, zero, RecoveryMode::Strict, None).unwrap()
+        let vfs = Arc::new(fs.clone());
+        WalReader::open(vfs, Path::new(DIRECTORY), &LogExpectation::default(), RecoveryMode::Strict).unwrap()
     };
     for tag in 0..4_u64 {
         let record = reader.next().unwrap().unwrap();

@@ -12,7 +12,9 @@ use std::thread;
 use lsm_core::env::{Env, Event, SimEnv, ThreadEnv};
 use lsm_core::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
 use lsm_core::{Error, Result};
-use lsm_wal::{Log, Position, RecoveryMode, Ticket, TicketFuture, Wal, WalOptions, WalReader};
+use lsm_wal::{
+    Log, LogExpectation, Position, RecoveryMode, Ticket, TicketFuture, Wal, WalOptions, WalReader,
+};
 use parking_lot::Mutex;
 
 fn disk() -> SimFs {
@@ -35,9 +37,10 @@ fn ticket(log: &mut Wal) -> Ticket {
 /// Where the log would end if the power failed now.
 fn end_on_disk(fs: &SimFs) -> Position {
     let disk = Arc::new(fs.power_cut(&mut AllLost));
-    let zero = Position::ZERO;
+
     let mut reader =
-        WalReader::open(disk, Path::new("/log"), zero, zero, RecoveryMode::default(), None).unwrap();
+        WalReader::open(disk, Path::new("/log"), &LogExpectation::default(), RecoveryMode::default())
+            .unwrap();
     while reader.next().unwrap().is_some() {}
     reader.report().end
 }

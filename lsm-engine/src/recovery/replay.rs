@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use lsm_core::vfs::Vfs;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
-use lsm_wal::{CleanClose, Dropped, Position, Record, RecoveryMode, RecoveryReport, WalReader};
+use lsm_wal::{
+    CleanClose, Dropped, LogExpectation, Position, Record, RecoveryMode, RecoveryReport, WalReader,
+};
 
 use crate::background::{Flush, JobContext, UNSYNCED_FILES_MAX};
 use crate::error::{Error, Result};
@@ -97,9 +99,13 @@ impl OldLog {
         // The log may lack records that are in tables, even synced ones. So the synced position only counts above the
         // start.
         let synced = if synced > self.start.position { synced } else { 0 };
-        let (position, synced) = (Position(position), Position(synced));
-        let vfs = Arc::clone(&self.vfs);
-        let reader = WalReader::open(vfs, &self.directory, position, synced, self.mode, self.clean)?;
+        let expected = LogExpectation {
+            from: Position(position),
+            synced: Position(synced),
+            clean: self.clean,
+            begun: self.begun,
+        };
+        let reader = WalReader::open(Arc::clone(&self.vfs), &self.directory, &expected, self.mode)?;
         Ok(CountedReader { reader, buffers: Charge::new(memory, Part::Buffers, 0) })
     }
 }
@@ -174,9 +180,6 @@ impl Replay {
     pub(crate) fn run(&mut self, recovery: &mut Recovery) -> Result<RecoveryReport> {
         let unsettled = &mut self.unsettled;
         let mut reader = unsettled.log.read_from(unsettled.log.start.position, &self.memory)?;
-        if unsettled.log.begun > 0 {
-            reader.reader.expect_begun(unsettled.log.begun)?;
-        }
         while let Some(record) = reader.next()? {
             let room = self.memory.room_bytes();
             if unsettled.rest.is_none() && unsettled.wanted_bytes(&self.committer, &record, room) > room {

@@ -20,17 +20,23 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub(crate) struct RecordReader {
     file: Arc<dyn VfsFile>,
     path: PathBuf,
-    /// Log position of `first_offset`.
-    start: u64,
-    /// File offset of the first record.
-    first_offset: u64,
+    area: RecordArea,
     /// Bytes of the file when it was opened.
     len: u64,
-    /// What the checksum of each record's header continues from; `None` if that is lost, and nothing is a record.
-    record_seed: Option<u32>,
     chunk: Vec<u8>,
     chunk_offset: u64,
     chunk_bytes: usize,
+}
+
+/// Where a file has its records. The default has none: only bytes are read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RecordArea {
+    /// File offset of the first record.
+    pub(crate) first_offset: u64,
+    /// Log position of `first_offset`.
+    pub(crate) start: u64,
+    /// What the checksum of each record's header continues from; `None` if that is lost, and nothing is a record.
+    pub(crate) record_seed: Option<u32>,
 }
 
 /// What stands at a position.
@@ -55,33 +61,26 @@ pub(crate) struct FoundRecord {
 }
 
 impl RecordReader {
-    pub(crate) fn new(
-        file: Arc<dyn VfsFile>,
-        path: PathBuf,
-        len: u64,
-        first_offset: u64,
-        start: u64,
-        record_seed: Option<u32>,
-    ) -> Self {
-        let chunk = Vec::new();
-        Self { file, path, start, first_offset, len, record_seed, chunk, chunk_offset: 0, chunk_bytes: 0 }
+    /// Reads a file of `len` bytes.
+    pub(crate) fn new(file: Arc<dyn VfsFile>, path: PathBuf, len: u64, area: RecordArea) -> Self {
+        Self { file, path, area, len, chunk: Vec::new(), chunk_offset: 0, chunk_bytes: 0 }
     }
 
     /// Takes the file for one of a log of this record seed.
     pub(crate) fn set_record_seed(&mut self, seed: Option<u32>) {
-        self.record_seed = seed;
+        self.area.record_seed = seed;
     }
 
     /// How record headers of this file are told from other bytes.
     #[inline]
     pub(crate) fn decoder(&self) -> impl Fn(&[u8; record::HEADER_BYTES]) -> Option<RecordHeader> + use<> {
-        let seed = self.record_seed;
+        let seed = self.area.record_seed;
         move |bytes| RecordHeader::decode(bytes, seed?)
     }
 
     /// The record seed that what stands at the place of the first record would have, if it looks like one.
     pub(crate) fn guess_seed(&mut self) -> Result<Option<u32>> {
-        let first = self.load(self.first_offset, record::HEADER_BYTES)?;
+        let first = self.load(self.area.first_offset, record::HEADER_BYTES)?;
         Ok(first.first_chunk().and_then(RecordHeader::seed_of))
     }
 
@@ -100,7 +99,7 @@ impl RecordReader {
     }
 
     pub(crate) fn first_offset(&self) -> u64 {
-        self.first_offset
+        self.area.first_offset
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -109,12 +108,12 @@ impl RecordReader {
 
     /// The file offset of a position; `None` before the first record.
     pub(crate) fn offset_of(&self, position: u64) -> Option<u64> {
-        position.checked_sub(self.start)?.checked_add(self.first_offset)
+        position.checked_sub(self.area.start)?.checked_add(self.area.first_offset)
     }
 
     /// The position that a file offset stands for.
     pub(crate) fn position_of(&self, offset: u64) -> Option<u64> {
-        offset.checked_sub(self.first_offset)?.checked_add(self.start)
+        offset.checked_sub(self.area.first_offset)?.checked_add(self.area.start)
     }
 
     /// The bytes at `offset`, `bytes` of them or as many as the file has.

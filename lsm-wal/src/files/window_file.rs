@@ -8,7 +8,7 @@ use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Error, Result};
 
 use super::directory::{self, LogFile};
-use super::record_reader::RecordReader;
+use super::record_reader::{RecordArea, RecordReader};
 use crate::format::bit_flip;
 use crate::format::segment::{SegmentHeader, VERSION};
 use crate::format::window::{
@@ -45,7 +45,7 @@ impl WindowFile {
     pub(crate) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Option<(Self, u64)>> {
         let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
         let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-        let mut reader = RecordReader::new(Arc::clone(&file), path.to_owned(), len, 0, 0, None);
+        let mut reader = RecordReader::new(Arc::clone(&file), path.to_owned(), len, RecordArea::default());
         let Some(bytes) = reader.load(0, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
@@ -89,7 +89,7 @@ impl WindowFile {
     /// The area, its first byte being at log position `base`.
     pub(crate) fn area(&self, base: u64) -> RecordReader {
         let (file, path) = (Arc::clone(&self.file), self.path.clone());
-        RecordReader::new(file, path, self.len, AREA_OFFSET as u64, base, Some(self.record_seed))
+        RecordReader::new(file, path, self.len, records_at(base, Some(self.record_seed)))
     }
 
     /// Log positions at which the area may begin, the newest first.
@@ -98,6 +98,11 @@ impl WindowFile {
         bases.sort_unstable_by(|a, b| b.cmp(a));
         bases
     }
+}
+
+/// The records of an area whose first byte is at log position `start`.
+fn records_at(start: u64, record_seed: Option<u32>) -> RecordArea {
+    RecordArea { first_offset: AREA_OFFSET as u64, start, record_seed }
 }
 
 /// What a segment's window lost of its file. Its name and length are durable before the segment's header names it,
@@ -154,8 +159,8 @@ fn read_without_header(
     let path = LogFile::Window(number).path(folder);
     let Some(file) = directory::open_if_there(vfs, &path)? else { return Ok(Vec::new()) };
     let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
-    let first = AREA_OFFSET as u64;
-    let reader = |start, seed| RecordReader::new(Arc::clone(&file), path.clone(), len, first, start, seed);
+    let reader =
+        |start, seed| RecordReader::new(Arc::clone(&file), path.clone(), len, records_at(start, seed));
     let mut whole = reader(0, None);
     let seed = match segment {
         Some(segment) => Some(segment.record_seed),

@@ -7,7 +7,7 @@ use lsm_core::vfs::Vfs;
 use lsm_core::{Error, Result};
 
 use crate::files::directory::{self, LogFile};
-use crate::files::record_reader::RecordReader;
+use crate::files::record_reader::{RecordArea, RecordReader};
 use crate::files::window_file::WindowFile;
 use crate::format::record;
 use crate::format::segment::{self, HeaderState, SegmentHeader};
@@ -165,8 +165,12 @@ pub(crate) fn open_reader(
 ) -> Result<Option<RecordReader>> {
     let Some(file) = directory::open_if_there(vfs, path)? else { return Ok(None) };
     let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-    let (start, seed) = (header.map_or(0, |header| header.start), header.map(|header| header.record_seed));
-    Ok(Some(RecordReader::new(file, path.to_owned(), len, segment::HEADER_BYTES as u64, start, seed)))
+    let area = RecordArea {
+        first_offset: segment::HEADER_BYTES as u64,
+        start: header.map_or(0, |header| header.start),
+        record_seed: header.map(|header| header.record_seed),
+    };
+    Ok(Some(RecordReader::new(file, path.to_owned(), len, area)))
 }
 
 fn check_header(path: &Path, number: u64, header: SegmentHeader) -> Result<SegmentHeader> {

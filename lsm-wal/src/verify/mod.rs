@@ -33,7 +33,7 @@ use lsm_core::{Error, Result};
 
 use self::accepted_log::{AcceptedLog, AcceptedSegment};
 use self::check::Check;
-pub use self::report::{Extent, LogExpectation, VerifiedFile, VerifyReport};
+pub use self::report::{Extent, VerifiedFile, VerifyReport};
 use crate::files::directory::LogFile;
 use crate::files::record_reader::Record;
 use crate::files::window_file::WindowFile;
@@ -41,7 +41,7 @@ use crate::format::segment::SegmentHeader;
 use crate::log::Position;
 use crate::read::segment_list::SegmentList;
 use crate::read::wal_reader::WalReader;
-use crate::report::RecoveryMode;
+use crate::report::{LogExpectation, RecoveryMode};
 
 /// Checks every byte of a log's files and hands out its records, reading each file a few times. Changes nothing.
 ///
@@ -97,17 +97,15 @@ impl Verifier<'_> {
         expected: &LogExpectation,
         each: &mut dyn FnMut(&Record<'_>),
     ) -> Result<Option<AcceptedLog>> {
-        let &LogExpectation { from, synced, clean, begun } = expected;
+        let from = expected.from;
         let mode = RecoveryMode::TolerateTornTail;
         let list = SegmentList::read(&**self.vfs, self.directory, mode)?;
         let first = list.first(from, mode)?;
         // All of the segment, also what need not be replayed.
         let start = first.and_then(|first| list.header(first)).map_or(from, |header| Position(header.start));
         let vfs = Arc::clone(self.vfs);
-        let mut reader = WalReader::open(vfs, self.directory, start, synced, mode, clean)?;
-        if begun > 0 {
-            reader.expect_begun(begun)?;
-        }
+        let mut reader =
+            WalReader::open(vfs, self.directory, &LogExpectation { from: start, ..*expected }, mode)?;
         let path = |header: &SegmentHeader| LogFile::Segment(header.number).path(self.directory);
         let parts: Vec<AcceptedSegment> =
             reader.read_segments().map(|header| AcceptedSegment::new(path(header), *header)).collect();

@@ -2,21 +2,7 @@ use std::path::PathBuf;
 
 use lsm_core::Error;
 
-use crate::log::{CleanClose, Position};
 use crate::report::RecoveryReport;
-
-/// What is known of a log that [`verify`](crate::verify()) checks, from a manifest for instance. The default is nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LogExpectation {
-    /// Records before this are not needed.
-    pub from: Position,
-    /// Everything before this was synced.
-    pub synced: Position,
-    /// Where the log ended, if it was closed.
-    pub clean: Option<CleanClose>,
-    /// A segment of this number or a later one is there; 0 if that is not known.
-    pub begun: u64,
-}
 
 /// What [`verify`](crate::verify()) found.
 #[derive(Clone, Debug, Default)]

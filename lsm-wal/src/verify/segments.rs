@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use lsm_core::Result;
 use lsm_core::vfs::Vfs;
 
-use super::accepted_log::{AcceptedLog, overlap};
+use super::accepted_log::{AcceptedLog, AcceptedSegment, overlap};
 use super::check::{Bits, Check};
 use crate::files::record_reader::{Found, RecordReader};
 use crate::format::record::RecordType;
@@ -29,7 +29,7 @@ pub(super) fn check(
     };
     copies(check, accepted, index, &mut reader)?;
     let last = index + 1 == accepted.parts.len();
-    behind(check, &mut reader, part.end, part.checksum, last, last && clean)
+    behind(check, &mut reader, part, last, last && clean)
 }
 
 /// Compares what stands in the segment where the reader had to turn to the window.
@@ -77,19 +77,18 @@ fn copies(check: &mut Check, accepted: &AcceptedLog, index: usize, reader: &mut 
 fn behind(
     check: &mut Check,
     reader: &mut RecordReader,
-    end: u64,
-    checksum: u64,
+    part: &AcceptedSegment,
     is_last: bool,
     clean: bool,
 ) -> Result<()> {
-    let (mut position, mut chain) = (end, checksum);
+    let (mut position, mut chain) = (part.end, part.checksum);
     let mut closed = false;
     while let Found::Record(found) = reader.record_at(position, chain)? {
         closed |= found.header.kind == RecordType::Close;
         position += found.header.record_bytes();
         chain = found.checksum;
     }
-    let given_up = position - end;
+    let given_up = position - part.end;
     let Some(offset) = reader.offset_of(position) else { return Ok(()) };
     if clean && !closed {
         check.damaged(offset, "the record that closes the log is missing");

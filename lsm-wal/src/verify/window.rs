@@ -12,7 +12,7 @@ use super::generations::{Generations, Piece};
 use super::log_bytes::LogBytes;
 use super::report::Extent;
 use crate::files::directory;
-use crate::files::record_reader::RecordReader;
+use crate::files::record_reader::{RecordArea, RecordReader};
 use crate::files::window_file::WindowFile;
 use crate::format::record;
 use crate::format::window::{AREA_OFFSET, COVERED_BYTES, HEADER_BYTES, SLOT_BYTES, SLOT_OFFSETS, Slot};
@@ -53,7 +53,8 @@ fn check_headless(vfs: &dyn Vfs, check: &mut Check) -> Result<()> {
     let Some(file) = directory::open_if_there(vfs, &check.file.path)? else { return Ok(()) };
     let path = check.file.path.clone();
     let len = file.len().map_err(|error| lsm_core::Error::io("read the length of", &path, error))?;
-    let mut reader = RecordReader::new(file, path, len, AREA, 0, None);
+    let mut reader =
+        RecordReader::new(file, path, len, RecordArea { first_offset: AREA, ..RecordArea::default() });
     let header = reader.load(0, HEADER_BYTES)?;
     // Its checksum was written last.
     if header.iter().skip(COVERED_BYTES).all(|&byte| byte == 0) {

@@ -16,7 +16,7 @@ use super::writer::{Live, Writer};
 use crate::files::directory::{self, LogFile};
 use crate::log::Position;
 use crate::read::wal_reader::{ResumePoint, WalReader};
-use crate::report::RecoveryReport;
+use crate::report::{LogExpectation, RecoveryReport};
 
 /// Takes the lock of a directory, which is created if it is not there.
 pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn LockGuard>> {
@@ -48,8 +48,8 @@ pub(crate) fn lock_directory(vfs: &dyn Vfs, directory: &Path) -> Result<Box<dyn 
 /// Recovers a log and returns a writer that goes on after it.
 pub(crate) fn recover(site: &Site, env: &dyn Env) -> Result<(Writer, RecoveryReport)> {
     let Site { vfs, directory, options } = site;
-    let (zero, mode) = (Position::ZERO, options.recovery);
-    let mut reader = WalReader::open(Arc::clone(vfs), directory, zero, zero, mode, None)?;
+    let mode = options.recovery;
+    let mut reader = WalReader::open(Arc::clone(vfs), directory, &LogExpectation::default(), mode)?;
     while reader.next()?.is_some() {}
     let report = reader.report().clone();
     let number = report.next_segment;

@@ -9,6 +9,7 @@ use lsm_core::{Error, Result};
 
 use super::origin::Origin;
 use super::site::Site;
+use super::window_writer::WindowWriter;
 use super::writer::{Live, Writer};
 use crate::files::directory::{self, LogFile};
 use crate::files::segment_file::{CLOSE_BYTES, Segment};
@@ -71,7 +72,8 @@ impl Rewrite {
         self.write_chunk()?;
         let capacity = self.site.segment_bytes_after(0).max(self.chunk_offset + CLOSE_BYTES);
         self.file.allocate(capacity).map_err(|error| Error::io("allocate", &self.path, error))?;
-        let window = self.site.window(self.number, self.end.position, self.origin.record_seed)?;
+        let window =
+            WindowWriter::create(&self.site, self.number, self.end.position, self.origin.record_seed)?;
         let header = self.origin.header(self.number, self.origin.position, window.as_ref());
         self.write(&header.encode(), 0)?;
         self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))?;

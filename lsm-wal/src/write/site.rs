@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsm_core::Result;
 use lsm_core::vfs::Vfs;
 
-use super::window_writer::WindowWriter;
-use crate::files::directory;
 use crate::options::WalOptions;
 
 /// Bytes of a log's first segment, unless all are to be smaller.
@@ -30,21 +27,5 @@ impl Site {
     /// twice as large as the one before.
     pub(crate) fn segment_bytes_after(&self, capacity: u64) -> u64 {
         capacity.saturating_mul(2).max(FIRST_SEGMENT_BYTES).min(self.options.segment_bytes)
-    }
-
-    pub(crate) fn window(&self, number: u64, base: u64, record_seed: u32) -> Result<Option<WindowWriter>> {
-        let bytes = (self.options.window_bytes as usize).next_multiple_of(8);
-        if bytes == 0 {
-            return Ok(None);
-        }
-        let window = WindowWriter::create(&*self.vfs, &self.directory, number, bytes, base, record_seed)?;
-        if let Some(window) = &window
-            && let Err(error) = directory::sync(&*self.vfs, &self.directory)
-        {
-            // A segment that names a window proves that its file was there: one that is gone is damage.
-            let _ = directory::remove(&*self.vfs, window.path());
-            return Err(error);
-        }
-        Ok(window)
     }
 }

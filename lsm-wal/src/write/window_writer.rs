@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lsm_core::checksum::crc64;
-use lsm_core::vfs::{Vfs, Window};
+use lsm_core::vfs::Window;
 use lsm_core::{Error, Result};
 
-use crate::files::directory::LogFile;
+use super::site::Site;
+use crate::files::directory::{self, LogFile};
 use crate::files::segment_file::Segment;
 use crate::format::record::{self, RecordHeader};
 use crate::format::segment::VERSION;
@@ -28,17 +29,14 @@ pub(crate) struct WindowWriter {
 }
 
 impl WindowWriter {
-    /// Creates a window whose area begins at `base`. `None` where windows are not supported.
-    pub(crate) fn create(
-        vfs: &dyn Vfs,
-        directory: &Path,
-        number: u64,
-        area_bytes: usize,
-        base: u64,
-        record_seed: u32,
-    ) -> Result<Option<Self>> {
-        let path = LogFile::Window(number).path(directory);
-        let window = match vfs.window(&path, (AREA_OFFSET + area_bytes) as u64) {
+    /// Creates a window whose area begins at `base`, durably. `None` where windows are not wanted or not supported.
+    pub(crate) fn create(site: &Site, number: u64, base: u64, record_seed: u32) -> Result<Option<Self>> {
+        let area_bytes = (site.options.window_bytes as usize).next_multiple_of(8);
+        if area_bytes == 0 {
+            return Ok(None);
+        }
+        let path = LogFile::Window(number).path(&site.directory);
+        let window = match site.vfs.window(&path, (AREA_OFFSET + area_bytes) as u64) {
             Ok(window) => window,
             Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
             Err(error) => return Err(Error::io("create the window", &path, error)),
@@ -54,6 +52,11 @@ impl WindowWriter {
         writer.window.write_at(0, &header[..COVERED_BYTES]);
         writer.window.publish(COVERED_BYTES, crc64(0, &header[..COVERED_BYTES]));
         writer.rebase(base);
+        if let Err(error) = directory::sync(&*site.vfs, &site.directory) {
+            // A segment that names a window proves that its file was there: one that is gone is damage.
+            let _ = directory::remove(&*site.vfs, &writer.path);
+            return Err(error);
+        }
         Ok(Some(writer))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lsm_core::env::SimEnv;
 use lsm_core::vfs::{SimFs, Vfs};
 use lsm_core::{Error, Result};
-use lsm_wal::{Log, Position, RecoveryMode, RecoveryReport, Wal, WalOptions, WalReader};
+use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, RecoveryReport, Wal, WalOptions, WalReader};
 
 pub(crate) const DIRECTORY: &str = "/log";
 
@@ -122,11 +122,10 @@ pub(crate) fn records(mut reader: WalReader) -> Result<Vec<Known>> {
 
 /// What is on disk, read without opening the log for writing.
 pub(crate) fn read_only(fs: &SimFs, mode: RecoveryMode) -> Result<Vec<Known>> {
-    let zero = Position::ZERO;
     if fs.metadata(Path::new(DIRECTORY)).is_err() {
         return Ok(Vec::new());
     }
-    records(WalReader::open(Arc::new(fs.clone()), Path::new(DIRECTORY), zero, zero, mode, None)?)
+    records(WalReader::open(Arc::new(fs.clone()), Path::new(DIRECTORY), &LogExpectation::default(), mode)?)
 }
 
 /// Runs steps until one fails or the process is dead, and keeps the model.

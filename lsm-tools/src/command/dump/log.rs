@@ -7,7 +7,7 @@ use lsm_core::Error;
 use lsm_core::coding::Decoder;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::Operations;
-use lsm_wal::{Position, Record, RecoveryMode, RecoveryReport, SEGMENT_SUFFIX, WalReader};
+use lsm_wal::{LogExpectation, Position, Record, RecoveryMode, RecoveryReport, SEGMENT_SUFFIX, WalReader};
 
 use super::dumper::Dumper;
 use crate::exit::Result;
@@ -36,8 +36,8 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
     let end = start_of_next(path, directory)?.unwrap_or(u64::MAX);
 
     let mode = RecoveryMode::TolerateTornTail;
-    let mut reader =
-        WalReader::open(Arc::new(PosixFs), directory, Position(start), Position::ZERO, mode, None)?;
+    let expected = LogExpectation { from: Position(start), ..LogExpectation::default() };
+    let mut reader = WalReader::open(Arc::new(PosixFs), directory, &expected, mode)?;
     while let Some(record) = reader.next()? {
         if record.start.0 >= end {
             return Ok(());

@@ -15,7 +15,7 @@ use crate::files::window_file;
 use crate::format::record::{Boundary, RecordType};
 use crate::format::segment::SegmentHeader;
 use crate::log::{CleanClose, Position};
-use crate::report::{Dropped, RecoveryMode, RecoveryReport};
+use crate::report::{Dropped, LogExpectation, RecoveryMode, RecoveryReport};
 
 /// Reads a log without changing anything on disk: for recovery, for looking into files, for followers.
 ///
@@ -24,7 +24,7 @@ use crate::report::{Dropped, RecoveryMode, RecoveryReport};
 /// ```
 /// # use std::sync::Arc;
 /// # use lsm_core::{env::ThreadEnv, vfs::PosixFs};
-/// # use lsm_wal::{Log, Position, RecoveryMode, Wal, WalOptions, WalReader};
+/// # use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
 /// # let directory = tempfile::tempdir()?;
 /// # let directory = directory.path();
 /// # let vfs = Arc::new(PosixFs);
@@ -34,7 +34,7 @@ use crate::report::{Dropped, RecoveryMode, RecoveryReport};
 /// log.append(7, b"hello")?;
 ///
 /// let mode = RecoveryMode::TolerateTornTail;
-/// let mut reader = WalReader::open(vfs, directory, Position::ZERO, Position::ZERO, mode, None)?;
+/// let mut reader = WalReader::open(vfs, directory, &LogExpectation::default(), mode)?;
 /// while let Some(record) = reader.next()? {
 ///     assert_eq!((record.tag, record.payload), (7, &b"hello"[..]));
 /// }
@@ -105,32 +105,30 @@ pub(crate) struct Located {
 }
 
 impl WalReader {
-    /// Opens the log in a directory for reading the records that begin at or after `from`;
-    /// [`Position::ZERO`] is the oldest there is.
-    ///
-    /// `claimed_synced` is a position up to which the caller knows the log to be durable, from a manifest for
-    /// instance, and `clean` where it ended if it was closed: what is missing below is corruption.
+    /// Opens the log in a directory for reading the records that begin at or after [`LogExpectation::from`]. What is
+    /// missing of the rest of what is expected is corruption; salvaging reports it instead.
     pub fn open(
         vfs: Arc<dyn Vfs>,
         directory: &Path,
-        from: Position,
-        claimed_synced: Position,
+        expected: &LogExpectation,
         mode: RecoveryMode,
-        clean: Option<CleanClose>,
     ) -> Result<Self> {
+        let &LogExpectation { from, synced, clean, begun } = expected;
         let list = SegmentList::read(&*vfs, directory, mode)?;
         let first = list.first(from, mode)?;
-        let claimed = claimed_synced.max(clean.map_or(Position::ZERO, |clean| clean.end));
+        let claimed = synced.max(clean.map_or(Position::ZERO, |clean| clean.end));
         let mut reader = Self::new(vfs, directory, list, first, mode)?;
         reader.from = from;
         reader.claimed = reader.claimed.max(claimed.0);
         reader.clean = clean;
+        if begun > 0 {
+            reader.expect_begun(begun)?;
+        }
         Ok(reader)
     }
 
-    /// Fails unless the log was begun: a segment of this number, or a later one, has a header. That holds from when
-    /// [`Wal::create`](crate::Wal::create) returned, whatever is truncated. Salvaging reports it instead.
-    pub fn expect_begun(&mut self, segment: u64) -> Result<()> {
+    /// Fails unless the log was begun: a segment of this number, or a later one, has a header.
+    fn expect_begun(&mut self, segment: u64) -> Result<()> {
         let begun =
             |listed: &segment_list::ListedSegment| listed.number >= segment && listed.header.is_some();
         if self.list.segments.iter().any(begun) {

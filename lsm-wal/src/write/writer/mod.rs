@@ -78,7 +78,7 @@ impl Writer {
         let Site { vfs, directory, .. } = site;
         let bytes = site.segment_bytes_after(0);
         let prepared = Spare::prepare(&**vfs, directory, number, bytes).and_then(|spare| {
-            match site.window(number, origin.position, origin.record_seed) {
+            match WindowWriter::create(site, number, origin.position, origin.record_seed) {
                 Ok(window) => Ok((spare, window)),
                 Err(error) => {
                     spare.discard(&**vfs);

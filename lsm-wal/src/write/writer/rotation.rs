@@ -8,6 +8,7 @@ use crate::format::segment;
 use crate::log::SegmentChange;
 use crate::write::origin::Origin;
 use crate::write::site::{SMALL_SEGMENT_BYTES, Site};
+use crate::write::window_writer::WindowWriter;
 
 impl Writer {
     /// Goes on in a new segment; everything is in this one.
@@ -29,7 +30,8 @@ impl Writer {
         let spare = self.take_spare(needed)?;
         if self.window.is_none() && self.written.position == self.end.position {
             // There was no room for one when the log began.
-            let window = self.site.window(spare.number, self.end.position, self.segment.record_seed);
+            let window =
+                WindowWriter::create(&self.site, spare.number, self.end.position, self.segment.record_seed);
             self.window = window.unwrap_or_default();
         }
         let origin = Origin {
