@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::PosixFs;
-use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
+use lsm_wal::{Log, LogExpectation, RecoveryMode, Wal, WalOptions, WalReader};
 
 const DIRECTORY: &str = "LSM_WAL_TEST_DIRECTORY";
 const WINDOW_BYTES: &str = "LSM_WAL_TEST_WINDOW_BYTES";

@@ -339,7 +339,6 @@ fn a_reader_says_what_memory_it_takes() {
     }
     log.append(40_000, &vec![2; 3_000_000]).unwrap();
     log.append(40_001, &[3; 100]).unwrap();
-    let begin = Position::ZERO;
     let mode = RecoveryMode::TolerateTornTail;
     let mut reader =
         WalReader::open(Arc::new(PosixFs), directory.path(), &LogExpectation::default(), mode).unwrap();
