@@ -9,6 +9,7 @@ use crate::batch::WriteBatch;
 use crate::callbacks::caught;
 use crate::database::{Closer, Database, Events};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
@@ -283,6 +284,30 @@ impl Db {
     /// ```
     pub fn events(&self) -> Events {
         self.database.events()
+    }
+
+    /// What a write would meet now: whether it goes through, is slowed, waits, or fails, and why. It concerns the
+    /// database as a whole; [`Keyspace::health`] tells it for one keyspace.
+    ///
+    /// A write that waits for a sync or for the commit lock makes the answer [`Health::Waiting`] only after a tenth of a
+    /// second. This takes no lock that a write may hold for long, so it answers while writes wait.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// use lsm_engine::Health;
+    ///
+    /// match db.health() {
+    ///     Health::Writing => {}
+    ///     Health::Throttled { why, bytes_per_second, .. } => println!("{bytes_per_second} bytes/s: {why}"),
+    ///     Health::Waiting { why, since } => println!("{why} since {since:?}; ended by: {}", why.ended_by()),
+    ///     Health::ReadOnly(error) => println!("no writes: {error}"),
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn health(&self) -> Health {
+        self.database.health(&self.database.all_trees())
     }
 
     /// The calls that wait now, on any thread, the longest waiting one first: what each waits for, since when, and, by

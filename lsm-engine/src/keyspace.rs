@@ -6,6 +6,7 @@ use lsm_wal::Durability;
 
 use crate::database::{Closer, Database};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::keyspaces::{ReadState, Tree};
 use crate::read::Bounds;
 use crate::read::DbCursor;
@@ -181,6 +182,11 @@ impl Keyspace {
         let state = self.state()?;
         let point = self.database.visibility.point_in(&state);
         Ok(DbCursor::new(state, point, Bounds::ALL, None))
+    }
+
+    /// What a write to this keyspace would meet now; see [`Db::health`](crate::Db::health).
+    pub fn health(&self) -> Health {
+        self.database.health(std::slice::from_ref(&self.tree))
     }
 
     /// Deletes everything in the keyspace, durably. Its tables are removed without a merge, once no iterator or snapshot

@@ -48,9 +48,7 @@ pub use files::directory::{
     set_aside_dropped,
 };
 pub use files::record_reader::Record;
-pub use log::{
-    CleanClose, Durability, DurableCallback, Log, LogSync, Position, SegmentChange, SegmentObserver,
-};
+pub use log::{CleanClose, Durability, DurableCallback, Log, LogChange, LogObserver, LogSync, Position};
 pub use options::WalOptions;
 pub use read::wal_reader::WalReader;
 pub use read::window_reader::WindowReader;

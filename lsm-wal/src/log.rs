@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_core::Result;
+use lsm_core::{Error, Result};
 
 /// A byte position in a log, counted across all its segments. A record is named by the position of its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,24 +89,25 @@ pub trait LogSync: Send + Sync {
     /// further.
     fn on_durable(&self, position: Position, callback: DurableCallback);
 
-    /// Tells `observer` of the current segment at once, and of all later changes of segments. It replaces an earlier
-    /// observer. It runs while the log is locked: it must be short, must not panic, and must not call the log.
-    fn observe(&self, observer: SegmentObserver) {
+    /// Tells `observer` of the current segment at once, and of all later changes. It replaces an earlier observer. It runs while the log is locked: it must be short, must not panic, and must not call the log.
+    fn observe(&self, observer: LogObserver) {
         drop(observer);
     }
 }
 
 /// What [`LogSync::observe`] calls.
-pub type SegmentObserver = Arc<dyn Fn(SegmentChange<'_>) + Send + Sync>;
+pub type LogObserver = Arc<dyn Fn(LogChange<'_>) + Send + Sync>;
 
-/// A change of the segments of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A change of a log.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum SegmentChange<'a> {
+pub enum LogChange<'a> {
     /// Records go to this file from now on.
     Begun(&'a Path),
     /// This file was removed, because nothing needs it any more.
     Removed(&'a Path),
+    /// A sync failed with this error: the log takes no more records.
+    Stopped(&'a Error),
 }
 
 /// What [`LogSync::on_durable`] calls.

@@ -39,7 +39,7 @@ impl Database {
         }
         let side = self.write_side()?;
         self.resources.check_may_change_keyspaces()?;
-        let (mut manifest, inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
+        let (mut manifest, inside) = (side.lock_manifest(), self.resources.enter(Inside::Manifest));
         if let Some(tree) = self.tree_named(name) {
             // Another thread created it meanwhile, perhaps with other options.
             drop((inside, manifest));
@@ -80,7 +80,7 @@ impl Database {
         let Some(side) = &self.writer else { return self.reopen_with(tree, given, options) };
         options.check_policy(&tree.name, &stored)?;
         self.resources.check_may_change_keyspaces()?;
-        let (mut manifest, inside) = (side.versions.lock(), self.resources.enter(Inside::Manifest));
+        let (mut manifest, inside) = (side.lock_manifest(), self.resources.enter(Inside::Manifest));
         if tree.is_configured() {
             // Another thread opened it meanwhile, perhaps with other options.
             drop((inside, manifest));
@@ -121,7 +121,7 @@ impl Database {
         let tree =
             self.tree_named(name).ok_or_else(|| Error::invalid(format!("there is no keyspace {name:?}")))?;
         self.resources.check_may_change_keyspaces()?;
-        let mut manifest = side.versions.lock();
+        let mut manifest = side.lock_manifest();
         // No write to the keyspace follows this mark.
         let end = {
             let committer = side.write.committer.lock();
@@ -168,7 +168,7 @@ impl Database {
         let side = self.write_side()?;
         self.resources.check_may_change_keyspaces()?;
         // Flushes look for their memtable and move the start of the log under this lock.
-        let mut manifest = side.versions.lock();
+        let mut manifest = side.lock_manifest();
         let version = Arc::clone(&tree.load().version);
         let sequence = side.write.clear_tree(tree)?;
         self.visibility.keep_cleared(tree);

@@ -18,9 +18,11 @@ use parking_lot::{Mutex, RwLock};
 use crate::background::{Compactions, JobContext};
 use crate::error::{Error, Result};
 use crate::keyspaces::{Tree, Trees, Visibility};
+use crate::lock_order::OrderedGuard;
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::VersionSet;
+use crate::version::manifest::Manifest;
 use crate::write::WritePath;
 
 pub(crate) use catalog::DEFAULT_NAME;
@@ -62,6 +64,11 @@ impl WriteSide {
         let compactions = Compactions::new(Arc::clone(&background));
         write.set_compactor(Arc::downgrade(&compactions) as _);
         Self { write, versions, background, compactions }
+    }
+
+    /// Locks the manifest for a call of a user.
+    fn lock_manifest(&self) -> OrderedGuard<'_, Manifest> {
+        self.versions.lock_for_call(&self.write.resources.waits)
     }
 }
 

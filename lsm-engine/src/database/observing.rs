@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::Database;
 use crate::error::{Error, ErrorKind};
 use crate::events::WaitReason;
+use crate::health::Health;
 use crate::keyspaces::{RateLimit, Tree};
 use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
 use crate::reentry::Inside;
+use crate::waits::{LONG_MICROS, Wait};
 
 impl Database {
     pub(crate) fn metrics(&self) -> Metrics {
@@ -70,6 +72,43 @@ impl Database {
             .filter(|error| error.kind() == ErrorKind::NoSpace)
             .map(|error| error.to_string());
         metrics
+    }
+
+    /// What a write to one of these keyspaces would meet now. It waits for nobody.
+    pub(crate) fn health(&self, trees: &[Arc<Tree>]) -> Health {
+        let refused = self.write_side().map(|side| &side.write).and_then(|write| {
+            trees.iter().try_for_each(|tree| tree.check_usable())?;
+            let log_end = write.committer.try_lock().map(|committer| committer.log_end());
+            let pinned = log_end.filter(|_| write.controller.is_log_pinned());
+            pinned.and_then(|log_end| write.log_is_pinned(log_end)).map_or(Ok(write), Err)
+        });
+        let write = match refused {
+            Ok(write) => write,
+            Err(error) => return Health::ReadOnly(error),
+        };
+        // Other keyspaces take writes.
+        if trees.iter().all(|tree| tree.failure().is_some())
+            && let Some(error) = trees.iter().find_map(|tree| tree.check_writable().err())
+        {
+            return Health::ReadOnly(error);
+        }
+        let is_long = |wait: &Wait| match wait.why {
+            WaitReason::Memory | WaitReason::DiskSpace => true,
+            WaitReason::CommitLock | WaitReason::LogSync => wait.micros >= LONG_MICROS,
+            _ => false,
+        };
+        if let Some(Wait { why, since, .. }) = self.resources.waits.list().into_iter().find(is_long) {
+            return Health::Waiting { why, since };
+        }
+        let of_keyspaces = trees.iter().map(|tree| (Some(&tree.name), &tree.limit));
+        let limits = of_keyspaces.chain([(None, write.controller.of_all())]);
+        let lowest = limits
+            .filter_map(|(name, limit)| Some((limit.rate()?, name.cloned(), limit.why())))
+            .min_by_key(|(rate, ..)| *rate);
+        match lowest {
+            Some((bytes_per_second, keyspace, why)) => Health::Throttled { why, keyspace, bytes_per_second },
+            None => Health::Writing,
+        }
     }
 
     fn note_memory(&self, trees: &[Arc<Tree>], metrics: &mut Metrics) {

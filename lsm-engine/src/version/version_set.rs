@@ -8,9 +8,10 @@ use super::edit::VersionEdit;
 use super::manifest::{AppendError, Manifest};
 use super::numbers::Numbers;
 use crate::error::{ErrorKind, Result};
-use crate::events::EventKind;
+use crate::events::{EventKind, WaitReason};
 use crate::lock_order::{OrderedGuard, OrderedMutex};
 use crate::status::Status;
+use crate::waits::Waits;
 
 /// Disk space that replacing the manifest needs besides the new manifest's records.
 pub(crate) const MANIFEST_BYTES_BESIDE: u64 = 16 << 10;
@@ -38,6 +39,11 @@ impl VersionSet {
     /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
     pub(crate) fn lock(&self) -> OrderedGuard<'_, Manifest> {
         self.manifest.lock()
+    }
+
+    /// Like [`lock`](Self::lock), for a call of a user: the wait is registered.
+    pub(crate) fn lock_for_call(&self, waits: &Waits) -> OrderedGuard<'_, Manifest> {
+        self.manifest.try_lock().unwrap_or_else(|| self.manifest.lock_and_count(waits, WaitReason::Manifest))
     }
 
     /// The time of the clock for table ages.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsm_core::Error;
-use lsm_wal::{DurableCallback, LogSync, Position, SegmentObserver};
+use lsm_wal::{DurableCallback, LogObserver, LogSync, Position};
 
 use crate::callbacks::caught;
 use crate::events::WaitReason;
@@ -49,7 +49,7 @@ impl LogSync for LogHandle {
         self.log.truncate_front(position)
     }
 
-    fn observe(&self, observer: SegmentObserver) {
+    fn observe(&self, observer: LogObserver) {
         self.log.observe(observer);
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, Weak};
 
 use lsm_core::env::Event;
-use lsm_wal::{CleanClose, Log, LogSync, Position, SegmentChange};
+use lsm_wal::{CleanClose, Log, LogChange, LogSync, Position};
 
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -82,10 +82,11 @@ impl WritePath {
 
     /// Sets the log.
     pub(crate) fn start_log(&self, log: Box<dyn Log>) {
-        let events = Arc::clone(&self.resources.events);
-        let observer = move |change: SegmentChange<'_>| match change {
-            SegmentChange::Begun(path) => events.emit(EventKind::LogSegment { file: file_name(path) }),
-            SegmentChange::Removed(path) => events.emit(EventKind::FileDeleted { file: file_name(path) }),
+        let (events, status) = (Arc::clone(&self.resources.events), Arc::clone(&self.status));
+        let observer = move |change: LogChange<'_>| match change {
+            LogChange::Begun(path) => events.emit(EventKind::LogSegment { file: file_name(path) }),
+            LogChange::Removed(path) => events.emit(EventKind::FileDeleted { file: file_name(path) }),
+            LogChange::Stopped(error) => status.stop_writing(error.clone().into()),
             _ => {}
         };
         let handle = || Arc::new(LogHandle::new(log.sync_handle(), Arc::clone(&self.resources)));

@@ -16,7 +16,7 @@ use super::calls::{self, Calls};
 use super::site::Site;
 use super::writer::Writer;
 use crate::files::directory::{self, LogFile};
-use crate::log::{DurableCallback, LogSync, Position, SegmentChange, SegmentObserver};
+use crate::log::{DurableCallback, LogChange, LogObserver, LogSync, Position};
 use crate::sync::{AtomicU64, Event, Mutex, MutexGuard, yield_now};
 
 /// How many yields in a row may bring nobody before a leader goes. On an idle core they take some forty microseconds,
@@ -305,11 +305,11 @@ impl LogSync for GroupCommit {
             directory::sync(&**vfs, directory)?;
             let mut writer = self.writer.lock();
             writer.forget_oldest();
-            writer.tell(SegmentChange::Removed(&path));
+            writer.tell(LogChange::Removed(&path));
         }
     }
 
-    fn observe(&self, observer: SegmentObserver) {
+    fn observe(&self, observer: LogObserver) {
         self.writer.lock().observe(observer);
     }
 

@@ -13,7 +13,7 @@ use lsm_core::{Error, Result};
 
 use crate::files::segment_file::{Segment, Spare};
 use crate::format::record::{self, Boundary, RecordHeader, RecordType};
-use crate::log::{Position, SegmentChange, SegmentObserver};
+use crate::log::{LogChange, LogObserver, Position};
 use crate::write::origin::Origin;
 use crate::write::site::{LEAST_SEGMENT_BYTES, SMALL_SEGMENT_BYTES, Site};
 use crate::write::window_writer::WindowWriter;
@@ -52,8 +52,8 @@ pub(crate) struct Background {
     pub(crate) preparing: bool,
     /// The job sleeps until it is told that there is something to sync.
     pub(crate) job_sleeps: bool,
-    /// Told of changes of segments.
-    observer: Option<SegmentObserver>,
+    /// Told of changes of the log.
+    observer: Option<LogObserver>,
 }
 
 pub(crate) struct Live {
@@ -137,13 +137,13 @@ impl Writer {
         self.segment.number == number || self.live.iter().any(|live| live.number == number)
     }
 
-    /// Sets who is told of changes of segments, and tells of the current one.
-    pub(crate) fn observe(&mut self, observer: SegmentObserver) {
+    /// Sets who is told of changes of the log, and tells of the current segment.
+    pub(crate) fn observe(&mut self, observer: LogObserver) {
         self.background.observer = Some(observer);
-        self.tell(SegmentChange::Begun(&self.segment.path));
+        self.tell(LogChange::Begun(&self.segment.path));
     }
 
-    pub(crate) fn tell(&self, change: SegmentChange<'_>) {
+    pub(crate) fn tell(&self, change: LogChange<'_>) {
         if let Some(observer) = &self.background.observer {
             observer(change);
         }
@@ -155,6 +155,7 @@ impl Writer {
 
     pub(crate) fn stop(&mut self, cause: &Error) {
         self.stopped.get_or_insert_with(|| Arc::new(cause.clone()));
+        self.tell(LogChange::Stopped(cause));
     }
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use lsm_core::Result;
 use super::{Live, Writer};
 use crate::files::segment_file::{CLOSE_BYTES, Segment, Spare};
 use crate::format::segment;
-use crate::log::SegmentChange;
+use crate::log::LogChange;
 use crate::write::origin::Origin;
 use crate::write::site::{SMALL_SEGMENT_BYTES, Site};
 use crate::write::window_writer::WindowWriter;
@@ -69,7 +69,7 @@ impl Writer {
             spare.discard(&*self.site.vfs);
         }
         self.background.work.notify();
-        self.tell(SegmentChange::Begun(&self.segment.path));
+        self.tell(LogChange::Begun(&self.segment.path));
     }
 
     /// A spare of the size that is due, or, on a disk that has no room for that, of `needed` bytes at least.
