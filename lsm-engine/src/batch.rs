@@ -25,6 +25,8 @@ pub struct WriteBatch {
     count: u32,
     /// Number of operations that are range deletes.
     range_deletes: u32,
+    /// Keyspaces that get merge operands.
+    merged: Vec<u32>,
     /// The error of the first operation that could not be added. The commit returns it.
     invalid: Option<Error>,
     /// The database that the named keyspaces belong to. A commit to another database fails: keyspace ids mean something
@@ -41,7 +43,14 @@ impl Default for WriteBatch {
 impl WriteBatch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self { payload: vec![0; COUNT_BYTES], count: 0, range_deletes: 0, invalid: None, database: None }
+        Self {
+            payload: vec![0; COUNT_BYTES],
+            count: 0,
+            range_deletes: 0,
+            merged: Vec::new(),
+            invalid: None,
+            database: None,
+        }
     }
 
     /// Sets `key` to `value` in the default keyspace.
@@ -53,6 +62,12 @@ impl WriteBatch {
     /// Deletes `key` from the default keyspace.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
         self.push(0, ValueKind::Delete, key.as_ref(), None);
+        self
+    }
+
+    /// Merges `operand` into the value of `key` in the default keyspace; see [`Keyspace::merge`].
+    pub fn merge(&mut self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> &mut Self {
+        self.push(0, ValueKind::Merge, key.as_ref(), Some(operand.as_ref()));
         self
     }
 
@@ -78,6 +93,18 @@ impl WriteBatch {
     pub fn delete_in(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
         self.claim(keyspace);
         self.push(keyspace.id(), ValueKind::Delete, key.as_ref(), None);
+        self
+    }
+
+    /// Merges `operand` into the value of `key` in `keyspace`; see [`Keyspace::merge`].
+    pub fn merge_in(
+        &mut self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+    ) -> &mut Self {
+        self.claim(keyspace);
+        self.push(keyspace.id(), ValueKind::Merge, key.as_ref(), Some(operand.as_ref()));
         self
     }
 
@@ -120,6 +147,7 @@ impl WriteBatch {
         self.payload.extend_from_slice(&[0; COUNT_BYTES]);
         self.count = 0;
         self.range_deletes = 0;
+        self.merged.clear();
         self.invalid = None;
         self.database = None;
     }
@@ -132,7 +160,8 @@ impl WriteBatch {
         let (count, _) = self.payload.split_at_mut(COUNT_BYTES);
         count.copy_from_slice(&self.count.to_le_bytes());
         let (memory_bytes, count) = (self.memory_bytes(), u64::from(self.count));
-        Ok(Payload { encoded: &self.payload, count, memory_bytes, database: self.database })
+        let (encoded, merged) = (&*self.payload, &*self.merged);
+        Ok(Payload { encoded, count, memory_bytes, merged, database: self.database })
     }
 
     fn claim(&mut self, keyspace: &Keyspace) {
@@ -156,6 +185,9 @@ impl WriteBatch {
                 encode_operation(&mut self.payload, keyspace, kind, key, value);
                 self.count = count;
                 self.range_deletes += u32::from(kind == ValueKind::RangeDelete);
+                if kind == ValueKind::Merge && !self.merged.contains(&keyspace) {
+                    self.merged.push(keyspace);
+                }
             }
             (Ok(()), None) => self.refuse(Error::TooLarge {
                 what: "batch",

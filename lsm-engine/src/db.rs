@@ -120,6 +120,37 @@ impl Db {
         self.default.delete_range(range)
     }
 
+    /// Merges `operand` into the value of `key` in the default keyspace; see [`Keyspace::merge`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use lsm_engine::{BuiltInMerge, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = Options::new().merge_operator(Arc::new(BuiltInMerge::add_i64())).open(dir.path())?;
+    /// db.merge("visits", 1_i64.to_le_bytes())?;
+    /// db.merge("visits", 2_i64.to_le_bytes())?;
+    /// assert_eq!(db.get("visits")?.unwrap(), 3_i64.to_le_bytes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn merge(&self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
+        self.default.merge(key, operand)
+    }
+
+    /// Merges `operand` into the value of `key`. The write has the given durability when this returns.
+    pub fn merge_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<()> {
+        self.default.merge_with(key, operand, durability)
+    }
+
+    /// Merges `operand` into the value of `key`, as [`submit`](Self::submit) does.
+    pub fn submit_merge(&self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.default.submit_merge(key, operand)
+    }
+
     /// Writes a batch atomically, across keyspaces: its operations become visible and durable together.
     pub fn write(&self, batch: impl Into<WriteBatch>) -> Result<()> {
         self.write_with(batch, Durability::Buffered)

@@ -64,6 +64,14 @@ pub enum Error {
     #[error("{0}")]
     Conflict(Arc<str>),
 
+    /// A key has merge operands, or a write has, but the keyspace has no merge operator, or one that was not given.
+    #[error("{0}")]
+    OperatorMissing(Arc<str>),
+
+    /// The merge operator refused the operands of a key. They are kept.
+    #[error("{0}")]
+    OperatorFailed(Arc<str>),
+
     /// A policy, filter or other callback panicked, or a policy asked for a compaction that would lose data.
     #[error("{0}")]
     Callback(Arc<str>),
@@ -95,6 +103,10 @@ pub enum ErrorKind {
     Conflict,
     /// The database was closed or the keyspace dropped. Open it again.
     Closed,
+    /// Open the keyspace with the merge operator that the message names.
+    OperatorMissing,
+    /// Put or delete the key, whose merge operands do not fit.
+    OperatorFailed,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
     Callback,
 }
@@ -115,6 +127,8 @@ impl Error {
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,
             Self::KeyspaceDropped(_) | Self::Closed => ErrorKind::Closed,
             Self::Conflict(_) => ErrorKind::Conflict,
+            Self::OperatorMissing(_) => ErrorKind::OperatorMissing,
+            Self::OperatorFailed(_) => ErrorKind::OperatorFailed,
             Self::Callback(_) => ErrorKind::Callback,
         }
     }

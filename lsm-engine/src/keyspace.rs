@@ -89,6 +89,35 @@ impl Keyspace {
         self.submit_one(ValueKind::Put, key.as_ref(), Some(value.as_ref()))
     }
 
+    /// Merges `operand` into the value of `key`, without reading it: the merge operator of the keyspace makes one value of
+    /// them when it is read. Costs what a put costs.
+    ///
+    /// Fails with [`ErrorKind::OperatorMissing`](crate::ErrorKind::OperatorMissing) if the keyspace has no merge operator;
+    /// see [`KeyspaceOptions::merge_operator`](crate::KeyspaceOptions::merge_operator). The operator does not see the
+    /// operand before it is read, so one that does not fit is accepted here. A read of the key then fails with
+    /// [`ErrorKind::OperatorFailed`](crate::ErrorKind::OperatorFailed), until a put or delete replaces its operands.
+    pub fn merge(&self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
+        self.merge_with(key, operand, Durability::Buffered)
+    }
+
+    /// Merges `operand` into the value of `key`. The write has the given durability when this returns.
+    pub fn merge_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<()> {
+        self.tree.load().merging.check_writable()?;
+        self.write_one(ValueKind::Merge, key.as_ref(), Some(operand.as_ref()), durability)
+    }
+
+    /// Merges `operand` into the value of `key`. The ticket tells when the write is durable; see
+    /// [`Db::submit`](crate::Db::submit).
+    pub fn submit_merge(&self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.tree.load().merging.check_writable()?;
+        self.submit_one(ValueKind::Merge, key.as_ref(), Some(operand.as_ref()))
+    }
+
     #[inline]
     fn write_one(
         &self,

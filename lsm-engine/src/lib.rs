@@ -76,6 +76,7 @@ pub use ticket::{Ticket, TicketFuture};
 pub use waits::Wait;
 
 pub use lsm_compaction as compaction_policies;
+pub use lsm_core::merge_operator::{BuiltInMerge, MergeError, MergeOperator, decode_set, encode_set};
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};
 pub use lsm_sstable::{
     BloomFilter, Compression, DelimitedPrefix, FilterPolicy, FixedPrefix, PrefixExtractor,

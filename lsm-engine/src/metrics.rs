@@ -26,6 +26,8 @@ pub(crate) struct Counters {
     pub(crate) compaction_bytes_in: Counter,
     pub(crate) compaction_bytes_out: Counter,
     pub(crate) compaction_bytes_copied: Counter,
+    pub(crate) merge_operands_folded: Counter,
+    pub(crate) merges_refused: Counter,
 }
 
 /// Figures about the state of a database. Sizes are in bytes. Counters start when the database is opened.
@@ -95,6 +97,11 @@ pub struct Metrics {
     /// The part of [`compaction_bytes_out`](Self::compaction_bytes_out) in blocks that were copied unchanged, because no
     /// newer data overlaps them.
     pub compaction_bytes_copied: u64,
+    /// Number of merge operands that flushes and compactions have made part of a newer one or of a put.
+    pub merge_operands_folded: u64,
+    /// Number of times that a flush or compaction kept the operands of a key because the merge operator refused them or
+    /// panicked. A read of such a key fails and says why.
+    pub merges_refused: u64,
     /// Number of running compactions.
     pub compactions_running: u64,
     /// Compaction debt: bytes that compactions still have to rewrite.

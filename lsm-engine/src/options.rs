@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use lsm_compaction::CompactionPolicy;
 use lsm_core::env::{Env, ThreadEnv};
+use lsm_core::merge_operator::MergeOperator;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_memtable::MemtableFactory;
 use lsm_sstable::Compression;
@@ -185,6 +186,12 @@ impl Options {
     /// Filter bits per key of the default keyspace; see [`KeyspaceOptions::filter_bits_per_key`].
     pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
         self.keyspace = self.keyspace.filter_bits_per_key(bits);
+        self
+    }
+
+    /// Merge operator of the default keyspace; see [`KeyspaceOptions::merge_operator`].
+    pub fn merge_operator(mut self, operator: Arc<dyn MergeOperator>) -> Self {
+        self.keyspace = self.keyspace.merge_operator(operator);
         self
     }
 

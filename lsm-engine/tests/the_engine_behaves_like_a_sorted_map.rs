@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use lsm_engine::{Db, Options, Result, Snapshot, WriteBatch};
+use lsm_engine::{BuiltInMerge, Db, Options, Result, Snapshot, WriteBatch};
 use proptest::prelude::*;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -11,9 +12,11 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, Debug)]
 enum Op {
     Put(Vec<u8>, Vec<u8>),
+    Merge(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
     DeleteRange(Vec<u8>, Vec<u8>),
-    Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// Puts, merges and deletes.
+    Batch(Vec<(Vec<u8>, Option<Vec<u8>>, bool)>),
     Snapshot,
     DropSnapshot,
     Flush,
@@ -38,9 +41,10 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => (key(), value()).prop_map(|(key, value)| Op::Put(key, value)),
+        12 => (key(), value()).prop_map(|(key, operand)| Op::Merge(key, operand)),
         8 => key().prop_map(Op::Delete),
         3 => (key(), key()).prop_map(|(a, b)| Op::DeleteRange(a.clone().min(b.clone()), a.max(b))),
-        4 => prop::collection::vec((key(), prop::option::of(value())), 0..10).prop_map(Op::Batch),
+        4 => prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10).prop_map(Op::Batch),
         3 => Just(Op::Snapshot),
         2 => Just(Op::DropSnapshot),
         4 => Just(Op::Flush),
@@ -53,7 +57,16 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn open(path: &Path) -> Result<Db> {
-    Options::new().memory(2 << 20).memtable_bytes(100_000).open(path)
+    let operator = Arc::new(BuiltInMerge::append(","));
+    Options::new().memory(2 << 20).memtable_bytes(100_000).merge_operator(operator).open(path)
+}
+
+fn merge(model: &mut Model, key: Vec<u8>, operand: &[u8]) {
+    let value = match model.get(&key) {
+        Some(value) => [value, operand].join(&b','),
+        None => operand.to_vec(),
+    };
+    model.insert(key, value);
 }
 
 fn collect(
@@ -117,6 +130,10 @@ fn run(ops: Vec<Op>) {
                 db.put(&key, &value).unwrap();
                 model.insert(key, value);
             }
+            Op::Merge(key, operand) => {
+                db.merge(&key, &operand).unwrap();
+                merge(&mut model, key, &operand);
+            }
             Op::Delete(key) => {
                 db.delete(&key).unwrap();
                 model.remove(&key);
@@ -127,13 +144,20 @@ fn run(ops: Vec<Op>) {
             }
             Op::Batch(writes) => {
                 let mut batch = WriteBatch::new();
-                for (key, value) in writes {
-                    if let Some(value) = value {
-                        batch.put(&key, &value);
-                        model.insert(key, value);
-                    } else {
-                        batch.delete(&key);
-                        model.remove(&key);
+                for (key, value, merges) in writes {
+                    match value {
+                        Some(operand) if merges => {
+                            batch.merge(&key, &operand);
+                            merge(&mut model, key, &operand);
+                        }
+                        Some(value) => {
+                            batch.put(&key, &value);
+                            model.insert(key, value);
+                        }
+                        None => {
+                            batch.delete(&key);
+                            model.remove(&key);
+                        }
                     }
                 }
                 db.write(batch).unwrap();

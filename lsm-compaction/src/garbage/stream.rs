@@ -454,6 +454,10 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             if self.rules.stripe(sequence) != stripe {
                 return Ok(Below::Other);
             }
+            let expiry_micros = match kind {
+                ValueKind::PutWithExpiry => expiry::split(entry.value).map(|(micros, _)| micros),
+                _ => None,
+            };
             if self.is_covered(sequence, stripe_end) {
                 return Ok(Below::Deleted);
             }
@@ -461,6 +465,12 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 ValueKind::Merge => {}
                 ValueKind::Delete | ValueKind::SingleDelete => return Ok(Below::Deleted),
                 ValueKind::Put => return Ok(Below::Value),
+                // Until it has expired, what the operands apply to depends on the time of the reader.
+                ValueKind::PutWithExpiry
+                    if expiry_micros.is_some_and(|expiry| self.rules.is_expired(stripe, expiry)) =>
+                {
+                    return Ok(Below::Deleted);
+                }
                 _ => return Ok(Below::Other),
             }
             let (Some(merging), Some(entry)) = (&mut self.merging, self.cursor.entry()) else {
@@ -561,7 +571,7 @@ enum Below {
     NextKey,
     /// A put, at the cursor.
     Value,
-    /// A tombstone.
+    /// A tombstone, or a put that has expired for all readers of the stripe.
     Deleted,
     /// An older stripe, or what this merge cannot fold.
     Other,

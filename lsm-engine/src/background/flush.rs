@@ -61,7 +61,7 @@ impl Flush {
             stream.surviving_range_tombstones(),
         );
         let source = BuildInput { read_bytes: |_| 0, copy_block: |_, _| Ok(0) };
-        let build = Some(Build::new(stream, source, output));
+        let build = Some(Build::new(stream, source, output, &tree.load().merging));
         let started_micros = context.resources.env.monotonic_micros();
         if tree.flush_retry_micros().is_none() {
             let (keyspace, bytes) = (Arc::clone(&tree.name), flushed.bytes() as u64);
@@ -372,8 +372,11 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
         return Ok(false);
     }
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
-    let older = Older::below_memtables(&tree.load().version);
-    let mut stream = Flushed::from(memtable).survivors(context.visibility.garbage_rules(), older);
+    let state = tree.load();
+    let older = Older::below_memtables(&state.version);
+    let mut stream = Flushed::from(memtable)
+        .survivors(context.visibility.garbage_rules(), older)
+        .with_merge_operator(state.merging.for_background());
     while needed <= held {
         let Some(entry) = stream.next()? else { return Ok(reserve.release(needed)) };
         needed += 2 * (entry.key.len() + entry.value.len() + ENTRY_BYTES_BESIDE) as u64;

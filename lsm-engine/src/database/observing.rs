@@ -40,6 +40,8 @@ impl Database {
             stall_space_micros: waited(WaitReason::DiskSpace),
             stall_lock_micros: waited(WaitReason::CommitLock),
             stall_sync_micros: waited(WaitReason::LogSync),
+            merge_operands_folded: self.resources.counters.merge_operands_folded.get(),
+            merges_refused: self.resources.counters.merges_refused.get(),
             ..Metrics::default()
         };
         metrics.stall_micros = metrics.stall_rate_micros

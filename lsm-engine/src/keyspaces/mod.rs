@@ -5,6 +5,7 @@
 
 mod empty_spans;
 mod memtable;
+mod merging;
 mod rate_limit;
 mod read_point;
 mod read_state;
@@ -15,6 +16,7 @@ mod visibility;
 
 pub(crate) use empty_spans::{EmptySpans, Watch, WriteExclusion, successor};
 pub(crate) use memtable::Memtable;
+pub(crate) use merging::{Fold, Merging};
 pub(crate) use rate_limit::RateLimit;
 pub(crate) use read_point::{Meaning, ReadPoint};
 pub(crate) use read_state::ReadState;

@@ -28,6 +28,8 @@ pub(crate) enum Now<'c> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning<'v> {
     Value(&'v [u8]),
+    /// The key has the value that the merge operator makes of this operand and of older versions.
+    Operand(&'v [u8]),
     /// The key has no value: it was deleted or has expired. Either hides all older versions.
     Absent,
     /// The stored value is not what this kind of entry has.
@@ -56,8 +58,10 @@ impl ReadPoint<'_> {
 
     #[cold]
     fn rare_meaning<'v>(&self, kind: ValueKind, stored: &'v [u8]) -> Meaning<'v> {
-        if kind != ValueKind::PutWithExpiry {
-            return Meaning::Value(stored);
+        match kind {
+            ValueKind::Merge => return Meaning::Operand(stored),
+            ValueKind::PutWithExpiry => {}
+            _ => return Meaning::Value(stored),
         }
         match expiry::split(stored) {
             Some((expiry_micros, _)) if expiry::is_over(expiry_micros, self.now.micros()) => Meaning::Absent,

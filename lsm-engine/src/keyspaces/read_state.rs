@@ -1,14 +1,17 @@
 //! The read state (RocksDB: super version): the memtables and the version that a reader loads together.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::hash::key_hash;
-use lsm_core::{SequenceNumber, Slice, ValueKind};
+use lsm_core::{Cursor, Entry, SequenceNumber, Slice, ValueKind};
+use lsm_sstable::CursorAccess;
 
 use crate::error::{Error, Result};
 use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::memtable::Memtable;
+use crate::keyspaces::merging::Merging;
 use crate::keyspaces::read_point::{Meaning, Now, ReadPoint};
 use crate::version::{Lookup, Version};
 
@@ -32,11 +35,12 @@ pub(crate) struct ReadState {
     pub(crate) generation: u64,
     /// All states of the keyspace share it.
     pub(crate) empty_spans: Arc<EmptySpans>,
+    pub(crate) merging: Arc<Merging>,
 }
 
 impl ReadState {
     /// The state of a keyspace without memtables.
-    pub(super) fn new(version: Version) -> Self {
+    pub(super) fn new(version: Version, merging: Merging) -> Self {
         Self {
             memtable: None,
             immutable: Vec::new(),
@@ -47,6 +51,7 @@ impl ReadState {
             begun_count: 0,
             generation: 0,
             empty_spans: Arc::default(),
+            merging: Arc::new(merging),
         }
     }
 
@@ -114,6 +119,8 @@ impl ReadState {
                 return match point.meaning(entry.kind, entry.value) {
                     Meaning::Value(value) => Ok((!deleted).then(|| Slice::copy_from(value))),
                     Meaning::Absent => Ok(None),
+                    _ if deleted => Ok(None),
+                    Meaning::Operand(_) => state.get_merged(key, point),
                     Meaning::Malformed => Err(state.malformed(key)),
                 };
             }
@@ -137,8 +144,52 @@ impl ReadState {
         match point.meaning(kind, stored) {
             Meaning::Value(value) => Ok(Some(Slice::copy_from(value))),
             Meaning::Absent => Ok(None),
+            Meaning::Operand(_) => self.get_merged(key, point),
             Meaning::Malformed => Err(self.malformed(key)),
         }
+    }
+
+    /// Shows `visit` the versions of `key` up to a number, the newest first, and whether a range tombstone covers them,
+    /// until it breaks.
+    pub(super) fn versions<B>(
+        &self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        mut visit: impl FnMut(Entry<'_>, bool) -> Result<ControlFlow<B>>,
+    ) -> Result<ControlFlow<B>> {
+        let mut covering = 0;
+        let mut walk = |cursor: &mut dyn Cursor, covering| {
+            cursor.seek(key, sequence);
+            while let Some(entry) = cursor.entry().filter(|entry| entry.key == key) {
+                if let ControlFlow::Break(value) = visit(entry, entry.sequence < covering)? {
+                    return Ok(ControlFlow::Break(value));
+                }
+                cursor.next();
+            }
+            cursor.error().map_or(Ok(ControlFlow::Continue(())), |error| Err(Error::from(error.clone())))
+        };
+        for memtable in self.memtables() {
+            covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
+            if memtable.reader.get(key, sequence).is_some()
+                && let found @ ControlFlow::Break(_) =
+                    walk(&mut *Arc::clone(&memtable.reader).cursor(), covering)?
+            {
+                return Ok(found);
+            }
+        }
+        let hash = key_hash(key);
+        for table in self.version.runs().filter_map(|run| run.find(key)) {
+            let table = table.table();
+            covering = covering.max(table.range_tombstones().covering_sequence(key, sequence));
+            // A lookup asks the filter first.
+            if table.get(key, hash, sequence)?.is_some()
+                && let found @ ControlFlow::Break(_) =
+                    walk(&mut table.cursor(CursorAccess::Cached), covering)?
+            {
+                return Ok(found);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// The error for a version of `key` whose stored value is malformed. Only tables can hold one.

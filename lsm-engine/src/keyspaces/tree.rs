@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::keyspaces::empty_spans::EmptySpans;
+use crate::keyspaces::merging::Merging;
 use crate::keyspaces::rate_limit::RateLimit;
 use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
@@ -60,7 +61,8 @@ impl Tree {
         version: Version,
         memory: &Arc<Memory>,
     ) -> Self {
-        let state = ReadState::new(version);
+        let merging = Merging::new(Arc::clone(&record.name), &options, &record.options);
+        let state = ReadState::new(version, merging);
         let own = size_of::<Self>() + size_of::<ReadState>() + size_of::<Version>();
         let name = Arc::clone(&record.name);
         let recorded = size_of::<ResolvedOptions>()
@@ -102,7 +104,10 @@ impl Tree {
     pub(crate) fn configure(&self, options: Arc<ResolvedOptions>) -> bool {
         let first = !self.configured.swap(true, Ordering::AcqRel);
         if first {
+            let merging = Merging::new(Arc::clone(&self.name), &options, &self.stored());
             self.options.store(options);
+            let merging = Arc::new(merging);
+            self.update(|state| ReadState { merging, ..(**state).clone() });
         }
         first
     }

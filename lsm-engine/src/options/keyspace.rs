@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lsm_compaction::CompactionPolicy;
+use lsm_core::merge_operator::{BuiltInMerge, MergeOperator};
 use lsm_memtable::MemtableFactory;
 use lsm_sstable::{Compression, FilterPolicy, PrefixExtractor};
 
@@ -12,17 +13,22 @@ use crate::error::{Error, Result};
 
 const BLOCK_BYTES_MIN: usize = 256;
 const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// Longest name of a merge operator.
+const OPERATOR_NAME_BYTES_MAX: usize = 255;
+/// Names that begin so are those of built-in merge operators.
+const BUILT_IN_PREFIX: &str = "lsm.";
 
 /// How one keyspace stores its data.
 ///
 /// The database keeps the options of each keyspace. What you do not give is as stored, or has its default if nothing is
-/// stored: `KeyspaceOptions::new()` opens a keyspace as it was. What you give is stored. A given compaction policy or
-/// prefix extractor must have the stored name; otherwise opening fails with
+/// stored: `KeyspaceOptions::new()` opens a keyspace as it was. What you give is stored. A given compaction policy, prefix
+/// extractor or merge operator must have the stored name; otherwise opening fails with
 /// [`ErrorKind::OptionsMismatch`](crate::ErrorKind::OptionsMismatch). Memtables are not stored.
 ///
-/// The built-in compaction policies, filters and prefix extractors are made from what is stored. The database keeps only
+/// The built-in compaction policies, filters, prefix extractors and merge operators are made from what is stored. The database keeps only
 /// the name of your own, so give those each time. A keyspace with your own compaction policy cannot be opened for writing
-/// without it; without your filter or prefix extractor, reads are slower and new tables have none.
+/// without it; without your filter or prefix extractor, reads are slower and new tables have none; without your merge
+/// operator, keys with operands cannot be read.
 ///
 /// You can pass your own memtable, filter, prefix extractor and compaction policy. If one panics in a write or in
 /// background work, writes to its keyspace fail with [`ErrorKind::Callback`](crate::ErrorKind::Callback) and the
@@ -43,6 +49,7 @@ pub struct KeyspaceOptions {
     pub(super) change_prefix_extractor: bool,
     pub(super) compaction: Option<Arc<dyn CompactionPolicy>>,
     pub(super) change_compaction: bool,
+    pub(super) merge_operator: Option<Arc<dyn MergeOperator>>,
     pub(crate) memtable: Option<Arc<dyn MemtableFactory>>,
 }
 
@@ -116,6 +123,20 @@ impl KeyspaceOptions {
         self
     }
 
+    /// The merge operator: what makes one value of the operands of [`merge`](crate::Keyspace::merge). None by default. Its
+    /// name is recorded and cannot change, since the operands on the disk mean nothing to another operator.
+    ///
+    /// Those that come with the store, [`BuiltInMerge`](crate::BuiltInMerge), need not be given again. Without an operator
+    /// of your own, a read of a key with operands fails with
+    /// [`ErrorKind::OperatorMissing`](crate::ErrorKind::OperatorMissing); compactions keep all operands. An operator is
+    /// called in reads and in background work, and must not call the database. If it panics in a read, the read fails
+    /// with [`ErrorKind::Callback`](crate::ErrorKind::Callback); if it panics or fails in background work, the operands
+    /// stay as they are.
+    pub fn merge_operator(mut self, operator: Arc<dyn MergeOperator>) -> Self {
+        self.merge_operator = Some(operator);
+        self
+    }
+
     /// The factory of memtables; a B+ tree by default. It may differ from open to open. Use a factory for one database
     /// only: the engine sets how many bytes of flushed memtables it may keep for reuse. Those bytes are part of
     /// [`Options::memory`](crate::Options::memory). A factory that only other keyspaces than the default one use may keep
@@ -125,14 +146,26 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Fails if no table could be written with these options.
+    /// Fails if no table could be written with these options, or if an operator has a name that cannot be stored.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.block_bytes {
-            Some(bytes) if !is_block_size(bytes) => Err(Error::invalid(format!(
+        if let Some(bytes) = self.block_bytes.filter(|&bytes| !is_block_size(bytes)) {
+            return Err(Error::invalid(format!(
                 "KeyspaceOptions::block_bytes is {bytes}; it must be from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}"
-            ))),
-            _ => Ok(()),
+            )));
         }
+        let Some(name) = self.merge_operator.as_ref().map(|operator| operator.name()) else { return Ok(()) };
+        if name.is_empty() || name.len() > OPERATOR_NAME_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "the name of a merge operator must have 1 to {OPERATOR_NAME_BYTES_MAX} bytes; this one has {}",
+                name.len()
+            )));
+        }
+        if name.starts_with(BUILT_IN_PREFIX) && BuiltInMerge::from_name(name).is_none() {
+            return Err(Error::invalid(format!(
+                "merge operator {name:?} is not built in, so its name must not begin with {BUILT_IN_PREFIX:?}"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether tables must be opened again to be read with these options.
@@ -170,6 +203,19 @@ impl KeyspaceOptions {
                 return Err(mismatch(keyspace, "prefix extractor", stored, &given, change));
             }
             all.set(stored::PREFIX_EXTRACTOR, given);
+        }
+        if let Some(operator) = &self.merge_operator {
+            let given = operator.name();
+            if let Some(stored) = stored.merge_operator().filter(|stored| *stored != given) {
+                return Err(Error::OptionsMismatch(
+                    format!(
+                        "keyspace {keyspace:?} uses merge operator {stored:?}, but the options give {given:?}, to which the \
+                         stored operands mean something else; give the same, or none if it is built in"
+                    )
+                    .into(),
+                ));
+            }
+            all.set(stored::MERGE_OPERATOR, given);
         }
         if let Some(compression) = self.compression {
             all.set(stored::COMPRESSION, compression.to_string());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lsm_compaction::{CompactionPolicy, Leveled, built_in_policy};
+use lsm_core::merge_operator::{BuiltInMerge, MergeOperator};
 use lsm_memtable::MemtableFactory;
 use lsm_sstable::{
     BloomFilter, Compression, FilterPolicy, PrefixExtractor, TableOpen, built_in_prefix_extractor,
@@ -24,6 +25,8 @@ pub(crate) struct ResolvedOptions {
     pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     /// Its name differs from the stored one if the stored one is neither built in nor given.
     pub(crate) compaction: Arc<dyn CompactionPolicy>,
+    /// `None` if the keyspace stores none, or one that is neither built in nor given.
+    pub(crate) merge_operator: Option<Arc<dyn MergeOperator>>,
     pub(crate) memtable: Arc<dyn MemtableFactory>,
     read_buffer_bytes: u64,
 }
@@ -55,6 +58,12 @@ impl ResolvedOptions {
             let settings = || stored.text(stored::POLICY_SETTINGS).unwrap_or_default();
             built_in_policy(stored.policy(), settings()).or_else(|| given.cloned())
         };
+        let operator = || {
+            let name = stored.merge_operator()?;
+            let built_in = || Some(Arc::new(BuiltInMerge::from_name(name)?) as Arc<dyn MergeOperator>);
+            let given = parts.merge_operator.as_ref().filter(|given| given.name() == name);
+            built_in().or_else(|| given.cloned())
+        };
         let memtable = given.memtable.as_ref().unwrap_or(shared.memtable);
         if !Arc::ptr_eq(memtable, shared.memtable) {
             // The budget has room for one pool, that of the shared factory.
@@ -74,6 +83,7 @@ impl ResolvedOptions {
                 .clone()
                 .or_else(policy)
                 .unwrap_or_else(|| Arc::new(Leveled::default())),
+            merge_operator: given.merge_operator.clone().or_else(operator),
             memtable: Arc::clone(memtable),
             read_buffer_bytes: shared.read_buffer_bytes,
         }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 pub(super) const POLICY: &str = "policy";
 /// Settings of the compaction policy, as it writes them.
 pub(super) const POLICY_SETTINGS: &str = "policy_settings";
+/// Name of the merge operator.
+pub(super) const MERGE_OPERATOR: &str = "merge_operator";
 /// Name of the prefix extractor.
 pub(super) const PREFIX_EXTRACTOR: &str = "prefix_extractor";
 /// `none`, `bloom:` and the bits per key, or `given:` and the name of a filter policy.
@@ -48,6 +50,11 @@ impl StoredOptions {
     /// The name of the compaction policy.
     pub fn policy(&self) -> &str {
         self.text(POLICY).unwrap_or("leveled")
+    }
+
+    /// The name of the merge operator, if there is one.
+    pub fn merge_operator(&self) -> Option<&str> {
+        self.text(MERGE_OPERATOR)
     }
 
     /// Stores a value. An empty one is stored, too.

@@ -40,9 +40,9 @@ pub struct DbCursor {
     pub(super) prefix: Option<Slice>,
     pub(super) tombstones: RangeDeletes,
     pub(super) place: Place,
-    /// Backward: the current key. Forward: the key that the cursor left last.
+    /// Backward, and of a merged value: the current key. Forward: the key that the cursor left last.
     pub(super) key: Vec<u8>,
-    /// Backward: the current value.
+    /// Backward, and of a merged value: the current value.
     pub(super) value: Vec<u8>,
     /// The start of the dead entries that the cursor passes. Forward: their first key. Backward: the key after their
     /// last.
@@ -62,6 +62,8 @@ pub(super) enum Place {
     Forward,
     /// On the entry before all versions of the key. Key and value were copied.
     Backward,
+    /// After merge operands of the key. Key and value were copied.
+    Merged,
 }
 
 impl DbCursor {
@@ -188,6 +190,7 @@ impl DbCursor {
                 }
             }
             Place::Backward => self.merge.seek(&self.key, 0),
+            Place::Merged => {}
         }
         self.find_forward(true, From::Here)
     }
@@ -203,6 +206,7 @@ impl DbCursor {
                 self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
             }
             Place::Backward => {}
+            Place::Merged => self.merge.seek_for_prev(&self.key, SEQUENCE_MAX),
         }
         self.find_backward(From::Here)
     }
@@ -212,7 +216,7 @@ impl DbCursor {
         match self.place {
             Place::Nowhere => None,
             Place::Forward => self.merge.entry().map(|entry| entry.key),
-            Place::Backward => Some(&self.key),
+            Place::Backward | Place::Merged => Some(&self.key),
         }
     }
 
@@ -227,7 +231,7 @@ impl DbCursor {
         match self.place {
             Place::Nowhere => None,
             Place::Forward => self.merge.entry().map(|entry| (entry.key, value_of(entry))),
-            Place::Backward => Some((&self.key, &self.value)),
+            Place::Backward | Place::Merged => Some((&self.key, &self.value)),
         }
     }
 

@@ -1,11 +1,12 @@
 //! The search for the next live key. It skips versions that are shadowed, invisible or deleted.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use lsm_core::{Cursor, SEQUENCE_MAX};
 
 use crate::error::Result;
-use crate::keyspaces::{Meaning, successor};
+use crate::keyspaces::{Fold, Meaning, successor};
 use crate::read::cursor::{DbCursor, Place};
 use crate::read::merge_input::merged;
 use crate::read::skip::{Dead, From, LOOK_COUNT};
@@ -48,8 +49,20 @@ impl DbCursor {
             if entry.sequence <= self.point.sequence {
                 let meaning = self.point.meaning(entry.kind, entry.value);
                 if meaning != Meaning::Absent && !self.tombstones.cover(entry, self.point.sequence) {
-                    if meaning == Meaning::Malformed {
-                        return Err(self.pinned.malformed(entry.key));
+                    match meaning {
+                        Meaning::Malformed => return Err(self.pinned.malformed(entry.key)),
+                        Meaning::Operand(_) => {
+                            // The span ends here. The fold moves beyond this key.
+                            self.learn_forward(std::mem::replace(&mut dead, Dead::new(From::Here)));
+                            if self.fold()? {
+                                self.place = Place::Merged;
+                                return Ok(());
+                            }
+                            skip = true;
+                            passed_count = 0;
+                            continue;
+                        }
+                        _ => {}
                     }
                     self.place = Place::Forward;
                     break;
@@ -168,25 +181,73 @@ impl DbCursor {
         }
     }
 
+    /// Folds the operand at the current entry and the older versions of its key. Copies key and value, and leaves the
+    /// merge after the versions that it took. Returns whether the key has a value.
+    #[cold]
+    fn fold(&mut self) -> Result<bool> {
+        let state = Arc::clone(&self.pinned);
+        let Some(first) = self.merge.entry() else { return Ok(false) };
+        self.key.clear();
+        self.key.extend_from_slice(first.key);
+        let mut fold = Fold::default();
+        let value = loop {
+            match self.merge.entry() {
+                Some(entry) if entry.key == self.key => {
+                    let is_covered = self.tombstones.cover(entry, self.point.sequence);
+                    if let ControlFlow::Break(value) = fold.take(&state, &self.point, entry, is_covered)? {
+                        break value;
+                    }
+                }
+                _ => {
+                    self.check()?;
+                    break fold.end(&state, &self.key)?;
+                }
+            }
+            self.merge.next();
+        };
+        let is_live = value.is_some();
+        self.value = value.unwrap_or_default();
+        Ok(is_live)
+    }
+
     /// Finds the last live key at or before the current entry. The merge then stands before all versions of that key.
-    pub(super) fn find_backward(&mut self, from: From<'_>) -> Result<()> {
-        // Whether the newest visible version of `self.key` seen so far has a value. `None`: no visible version yet.
-        let mut live = None;
+    pub(super) fn find_backward(&mut self, mut from: From<'_>) -> Result<()> {
+        while self.search_backward(from)? {
+            // The newest version of the key is an operand, and the others are needed newest first.
+            self.place = Place::Nowhere;
+            self.merge.seek(&self.key, self.point.sequence);
+            let is_live = self.fold()?;
+            self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
+            self.check()?;
+            if is_live {
+                self.place = Place::Backward;
+                break;
+            }
+            from = From::Here;
+        }
+        Ok(())
+    }
+
+    /// Finds the last key at or before the current entry that is live, or whose newest version is an operand. Returns
+    /// whether it is that; otherwise the value is copied.
+    fn search_backward(&mut self, from: From<'_>) -> Result<bool> {
+        // What the newest visible version of `self.key` seen so far is. `None`: no visible version yet.
+        let mut newest = None;
         let mut passed_count = 0;
         let mut dead = Dead::new(from);
         self.place = Place::Nowhere;
         while let Some(entry) = self.merge.entry() {
-            if live.is_some() {
+            if newest.is_some() {
                 if entry.key != self.key {
-                    if live == Some(true) {
+                    if newest != Some(Newest::Absent) {
                         break;
                     }
-                    live = None;
+                    newest = None;
                     passed_count = 0;
                 } else if passed_count == RESEEK_COUNT {
                     // The seek skips newer versions unseen, and they may be live for later readers.
                     dead = Dead::new(From::Here);
-                    live = self.seek_newest_version()?;
+                    newest = self.seek_newest_version()?;
                     passed_count = 0;
                     continue;
                 } else {
@@ -199,22 +260,26 @@ impl DbCursor {
             if entry.sequence <= self.point.sequence {
                 let meaning = self.point.meaning(entry.kind, entry.value);
                 let covered = self.tombstones.cover(entry, self.point.sequence);
-                if live.is_none() {
+                if newest.is_none() {
                     self.key.clear();
                     self.key.extend_from_slice(entry.key);
                 }
-                live = Some(meaning != Meaning::Absent && !covered);
-                if let (Meaning::Value(value), false) = (meaning, covered) {
-                    self.value.clear();
-                    self.value.extend_from_slice(value);
-                } else if live == Some(true) {
-                    return Err(self.pinned.malformed(entry.key));
-                } else {
-                    if self.pass_backward(&mut dead) {
-                        live = None;
-                        passed_count = 0;
+                match meaning {
+                    Meaning::Value(value) if !covered => {
+                        self.value.clear();
+                        self.value.extend_from_slice(value);
+                        newest = Some(Newest::Value);
                     }
-                    continue;
+                    Meaning::Operand(_) if !covered => newest = Some(Newest::Operand),
+                    Meaning::Malformed if !covered => return Err(self.pinned.malformed(entry.key)),
+                    _ => {
+                        newest = Some(Newest::Absent);
+                        if self.pass_backward(&mut dead) {
+                            newest = None;
+                            passed_count = 0;
+                        }
+                        continue;
+                    }
                 }
             } else {
                 // This entry is newer than the reader and may be live for later readers, so the empty span ends here.
@@ -222,7 +287,7 @@ impl DbCursor {
                 if passed.watch.is_some() {
                     self.learn_backward(passed, &successor(entry.key));
                 }
-                if live.is_none() && entry.key == self.key {
+                if newest.is_none() && entry.key == self.key {
                     passed_count += 1;
                     // Backward, the versions of a key come oldest first, so the newer ones are invisible too.
                     if passed_count == RESEEK_COUNT {
@@ -230,7 +295,7 @@ impl DbCursor {
                         passed_count = 0;
                         continue;
                     }
-                } else if live.is_none() {
+                } else if newest.is_none() {
                     self.key.clear();
                     self.key.extend_from_slice(entry.key);
                     passed_count = 0;
@@ -240,13 +305,16 @@ impl DbCursor {
         }
         self.check()?;
         if dead.watch.is_some() {
-            let start = if live == Some(true) { successor(&self.key) } else { self.bounds.start() };
+            let start = match newest {
+                Some(Newest::Value | Newest::Operand) => successor(&self.key),
+                Some(Newest::Absent) | None => self.bounds.start(),
+            };
             self.learn_backward(dead, &start);
         }
-        if live == Some(true) {
+        if newest == Some(Newest::Value) {
             self.place = Place::Backward;
         }
-        Ok(())
+        Ok(newest == Some(Newest::Operand))
     }
 
     /// Skips the current dead entry, whose key is `self.key`, and the entries before it that are known to be dead. Returns
@@ -295,22 +363,32 @@ impl DbCursor {
         false
     }
 
-    /// Copies the newest visible version of `self.key` and moves before all its versions. Returns whether that version has
-    /// a value. After a failed seek the merge has no entry.
-    fn seek_newest_version(&mut self) -> Result<Option<bool>> {
+    /// Copies the newest visible version of `self.key`, if it has a value, and moves before all its versions. Returns what
+    /// it is. After a failed seek the merge has no entry.
+    fn seek_newest_version(&mut self) -> Result<Option<Newest>> {
         self.merge.seek(&self.key, self.point.sequence);
         let Some(entry) = self.merge.entry() else { return Ok(None) };
-        let meaning = self.point.meaning(entry.kind, entry.value);
-        let live = meaning != Meaning::Absent && !self.tombstones.cover(entry, self.point.sequence);
-        match meaning {
-            Meaning::Value(value) if live => {
+        let covered = self.tombstones.cover(entry, self.point.sequence);
+        let newest = match self.point.meaning(entry.kind, entry.value) {
+            Meaning::Value(value) if !covered => {
                 self.value.clear();
                 self.value.extend_from_slice(value);
+                Newest::Value
             }
-            _ if live => return Err(self.pinned.malformed(entry.key)),
-            _ => {}
-        }
+            Meaning::Operand(_) if !covered => Newest::Operand,
+            Meaning::Malformed if !covered => return Err(self.pinned.malformed(entry.key)),
+            _ => Newest::Absent,
+        };
         self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
-        Ok(Some(live))
+        Ok(Some(newest))
     }
+}
+
+/// What the newest visible version of a key is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Newest {
+    Absent,
+    /// It has a value, which was copied.
+    Value,
+    Operand,
 }

@@ -61,7 +61,7 @@ impl WritePath {
         self.check_batch_bytes(bytes)?;
         self.admit(tree, bytes)?;
         let written = {
-            let deletes = kind != ValueKind::Put;
+            let deletes = payload::deletes(kind);
             let mut committer = self.lock_committer(bytes, || deletes, |_| Ok([tree.id]))?.0;
             let committer = &mut *committer;
             // Check again under the lock: another thread may have dropped the keyspace meanwhile.
@@ -113,7 +113,7 @@ impl WritePath {
         durability: Durability,
         check: impl FnOnce() -> Result<()>,
     ) -> Result<Written> {
-        let Payload { encoded, count, memory_bytes, database } = batch;
+        let Payload { encoded, count, memory_bytes, merged, database } = batch;
         if database.is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
         }
@@ -129,6 +129,9 @@ impl WritePath {
                 |committer| committer.shares(encoded),
             )?;
             let committer = &mut *committer;
+            if !merged.is_empty() {
+                committer.check_merges(merged)?;
+            }
             check()?;
             shares
                 .iter()
@@ -225,9 +228,9 @@ impl WritePath {
     }
 }
 
-/// Whether a batch contains no puts.
+/// Whether a batch contains only deletes.
 fn only_deletes(payload: &[u8]) -> bool {
-    Operations::new(payload, 0).all(|operation| operation.is_ok_and(|found| found.kind != ValueKind::Put))
+    Operations::new(payload, 0).all(|operation| operation.is_ok_and(|found| payload::deletes(found.kind)))
 }
 
 #[cfg(test)]

@@ -166,6 +166,13 @@ impl Committer {
         self.peek(keyspace).map(|writer| &writer.tree)
     }
 
+    /// Fails if one of these keyspaces takes no merge operands.
+    #[cold]
+    pub(super) fn check_merges(&self, keyspaces: &[u32]) -> Result<()> {
+        let mut trees = keyspaces.iter().filter_map(|&id| self.tree(id));
+        trees.try_for_each(|tree| tree.load().merging.check_writable())
+    }
+
     fn peek(&self, keyspace: u32) -> Option<&KeyspaceWriter> {
         if keyspace == 0 { Some(&self.default) } else { self.writers.get(&keyspace) }
     }

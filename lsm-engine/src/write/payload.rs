@@ -3,7 +3,8 @@
 //! ```text
 //! payload   := count:u32 op*count
 //! op        := kind:u8 keyspace:varint key:bytes            Delete, KeyspaceClear (empty key)
-//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, RangeDelete (the value is the end, exclusive)
+//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, Merge (the value is an operand), RangeDelete (the value is
+//!                                                             the end, exclusive)
 //! bytes     := length:varint byte*length
 //! ```
 //!
@@ -28,6 +29,8 @@ pub(crate) struct Payload<'b> {
     pub(crate) count: u64,
     /// Upper bound of what they take in memtables.
     pub(crate) memory_bytes: usize,
+    /// Keyspaces that get merge operands.
+    pub(crate) merged: &'b [u32],
     /// The database whose keyspaces it names. `None` if it writes only to the default keyspace.
     pub(crate) database: Option<u64>,
 }
@@ -65,6 +68,12 @@ pub(crate) fn check_range(start: &[u8], end: &[u8]) -> Result<()> {
 pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Arc<str> {
     format!("the range from \"{}\" to \"{}\" ends before it starts", start.escape_ascii(), end.escape_ascii())
         .into()
+}
+
+/// Whether an operation only deletes.
+#[inline]
+pub(crate) fn deletes(kind: ValueKind) -> bool {
+    kind.is_tombstone() || matches!(kind, ValueKind::RangeDelete | ValueKind::KeyspaceClear)
 }
 
 /// Encodes a batch of one operation into `out`, which is cleared first.
@@ -138,7 +147,7 @@ impl<'a> Operations<'a> {
         let keyspace = u32::try_from(self.decoder.varint()?).ok()?;
         let key = self.decoder.bytes()?;
         let value = match kind {
-            ValueKind::Put | ValueKind::RangeDelete => self.decoder.bytes()?,
+            ValueKind::Put | ValueKind::Merge | ValueKind::RangeDelete => self.decoder.bytes()?,
             ValueKind::Delete | ValueKind::KeyspaceClear => &[],
             _ => return None,
         };

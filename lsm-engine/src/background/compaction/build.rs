@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use lsm_compaction::{CompactionStream, OlderVersions};
 use lsm_core::Cursor;
 
 use super::output::{NewTable, Output};
 use crate::error::Result;
+use crate::keyspaces::Merging;
 
 /// Maximum number of entries, and bytes, that one step handles. That takes about a millisecond.
 const ENTRIES_PER_STEP: usize = 8192;
@@ -13,6 +16,7 @@ pub(crate) struct Build<C, O = ()> {
     stream: CompactionStream<C, O>,
     source: BuildInput<C, O>,
     output: Output,
+    merging: Arc<Merging>,
 }
 
 /// Functions that a build needs for its kind of cursor.
@@ -32,8 +36,15 @@ pub(crate) enum Progress {
 }
 
 impl<C: Cursor, O: OlderVersions> Build<C, O> {
-    pub(crate) fn new(stream: CompactionStream<C, O>, source: BuildInput<C, O>, output: Output) -> Self {
-        Self { stream, source, output }
+    /// Merge operands are folded with the operator of `merging`.
+    pub(crate) fn new(
+        stream: CompactionStream<C, O>,
+        source: BuildInput<C, O>,
+        output: Output,
+        merging: &Arc<Merging>,
+    ) -> Self {
+        let stream = stream.with_merge_operator(merging.for_background());
+        Self { stream, source, output, merging: Arc::clone(merging) }
     }
 
     /// Handles the next entries. Drop a build that failed; then it removes its files.
@@ -43,7 +54,9 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
             let copied = (self.source.copy_block)(&mut self.stream, &mut self.output)?;
             if copied == 0 {
                 let Some(entry) = self.stream.next()? else {
-                    return Ok(Progress::Done(self.output.finish()?));
+                    let tables = self.output.finish()?;
+                    self.report_merges();
+                    return Ok(Progress::Done(tables));
                 };
                 bytes += entry.key.len() + entry.value.len();
                 self.output.add(entry)?;
@@ -53,7 +66,15 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
                 break;
             }
         }
-        self.output.charge((self.source.read_bytes)(self.stream.cursor()));
+        self.output.charge((self.source.read_bytes)(self.stream.cursor()) + self.stream.memory_bytes());
         Ok(Progress::More)
+    }
+
+    fn report_merges(&self) {
+        self.output.count_folded(self.stream.counts().operands_folded);
+        if let Some(failure) = self.stream.merge_failure() {
+            self.output.count_refused(failure.count);
+            self.merging.warn_refused(failure);
+        }
     }
 }

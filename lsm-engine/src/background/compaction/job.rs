@@ -340,7 +340,8 @@ impl Parts<'_> {
             output_options,
             survivors,
         );
-        Build::new(stream, BuildInput { read_bytes, copy_block }, output)
+        let merging = &running.tree.load().merging;
+        Build::new(stream, BuildInput { read_bytes, copy_block }, output, merging)
     }
 }
 

@@ -172,6 +172,14 @@ impl Output {
         self.charge.set(self.bytes_min.max(read_bytes + written));
     }
 
+    pub(super) fn count_folded(&self, operands: u64) {
+        self.resources.counters.merge_operands_folded.add(operands);
+    }
+
+    pub(super) fn count_refused(&self, keys: u64) {
+        self.resources.counters.merges_refused.add(keys);
+    }
+
     /// Estimated size of the current table.
     fn bytes(&self) -> u64 {
         self.writer.as_ref().map_or(0, |(_, writer)| writer.estimated_bytes())

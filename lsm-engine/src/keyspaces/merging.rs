@@ -1,0 +1,181 @@
+//! The merge operator of a keyspace, and the value that it makes of the versions of a key.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lsm_compaction::MergeFailure;
+use lsm_core::merge_operator::{MergeError, MergeOperator, Operands};
+use lsm_core::{Entry, Slice};
+
+use crate::callbacks::caught;
+use crate::error::{Error, Result};
+use crate::keyspaces::read_point::{Meaning, ReadPoint};
+use crate::keyspaces::read_state::ReadState;
+use crate::options::{ResolvedOptions, StoredOptions};
+
+/// The merge operator of a keyspace.
+#[derive(Debug)]
+pub(crate) struct Merging {
+    keyspace: Arc<str>,
+    /// The name that the manifest records, if there is one.
+    name: Option<Arc<str>>,
+    /// Missing if nobody gave the operator with that name.
+    operator: Option<Arc<dyn MergeOperator>>,
+    /// A refusal in background work was reported.
+    has_warned: AtomicBool,
+}
+
+impl Merging {
+    pub(crate) fn new(keyspace: Arc<str>, options: &ResolvedOptions, stored: &StoredOptions) -> Self {
+        let (name, operator) = (stored.merge_operator().map(Arc::from), options.merge_operator.clone());
+        Self { keyspace, name, operator, has_warned: AtomicBool::new(false) }
+    }
+
+    /// The operator for flushes and compactions. For them, a panic is a refusal: the operands stay as they are.
+    pub(crate) fn for_background(&self) -> Option<Arc<dyn MergeOperator>> {
+        self.operator
+            .as_ref()
+            .map(|operator| Arc::new(Guarded(Arc::clone(operator))) as Arc<dyn MergeOperator>)
+    }
+
+    /// Reports that background work kept operands, the first time.
+    pub(crate) fn warn_refused(&self, failure: &MergeFailure) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            let (key, operator) = (failure.key.escape_ascii(), self.name.as_deref());
+            tracing::warn!(keyspace = &*self.keyspace, %key, operator, error = %failure.error, "the merge operator refused operands, which were kept");
+        }
+    }
+
+    /// Fails if the keyspace takes no operands.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match (&self.operator, &self.name) {
+            (Some(_), _) => Ok(()),
+            (None, Some(name)) => Err(self.missing(name, "")),
+            (None, None) => Err(Error::OperatorMissing(
+                format!(
+                    "keyspace {:?} has no merge operator; give one with KeyspaceOptions::merge_operator",
+                    self.keyspace
+                )
+                .into(),
+            )),
+        }
+    }
+
+    fn missing(&self, name: &str, key: &str) -> Error {
+        Error::OperatorMissing(
+            format!(
+                "keyspace {:?} uses merge operator {name:?}, which is not built in{key}; open the keyspace with \
+                 KeyspaceOptions::merge_operator",
+                self.keyspace
+            )
+            .into(),
+        )
+    }
+
+    /// The value that `operands` make of `base`.
+    #[cold]
+    fn full(&self, key: &[u8], base: Option<&[u8]>, operands: &Operands) -> Result<Option<Vec<u8>>> {
+        let named = || format!("key \"{}\" of keyspace {:?}", key.escape_ascii(), self.keyspace);
+        let Some(operator) = &self.operator else {
+            let name = self.name.as_deref().unwrap_or_default();
+            return Err(self.missing(name, &format!(", so key \"{}\" has no value", key.escape_ascii())));
+        };
+        let during = || format!("a merge of {} by operator {:?}", named(), operator.name());
+        caught(&during(), || Ok(operands.full(&**operator, key, base)))?.map_err(|error| {
+            let name = operator.name();
+            let detail = format!(
+                "merge operator {name:?} refuses {} with {} operands: {error}; put or delete the key to go on",
+                named(),
+                operands.len()
+            );
+            Error::OperatorFailed(detail.into())
+        })
+    }
+}
+
+/// Turns panics into refusals.
+#[derive(Debug)]
+struct Guarded(Arc<dyn MergeOperator>);
+
+impl MergeOperator for Guarded {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn full(
+        &self,
+        key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+    ) -> Result<Option<Vec<u8>>, MergeError> {
+        caught("a merge", || Ok(self.0.full(key, base, operands)))
+            .unwrap_or_else(|error| Err(MergeError::new(error.to_string())))
+    }
+
+    fn partial(&self, key: &[u8], operands: &[&[u8]]) -> Option<Vec<u8>> {
+        caught("a merge", || Ok(self.0.partial(key, operands)))
+            .inspect_err(|error| tracing::warn!(%error, "merge operands were kept"))
+            .unwrap_or_default()
+    }
+}
+
+/// Finds the value of one key whose newest visible version is a merge operand.
+#[derive(Debug, Default)]
+pub(crate) struct Fold {
+    operands: Operands,
+}
+
+impl Fold {
+    /// Takes the next older version of the key. Breaks with the value of the key as soon as that is known.
+    pub(crate) fn take(
+        &mut self,
+        state: &ReadState,
+        point: &ReadPoint<'_>,
+        entry: Entry<'_>,
+        is_covered: bool,
+    ) -> Result<ControlFlow<Option<Vec<u8>>>> {
+        let meaning = if is_covered { Meaning::Absent } else { point.meaning(entry.kind, entry.value) };
+        let base = match meaning {
+            Meaning::Operand(operand) => {
+                self.operands.push_older(entry.sequence, operand);
+                if self.operands.are_many()
+                    && let Some(operator) = &state.merging.operator
+                {
+                    self.operands.shrink(&Guarded(Arc::clone(operator)), entry.key);
+                }
+                return Ok(ControlFlow::Continue(()));
+            }
+            Meaning::Value(base) => Some(base),
+            Meaning::Absent => None,
+            Meaning::Malformed => return Err(state.malformed(entry.key)),
+        };
+        self.finish(state, entry.key, base).map(ControlFlow::Break)
+    }
+
+    /// The value of `key`, if there are no versions below those taken.
+    pub(crate) fn end(&mut self, state: &ReadState, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.finish(state, key, None)
+    }
+
+    fn finish(&mut self, state: &ReadState, key: &[u8], base: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+        let value = state.merging.full(key, base, &self.operands);
+        self.operands.clear();
+        value
+    }
+}
+
+impl ReadState {
+    /// The value of a key whose newest visible version is a merge operand. The caller uses the state for its number.
+    #[cold]
+    pub(super) fn get_merged(&self, key: &[u8], point: &ReadPoint<'_>) -> Result<Option<Slice>> {
+        let mut fold = Fold::default();
+        let taken = self
+            .versions(key, point.sequence, |entry, is_covered| fold.take(self, point, entry, is_covered))?;
+        let value = match taken {
+            ControlFlow::Break(value) => value,
+            ControlFlow::Continue(()) => fold.end(self, key)?,
+        };
+        Ok(value.map(Slice::from))
+    }
+}

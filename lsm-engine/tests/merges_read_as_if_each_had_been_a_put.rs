@@ -1,0 +1,406 @@
+//! Merge operators: what merges read like, which operator a keyspace has, and what happens when it fails.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lsm_engine::{
+    BuiltInMerge, Db, ErrorKind, KeyspaceOptions, MergeError, MergeOperator, Options, Result, Slice,
+    Snapshot, WriteBatch, decode_set, encode_set,
+};
+
+fn options() -> Options {
+    Options::new().memory(8 << 20)
+}
+
+fn lists(path: &Path) -> Db {
+    options().merge_operator(Arc::new(BuiltInMerge::append(","))).open(path).unwrap()
+}
+
+fn pairs(entries: impl Iterator<Item = Result<(Slice, Slice)>>) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    entries.map(|entry| entry.map(|(key, value)| (text(&key), text(&value))).unwrap()).collect()
+}
+
+fn expected(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A get, both directions of a scan, and a cursor that turns at each key agree.
+fn check(db: &Db, snapshot: Option<&Snapshot>, entries: &[(&str, &str)]) {
+    let expected = expected(entries);
+    let (forward, backward, mut cursor) = match snapshot {
+        Some(snapshot) => (pairs(snapshot.iter()), pairs(snapshot.iter().rev()), snapshot.cursor()),
+        None => (pairs(db.iter()), pairs(db.iter().rev()), db.cursor().unwrap()),
+    };
+    assert_eq!(forward, expected);
+    assert!(backward.into_iter().rev().eq(expected.iter().cloned()));
+    for (key, value) in entries {
+        let got = match snapshot {
+            Some(snapshot) => snapshot.get(key),
+            None => db.get(key),
+        };
+        assert_eq!(got.unwrap().unwrap(), value, "{key}");
+        cursor.seek(key).unwrap();
+        assert_eq!(cursor.entry(), Some((key.as_bytes(), value.as_bytes())));
+        cursor.prev().unwrap();
+        cursor.next().unwrap();
+        cursor.seek_for_prev(key).unwrap();
+        assert_eq!(cursor.entry(), Some((key.as_bytes(), value.as_bytes())));
+        cursor.next().unwrap();
+        cursor.prev().unwrap();
+    }
+}
+
+#[test]
+fn operands_fold_the_same_wherever_they_lie() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = lists(directory.path());
+    db.put("a", "1").unwrap();
+    db.merge("b", "1").unwrap();
+    db.merge("c", "1").unwrap();
+    db.put("d", "old").unwrap();
+    let first = db.snapshot().unwrap();
+    let at_first = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "old")];
+    db.flush().unwrap();
+    db.merge("a", "2").unwrap();
+    db.merge("b", "2").unwrap();
+    db.delete("c").unwrap();
+    db.delete_range("d".."e").unwrap();
+    db.flush().unwrap();
+    let second = db.snapshot().unwrap();
+    let at_second = [("a", "1,2"), ("b", "1,2")];
+    let mut batch = WriteBatch::new();
+    batch.merge("a", "3").merge("a", "4").merge("c", "3").merge("d", "3");
+    db.write(batch).unwrap();
+    let now = [("a", "1,2,3,4"), ("b", "1,2"), ("c", "3"), ("d", "3")];
+    let check_all = |db: &Db| {
+        check(db, None, &now);
+        check(db, Some(&first), &at_first);
+        check(db, Some(&second), &at_second);
+    };
+    check_all(&db);
+    db.flush().unwrap();
+    check_all(&db);
+    db.compact_range::<&str>(..).unwrap();
+    check_all(&db);
+    let values = db.multi_get(["a", "x", "d"]).unwrap();
+    assert_eq!(values, [Some("1,2,3,4".into()), None, Some("3".into())]);
+    drop((first, second));
+    db.compact_range::<&str>(..).unwrap();
+    check(&db, None, &now);
+    assert!(db.metrics().merge_operands_folded > 0);
+    drop(db);
+    // A built-in operator need not be given again.
+    check(&options().open(directory.path()).unwrap(), None, &now);
+}
+
+#[test]
+fn counters_and_sets_count_and_collect() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Options::new().memory(8 << 20).open(directory.path()).unwrap();
+    let of = |operator| KeyspaceOptions::new().merge_operator(Arc::new(operator));
+    let counters = db.keyspace("counters", of(BuiltInMerge::add_i64())).unwrap();
+    let tags = db.keyspace("tags", of(BuiltInMerge::set_union())).unwrap();
+    let highest = db.keyspace("highest", of(BuiltInMerge::max_u64())).unwrap();
+    for number in 0..100_u64 {
+        counters.merge("count", 1_i64.to_le_bytes()).unwrap();
+        let mut batch = WriteBatch::new();
+        batch
+            .merge_in(&counters, "sum", (number as i64 - 10).to_le_bytes())
+            .merge_in(&tags, "tags", encode_set([format!("tag{}", number % 3)]))
+            .merge_in(&highest, "highest", (number * 7 % 64).to_le_bytes());
+        db.write(batch).unwrap();
+        if number % 30 == 0 {
+            db.flush().unwrap();
+        }
+    }
+    assert_eq!(counters.get("count").unwrap().unwrap(), 100_i64.to_le_bytes());
+    assert_eq!(counters.get("sum").unwrap().unwrap(), (4950_i64 - 1000).to_le_bytes());
+    assert_eq!(highest.get("highest").unwrap().unwrap(), 63_u64.to_le_bytes());
+    let found = tags.get("tags").unwrap().unwrap();
+    assert_eq!(decode_set(&found).unwrap(), [&b"tag0"[..], b"tag1", b"tag2"]);
+}
+
+#[test]
+fn a_counter_with_very_many_operands_takes_little_memory_and_one_entry() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().merge_operator(Arc::new(BuiltInMerge::add_u64())).open(directory.path()).unwrap();
+    let snapshot = db.snapshot().unwrap();
+    for _ in 0..200 {
+        let mut batch = WriteBatch::new();
+        for _ in 0..1000 {
+            batch.merge("count", 1_u64.to_le_bytes());
+        }
+        db.write(batch).unwrap();
+    }
+    assert_eq!(db.get("count").unwrap().unwrap(), 200_000_u64.to_le_bytes());
+    db.flush().unwrap();
+    db.compact_range::<&str>(..).unwrap();
+    assert_eq!(db.get("count").unwrap().unwrap(), 200_000_u64.to_le_bytes());
+    assert_eq!(snapshot.get("count").unwrap(), None);
+    let level_entries: u64 =
+        db.metrics().keyspaces.iter().flat_map(|keyspace| &keyspace.levels).map(|level| level.entries).sum();
+    assert_eq!(level_entries, 1);
+}
+
+/// Makes lists, and panics if told to. An operand `bad` never fits, and `none` deletes.
+#[derive(Debug, Default)]
+struct Fickle {
+    panics: AtomicBool,
+}
+
+impl MergeOperator for Fickle {
+    fn name(&self) -> &'static str {
+        "test.fickle"
+    }
+
+    fn full(&self, _: &[u8], base: Option<&[u8]>, operands: &[&[u8]]) -> Result<Option<Vec<u8>>, MergeError> {
+        assert!(!self.panics.load(Ordering::Relaxed), "told to");
+        if operands.contains(&&b"bad"[..]) {
+            return Err(MergeError::new("it is bad"));
+        }
+        let mut list = base.map(<[u8]>::to_vec);
+        for operand in operands {
+            list = match list {
+                _ if operand == b"none" => None,
+                None => Some(operand.to_vec()),
+                Some(list) => Some([&list[..], operand].join(&b',')),
+            };
+        }
+        Ok(list)
+    }
+}
+
+#[test]
+fn an_operator_that_nobody_gave_is_named_and_its_operands_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = || options().merge_operator(Arc::new(Fickle::default()));
+    let db = own().open(directory.path()).unwrap();
+    db.put("plain", "1").unwrap();
+    db.merge("merged", "1").unwrap();
+    db.merge("merged", "2").unwrap();
+    drop(db);
+
+    let db = options().open(directory.path()).unwrap();
+    for compact in [false, true] {
+        if compact {
+            db.put("merged2", "0").unwrap();
+            db.compact_range::<&str>(..).unwrap();
+        }
+        assert_eq!(db.get("plain").unwrap().unwrap(), "1");
+        let error = db.get("merged").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OperatorMissing);
+        assert_eq!(
+            error.to_string(),
+            "keyspace \"default\" uses merge operator \"test.fickle\", which is not built in, so key \"merged\" has no \
+             value; open the keyspace with KeyspaceOptions::merge_operator"
+        );
+        assert_eq!(db.iter().next().unwrap().unwrap_err().kind(), ErrorKind::OperatorMissing);
+        assert_eq!(pairs(db.range("n"..)), expected(&[("plain", "1")]));
+        assert_eq!(db.iter().rev().count(), if compact { 3 } else { 2 });
+    }
+    let error = db.merge("merged", "3").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OperatorMissing);
+    drop(db);
+    assert_eq!(own().open(directory.path()).unwrap().get("merged").unwrap().unwrap(), "1,2");
+
+    let other = options().merge_operator(Arc::new(BuiltInMerge::add_i64())).open(directory.path());
+    let error = other.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OptionsMismatch);
+    assert_eq!(
+        error.to_string(),
+        "keyspace \"default\" uses merge operator \"test.fickle\", but the options give \"lsm.add-i64\", to which the \
+         stored operands mean something else; give the same, or none if it is built in"
+    );
+}
+
+#[test]
+fn a_keyspace_without_an_operator_takes_no_operands() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().open(directory.path()).unwrap();
+    let lists = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::append(",")));
+    let lists = db.keyspace("lists", lists).unwrap();
+    let (mut own, mut both) = (WriteBatch::new(), WriteBatch::new());
+    own.put("a", "1").merge("b", "1");
+    both.merge_in(&lists, "a", "1").merge_in(&db.default_keyspace(), "b", "1");
+    for error in [
+        db.merge("a", "1").unwrap_err(),
+        db.submit_merge("a", "1").unwrap_err(),
+        db.write(own).unwrap_err(),
+        db.write(both).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::OperatorMissing);
+        assert_eq!(
+            error.to_string(),
+            "keyspace \"default\" has no merge operator; give one with KeyspaceOptions::merge_operator"
+        );
+    }
+    assert_eq!((db.iter().count(), lists.iter().count()), (0, 0));
+    assert_eq!(db.metrics().visible_sequence, 0, "nothing was written");
+
+    // An operator may be given to a keyspace that has none, and is kept.
+    db.put("a", "0").unwrap();
+    drop((db, lists));
+    let db = self::lists(directory.path());
+    db.merge("a", "1").unwrap();
+    drop(db);
+    check(&options().open(directory.path()).unwrap(), None, &[("a", "0,1")]);
+}
+
+#[test]
+fn names_of_operators_are_checked() {
+    #[derive(Debug)]
+    struct Named(String);
+    impl MergeOperator for Named {
+        fn name(&self) -> &str {
+            &self.0
+        }
+        fn full(&self, _: &[u8], _: Option<&[u8]>, _: &[&[u8]]) -> Result<Option<Vec<u8>>, MergeError> {
+            Ok(None)
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for (name, message) in [
+        (String::new(), "the name of a merge operator must have 1 to 255 bytes; this one has 0"),
+        ("x".repeat(256), "the name of a merge operator must have 1 to 255 bytes; this one has 256"),
+        (
+            "lsm.own".to_owned(),
+            "merge operator \"lsm.own\" is not built in, so its name must not begin with \"lsm.\"",
+        ),
+    ] {
+        let error = options().merge_operator(Arc::new(Named(name))).open(directory.path()).unwrap_err();
+        assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::InvalidArgument, message));
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_fail_their_key_alone_and_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().merge_operator(Arc::new(BuiltInMerge::add_i64())).open(directory.path()).unwrap();
+    let one = 1_i64.to_le_bytes();
+    for key in ["a", "b", "c"] {
+        db.merge(key, one).unwrap();
+    }
+    db.merge("b", "bad").unwrap();
+    db.merge("b", one).unwrap();
+    for round in 0..3 {
+        let error = db.get("b").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OperatorFailed);
+        assert_eq!(
+            error.to_string(),
+            "merge operator \"lsm.add-i64\" refuses key \"b\" of keyspace \"default\" with 3 operands: a number takes 8 \
+             bytes, little-endian; one has 3; put or delete the key to go on",
+            "round {round}"
+        );
+        assert_eq!(db.get("a").unwrap().unwrap(), one);
+        assert_eq!(db.iter().map(|entry| entry.is_ok()).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(db.iter().rev().map(|entry| entry.is_ok()).collect::<Vec<_>>(), [true, false]);
+        let mut cursor = db.cursor().unwrap();
+        cursor.seek("b").unwrap_err();
+        assert_eq!(cursor.entry(), None);
+        cursor.seek("c").unwrap();
+        assert_eq!(cursor.value(), Some(&one[..]));
+        match round {
+            0 => db.flush().unwrap(),
+            _ => {
+                // So that there is something to rewrite.
+                db.merge("c", 0_i64.to_le_bytes()).unwrap();
+                db.compact_range::<&str>(..).unwrap();
+            }
+        }
+    }
+    assert!(db.metrics().merges_refused > 0);
+    assert_eq!(db.metrics().background_error, None);
+    db.put("b", one).unwrap();
+    db.merge("b", one).unwrap();
+    assert_eq!(db.get("b").unwrap().unwrap(), 2_i64.to_le_bytes());
+    db.compact_range::<&str>(..).unwrap();
+    assert_eq!(db.get("b").unwrap().unwrap(), 2_i64.to_le_bytes());
+}
+
+#[test]
+fn an_operator_that_panics_fails_reads_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let fickle = Arc::new(Fickle::default());
+    let db = options().merge_operator(Arc::clone(&fickle) as _).open(directory.path()).unwrap();
+    db.put("a", "0").unwrap();
+    db.merge("a", "1").unwrap();
+    db.put("b", "0").unwrap();
+    fickle.panics.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let error = db.get("a").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Callback);
+        let message = "a panic during a merge of key \"a\" of keyspace \"default\" by operator \"test.fickle\": told to";
+        assert_eq!(error.to_string(), message);
+        assert_eq!(db.iter().next().unwrap().unwrap_err().kind(), ErrorKind::Callback);
+        assert_eq!(db.get("b").unwrap().unwrap(), "0");
+        db.merge("a", "2").unwrap();
+        db.compact_range::<&str>(..).unwrap();
+        db.wait_for_compactions().unwrap();
+    }
+    fickle.panics.store(false, Ordering::Relaxed);
+    check(&db, None, &[("a", "0,1,2,2"), ("b", "0")]);
+    db.compact_range::<&str>(..).unwrap();
+    check(&db, None, &[("a", "0,1,2,2"), ("b", "0")]);
+}
+
+#[test]
+fn a_key_that_an_operator_deletes_is_absent_everywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().merge_operator(Arc::new(Fickle::default())).open(directory.path()).unwrap();
+    for key in ["a", "b", "c", "d"] {
+        db.put(key, key).unwrap();
+    }
+    db.flush().unwrap();
+    let before = db.snapshot().unwrap();
+    for key in ["a", "b", "d"] {
+        db.merge(key, "none").unwrap();
+    }
+    for round in 0..3 {
+        check(&db, None, &[("c", "c")]);
+        check(&db, Some(&before), &[("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")]);
+        assert_eq!(db.get("a").unwrap(), None);
+        assert!(!db.contains_key("d").unwrap());
+        match round {
+            0 => db.flush().unwrap(),
+            _ => db.compact_range::<&str>(..).unwrap(),
+        }
+    }
+    drop(before);
+    db.merge("a", "new").unwrap();
+    check(&db, None, &[("a", "new"), ("c", "c")]);
+    db.compact_range::<&str>(..).unwrap();
+    check(&db, None, &[("a", "new"), ("c", "c")]);
+}
+
+#[test]
+fn merges_into_a_deleted_range_are_found_by_scans_that_skip_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = lists(directory.path());
+    for number in 0..1000 {
+        db.put(format!("key{number:03}"), "old").unwrap();
+    }
+    for number in 0..1000 {
+        db.delete(format!("key{number:03}")).unwrap();
+    }
+    // These scans note that the range is empty.
+    for _ in 0..4 {
+        assert_eq!((db.iter().count(), db.iter().rev().count()), (0, 0));
+    }
+    let before = db.snapshot().unwrap();
+    db.merge("key500", "new").unwrap();
+    for _ in 0..4 {
+        check(&db, None, &[("key500", "new")]);
+        check(&db, Some(&before), &[]);
+    }
+    db.delete_range("key000".."key999").unwrap();
+    for _ in 0..4 {
+        assert_eq!((db.iter().count(), db.iter().rev().count()), (0, 0));
+    }
+    db.merge("key500", "newer").unwrap();
+    for _ in 0..2 {
+        check(&db, None, &[("key500", "newer")]);
+        db.compact_range::<&str>(..).unwrap();
+    }
+}
