@@ -103,13 +103,13 @@ fn counters_and_sets_count_and_collect() {
     let counters = db.keyspace("counters", of(BuiltInMerge::add_i64())).unwrap();
     let tags = db.keyspace("tags", of(BuiltInMerge::set_union())).unwrap();
     let highest = db.keyspace("highest", of(BuiltInMerge::max_u64())).unwrap();
-    for number in 0..100_u64 {
+    for number in 0..100_u32 {
         counters.merge("count", 1_i64.to_le_bytes()).unwrap();
         let mut batch = WriteBatch::new();
         batch
-            .merge_in(&counters, "sum", (number as i64 - 10).to_le_bytes())
+            .merge_in(&counters, "sum", (i64::from(number) - 10).to_le_bytes())
             .merge_in(&tags, "tags", encode_set([format!("tag{}", number % 3)]))
-            .merge_in(&highest, "highest", (number * 7 % 64).to_le_bytes());
+            .merge_in(&highest, "highest", (u64::from(number) * 7 % 64).to_le_bytes());
         db.write(batch).unwrap();
         if number % 30 == 0 {
             db.flush().unwrap();
@@ -301,13 +301,12 @@ fn operands_that_do_not_fit_fail_their_key_alone_and_are_kept() {
         assert_eq!(cursor.entry(), None);
         cursor.seek("c").unwrap();
         assert_eq!(cursor.value(), Some(&one[..]));
-        match round {
-            0 => db.flush().unwrap(),
-            _ => {
-                // So that there is something to rewrite.
-                db.merge("c", 0_i64.to_le_bytes()).unwrap();
-                db.compact_range::<&str>(..).unwrap();
-            }
+        if round == 0 {
+            db.flush().unwrap();
+        } else {
+            // So that there is something to rewrite.
+            db.merge("c", 0_i64.to_le_bytes()).unwrap();
+            db.compact_range::<&str>(..).unwrap();
         }
     }
     assert!(db.metrics().merges_refused > 0);
@@ -402,5 +401,34 @@ fn merges_into_a_deleted_range_are_found_by_scans_that_skip_it() {
     for _ in 0..2 {
         check(&db, None, &[("key500", "newer")]);
         db.compact_range::<&str>(..).unwrap();
+    }
+}
+
+#[test]
+fn a_reader_between_many_operands_sees_those_before_it_in_both_directions() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = lists(directory.path());
+    let digits =
+        |count: usize| (0..count).map(|digit| (digit % 10).to_string()).collect::<Vec<_>>().join(",");
+    db.put("a", "a").unwrap();
+    db.put("c", "c").unwrap();
+    let mut snapshots = Vec::new();
+    for count in 0..60 {
+        snapshots.push((count, db.snapshot().unwrap()));
+        db.merge("b", (count % 10).to_string()).unwrap();
+    }
+    for round in 0..3 {
+        for (count, snapshot) in &snapshots {
+            let value = digits(*count);
+            let entries = [("a", "a"), ("b", &*value), ("c", "c")];
+            let without = [entries[0], entries[2]];
+            check(&db, Some(snapshot), if *count == 0 { &without } else { &entries });
+        }
+        check(&db, None, &[("a", "a"), ("b", &digits(60)), ("c", "c")]);
+        match round {
+            0 => db.flush().unwrap(),
+            _ => db.compact_range::<&str>(..).unwrap(),
+        }
+        snapshots.retain(|(count, _)| count % (round + 2) == 0);
     }
 }
