@@ -35,20 +35,23 @@ fn check(db: &Db, snapshot: Option<&Snapshot>, entries: &[(&str, &str)]) {
     };
     assert_eq!(forward, expected);
     assert!(backward.into_iter().rev().eq(expected.iter().cloned()));
-    for (key, value) in entries {
+    let entry = |index: usize| entries.get(index).map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+    for (index, (key, value)) in entries.iter().enumerate() {
         let got = match snapshot {
             Some(snapshot) => snapshot.get(key),
             None => db.get(key),
         };
         assert_eq!(got.unwrap().unwrap(), value, "{key}");
         cursor.seek(key).unwrap();
-        assert_eq!(cursor.entry(), Some((key.as_bytes(), value.as_bytes())));
+        assert_eq!(cursor.entry(), entry(index));
         cursor.prev().unwrap();
-        cursor.next().unwrap();
+        assert_eq!(cursor.entry(), entry(index.wrapping_sub(1)));
         cursor.seek_for_prev(key).unwrap();
-        assert_eq!(cursor.entry(), Some((key.as_bytes(), value.as_bytes())));
+        assert_eq!(cursor.entry(), entry(index));
         cursor.next().unwrap();
+        assert_eq!(cursor.entry(), entry(index + 1));
         cursor.prev().unwrap();
+        assert_eq!(cursor.entry(), entry(index).filter(|_| index + 1 < entries.len()));
     }
 }
 
