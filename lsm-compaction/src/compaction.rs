@@ -96,6 +96,8 @@ pub enum Reason {
     TimeToLive,
     /// The tree is larger than it may be.
     TotalBytes,
+    /// Entries have expired.
+    Expiry,
     /// Small tables stand side by side.
     SmallTables,
     /// Someone asked for it.
@@ -116,6 +118,7 @@ impl fmt::Display for Reason {
             Self::TombstoneAge => "tombstone age",
             Self::TimeToLive => "time to live",
             Self::TotalBytes => "total bytes",
+            Self::Expiry => "expiry",
             Self::SmallTables => "small tables",
             Self::Manual => "manual",
         })

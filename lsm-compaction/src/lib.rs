@@ -32,7 +32,8 @@
 
 mod apply;
 mod compaction;
-pub mod garbage;
+pub mod expired_tables;
+mod garbage;
 mod key_range_merge;
 mod manual;
 mod output_run;
@@ -45,6 +46,7 @@ mod validate;
 pub use compaction::{Action, Compaction, InputLevel, InputTable, Reason};
 pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, MergeFailure, OlderTables, OlderVersions};
 
+pub use expired_tables::expired_tables;
 pub use manual::{ManualOptions, manual};
 pub use output_run::OutputRun;
 pub use policy::{

@@ -6,11 +6,21 @@
 //!
 //! From the time `expiry` on the entry means what a tombstone means. [`NEVER`] is a time that does not come.
 
+use std::time::Duration;
+
 /// Bytes of the time in front of the value.
 pub const EXPIRY_BYTES: usize = 8;
 
 /// The expiry time of an entry that does not expire.
 pub const NEVER: u64 = u64::MAX;
+
+/// The longest duration until a value expires, in microseconds: about 292,000 years.
+pub const AFTER_MICROS_MAX: u64 = u64::MAX / 2;
+
+/// A duration until a value expires, in microseconds; `None` if it is longer than [`AFTER_MICROS_MAX`].
+pub fn micros_until(after: Duration) -> Option<u64> {
+    u64::try_from(after.as_micros()).ok().filter(|micros| *micros <= AFTER_MICROS_MAX)
+}
 
 /// The expiry time of a stored value, and the value that the user gave; `None` if the time is not whole.
 ///

@@ -1,9 +1,13 @@
+use std::time::Duration;
+
 use lsm_core::ValueKind;
 
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::memory::batch_bytes;
-use crate::write::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
+use crate::write::{
+    COUNT_BYTES, Payload, after_micros, check_key, check_range, check_value, encode_operation, stored_value,
+};
 
 /// Writes that are atomic across keyspaces: they become visible and durable together, or not at all.
 ///
@@ -27,6 +31,8 @@ pub struct WriteBatch {
     range_deletes: u32,
     /// Keyspaces that get merge operands.
     merged: Vec<u32>,
+    /// It has values that expire.
+    expires: bool,
     /// The error of the first operation that could not be added. The commit returns it.
     invalid: Option<Error>,
     /// The database that the named keyspaces belong to. A commit to another database fails: keyspace ids mean something
@@ -48,6 +54,7 @@ impl WriteBatch {
             count: 0,
             range_deletes: 0,
             merged: Vec::new(),
+            expires: false,
             invalid: None,
             database: None,
         }
@@ -56,6 +63,25 @@ impl WriteBatch {
     /// Sets `key` to `value` in the default keyspace.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
         self.push(0, ValueKind::Put, key.as_ref(), Some(value.as_ref()));
+        self
+    }
+
+    /// Sets `key` to `value` in the default keyspace, until `after` from the commit on; see
+    /// [`Db::put_expiring`](crate::Db::put_expiring).
+    pub fn put_expiring(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> &mut Self {
+        self.push_expiring(0, key.as_ref(), value.as_ref(), after);
+        self
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last, from the default keyspace; see
+    /// [`Db::single_delete`](crate::Db::single_delete).
+    pub fn single_delete(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.push(0, ValueKind::SingleDelete, key.as_ref(), None);
         self
     }
 
@@ -86,6 +112,28 @@ impl WriteBatch {
     ) -> &mut Self {
         self.claim(keyspace);
         self.push(keyspace.id(), ValueKind::Put, key.as_ref(), Some(value.as_ref()));
+        self
+    }
+
+    /// Sets `key` to `value` in `keyspace`, until `after` from the commit on; see
+    /// [`Db::put_expiring`](crate::Db::put_expiring).
+    pub fn put_expiring_in(
+        &mut self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> &mut Self {
+        self.claim(keyspace);
+        self.push_expiring(keyspace.id(), key.as_ref(), value.as_ref(), after);
+        self
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last, from `keyspace`; see
+    /// [`Db::single_delete`](crate::Db::single_delete).
+    pub fn single_delete_in(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
+        self.claim(keyspace);
+        self.push(keyspace.id(), ValueKind::SingleDelete, key.as_ref(), None);
         self
     }
 
@@ -148,6 +196,7 @@ impl WriteBatch {
         self.count = 0;
         self.range_deletes = 0;
         self.merged.clear();
+        self.expires = false;
         self.invalid = None;
         self.database = None;
     }
@@ -160,8 +209,8 @@ impl WriteBatch {
         let (count, _) = self.payload.split_at_mut(COUNT_BYTES);
         count.copy_from_slice(&self.count.to_le_bytes());
         let (memory_bytes, count) = (self.memory_bytes(), u64::from(self.count));
-        let (encoded, merged) = (&*self.payload, &*self.merged);
-        Ok(Payload { encoded, count, memory_bytes, merged, database: self.database })
+        let (encoded, merged, expires) = (&*self.payload, &*self.merged, self.expires);
+        Ok(Payload { encoded, count, memory_bytes, merged, database: self.database, expires })
     }
 
     fn claim(&mut self, keyspace: &Keyspace) {
@@ -174,6 +223,16 @@ impl WriteBatch {
     fn push_range(&mut self, keyspace: u32, start: &[u8], end: &[u8]) {
         match check_range(start, end) {
             Ok(()) => self.push(keyspace, ValueKind::RangeDelete, start, Some(end)),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn push_expiring(&mut self, keyspace: u32, key: &[u8], value: &[u8], after: Duration) {
+        match after_micros(key, after) {
+            Ok(micros) => {
+                self.expires = true;
+                self.push(keyspace, ValueKind::PutWithExpiry, key, Some(&stored_value(micros, value)));
+            }
             Err(error) => self.refuse(error),
         }
     }

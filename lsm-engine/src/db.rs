@@ -1,6 +1,7 @@
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_core::Slice;
 use lsm_wal::Durability;
@@ -88,6 +89,29 @@ impl Db {
         self.default.put_with(key, value, durability)
     }
 
+    /// Sets `key` to `value`, until `after` from now on. Then the key is absent, as if it had been deleted, and the value
+    /// leaves the disk by itself. A put without a time replaces it as usual.
+    ///
+    /// The clock is the wall clock, also while the database is closed, but it never runs back. Fails with
+    /// [`Error::InvalidArgument`] if `after` is longer than 292,000 years. See "Expiry" in docs/GUIDE.md.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// use std::time::Duration;
+    /// db.put_expiring("session/1", "Ada", Duration::from_secs(3600))?;
+    /// assert_eq!(db.get("session/1")?.unwrap(), b"Ada");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put_expiring(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> Result<()> {
+        self.default.put_expiring(key, value, after)
+    }
+
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
@@ -112,6 +136,13 @@ impl Db {
     /// Deletes `key`. The write has the given durability when this returns.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
         self.default.delete_with(key, durability)
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last. A put and its single delete leave the disk when
+    /// a merge meets both, on any level, while a delete stays until it reaches the last one. It is no error if the key has
+    /// no value, or if it was put more often: then a single delete is a delete. See "Single deletes" in docs/GUIDE.md.
+    pub fn single_delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.default.single_delete(key)
     }
 
     /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the

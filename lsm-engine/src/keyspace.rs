@@ -1,5 +1,6 @@
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_core::{Slice, ValueKind};
 use lsm_wal::Durability;
@@ -13,7 +14,7 @@ use crate::read::DbCursor;
 use crate::read::Iter;
 use crate::read::borrow_range;
 use crate::ticket::Ticket;
-use crate::write::check_range;
+use crate::write::{after_micros, check_range};
 
 /// A named, separate map in a database, with its own options. It shares the log and the memory with the other keyspaces.
 ///
@@ -118,6 +119,18 @@ impl Keyspace {
         self.submit_one(ValueKind::Merge, key.as_ref(), Some(operand.as_ref()))
     }
 
+    /// Sets `key` to `value`, until `after` from now on; see [`Db::put_expiring`](crate::Db::put_expiring).
+    pub fn put_expiring(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> Result<()> {
+        let key = key.as_ref();
+        let stored = self.database.write_path()?.expiring_value(after_micros(key, after)?, value.as_ref());
+        self.write_one(ValueKind::PutWithExpiry, key, Some(&stored), Durability::Buffered)
+    }
+
     #[inline]
     fn write_one(
         &self,
@@ -169,6 +182,12 @@ impl Keyspace {
     /// Deletes `key`. The ticket tells when the write is durable; see [`Db::submit`](crate::Db::submit).
     pub fn submit_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
         self.submit_one(ValueKind::Delete, key.as_ref(), None)
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last; see
+    /// [`Db::single_delete`](crate::Db::single_delete).
+    pub fn single_delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.write_one(ValueKind::SingleDelete, key.as_ref(), None, Durability::Buffered)
     }
 
     /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the

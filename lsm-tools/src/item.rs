@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use lsm_core::ValueKind;
+use lsm_core::{ValueKind, expiry};
 
 use crate::escape::{escaped, write_hex};
 
@@ -55,6 +55,9 @@ impl<'a> Item<'a> {
     pub(crate) fn value(self, kind: ValueKind, value: &'a [u8], shown: bool) -> Self {
         match kind {
             ValueKind::RangeDelete => self.bytes("end", value),
+            ValueKind::PutWithExpiry if let Some((micros, value)) = expiry::split(value) => {
+                self.number("expiry_micros", micros).value(ValueKind::Put, value, shown)
+            }
             _ if value.is_empty() && kind != ValueKind::Put => self,
             _ if shown => self.bytes("value", value),
             _ => self.number("value_bytes", value.len() as u64),

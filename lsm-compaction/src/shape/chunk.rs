@@ -57,6 +57,8 @@ pub(crate) struct Summary {
     pub(crate) newest_id: u64,
     /// When the last of them was written.
     pub(crate) newest_micros: u64,
+    /// When the first entry expires; `None` if none does.
+    pub(crate) earliest_expiry_micros: Option<u64>,
     /// Of the tables that delete anything; `None` if there are none.
     pub(crate) tombstones: Option<Tombstones>,
     /// Sum of [`TableShape::older_bytes`].
@@ -73,6 +75,7 @@ impl Summary {
             entries: table.entries,
             newest_id: table.id,
             newest_micros: table.created_micros,
+            earliest_expiry_micros: (table.expiring > 0).then_some(table.earliest_expiry_micros),
             tombstones: table.has_tombstones().then(|| Tombstones::of(table)),
             older_bytes: table.older_bytes.into(),
             small: None,
@@ -85,6 +88,8 @@ impl Summary {
         self.newest_id = self.newest_id.max(other.newest_id);
         self.newest_micros = self.newest_micros.max(other.newest_micros);
         self.older_bytes += other.older_bytes;
+        let earliest = self.earliest_expiry_micros.into_iter().chain(other.earliest_expiry_micros).min();
+        self.earliest_expiry_micros = earliest;
         self.small = SmallTables::least(self.small, other.small);
         self.least = SmallTables::least(self.least, other.least);
         match (&mut self.tombstones, &other.tombstones) {

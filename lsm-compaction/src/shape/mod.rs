@@ -28,6 +28,12 @@ pub struct TableShape {
     pub tombstones: u64,
     /// Range deletes.
     pub range_tombstones: u64,
+    /// Entries that expire.
+    pub expiring: u64,
+    /// When the first of those expires, in microseconds since 1970.
+    pub earliest_expiry_micros: u64,
+    /// When the last of those expires.
+    pub latest_expiry_micros: u64,
     /// When the file was written, in microseconds of the same clock as [`TreeShape::now_micros`].
     pub created_micros: u64,
     /// When the oldest tombstone in the table (point or range) was written to its first table; a merge passes on
@@ -55,6 +61,20 @@ impl TableShape {
     /// Whether the table deletes anything.
     pub fn has_tombstones(&self) -> bool {
         self.tombstones > 0 || self.range_tombstones > 0
+    }
+
+    /// About how many entries have expired at a time: the times of all are taken to be spread evenly.
+    pub fn expired(&self, at_micros: u64) -> u64 {
+        if self.expiring == 0 || at_micros < self.earliest_expiry_micros {
+            return 0;
+        }
+        let span = self.latest_expiry_micros.saturating_sub(self.earliest_expiry_micros);
+        let passed = at_micros - self.earliest_expiry_micros;
+        if passed >= span {
+            return self.expiring;
+        }
+        let expired = u128::from(self.expiring) * u128::from(passed) / u128::from(span);
+        u64::try_from(expired).unwrap_or(self.expiring)
     }
 
     /// Sets [`hidden_bytes`](Self::hidden_bytes) and [`older_bytes`](Self::older_bytes), given all `older` tables that
@@ -148,6 +168,8 @@ pub struct TreeShape {
     /// The sequence numbers that readers may look at, ascending, as in
     /// [`GarbageRules::snapshots`](crate::GarbageRules::snapshots). Empty: nobody looks at less than everything.
     pub snapshots: Vec<SequenceNumber>,
+    /// The time of the first reader, in microseconds since 1970: what expires then or earlier has expired for all.
+    pub expired_micros: u64,
 }
 
 impl TreeShape {

@@ -94,6 +94,7 @@ impl Database {
             tree.set_stored(options);
         }
         self.reopen_with(tree, given, options)?;
+        side.write.times_to_live.note(tree);
         side.background.compaction_queue.add(tree);
         Ok(())
     }

@@ -74,6 +74,7 @@ impl WriteSide {
 
 /// Connects a tree to the write path: its failures notify waiting callers and are events, and its cursors may add empty spans.
 fn join(tree: &Tree, write: &Arc<WritePath>) {
+    write.times_to_live.note(tree);
     tree.set_status(&write.status);
     tree.empty_spans.set_write_exclusion(Arc::downgrade(write) as _, tree.id);
 }

@@ -25,6 +25,8 @@ pub(crate) struct Tree {
     pub(crate) id: u32,
     pub(crate) name: Arc<str>,
     options: ArcSwap<ResolvedOptions>,
+    /// The time to live of puts, as the options have it; 0 for none. Apart, because each put reads it.
+    ttl_micros: AtomicU64,
     /// The options that the manifest keeps.
     stored: Mutex<Arc<StoredOptions>>,
     /// The user has opened the keyspace by name.
@@ -74,6 +76,7 @@ impl Tree {
             id: record.id,
             name,
             stored: Mutex::new(Arc::clone(&record.options)),
+            ttl_micros: AtomicU64::new(options.ttl_micros),
             options: ArcSwap::new(options),
             configured: AtomicBool::new(false),
             empty_spans: Arc::clone(&state.empty_spans),
@@ -105,11 +108,18 @@ impl Tree {
         let first = !self.configured.swap(true, Ordering::AcqRel);
         if first {
             let merging = Merging::new(Arc::clone(&self.name), &options, &self.stored());
+            self.ttl_micros.store(options.ttl_micros, Ordering::Relaxed);
             self.options.store(options);
             let merging = Arc::new(merging);
             self.update(|state| ReadState { merging, ..(**state).clone() });
         }
         first
+    }
+
+    /// After how many microseconds a put expires, if the keyspace has a time to live.
+    #[inline]
+    pub(crate) fn ttl_micros(&self) -> Option<u64> {
+        Some(self.ttl_micros.load(Ordering::Relaxed)).filter(|&micros| micros != 0)
     }
 
     pub(crate) fn is_configured(&self) -> bool {

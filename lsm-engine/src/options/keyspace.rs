@@ -1,8 +1,10 @@
 //! What a user gives for a keyspace.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_compaction::CompactionPolicy;
+use lsm_core::expiry;
 use lsm_core::merge_operator::{BuiltInMerge, MergeOperator};
 use lsm_memtable::MemtableFactory;
 use lsm_sstable::{Compression, FilterPolicy, PrefixExtractor};
@@ -44,6 +46,8 @@ pub struct KeyspaceOptions {
     pub(super) compression: Option<Compression>,
     pub(super) compression_above: Option<Compression>,
     pub(super) block_bytes: Option<usize>,
+    /// Zero takes a stored time to live away.
+    pub(super) ttl: Option<Duration>,
     pub(super) filter: Option<Filter>,
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(super) change_prefix_extractor: bool,
@@ -76,6 +80,17 @@ impl KeyspaceOptions {
     /// Size of a block before compression, from 256 bytes to 1 MiB. 4096 bytes by default.
     pub fn block_bytes(mut self, bytes: usize) -> Self {
         self.block_bytes = Some(bytes);
+        self
+    }
+
+    /// The time to live: each put expires so long after it was written, unless it is
+    /// [`put_expiring`](crate::Db::put_expiring) with a time of its own. `None` or zero takes a stored time to live away. None by
+    /// default.
+    ///
+    /// It is applied when a value is written: values that are there already keep their time when it changes. From 1
+    /// microsecond to 292,000 years.
+    pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.ttl = Some(ttl.into().unwrap_or_default());
         self
     }
 
@@ -153,6 +168,7 @@ impl KeyspaceOptions {
                 "KeyspaceOptions::block_bytes is {bytes}; it must be from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}"
             )));
         }
+        self.check_ttl()?;
         let Some(name) = self.merge_operator.as_ref().map(|operator| operator.name()) else { return Ok(()) };
         if name.is_empty() || name.len() > OPERATOR_NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -166,6 +182,17 @@ impl KeyspaceOptions {
             )));
         }
         Ok(())
+    }
+
+    fn check_ttl(&self) -> Result<()> {
+        let Some(ttl) = self.ttl.filter(|ttl| !ttl.is_zero()) else { return Ok(()) };
+        match expiry::micros_until(ttl) {
+            Some(1..) => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "KeyspaceOptions::ttl is {ttl:?}; it must be from 1 microsecond to {} seconds, or None",
+                expiry::AFTER_MICROS_MAX / 1_000_000
+            ))),
+        }
     }
 
     /// Whether tables must be opened again to be read with these options.
@@ -225,6 +252,9 @@ impl KeyspaceOptions {
         }
         if let Some(bytes) = self.block_bytes {
             all.set(stored::BLOCK_BYTES, bytes.to_string());
+        }
+        if let Some(ttl) = self.ttl {
+            all.set(stored::TTL_MICROS, expiry::micros_until(ttl).unwrap_or(0).to_string());
         }
         if let Some(filter) = &self.filter {
             all.set(stored::FILTER, filter.to_text());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lsm_compaction::{CompactionPolicy, Leveled, built_in_policy};
+use lsm_core::expiry;
 use lsm_core::merge_operator::{BuiltInMerge, MergeOperator};
 use lsm_memtable::MemtableFactory;
 use lsm_sstable::{
@@ -21,6 +22,8 @@ pub(crate) struct ResolvedOptions {
     pub(crate) compression: Compression,
     pub(crate) compression_above: Compression,
     pub(crate) block_bytes: usize,
+    /// After how many microseconds a put expires; 0 for never.
+    pub(crate) ttl_micros: u64,
     filter: Filter,
     pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     /// Its name differs from the stored one if the stored one is neither built in nor given.
@@ -47,6 +50,9 @@ impl ResolvedOptions {
         let compression = |name| stored.text(name)?.parse().ok();
         let block_bytes =
             || stored.text(stored::BLOCK_BYTES)?.parse().ok().filter(|&bytes| is_block_size(bytes));
+        let ttl_micros = || -> Option<u64> {
+            stored.text(stored::TTL_MICROS)?.parse().ok().filter(|micros| *micros <= expiry::AFTER_MICROS_MAX)
+        };
         let filter = || Filter::from_text(stored.text(stored::FILTER)?, parts.filter.as_ref());
         let extractor = || {
             let name = stored.text(stored::PREFIX_EXTRACTOR)?;
@@ -76,6 +82,10 @@ impl ResolvedOptions {
                 .or_else(|| compression(stored::COMPRESSION_ABOVE))
                 .unwrap_or(Compression::None),
             block_bytes: given.block_bytes.or_else(block_bytes).unwrap_or(4096),
+            ttl_micros: match given.ttl {
+                Some(ttl) => expiry::micros_until(ttl).unwrap_or(0),
+                None => ttl_micros().unwrap_or(0),
+            },
             filter: given.filter.clone().or_else(filter).unwrap_or(Filter::Bloom(10.0)),
             prefix_extractor: given.prefix_extractor.clone().or_else(extractor),
             compaction: given

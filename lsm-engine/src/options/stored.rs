@@ -20,6 +20,9 @@ pub(super) const COMPRESSION_ABOVE: &str = "compression_above";
 /// Size of a block, a decimal number.
 pub(super) const BLOCK_BYTES: &str = "block_bytes";
 
+/// After how many microseconds a put expires, a decimal number; 0 for never.
+pub(super) const TTL_MICROS: &str = "ttl_micros";
+
 /// The options of a keyspace that the manifest keeps: names and values.
 ///
 /// All values of this version are text. An option that was never given is not stored and has its default, except the name

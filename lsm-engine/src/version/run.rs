@@ -24,6 +24,8 @@ pub(crate) struct Run {
     /// The tables that have range tombstones.
     with_range_tombstones: Vec<Arc<TableFile>>,
     entries: u64,
+    /// Number of entries that expire.
+    expiring: u64,
     /// The shape for policies, made at the first request.
     shape: OnceLock<RunShape>,
     /// The change that made this run, until the shape is made.
@@ -55,13 +57,15 @@ impl Run {
         let fences = FencePointers::new(tables.iter().map(|table| table.smallest()));
         let with_range_tombstones =
             tables.iter().filter(|table| table.has_range_tombstones()).cloned().collect();
-        let entries = tables.iter().map(|table| table.meta().entries).sum();
+        let entries = tables.iter().map(|table| table.metadata().entries).sum();
+        let expiring = tables.iter().map(|table| table.metadata().expiring).sum();
         Self {
             number,
             fences,
             tables,
             with_range_tombstones,
             entries,
+            expiring,
             shape: OnceLock::new(),
             change: Mutex::new(None),
         }
@@ -100,15 +104,18 @@ impl Run {
         let come = added.iter().filter(|table| table.has_range_tombstones());
         let mut with_range_tombstones: Vec<_> = stay.chain(come).cloned().collect();
         with_range_tombstones.sort_by(|a, b| a.smallest().cmp(b.smallest()));
-        let sum = |tables: &mut dyn Iterator<Item = &Arc<TableFile>>| -> u64 {
-            tables.map(|table| table.meta().entries).sum()
+        let count = |count: fn(&TableShape) -> u64, all: u64| -> u64 {
+            let gone: u64 = gone.iter().map(|position| count(self.tables[*position].metadata())).sum();
+            all - gone + added.iter().map(|table| count(table.metadata())).sum::<u64>()
         };
-        let left = self.entries - sum(&mut gone.iter().map(|position| &self.tables[*position]));
+        let entries = count(|table| table.entries, self.entries);
+        let expiring = count(|table| table.expiring, self.expiring);
         let before = self.shape.get().cloned();
         Some(Self {
             number: self.number,
             fences: fences.unwrap_or_else(|| FencePointers::new(tables.iter().map(|table| table.smallest()))),
-            entries: left + sum(&mut added.iter()),
+            entries,
+            expiring,
             tables,
             with_range_tombstones,
             shape: OnceLock::new(),
@@ -211,6 +218,11 @@ impl Run {
     /// Number of point entries in all tables.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// Whether an entry expires.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.expiring > 0
     }
 
     /// The tables that may hold a key from `smallest` to `largest`, both inclusive.

@@ -49,7 +49,7 @@ impl TableFile {
         oldest_tombstone_micros: Option<u64>,
         obsolete_files: Arc<ObsoleteFiles>,
     ) -> Self {
-        let meta = table.meta();
+        let (meta, properties) = (table.meta(), table.properties());
         let shape = Arc::new(TableShape {
             id: number,
             smallest: meta.smallest.clone(),
@@ -58,6 +58,9 @@ impl TableFile {
             entries: meta.entries,
             tombstones: meta.tombstones,
             range_tombstones: meta.range_tombstones,
+            expiring: properties.expiring,
+            earliest_expiry_micros: properties.earliest_expiry_micros,
+            latest_expiry_micros: properties.latest_expiry_micros,
             created_micros,
             oldest_tombstone_micros,
             smallest_sequence: meta.smallest_sequence,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use lsm_compaction::{LevelShape, TreeShape};
+use lsm_compaction::{GarbageRules, LevelShape, TreeShape};
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{SequenceNumber, Slice, ValueKind};
 use lsm_sstable::TableValue;
@@ -24,6 +24,7 @@ pub(crate) struct Version {
     /// Level 0 first; in each level the newest run first.
     levels: Vec<Vec<Arc<Run>>>,
     has_range_tombstones: bool,
+    may_expire: bool,
     /// The range tombstones of all tables, merged at the first scan.
     range_tombstones: OnceLock<Arc<FragmentedRangeTombstones>>,
     /// The memory of those.
@@ -140,7 +141,8 @@ impl Version {
     fn of_levels(mut levels: Vec<Vec<Arc<Run>>>) -> Self {
         while levels.pop_if(|runs| runs.is_empty()).is_some() {}
         let has_range_tombstones = levels.iter().flatten().any(|run| run.has_range_tombstones());
-        Self { levels, has_range_tombstones, ..Self::default() }
+        let may_expire = levels.iter().flatten().any(|run| run.may_expire());
+        Self { levels, has_range_tombstones, may_expire, ..Self::default() }
     }
 
     /// Replaces `old`: from now on, memory that only `old` holds is charged to readers.
@@ -206,7 +208,7 @@ impl Version {
 
     /// Whether a table may hold an entry that expires.
     pub(crate) fn may_expire(&self) -> bool {
-        !self.levels.is_empty()
+        self.may_expire
     }
 
     /// The range tombstones of all tables, merged at the first call.
@@ -232,14 +234,14 @@ impl Version {
         }
     }
 
-    /// The shape of the tree for its policy. `stripes` are the sequence numbers of readers. The cost grows with the
+    /// The shape of the tree for its policy. `readers` are their sequence numbers and times. The cost grows with the
     /// number of runs, of tables changed since the last call, and of busy tables.
     pub(crate) fn shape<'b>(
         &self,
         busy: impl IntoIterator<Item = BusyTable<'b>>,
         level_count: usize,
         now_micros: u64,
-        stripes: Vec<SequenceNumber>,
+        readers: GarbageRules,
     ) -> TreeShape {
         let mut age = 0;
         let mut run_shape = |run: &Arc<Run>| {
@@ -254,7 +256,8 @@ impl Version {
         for busy in busy {
             last = self.mark_busy(&mut levels, busy, last);
         }
-        TreeShape { levels, now_micros, running: Vec::new(), snapshots: stripes }
+        let expired_micros = readers.times_micros.first().copied().unwrap_or(0);
+        TreeShape { levels, now_micros, running: Vec::new(), snapshots: readers.snapshots, expired_micros }
     }
 
     /// Marks a table as busy, if it is there, and returns its position. Most often that is the position after `last`.

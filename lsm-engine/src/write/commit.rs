@@ -53,6 +53,14 @@ impl WritePath {
         durability: Durability,
         check: impl FnOnce() -> Result<()>,
     ) -> Result<Written> {
+        let expiring = match (kind, tree.ttl_micros()) {
+            (ValueKind::Put, Some(ttl)) => Some(self.expiring_value(ttl, value.unwrap_or_default())),
+            _ => None,
+        };
+        let (kind, value) = match &expiring {
+            Some(value) => (ValueKind::PutWithExpiry, Some(&**value)),
+            None => (kind, value),
+        };
         payload::check_key(key)?;
         payload::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
@@ -113,7 +121,12 @@ impl WritePath {
         durability: Durability,
         check: impl FnOnce() -> Result<()>,
     ) -> Result<Written> {
-        let Payload { encoded, count, memory_bytes, merged, database } = batch;
+        let timed = if self.may_expire(&batch) { Some(self.timed(&batch)?) } else { None };
+        let Payload { count, merged, database, .. } = batch;
+        let (encoded, memory_bytes) = match &timed {
+            Some(timed) => (&*timed.encoded, timed.memory_bytes),
+            None => (batch.encoded, batch.memory_bytes),
+        };
         if database.is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::invalid("the batch names keyspaces of another database"));
         }

@@ -8,6 +8,7 @@ mod admission;
 mod commit;
 mod committer;
 mod controller;
+mod expiry;
 mod keyspace_writer;
 mod log_bound;
 mod log_handle;
@@ -16,10 +17,12 @@ mod payload;
 mod prepare;
 mod queue;
 mod reservation;
+mod times_to_live;
 
 pub(crate) use commit::Written;
 pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
+pub(crate) use expiry::{after_micros, stored_value};
 pub(crate) use keyspace_writer::KeyspaceWriter;
 pub(crate) use path::{Compactor, WritePath};
 pub(crate) use payload::{

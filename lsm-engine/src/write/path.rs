@@ -18,6 +18,7 @@ use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::log_handle::LogHandle;
 use crate::write::queue::WriteQueue;
+use crate::write::times_to_live::TimesToLive;
 
 /// The parts that a write passes: write controller, write queue, commit lock, log, memtables, visible number.
 pub(crate) struct WritePath {
@@ -34,6 +35,7 @@ pub(crate) struct WritePath {
     pub(crate) queue: WriteQueue,
     /// Notified when there is a memtable to flush and when the database closes.
     pub(crate) flush_wanted: Event,
+    pub(crate) times_to_live: TimesToLive,
     pub(super) compactor: OnceLock<Weak<dyn Compactor>>,
 }
 
@@ -64,6 +66,7 @@ impl WritePath {
             log: OnceLock::new(),
             controller: WriteController::default(),
             queue: WriteQueue::default(),
+            times_to_live: TimesToLive::default(),
             compactor: OnceLock::new(),
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! payload   := count:u32 op*count
-//! op        := kind:u8 keyspace:varint key:bytes            Delete, KeyspaceClear (empty key)
-//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, Merge (the value is an operand), RangeDelete (the value is
-//!                                                             the end, exclusive)
+//! op        := kind:u8 keyspace:varint key:bytes            Delete, SingleDelete, KeyspaceClear (empty key)
+//!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, PutWithExpiry (the value begins with the time), Merge (the
+//!                                                             value is an operand), RangeDelete (the value is the end,
+//!                                                             exclusive)
 //! bytes     := length:varint byte*length
 //! ```
 //!
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind, expiry};
 
 use crate::error::{Error, Result};
 
@@ -33,6 +34,8 @@ pub(crate) struct Payload<'b> {
     pub(crate) merged: &'b [u32],
     /// The database whose keyspaces it names. `None` if it writes only to the default keyspace.
     pub(crate) database: Option<u64>,
+    /// It has values that expire, with durations in front of them; see [`expiry`](crate::write::expiry).
+    pub(crate) expires: bool,
 }
 
 /// Fails for a key over the limit.
@@ -148,7 +151,10 @@ impl<'a> Operations<'a> {
         let key = self.decoder.bytes()?;
         let value = match kind {
             ValueKind::Put | ValueKind::Merge | ValueKind::RangeDelete => self.decoder.bytes()?,
-            ValueKind::Delete | ValueKind::KeyspaceClear => &[],
+            ValueKind::PutWithExpiry => {
+                self.decoder.bytes().filter(|value| value.len() >= expiry::EXPIRY_BYTES)?
+            }
+            ValueKind::Delete | ValueKind::SingleDelete | ValueKind::KeyspaceClear => &[],
             _ => return None,
         };
         let sequence = self.sequence;

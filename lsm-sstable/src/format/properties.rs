@@ -8,7 +8,7 @@
 //! mark is 0x80. If the mark is 0, it refuses the table: whoever does not know the name would read it wrongly.
 
 use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
-use lsm_core::{DecodeError, Slice};
+use lsm_core::{DecodeError, Slice, expiry};
 
 use crate::meta::{TableId, TableMeta};
 
@@ -31,6 +31,26 @@ pub struct Properties {
     pub distinct_keys: u64,
     /// Bytes of key and value of the largest entry: a block is at least as large as its largest.
     pub largest_entry_bytes: u64,
+    /// Number of entries that expire.
+    pub expiring: u64,
+    /// When the first of them expires, in microseconds since 1970; 0 if there is none.
+    pub earliest_expiry_micros: u64,
+    /// When the last of them expires; 0 if there is none.
+    pub latest_expiry_micros: u64,
+}
+
+impl Properties {
+    /// Takes note of an entry that expires.
+    #[cold]
+    pub(crate) fn count_expiring(&mut self, stored: &[u8]) {
+        let Some((expiry_micros, _)) = expiry::split(stored) else { return };
+        self.earliest_expiry_micros = match self.expiring {
+            0 => expiry_micros,
+            _ => self.earliest_expiry_micros.min(expiry_micros),
+        };
+        self.latest_expiry_micros = self.latest_expiry_micros.max(expiry_micros);
+        self.expiring += 1;
+    }
 }
 
 pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
@@ -39,7 +59,7 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
         put_varint(&mut out, value);
         out
     };
-    let fields: [(u8, &str, Vec<u8>); 17] = [
+    let mut fields: Vec<(u8, &str, Vec<u8>)> = vec![
         (0, "compression", properties.compression.clone().into_bytes()),
         (0, "data.blocks", number(properties.data_blocks)),
         (0, "data.bytes", number(properties.data_bytes)),
@@ -58,6 +78,13 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
         (0, "tombstones", number(meta.tombstones)),
         (0, "values.raw_bytes", number(meta.raw_value_bytes)),
     ];
+    if properties.expiring > 0 {
+        // Whoever does not know that entries expire would show what has expired.
+        fields.push((0, "expiry.count", number(properties.expiring)));
+        fields.push((SKIPPABLE, "expiry.earliest", number(properties.earliest_expiry_micros)));
+        fields.push((SKIPPABLE, "expiry.latest", number(properties.latest_expiry_micros)));
+        fields.sort_by_key(|(_, name, _)| *name);
+    }
     let mut out = Vec::new();
     put_varint(&mut out, fields.len() as u64);
     for (mark, name, value) in &fields {
@@ -98,6 +125,9 @@ pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), DecodeEr
             b"data.raw_bytes" => properties.raw_data_bytes = number()?,
             b"entries" => meta.entries = number()?,
             b"entries.largest_bytes" => properties.largest_entry_bytes = number()?,
+            b"expiry.count" => properties.expiring = number()?,
+            b"expiry.earliest" => properties.earliest_expiry_micros = number()?,
+            b"expiry.latest" => properties.latest_expiry_micros = number()?,
             b"filter" => properties.filter = text()?,
             b"keys.distinct" => properties.distinct_keys = number()?,
             b"keys.largest" => meta.largest = Slice::copy_from(value),
@@ -126,7 +156,9 @@ mod tests {
 
     #[test]
     fn properties_survive_and_hostile_bytes_are_refused() {
-        let properties = Properties { filter: "bloom".into(), data_blocks: 3, ..Properties::default() };
+        let properties =
+            Properties { filter: "bloom".into(), data_blocks: 3, expiring: 2, ..Properties::default() };
+        let properties = Properties { earliest_expiry_micros: 5, latest_expiry_micros: 900, ..properties };
         let meta = TableMeta { entries: 300, largest: Slice::from("z"), ..TableMeta::default() };
         let encoded = encode(&properties, &meta);
         assert_eq!(decode(&encoded).unwrap(), (properties, meta));

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use lsm_core::checksum::Checksum;
 use lsm_core::hash::key_hash;
-use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, key};
+use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind, expiry, key};
 
 use super::handle::Table;
 use super::open::read_ends;
@@ -15,6 +15,7 @@ use super::tail::TAIL_BYTES;
 use crate::block::Frame;
 use crate::format::checksum::BlockChecksum;
 use crate::format::footer::Footer;
+use crate::format::properties::Properties;
 use crate::format::range_tombstones;
 use crate::meta::TableMeta;
 use crate::options::TableExpectation;
@@ -81,6 +82,8 @@ struct Pass<'t> {
     meta: TableMeta,
     distinct_keys: u64,
     raw_data_bytes: u64,
+    /// The entries that expire.
+    expiring: Properties,
 }
 
 impl<'t> Pass<'t> {
@@ -96,6 +99,7 @@ impl<'t> Pass<'t> {
             meta: TableMeta { smallest_sequence: SEQUENCE_MAX, ..TableMeta::default() },
             distinct_keys: 0,
             raw_data_bytes: 0,
+            expiring: Properties::default(),
         }
     }
 
@@ -157,6 +161,15 @@ impl<'t> Pass<'t> {
                 if let Some(detail) = self.filter_denial(entry.key)? {
                     return Err(corruption(detail));
                 }
+            }
+            if entry.kind == ValueKind::PutWithExpiry {
+                if expiry::split(entry.value).is_none() {
+                    let key = entry.key.escape_ascii();
+                    return Err(corruption(format!(
+                        "an entry of key \"{key}\" that expires has no whole time"
+                    )));
+                }
+                self.expiring.count_expiring(entry.value);
             }
             self.count(&entry);
         }
@@ -275,11 +288,13 @@ impl<'t> Pass<'t> {
         self.meta.range_tombstones = range_tombstones::count(tombstones);
         let mut expected = meta.clone();
         (expected.id, expected.file_bytes, expected.checksum) = Default::default();
-        let counted = (self.distinct_keys, self.raw_data_bytes);
-        if self.meta != expected || counted != (properties.distinct_keys, properties.raw_data_bytes) {
+        let counts = |own: &Properties| (own.expiring, own.earliest_expiry_micros, own.latest_expiry_micros);
+        let counted = (self.distinct_keys, self.raw_data_bytes, counts(&self.expiring));
+        let said = (properties.distinct_keys, properties.raw_data_bytes, counts(properties));
+        if self.meta != expected || counted != said {
             let detail = format!(
-                "properties say {expected:?} and {:?} distinct keys and raw bytes, the entries are {:?} and {counted:?}",
-                (properties.distinct_keys, properties.raw_data_bytes),
+                "properties say {expected:?} and {said:?} distinct keys, raw bytes and expiries, the entries are {:?} and \
+                 {counted:?}",
                 self.meta
             );
             return Err(Error::corruption(&self.table.path, footer.properties().start, detail));
@@ -292,7 +307,6 @@ impl<'t> Pass<'t> {
 mod tests {
     use super::*;
     use crate::{TableId, TableOpen, TableOptions, TableWriter};
-    use lsm_core::ValueKind;
     use lsm_core::vfs::PosixFs;
     use std::sync::Arc;
 
@@ -304,14 +318,21 @@ mod tests {
         for key in [b"a", b"b"] {
             writer.add(Entry { key, sequence: 5, kind: ValueKind::Put, value: b"v" }).unwrap();
         }
+        for (key, micros) in [(b"c", 9), (b"d", 7)] {
+            let value = &expiry::prefix(micros);
+            writer.add(Entry { key, sequence: 5, kind: ValueKind::PutWithExpiry, value }).unwrap();
+        }
         writer.finish().unwrap();
-        let tampers: [fn(&mut Table); 6] = [
+        let tampers: [fn(&mut Table); 9] = [
             |table| table.meta.entries += 1,
-            |table| table.meta.largest = Slice::from("c"),
+            |table| table.meta.largest = Slice::from("e"),
             |table| table.meta.smallest_sequence = 4,
             |table| table.meta.raw_value_bytes = 0,
             |table| table.properties.distinct_keys = 1,
             |table| table.properties.raw_data_bytes += 1,
+            |table| table.properties.expiring -= 1,
+            |table| table.properties.earliest_expiry_micros += 1,
+            |table| table.properties.latest_expiry_micros += 1,
         ];
         for tamper in tampers {
             let mut table = Table::open(&PosixFs, &path, None, &TableOpen::default()).unwrap();

@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use lsm_compaction::{Action, Compaction, CompactionPolicy, InputTable, TreeShape, small_tables, validate};
+use lsm_compaction::{
+    Action, Compaction, CompactionPolicy, InputTable, TreeShape, expired_tables, small_tables, validate,
+};
 
 use crate::callbacks::panic_message;
 use crate::error::Error;
@@ -22,12 +24,23 @@ pub(super) fn ask<T>(tree: &Tree, what: &str, question: impl FnOnce() -> T) -> O
     }
 }
 
-/// The pick of the policy, or else a small-table compaction: each table takes some kilobytes of memory, however small
+/// The pick of the policy, or else one that takes expired entries off the disk, or a small-table compaction: each table takes some kilobytes of memory, however small
 /// it is.
 pub(super) fn pick(memory: &Memory, tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let fits = |bytes, entries| memory.fits_table(bytes, entries);
-    pick_by_policy(tree, shape)
-        .or_else(|| if tree.failure().is_none() { small_tables(shape, fits) } else { None })
+    let pick = pick_by_policy(tree, shape);
+    if pick.is_some() || tree.failure().is_some() {
+        return pick;
+    }
+    expired(tree, shape).or_else(|| small_tables(shape, fits))
+}
+
+/// A compaction that takes expired entries off the disk. None for a policy that drops old data, such as FIFO: what is
+/// rewritten would count as young again.
+fn expired(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
+    let compaction = expired_tables(shape)?;
+    let drops_data = ask(tree, "drops_data", || tree.options().compaction.drops_data())?;
+    (!drops_data).then_some(compaction)
 }
 
 /// Whether `policy` is the stored policy of the keyspace. It differs if that is not built in and nobody has given it.

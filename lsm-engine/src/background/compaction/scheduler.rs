@@ -86,14 +86,14 @@ impl Scheduler {
         let level_count =
             ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
         // Load the list after the version. Then later readers read at one of these numbers or above the last.
-        let stripes = context.visibility.snapshot_stripes();
+        let readers = context.visibility.garbage_rules();
         let running = || self.running.iter().filter(|running| running.tree().id == tree.id);
         let inputs = running().flat_map(|running| running.inputs()).map(BusyTable::from);
         let unreadable = tree.unreadable.lock();
         let unreadable =
             unreadable.iter().map(|(level, run, table)| BusyTable { level: *level, run: *run, table });
         let now_micros = context.versions.clock_micros();
-        let mut shape = version.shape(inputs.chain(unreadable), level_count, now_micros, stripes);
+        let mut shape = version.shape(inputs.chain(unreadable), level_count, now_micros, readers);
         shape.running = running().map(|running| running.shape().clone()).collect();
         shape
     }

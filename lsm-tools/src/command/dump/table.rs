@@ -36,7 +36,10 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
             .text("prefix_extractor", properties.prefix_extractor.clone())
             .number("data_blocks", properties.data_blocks)
             .number("data_bytes", properties.data_bytes)
-            .number("raw_data_bytes", properties.raw_data_bytes),
+            .number("raw_data_bytes", properties.raw_data_bytes)
+            .number("expiring", properties.expiring)
+            .number("earliest_expiry_micros", properties.earliest_expiry_micros)
+            .number("latest_expiry_micros", properties.latest_expiry_micros),
     )?;
     for fragment in table.range_tombstones().iter() {
         for &sequence in fragment.sequences {
