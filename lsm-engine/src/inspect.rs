@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lsm_core::vfs::Vfs;
+use lsm_core::{SequenceNumber, Slice, ValueKind};
 
 pub use crate::options::StoredOptions;
 pub use crate::version::current::Current;
@@ -10,6 +11,7 @@ pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit
 pub use crate::write::{Operation, Operations};
 
 use crate::error::Result;
+use crate::keyspace::Keyspace;
 use crate::recovery;
 use crate::version::files::{self, FileKind};
 
@@ -47,4 +49,29 @@ pub fn kind_of(name: &str) -> Option<Kind> {
 /// database.
 pub fn current(vfs: &dyn Vfs, directory: &Path) -> Result<Current> {
     recovery::existing_current(vfs, directory)
+}
+
+/// A version of a key, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredVersion {
+    /// Its sequence number; 0 if nothing older exists.
+    pub sequence: SequenceNumber,
+    /// What it does.
+    pub kind: ValueKind,
+    /// The stored value, or the operand of a merge.
+    pub value: Slice,
+    /// Whether a range delete hides it.
+    pub is_range_deleted: bool,
+}
+
+/// The stored versions of a key, the newest first. Shows what is there when the merge operator of the keyspace is missing
+/// or fails. Versions that no reader needs may be there or not.
+pub fn versions(keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Vec<StoredVersion>> {
+    let mut versions = Vec::new();
+    keyspace.visit_versions(key.as_ref(), |entry, is_range_deleted| {
+        let value = Slice::copy_from(entry.value);
+        versions.push(StoredVersion { sequence: entry.sequence, kind: entry.kind, value, is_range_deleted });
+    })?;
+    Ok(versions)
 }

@@ -1,8 +1,8 @@
-use std::ops::RangeBounds;
+use std::ops::{ControlFlow, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsm_core::{Slice, ValueKind};
+use lsm_core::{Entry, Slice, ValueKind};
 use lsm_wal::Durability;
 
 use crate::database::{Closer, Database};
@@ -57,6 +57,17 @@ impl Keyspace {
         let state = self.tree.load_full();
         self.check()?;
         Ok(state)
+    }
+
+    /// Shows `visit` the visible versions of a key, the newest first, and whether a range delete hides them.
+    pub(crate) fn visit_versions(&self, key: &[u8], mut visit: impl FnMut(Entry<'_>, bool)) -> Result<()> {
+        let state = self.state()?;
+        let sequence = self.database.visibility.sequence_in(&state);
+        let visited = state.at(sequence).versions(key, sequence, |entry, is_covered| {
+            visit(entry, is_covered);
+            Ok(ControlFlow::<()>::Continue(()))
+        });
+        visited.map(|_| ())
     }
 
     #[inline]

@@ -151,7 +151,7 @@ impl ReadState {
 
     /// Shows `visit` the versions of `key` up to a number, the newest first, and whether a range tombstone covers them,
     /// until it breaks.
-    pub(super) fn versions<B>(
+    pub(crate) fn versions<B>(
         &self,
         key: &[u8],
         sequence: SequenceNumber,
