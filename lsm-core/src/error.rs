@@ -31,14 +31,18 @@ pub enum Error {
         detail: Arc<str>,
     },
 
-    /// The file was written by a newer version of this software.
-    #[error("{} has format version {found}; this build reads versions up to {supported}; use a newer build", path.display())]
+    /// The file was written by another version of this software.
+    #[error(
+        "{} has format version {found}; this build reads version {supported}; use {} build",
+        path.display(),
+        if found > supported { "a newer" } else { "an older" }
+    )]
     UnsupportedVersion {
         /// Which file.
         path: Arc<PathBuf>,
         /// The version in the file.
         found: u32,
-        /// The highest version that this build reads.
+        /// The version that this build reads.
         supported: u32,
     },
 

@@ -35,6 +35,7 @@ mod block_cursor;
 pub mod checksum;
 pub mod coding;
 mod cursor;
+mod encryption;
 pub mod env;
 mod error;
 pub mod expiry;
@@ -52,6 +53,7 @@ pub mod vfs;
 
 pub use block_cursor::{Block, BlockCursor};
 pub use cursor::Cursor;
+pub use encryption::Encryption;
 pub use error::{DecodeError, Error, Result};
 pub use huge_page::HugePage;
 pub use key::{Entry, SEQUENCE_MAX, SequenceNumber, ValueKind};

@@ -150,7 +150,7 @@ fn change_records(fs: &SimFs, path: &Path, random: &mut Random) {
         let from = if random.below(3) == 0 { at + 4 } else { at + RECORD_HEADER };
         random.change(&mut bytes[from..checksum]);
     }
-    let (record_seed, seed) = (u32_at(&bytes, 112), u64_at(&bytes, 56));
+    let (record_seed, seed) = (u32_at(&bytes, 12), u64_at(&bytes, 56));
     chain(&mut bytes, &records, record_seed, seed);
     write(fs, path, &bytes);
 }
@@ -174,7 +174,7 @@ fn change_window(fs: &SimFs, path: &Path, random: &mut Random) {
             });
             let (at, checksum) = records[random.below(records.len())];
             random.change(&mut bytes[at + 4..checksum]);
-            let record_seed = u32_at(&bytes, 64);
+            let record_seed = u32_at(&bytes, 12);
             chain(&mut bytes, &records, record_seed, before.unwrap());
         }
         _ => {}
@@ -204,7 +204,7 @@ fn change_table(fs: &SimFs, path: &Path, random: &mut Random) {
     let lengths = [0, 8, 16, 24, 32].map(|at| u64_at(&bytes, footer + at) as usize);
     let seed = crc32(0, &bytes[16..32]);
     // Each of these tables has one block, followed by sections.
-    let (mut parts, mut at) = (vec![(64, lengths[0])], lengths[0]);
+    let (mut parts, mut at) = (vec![(80, lengths[0])], lengths[0]);
     for length in &lengths[1..] {
         parts.push((at, at + length));
         at += length;

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lsm_core::checksum::{crc32, crc64};
 use lsm_core::{SEQUENCE_MAX, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::inspect::{KeyspaceRecord, LogStart, StoredOptions, VersionEdit};
@@ -113,6 +114,44 @@ fn a_keyspace_with_an_id_not_yet_given_out_is_corrupt() {
     });
     for id in [1, u32::MAX] {
         check_edit("an id", false, |edit| edit.keyspaces = vec![record(id)]);
+    }
+}
+
+/// Sets a byte of the header of a file, and makes its checksum right.
+fn with_header_byte(fs: &SimFs, path: &Path, at: usize, checksum: std::ops::Range<usize>) {
+    let mut bytes = fs.read_all(path).unwrap();
+    bytes[at] = 1;
+    let covered = &bytes[..checksum.start];
+    let sum = match checksum.len() {
+        4 => crc32(0, covered).to_le_bytes().to_vec(),
+        _ => crc64(0, covered).to_le_bytes().to_vec(),
+    };
+    bytes[checksum].copy_from_slice(&sum);
+    fs.remove_file(path).unwrap();
+    fs.create_new(path).unwrap().write_at(&bytes, 0).unwrap();
+}
+
+#[test]
+fn an_encrypted_file_of_each_kind_is_refused_by_name_and_other_bytes_there_are_corruption() {
+    for (kind, at, checksum) in [
+        ("CURRENT", 64, 104..108),
+        ("MANIFEST", 80, 120..128),
+        (".wal", 80, 120..128),
+        (".window", 32, 120..128),
+        (".sst", 32, 76..80),
+    ] {
+        for (offset, expected) in
+            [(0, ErrorKind::Unsupported), (4, ErrorKind::Corruption), (39, ErrorKind::Corruption)]
+        {
+            let fs = make();
+            let names = fs.read_dir(Path::new(DIRECTORY)).unwrap();
+            let name = names.iter().find(|name| name.contains(kind)).expect(kind);
+            with_header_byte(&fs, &Path::new(DIRECTORY).join(name), at + offset, checksum.clone());
+            let error = open(&fs).unwrap_err();
+            assert_eq!(error.kind(), expected, "{name}, byte {offset}: {error}");
+            assert!(error.to_string().contains(name.as_str()), "{name}: {error}");
+            assert!(offset > 0 || error.to_string().contains("encrypted"), "{name}: {error}");
+        }
     }
 }
 

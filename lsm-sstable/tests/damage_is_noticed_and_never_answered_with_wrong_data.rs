@@ -296,12 +296,12 @@ fn a_damaged_block_fails_reads_of_it_and_no_others() {
     let entries: Vec<Owned> = (0..1000).map(|n| Owned::put(format!("{n:04}"), 1, [b'v'; 50])).collect();
     write(&fs, &entries, &TableOptions { block_bytes: 512, ..TableOptions::default() }).unwrap();
     let mut bytes = fs.bytes(&path());
-    bytes[64 + 40] ^= 1;
+    bytes[80 + 40] ^= 1;
     fs.set_bytes(&path(), &bytes);
     let table = open(&fs, Some(BlockCache::new(1 << 20))).unwrap();
     for _ in 0..2 {
         let error = table.get(b"0000", key_hash(b"0000"), SEQUENCE_MAX).unwrap_err();
-        assert!(matches!(error, Error::Corruption { offset: 64, .. }), "{error}");
+        assert!(matches!(error, Error::Corruption { offset: 80, .. }), "{error}");
         assert!(table.get(b"0999", key_hash(b"0999"), SEQUENCE_MAX).unwrap().is_some());
     }
     let mut cursor = table.cursor(CursorAccess::Cached);

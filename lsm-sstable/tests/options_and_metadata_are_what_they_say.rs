@@ -279,7 +279,7 @@ fn split_keys_cut_into_equal_parts_and_offsets_grow_with_keys() {
         assert!(keys.windows(2).all(|pair| pair[0] < pair[1]) && keys.len() < 1000);
         let offsets: Vec<u64> = entries.iter().map(|entry| table.approximate_offset(&entry.key)).collect();
         assert!(offsets.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert_eq!(table.approximate_offset(b"zzz"), table.properties().data_bytes + 64);
+        assert_eq!(table.approximate_offset(b"zzz"), table.properties().data_bytes + 80);
         assert!(offsets[5000].abs_diff(offsets[9999] / 2) < 20_000);
     }
 }

@@ -156,7 +156,8 @@ impl RecordFileReader {
         let mut reader = RecordReader::new(file, path.to_owned(), len, area);
         let header = match SegmentHeader::decode(reader.load(0, segment::HEADER_BYTES)?) {
             HeaderState::Valid(header) => Some(header),
-            HeaderState::Newer(found) => {
+            HeaderState::Undecodable(error) => return Err(error.at(path, segment::ENCRYPTION_OFFSET)),
+            HeaderState::OtherVersion(found) => {
                 return Err(Error::UnsupportedVersion {
                     path: Arc::new(path.to_owned()),
                     found,

@@ -379,9 +379,9 @@ fn a_segment_of_a_newer_version_is_refused_by_name() {
     drop(log);
     let path = directory.path().join("000001.wal");
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8] = 6;
+    bytes[8] = 5;
     std::fs::write(&path, &bytes).unwrap();
     let opened = Wal::open(Arc::new(PosixFs), Arc::new(ThreadEnv::new(1)), directory.path(), options(0));
-    assert!(matches!(opened, Err(Error::UnsupportedVersion { found: 6, .. })));
+    assert!(matches!(opened, Err(Error::UnsupportedVersion { found: 5, .. })));
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }

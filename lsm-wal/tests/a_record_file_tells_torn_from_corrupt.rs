@@ -160,7 +160,7 @@ fn a_newer_version_is_refused_by_name() {
     bytes[8..12].copy_from_slice(&7_u32.to_le_bytes());
     std::fs::write(&fixture.path, &bytes).unwrap();
     match read(&fixture.path, 0, RecoveryMode::Salvage) {
-        Err(Error::UnsupportedVersion { found: 7, supported: 1, .. }) => {}
+        Err(Error::UnsupportedVersion { found: 7, supported: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
 }

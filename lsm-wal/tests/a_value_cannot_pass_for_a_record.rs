@@ -144,55 +144,6 @@ fn salvage_returns_nothing_that_a_value_holds() {
     }
 }
 
-/// A segment of version 0, in which record headers had a checksum without a seed.
-fn old_segment(records: u64) -> Vec<u8> {
-    let (seed, mut chain) = (77_u64, 77_u64);
-    let mut header = b"lsm-wal\0".to_vec();
-    for word in [0, 1, 0, 0, 0, 0, seed, 0, 0, 0, 0, 0, 0, 0] {
-        header.extend_from_slice(&word.to_le_bytes());
-    }
-    let crc = crc64(0, &header);
-    let mut segment = [header, crc.to_le_bytes().to_vec()].concat();
-    for record in 0..records {
-        let mut head = 8_u32.to_le_bytes().to_vec();
-        for word in [(48 * record) | (1 << 56), record, 0] {
-            head.extend_from_slice(&word.to_le_bytes());
-        }
-        let crc = crc32(0, &head);
-        let whole = [&crc.to_le_bytes()[..], &head, &record.to_le_bytes()].concat();
-        chain = crc64(chain, &whole);
-        segment.extend_from_slice(&whole);
-        segment.extend_from_slice(&chain.to_le_bytes());
-    }
-    segment
-}
-
-#[test]
-fn a_log_of_the_version_before_is_read_and_goes_on_in_the_new_one() {
-    let (fs, env) = (SimFs::new(), SimEnv::new(1));
-    fs.create_dir(Path::new(DIRECTORY)).unwrap();
-    fs.write_all(Path::new("/log/000001.wal"), &old_segment(3)).unwrap();
-    let (mut log, report) = open(&fs, &env, &options(2048)).unwrap();
-    assert_eq!((report.records, report.end), (3, Position(3 * 48)));
-    let end = log.append(3, &3_u64.to_le_bytes()).unwrap();
-    log.sync_handle().wait_durable(end).unwrap();
-    drop(log);
-    env.drop_jobs();
-    let mut reader = {
-        let vfs = Arc::new(fs.clone());
-        WalReader::open(vfs, Path::new(DIRECTORY), &LogExpectation::default(), RecoveryMode::Strict).unwrap()
-    };
-    for tag in 0..4_u64 {
-        let record = reader.next().unwrap().unwrap();
-        assert_eq!((record.tag, record.payload), (tag, &tag.to_le_bytes()[..]));
-    }
-    assert!(reader.next().unwrap().is_none());
-    // All that was not known to be synced was written anew.
-    let newest = fs.read_all(Path::new("/log/000002.wal")).unwrap();
-    assert_eq!(newest[8], 1, "its version");
-    assert_ne!(newest[112..116], [0; 4], "its record seed");
-}
-
 #[test]
 fn a_file_of_forged_records_ends_where_a_power_cut_tore_it() {
     let (fs, path) = (SimFs::new(), Path::new("MANIFEST-3"));

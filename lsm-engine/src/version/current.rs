@@ -1,17 +1,18 @@
 //! `CURRENT`: names the current manifest and, after a clean close, records the ends of manifest and log.
 //!
 //! ```text
-//! current := magic:[8] version:u32 flags:u32 manifest:u64 synced:u64 clean crc:u32
+//! current := magic:[8] version:u32 flags:u32 manifest:u64 synced:u64 clean encryption:[40] crc:u32
 //! clean   := log_end:u64 log_segment:u64 log_length:u64 log_checksum:u64
 //! ```
 //!
 //! `synced` is the position up to which the manifest was durable when `CURRENT` was written; a shorter manifest is
 //! damaged. `flags` bit 0: the database was closed cleanly, `synced` is the length of the manifest, and `clean`
-//! describes the end of the log. Otherwise `clean` is zero. `crc` is the CRC-32 of everything before it. The file is
+//! describes the end of the log. Otherwise `clean` is zero. `encryption` is that of `lsm_core::Encryption`. `crc` is the CRC-32 of everything before it. The file is
 //! replaced by a rename, never written in place.
 
 use std::path::Path;
 
+use lsm_core::Encryption;
 use lsm_core::checksum::crc32;
 use lsm_core::coding::Decoder;
 use lsm_core::vfs::Vfs;
@@ -21,9 +22,10 @@ use crate::error::{Error, Result};
 use crate::version::files;
 
 const MAGIC: [u8; 8] = *b"lsmCURR\n";
-const VERSION: u32 = 0;
+const VERSION: u32 = 1;
 const FLAG_CLEAN: u32 = 1;
-const BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4 * 8 + 4;
+const ENCRYPTION_OFFSET: usize = 8 + 4 + 4 + 8 + 8 + 4 * 8;
+const BYTES: usize = ENCRYPTION_OFFSET + Encryption::BYTES + 4;
 
 /// The content of `CURRENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,7 @@ impl Current {
         for number in clean {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.extend_from_slice(&Encryption::NONE.encode());
         out.extend_from_slice(&crc32(0, &out).to_le_bytes());
         out
     }
@@ -56,22 +59,22 @@ impl Current {
     /// Decodes the bytes of `CURRENT`. Errors name `path`.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let corrupt = |offset, detail: &str| Error::corruption(path, offset, detail);
-        let (head, crc) = bytes
-            .split_at_checked(BYTES - 4)
-            .ok_or_else(|| corrupt(0, &format!("expected {BYTES} bytes, found {}", bytes.len())))?;
-        let mut decoder = Decoder::new(head);
+        let mut decoder = Decoder::new(bytes);
         if decoder.take(MAGIC.len()) != Some(&MAGIC) {
             return Err(corrupt(0, "this is not a CURRENT file: the magic number is missing"));
         }
         let short = || corrupt(0, "too short");
         let version = decoder.u32().ok_or_else(short)?;
-        if version > VERSION {
+        if version != VERSION {
             return Err(Error::Storage(lsm_core::Error::UnsupportedVersion {
                 path: std::sync::Arc::new(path.to_owned()),
                 found: version,
                 supported: VERSION,
             }));
         }
+        let (head, crc) = bytes
+            .split_at_checked(BYTES - 4)
+            .ok_or_else(|| corrupt(0, &format!("expected {BYTES} bytes, found {}", bytes.len())))?;
         if crc != crc32(0, head).to_le_bytes() {
             return Err(corrupt(BYTES as u64 - 4, "the checksum does not match"));
         }
@@ -82,6 +85,9 @@ impl Current {
         for number in &mut numbers {
             *number = decoder.u64().ok_or_else(short)?;
         }
+        let encryption =
+            decoder.take(Encryption::BYTES).and_then(|bytes| bytes.first_chunk()).ok_or_else(short)?;
+        Encryption::decode(encryption).map_err(|error| error.at(path, ENCRYPTION_OFFSET as u64))?;
         let [end, segment, length, checksum] = numbers;
         let clean =
             (flags & FLAG_CLEAN != 0).then_some(CleanClose { end: Position(end), segment, length, checksum });
@@ -168,10 +174,30 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_refused_by_name() {
-        let mut bytes = sample().encode();
-        bytes[8] = 1;
-        let error = Current::decode(&bytes, Path::new("CURRENT")).unwrap_err();
+    fn another_version_is_refused_by_name() {
+        for (version, length, hint) in [(0, 68, "an older build"), (2, BYTES, "a newer build")] {
+            let mut bytes = sample().encode();
+            bytes[8] = version;
+            let error = Current::decode(&bytes[..length], Path::new("CURRENT")).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_encrypted_database_is_told_from_a_damaged_one() {
+        let decode = |at: usize| {
+            let mut bytes = sample().encode();
+            bytes[at] = 1;
+            let crc = crc32(0, &bytes[..BYTES - 4]);
+            bytes[BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+            Current::decode(&bytes, Path::new("CURRENT")).unwrap_err()
+        };
+        let error = decode(ENCRYPTION_OFFSET);
         assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("encrypted"), "{error}");
+        for at in 1..Encryption::BYTES {
+            assert_eq!(decode(ENCRYPTION_OFFSET + at).kind(), crate::ErrorKind::Corruption);
+        }
     }
 }

@@ -83,7 +83,7 @@ impl BlockHeader {
         let stored = fields.rest();
         let codec = Codec::from_u8(tag & 0x0f).filter(|_| tag & 0xf0 == DATA_TAG);
         let Some(codec) = codec else {
-            return Err(format!("block has tag {tag:#04x}, which is no data block of version 0"));
+            return Err(format!("block has tag {tag:#04x}, which is no data block"));
         };
         let (width, mixed) = (usize::from(trailer & 0x7f), trailer & 0x80 != 0);
         if rows == 0 || rows > ROWS_MAX || prefix_bytes > KEY_BYTES_MAX || width > 8 {

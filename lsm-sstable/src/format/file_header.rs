@@ -1,14 +1,14 @@
 //! The first bytes of a table file.
 //!
 //! ```text
-//! file header (64 bytes)
+//! file header (80 bytes)
 //!   0..8    magic "lsmtable"
 //!   8..12   format version, u32
 //!   12..16  zero
 //!   16..32  table id, u128
-//!   32..48  encryption key id, zero: not encrypted
-//!   48..60  encryption nonce, zero
-//!   60..64  CRC-32 of bytes 0..60
+//!   32..72  encryption, see `lsm_core::Encryption`; zero
+//!   72..76  zero
+//!   76..80  CRC-32 of bytes 0..76
 //! ```
 //!
 //! Magic, version and checksum stand here in every version, so that a newer file is refused by name and never
@@ -18,14 +18,17 @@ use std::path::Path;
 
 use lsm_core::checksum::crc32;
 use lsm_core::coding::Decoder;
-use lsm_core::{Error, Result};
+use lsm_core::{Encryption, Error, Result};
 
 use crate::meta::TableId;
 
-/// The format that this build writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 0;
+/// The format that this build reads and writes.
+pub(crate) const FORMAT_VERSION: u32 = 1;
 
-pub(crate) const FILE_HEADER_BYTES: usize = 64;
+pub(crate) const FILE_HEADER_BYTES: usize = 80;
+/// The bytes that the checksum covers.
+const COVERED_BYTES: usize = FILE_HEADER_BYTES - 4;
+const ENCRYPTION_OFFSET: usize = 32;
 
 pub(crate) const MAGIC: &[u8; 8] = b"lsmtable";
 
@@ -34,8 +37,9 @@ pub(crate) fn encode(id: TableId) -> [u8; FILE_HEADER_BYTES] {
     header[0..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     header[16..32].copy_from_slice(&id.0.to_le_bytes());
-    let checksum = crc32(0, &header[..60]);
-    header[60..64].copy_from_slice(&checksum.to_le_bytes());
+    header[ENCRYPTION_OFFSET..][..Encryption::BYTES].copy_from_slice(&Encryption::NONE.encode());
+    let checksum = crc32(0, &header[..COVERED_BYTES]);
+    header[COVERED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
     header
 }
 
@@ -48,22 +52,25 @@ pub(crate) fn decode(header: &[u8; FILE_HEADER_BYTES], path: &Path) -> Result<Ta
     let version = fields.u32().ok_or_else(malformed)?;
     let zero = fields.u32().ok_or_else(malformed)?;
     let id = fields.u128().ok_or_else(malformed)?;
-    let encryption = fields.take(28).ok_or_else(malformed)?;
+    let encryption =
+        fields.take(Encryption::BYTES).and_then(|bytes| bytes.first_chunk()).ok_or_else(malformed)?;
+    let zeros = fields.u32().ok_or_else(malformed)?;
     let stored = fields.u32().ok_or_else(malformed)?;
-    let computed = crc32(0, &header[..60]);
+    let computed = crc32(0, &header[..COVERED_BYTES]);
     if stored != computed {
         let detail = format!("file header checksum is {stored:#010x}, its bytes have {computed:#010x}");
-        return Err(Error::corruption(path, 60, detail));
+        return Err(Error::corruption(path, COVERED_BYTES as u64, detail));
     }
-    if version > FORMAT_VERSION {
+    if version != FORMAT_VERSION {
         return Err(Error::UnsupportedVersion {
             path: std::sync::Arc::new(path.to_owned()),
             found: version,
             supported: FORMAT_VERSION,
         });
     }
-    if zero != 0 || encryption.iter().any(|&byte| byte != 0) {
-        return Err(Error::corruption(path, 12, "file header has bytes set that version 0 keeps zero"));
+    Encryption::decode(encryption).map_err(|error| error.at(path, ENCRYPTION_OFFSET as u64))?;
+    if zero != 0 || zeros != 0 {
+        return Err(Error::corruption(path, 12, "file header has bytes set that version 1 keeps zero"));
     }
     Ok(TableId(id))
 }
@@ -82,13 +89,30 @@ mod tests {
             flipped[byte] ^= 1;
             assert!(matches!(decode(&flipped, path), Err(Error::Corruption { .. })), "byte {byte}");
         }
-        let mut newer = header;
-        newer[8] = 9;
-        let checksum = crc32(0, &newer[..60]);
-        newer[60..].copy_from_slice(&checksum.to_le_bytes());
         assert!(matches!(
-            decode(&newer, path),
-            Err(Error::UnsupportedVersion { found: 9, supported: 0, .. })
+            decode(&with_byte(8, 9), path),
+            Err(Error::UnsupportedVersion { found: 9, supported: 1, .. })
         ));
+    }
+
+    /// A header with one byte set, under a valid checksum.
+    fn with_byte(at: usize, byte: u8) -> [u8; FILE_HEADER_BYTES] {
+        let mut header = encode(TableId(7));
+        header[at] = byte;
+        let checksum = crc32(0, &header[..COVERED_BYTES]);
+        header[COVERED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
+        header
+    }
+
+    #[test]
+    fn an_encrypted_table_is_told_from_a_damaged_one() {
+        let path = Path::new("1.sst");
+        let error = decode(&with_byte(32, 1), path).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("1.sst") && error.to_string().contains("encrypted"), "{error}");
+        for at in (12..16).chain(33..76) {
+            let decoded = decode(&with_byte(at, 1), path);
+            assert!(matches!(decoded, Err(Error::Corruption { .. })), "byte {at}");
+        }
     }
 }

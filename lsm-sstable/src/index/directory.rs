@@ -248,7 +248,7 @@ mod tests {
         let keys = |count: u32, key: fn(u32) -> Vec<u8>| (0..count).map(key).collect::<Vec<_>>();
         for keys in [keys(3000, short), keys(300, long), keys(30, longest)] {
             let payload = sample(&keys);
-            compare(&payload, keys.len() as u64, 64 + 10 * keys.len() as u64, &keys);
+            compare(&payload, keys.len() as u64, 80 + 10 * keys.len() as u64, &keys);
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
                 bytes[at] = byte;
             }
             bytes.truncate(bytes.len() - cut);
-            compare(&bytes, count, 264, &keys);
+            compare(&bytes, count, 280, &keys);
         }
     }
 }

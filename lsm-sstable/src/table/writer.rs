@@ -6,7 +6,7 @@
 //!
 //! | part | drawn in | checksum |
 //! |---|---|---|
-//! | file header, 64 bytes | `format/file_header.rs` | CRC-32 |
+//! | file header, 80 bytes | `format/file_header.rs` | CRC-32 |
 //! | data blocks | `block/header.rs` | CRC-32 each, seeded with table id and offset |
 //! | filter: the bytes of the filter policy | `format/section.rs`, `filter/bloom.rs` | the same |
 //! | range tombstones | `format/section.rs`, `format/range_tombstones.rs` | the same |

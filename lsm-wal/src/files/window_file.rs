@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use lsm_core::checksum::crc64;
 use lsm_core::vfs::{Vfs, VfsFile};
-use lsm_core::{Error, Result};
+use lsm_core::{Encryption, Error, Result};
 
 use super::directory::{self, LogFile};
 use super::record_reader::{RecordArea, RecordReader};
 use crate::format::bit_flip;
 use crate::format::segment::{SegmentHeader, VERSION};
 use crate::format::window::{
-    AREA_OFFSET, COVERED_BYTES, HEADER_BYTES, MAGIC, SLOT_BYTES, SLOT_OFFSETS, Slot,
+    AREA_OFFSET, COVERED_BYTES, ENCRYPTION, HEADER_BYTES, MAGIC, SLOT_BYTES, SLOT_OFFSETS, Slot,
 };
 use crate::report::Dropped;
 
@@ -51,7 +51,8 @@ impl WindowFile {
         };
         let (words, _) = bytes.as_chunks::<8>();
         let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
-        let (version, number, area_bytes, record_seed) = (word(1) as u32, word(2), word(3), word(8) as u32);
+        let (version, number, area_bytes, record_seed) =
+            (word(1) as u32, word(2), word(3), (word(1) >> 32) as u32);
         let syndrome = crc64(0, &bytes[..COVERED_BYTES]) ^ word(15);
         let known = bytes[..8] == MAGIC;
         if syndrome != 0 {
@@ -60,9 +61,7 @@ impl WindowFile {
                 return Err(Error::corruption(path, 0, "one bit of the window's header was flipped"));
             }
             // The checksum is written last. Each word before it is there or not, and most are zero.
-            let unfinished = word(15) == 0
-                && (known || word(0) == 0)
-                && (4..15).all(|at| word(at) == 0 || at == 8 && word(8) >> 32 == 0);
+            let unfinished = word(15) == 0 && (known || word(0) == 0) && (4..15).all(|at| word(at) == 0);
             if unfinished {
                 return Ok(None);
             }
@@ -73,9 +72,12 @@ impl WindowFile {
         if !known {
             return Err(Error::corruption(path, 0, "this is no window"));
         }
-        if version > VERSION {
+        if version != VERSION {
             let path = Arc::new(path.to_owned());
             return Err(Error::UnsupportedVersion { path, found: version, supported: VERSION });
+        }
+        if let Some(Err(error)) = bytes[ENCRYPTION].first_chunk().map(Encryption::decode) {
+            return Err(error.at(path, ENCRYPTION.start as u64));
         }
         let mut slots = [Slot::Open(0); 2];
         for (slot, offset) in slots.iter_mut().zip(SLOT_OFFSETS) {

@@ -3,8 +3,8 @@
 //! ```text
 //! segment := header record*                    then zeros, as far as the file was allocated
 //! header  := magic "lsm-wal\0"
-//!            version u32          1
-//!            zero u32
+//!            version u32          2
+//!            record_seed u32      what the CRC-32 of each record's header continues from
 //!            number u64           of this segment; also its file name; never used twice in a directory
 //!            start u64            log position of the first record
 //!            predecessor u64      number of the segment that this one continues, 0 if none
@@ -13,34 +13,35 @@
 //!            seed u64             what the first record's checksum continues from
 //!            synced u64           when this was written, everything before this position was on disk
 //!            window u64           number of the window that holds what was not yet written here, 0 if none
-//!            key u64              for a key id, 0
-//!            nonce 24 bytes       for encryption, 0
-//!            record_seed u32      what the CRC-32 of each record's header continues from
-//!            zero u32
+//!            encryption 40 bytes  see `lsm_core::Encryption`; 0
 //!            crc u64              CRC-64 of the 120 bytes before
 //! ```
 //!
 //! Segments are prepared with zeros for a header and get theirs when the first record goes in, so a header of
 //! zeros means a segment that was never used. Usually `seed` is `checksum`. After records were taken back it is
 //! random, so that what they left elsewhere can never continue the chain. The record seed is random where a log
-//! begins, and the same in all its segments. Version 0 had none: it reads as 0.
+//! begins, and the same in all its segments.
 
 use std::ops::Range;
 
 use lsm_core::checksum::crc64;
+use lsm_core::{DecodeError, Encryption};
 
 use super::bit_flip;
 
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: usize = 128;
-/// Highest format version that this crate reads, and the one that it writes.
-pub(crate) const VERSION: u32 = 1;
+/// The format version that this crate reads and writes.
+pub(crate) const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"lsm-wal\0";
 const COVERED_BYTES: usize = HEADER_BYTES - 8;
 /// What does not follow from the segment's number.
 const VARIABLE: [Range<usize>; 3] = [24..80, RECORD_SEED, COVERED_BYTES..HEADER_BYTES];
-const RECORD_SEED: Range<usize> = 112..116;
+const RECORD_SEED: Range<usize> = 12..16;
+const ENCRYPTION: Range<usize> = 80..80 + Encryption::BYTES;
+/// Where an error about encryption points to.
+pub(crate) const ENCRYPTION_OFFSET: u64 = ENCRYPTION.start as u64;
 
 /// What a segment says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,14 +58,16 @@ pub(crate) struct SegmentHeader {
 }
 
 /// What the first bytes of a segment are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderState {
     /// A header.
     Valid(SegmentHeader),
     /// Zeros, or nothing: never used, or lost before it was synced.
     Empty,
-    /// Written by a newer version.
-    Newer(u32),
+    /// Written by another version, a newer one or one that is read no more.
+    OtherVersion(u32),
+    /// A header, but of an encrypted file, or with nonsense about encryption.
+    Undecodable(DecodeError),
     /// A header with exactly one bit flipped.
     Flipped,
     /// Anything else.
@@ -89,6 +92,7 @@ impl SegmentHeader {
         for (slot, field) in bytes[16..80].chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_le_bytes());
         }
+        bytes[ENCRYPTION].copy_from_slice(&Encryption::NONE.encode());
         bytes[RECORD_SEED].copy_from_slice(&self.record_seed.to_le_bytes());
         let crc = crc64(0, &bytes[..COVERED_BYTES]);
         bytes[COVERED_BYTES..].copy_from_slice(&crc.to_le_bytes());
@@ -120,15 +124,18 @@ impl SegmentHeader {
                 || bit_flip::bits_after_flip(syndrome, COVERED_BYTES as u64 * 8).is_some();
             return match flipped {
                 true => HeaderState::Flipped,
-                false if bytes[..8] == MAGIC && version > VERSION => HeaderState::Newer(version),
+                false if bytes[..8] == MAGIC && version > VERSION => HeaderState::OtherVersion(version),
                 false => HeaderState::Garbage,
             };
         }
         if bytes[..8] != MAGIC {
             return HeaderState::Garbage;
         }
-        if version > VERSION {
-            return HeaderState::Newer(version);
+        if version != VERSION {
+            return HeaderState::OtherVersion(version);
+        }
+        if let Some(Err(error)) = bytes[ENCRYPTION].first_chunk().map(Encryption::decode) {
+            return HeaderState::Undecodable(error);
         }
         HeaderState::Valid(Self {
             number: word(2),
@@ -139,7 +146,7 @@ impl SegmentHeader {
             seed: word(7),
             synced: word(8),
             window: word(9),
-            record_seed: word(14) as u32,
+            record_seed: (word(1) >> 32) as u32,
         })
     }
 }
@@ -178,12 +185,29 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_named_whatever_its_layout() {
+    fn another_version_is_named_whatever_its_layout() {
         let mut bytes = HEADER.encode();
-        bytes[8] = 6;
-        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer(6));
+        bytes[8] = 5;
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::OtherVersion(5));
         let crc = crc64(0, &bytes[..COVERED_BYTES]);
         bytes[COVERED_BYTES..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Newer(6));
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::OtherVersion(5));
+    }
+
+    #[test]
+    fn an_encrypted_file_is_told_from_a_damaged_one() {
+        for at in ENCRYPTION {
+            let mut bytes = HEADER.encode();
+            bytes[at] = 3;
+            let crc = crc64(0, &bytes[..COVERED_BYTES]);
+            bytes[COVERED_BYTES..].copy_from_slice(&crc.to_le_bytes());
+            match SegmentHeader::decode(&bytes) {
+                HeaderState::Undecodable(DecodeError::Unknown(what)) => {
+                    assert!(at == ENCRYPTION.start && what.contains("encrypted"), "{what}");
+                }
+                HeaderState::Undecodable(DecodeError::Malformed(_)) => assert_ne!(at, ENCRYPTION.start),
+                state => panic!("byte {at}: {state:?}"),
+            }
+        }
     }
 }

@@ -3,14 +3,12 @@
 //! ```text
 //! window := header zeros slot zeros slot zeros area
 //! header := magic "lsm-win\0"
-//!           version u32     1
-//!           zero u32
+//!           version u32     2
+//!           record_seed u32 that of the segments that use it
 //!           number u64      also the file name
 //!           area u64        bytes of the area
-//!           key u64         for a key id, 0
-//!           nonce 24 bytes  for encryption, 0
-//!           record_seed u32 that of the segments that use it
-//!           zero 52 bytes
+//!           encryption 40 bytes     see `lsm_core::Encryption`; 0
+//!           zero 48 bytes
 //!           crc u64         CRC-64 of the 120 bytes before
 //! slot   := base u64        log position of the first byte of the area; at offsets 512 and 1024
 //!           check u64       CRC-64 of number and base
@@ -23,6 +21,9 @@
 //! window's number; header and slots are never synced. So after a power cut the header may be zeros, but what is no
 //! header is damage, and what is found in the area has to continue the chain.
 
+use std::ops::Range;
+
+use lsm_core::Encryption;
 use lsm_core::checksum::crc64;
 
 use super::bit_flip;
@@ -30,6 +31,8 @@ use super::bit_flip;
 pub(crate) const MAGIC: [u8; 8] = *b"lsm-win\0";
 pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const COVERED_BYTES: usize = HEADER_BYTES - 8;
+/// Where the header tells about encryption.
+pub(crate) const ENCRYPTION: Range<usize> = 32..32 + Encryption::BYTES;
 pub(crate) const SLOT_OFFSETS: [usize; 2] = [512, 1024];
 pub(crate) const SLOT_BYTES: usize = 16;
 pub(crate) const AREA_OFFSET: usize = 4096;

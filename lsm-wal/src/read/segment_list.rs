@@ -42,7 +42,12 @@ impl SegmentList {
             let Some(state) = directory::read_header(vfs, &path)? else { continue };
             let header = match state {
                 HeaderState::Valid(header) => check_header(&path, number, header).map(Some),
-                HeaderState::Newer(found) => {
+                HeaderState::Undecodable(error) => match error.at(&path, segment::ENCRYPTION_OFFSET) {
+                    // It is sound, so there is nothing to salvage.
+                    encrypted @ Error::Unsupported { .. } => return Err(encrypted),
+                    damaged => Err(damaged),
+                },
+                HeaderState::OtherVersion(found) => {
                     let supported = segment::VERSION;
                     return Err(Error::UnsupportedVersion { path: Arc::new(path), found, supported });
                 }

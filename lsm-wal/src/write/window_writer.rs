@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use lsm_core::checksum::crc64;
 use lsm_core::vfs::Window;
-use lsm_core::{Error, Result};
+use lsm_core::{Encryption, Error, Result};
 
 use super::site::Site;
 use crate::files::directory::{self, LogFile};
 use crate::files::segment_file::Segment;
 use crate::format::record::{self, RecordHeader};
 use crate::format::segment::VERSION;
-use crate::format::window::{AREA_OFFSET, COVERED_BYTES, HEADER_BYTES, MAGIC, SLOT_OFFSETS, slot_check};
+use crate::format::window::{
+    AREA_OFFSET, COVERED_BYTES, ENCRYPTION, HEADER_BYTES, MAGIC, SLOT_OFFSETS, slot_check,
+};
 
 /// Copies records to a window, and from there to a segment.
 pub(crate) struct WindowWriter {
@@ -48,7 +50,8 @@ impl WindowWriter {
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
         header[16..24].copy_from_slice(&number.to_le_bytes());
         header[24..32].copy_from_slice(&area_bytes.to_le_bytes());
-        header[64..68].copy_from_slice(&record_seed.to_le_bytes());
+        header[12..16].copy_from_slice(&record_seed.to_le_bytes());
+        header[ENCRYPTION].copy_from_slice(&Encryption::NONE.encode());
         writer.window.write_at(0, &header[..COVERED_BYTES]);
         writer.window.publish(COVERED_BYTES, crc64(0, &header[..COVERED_BYTES]));
         writer.rebase(base);
