@@ -216,7 +216,7 @@ impl WriteBatch {
     fn claim(&mut self, keyspace: &Keyspace) {
         let database = keyspace.database_id();
         if *self.database.get_or_insert(database) != database {
-            self.refuse(Error::invalid("a batch names keyspaces of two databases"));
+            self.refuse(Error::foreign("the batch names keyspaces of two databases"));
         }
     }
 

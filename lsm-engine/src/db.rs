@@ -19,6 +19,7 @@ use crate::read::Iter;
 use crate::recovery::{self, Recovery};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
+use crate::transaction::{Transaction, TransactionOptions, transact};
 use crate::waits::Wait;
 
 /// An embedded, ordered, durable map from bytes to bytes.
@@ -255,6 +256,63 @@ impl Db {
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.database.check_open()?;
         Ok(Snapshot::new(Arc::clone(&self.database), self.default.tree(), Arc::clone(&self.closer)))
+    }
+
+    /// Begins a serializable transaction without locks.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// db.put("a", "1")?;
+    /// let transaction = db.transaction()?;
+    /// if let Some(value) = transaction.get("a")? {
+    ///     transaction.put("b", value)?;
+    ///     transaction.delete("a")?;
+    /// }
+    /// transaction.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn transaction(&self) -> Result<Transaction> {
+        self.transaction_with(TransactionOptions::default())
+    }
+
+    /// Begins a transaction with these options.
+    pub fn transaction_with(&self, options: TransactionOptions) -> Result<Transaction> {
+        Ok(Transaction::new(&self.database, &self.default, self.snapshot()?, options))
+    }
+
+    /// Runs `work` in a serializable transaction and commits it. After a conflict it does so again, after a short random
+    /// pause, up to 64 times; then it returns the error. So `work` may run several times, and should do nothing that a
+    /// rollback does not take back.
+    ///
+    /// An error of `work` rolls the transaction back and is returned, unless it is a conflict. To give up without an
+    /// error, take back the writes with [`Transaction::rollback_to`]. The commit is not durable yet when this returns:
+    /// call [`sync`](Self::sync), or use [`transaction`](Self::transaction), whose commit returns a [`Ticket`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// db.put("tickets left", "3")?;
+    /// let left = db.transact(|transaction| {
+    ///     let left = transaction.get("tickets left")?.and_then(|left| String::from_utf8_lossy(&left).parse().ok());
+    ///     let left = left.unwrap_or(0_u32).saturating_sub(1);
+    ///     transaction.put("tickets left", left.to_string())?;
+    ///     Ok(left)
+    /// })?;
+    /// assert_eq!(left, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn transact<T>(&self, work: impl FnMut(&Transaction) -> Result<T>) -> Result<T> {
+        self.transact_with(TransactionOptions::default(), work)
+    }
+
+    /// Like [`transact`](Self::transact), with these options.
+    pub fn transact_with<T>(
+        &self,
+        options: TransactionOptions,
+        work: impl FnMut(&Transaction) -> Result<T>,
+    ) -> Result<T> {
+        transact(&self.database.resources, || self.transaction_with(options), work)
     }
 
     /// Opens the keyspace with this name, and creates it if it does not exist. Each keyspace has its own options; all

@@ -31,7 +31,7 @@ pub enum Error {
     /// A batch exceeds the limit of the memory budget, or a key or value exceeds the limit of the formats.
     #[error("{what} of {bytes} bytes is over the limit of {bytes_max}{}", remedy(what))]
     TooLarge {
-        /// What is too large: "batch", "key", "value" or "write (with memtable growth)".
+        /// What is too large: "batch", "transaction", "key", "value" or "write (with memtable growth)".
         what: &'static str,
         /// Its size.
         bytes: u64,
@@ -72,6 +72,10 @@ pub enum Error {
     #[error("{0}")]
     OperatorFailed(Arc<str>),
 
+    /// A keyspace or batch of another database, or a savepoint of another transaction, was given.
+    #[error("{0}")]
+    Foreign(Arc<str>),
+
     /// A policy, filter or other callback panicked, or a policy asked for a compaction that would lose data.
     #[error("{0}")]
     Callback(Arc<str>),
@@ -107,6 +111,8 @@ pub enum ErrorKind {
     OperatorMissing,
     /// Put or delete the key, whose merge operands do not fit.
     OperatorFailed,
+    /// Use the handle with the database or transaction that it came from.
+    Foreign,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
     Callback,
 }
@@ -129,6 +135,7 @@ impl Error {
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::OperatorMissing(_) => ErrorKind::OperatorMissing,
             Self::OperatorFailed(_) => ErrorKind::OperatorFailed,
+            Self::Foreign(_) => ErrorKind::Foreign,
             Self::Callback(_) => ErrorKind::Callback,
         }
     }
@@ -139,6 +146,10 @@ impl Error {
 
     pub(crate) fn corruption(path: &Path, offset: u64, detail: impl Into<Arc<str>>) -> Self {
         Self::Storage(lsm_core::Error::corruption(path, offset, detail))
+    }
+
+    pub(crate) fn foreign(detail: impl Into<Arc<str>>) -> Self {
+        Self::Foreign(detail.into())
     }
 
     pub(crate) fn invalid(detail: impl Into<Arc<str>>) -> Self {

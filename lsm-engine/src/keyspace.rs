@@ -45,10 +45,24 @@ impl Keyspace {
 
     /// The read state, if the keyspace belongs to this database.
     pub(crate) fn state_for(&self, database: &Arc<Database>) -> Result<Arc<ReadState>> {
-        if !Arc::ptr_eq(database, &self.database) {
-            return Err(Error::invalid("the keyspace belongs to another database"));
-        }
+        self.check_owner(database)?;
         self.state()
+    }
+
+    /// The tree, if the keyspace belongs to this database and can be used.
+    #[inline]
+    pub(crate) fn tree_for(&self, database: &Arc<Database>) -> Result<&Arc<Tree>> {
+        self.check_owner(database)?;
+        self.check()?;
+        Ok(&self.tree)
+    }
+
+    #[inline]
+    fn check_owner(&self, database: &Arc<Database>) -> Result<()> {
+        if Arc::ptr_eq(database, &self.database) {
+            return Ok(());
+        }
+        Err(Error::foreign(format!("keyspace {:?} belongs to another database", self.name())))
     }
 
     /// The read state. The check comes after the load: a drop empties the state, and a read must fail rather than see

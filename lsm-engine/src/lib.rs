@@ -56,6 +56,7 @@ mod resources;
 mod snapshot;
 mod status;
 mod ticket;
+mod transaction;
 mod version;
 mod waits;
 mod write;
@@ -73,6 +74,9 @@ pub use read::{DbCursor, Iter};
 pub use recovery::Recovery;
 pub use snapshot::Snapshot;
 pub use ticket::{Ticket, TicketFuture};
+pub use transaction::{
+    Isolation, Savepoint, Transaction, TransactionCursor, TransactionIter, TransactionOptions, Untracked,
+};
 pub use waits::Wait;
 
 pub use lsm_compaction as compaction_policies;

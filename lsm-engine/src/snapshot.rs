@@ -45,6 +45,11 @@ impl Snapshot {
         self.point.sequence
     }
 
+    /// The point that it reads at.
+    pub(crate) fn point(&self) -> ReadPoint<'static> {
+        self.point
+    }
+
     /// The value of `key` in the default keyspace.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.default.load().get(key.as_ref(), &self.point)

@@ -28,13 +28,19 @@ use crate::write::{WritePath, Written};
 /// ```
 #[derive(Clone)]
 pub struct Ticket {
-    log: lsm_wal::Ticket,
+    /// `None` if nothing was written.
+    log: Option<lsm_wal::Ticket>,
     sequence: SequenceNumber,
 }
 
 impl Ticket {
     pub(crate) fn new(path: &WritePath, written: Written) -> Result<Self> {
-        Ok(Self { log: path.ticket(written)?, sequence: written.sequence })
+        Ok(Self { log: Some(path.ticket(written)?), sequence: written.sequence })
+    }
+
+    /// The ticket of a transaction that wrote nothing and saw the writes up to `sequence`.
+    pub(crate) fn of_nothing(sequence: SequenceNumber) -> Self {
+        Self { log: None, sequence }
     }
 
     /// The sequence number of the last operation of the write. A snapshot sees the write if its
@@ -45,12 +51,12 @@ impl Ticket {
 
     /// Whether the write is durable by now. Asks nobody to sync.
     pub fn is_durable(&self) -> bool {
-        self.log.is_durable()
+        self.log.as_ref().is_none_or(lsm_wal::Ticket::is_durable)
     }
 
     /// Blocks until the write is durable.
     pub fn wait(&self) -> Result<()> {
-        Ok(self.log.wait()?)
+        Ok(self.log.as_ref().map_or(Ok(()), lsm_wal::Ticket::wait)?)
     }
 
     /// Asks for a sync, and calls `callback` once: when the write is durable, or with the error of a sync that failed.
@@ -61,7 +67,10 @@ impl Ticket {
     /// call that would wait for background work, such as [`flush`](crate::Db::flush), fails. A panic in it is logged
     /// and harms nobody else.
     pub fn on_durable(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
-        self.log.on_durable(|result| callback(result.map_err(Error::from)));
+        match &self.log {
+            Some(log) => log.on_durable(|result| callback(result.map_err(Error::from))),
+            None => callback(Ok(())),
+        }
     }
 }
 
@@ -70,18 +79,21 @@ impl IntoFuture for Ticket {
     type IntoFuture = TicketFuture;
 
     fn into_future(self) -> TicketFuture {
-        TicketFuture(self.log.into_future())
+        TicketFuture(self.log.map(lsm_wal::Ticket::into_future))
     }
 }
 
 /// Ready when the write of a [`Ticket`] is durable. The first poll asks for a sync. A waiting future costs no thread.
-pub struct TicketFuture(lsm_wal::TicketFuture);
+pub struct TicketFuture(Option<lsm_wal::TicketFuture>);
 
 impl Future for TicketFuture {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll(context).map_err(Error::from)
+        match &mut self.0 {
+            Some(log) => Pin::new(log).poll(context).map_err(Error::from),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 

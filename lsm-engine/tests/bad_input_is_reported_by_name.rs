@@ -455,14 +455,17 @@ fn keyspaces_of_another_database_are_refused() {
     one.keyspace("users", KeyspaceOptions::new()).unwrap();
     let mut batch = WriteBatch::new();
     batch.put_in(&foreign, "a", "b");
-    assert_refused(one.write(&batch), ErrorKind::InvalidArgument, "another database");
+    assert_refused(one.write(&batch), ErrorKind::Foreign, "another database");
     batch.put_in(&one.default_keyspace(), "a", "b");
-    assert_refused(two.write(&batch), ErrorKind::InvalidArgument, "two databases");
-    assert_refused(
-        one.snapshot().unwrap().get_in(&foreign, "a"),
-        ErrorKind::InvalidArgument,
-        "another database",
-    );
+    assert_refused(two.write(&batch), ErrorKind::Foreign, "two databases");
+    let named = "keyspace \"users\" belongs to another database";
+    assert_refused(one.snapshot().unwrap().get_in(&foreign, "a"), ErrorKind::Foreign, named);
+    let transaction = one.transaction().unwrap();
+    assert_refused(transaction.get_in(&foreign, "a"), ErrorKind::Foreign, named);
+    assert_refused(transaction.put_in(&foreign, "a", "b"), ErrorKind::Foreign, named);
+    assert_refused(transaction.cursor_in(&foreign), ErrorKind::Foreign, named);
+    assert_refused(transaction.prefix_in(&foreign, "a").next().unwrap(), ErrorKind::Foreign, named);
+    transaction.commit().unwrap();
     assert_eq!(one.iter().count() + two.iter().count() + foreign.iter().count(), 0);
 }
 
@@ -579,4 +582,41 @@ fn extreme_sizes_work_or_are_refused_by_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_transaction_refuses_what_it_cannot_do_and_says_why() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path()).unwrap();
+    db.put("a", "1").unwrap();
+    let (one, two) = (db.transaction().unwrap(), db.transaction().unwrap());
+    let foreign = two.savepoint();
+    assert_refused(one.rollback_to(&foreign), ErrorKind::Foreign, "another transaction");
+    let first = one.savepoint();
+    one.put("a", "2").unwrap();
+    let second = one.savepoint();
+    one.rollback_to(&first).unwrap();
+    assert_refused(one.rollback_to(&second), ErrorKind::InvalidArgument, "savepoint 2 was taken back");
+    assert_refused(one.put(vec![0; 65_536], ""), ErrorKind::InvalidArgument, "key of 65536 bytes");
+    assert_refused(one.delete_range("b".."a"), ErrorKind::InvalidArgument, "ends before it starts");
+    assert_refused(one.range("b".."a").next().unwrap(), ErrorKind::InvalidArgument, "ends before it starts");
+    assert_eq!(one.get("a").unwrap().unwrap(), "1");
+    one.commit().unwrap();
+
+    two.put("b", "1").unwrap();
+    db.clone().close().unwrap();
+    assert_refused(two.get("a"), ErrorKind::Closed, "closed");
+    assert_refused(two.put("a", "2"), ErrorKind::Closed, "closed");
+    assert_refused(two.iter().next().unwrap(), ErrorKind::Closed, "closed");
+    assert_refused(two.cursor(), ErrorKind::Closed, "closed");
+    assert_refused(two.commit(), ErrorKind::Closed, "closed");
+    assert_refused(db.transaction(), ErrorKind::Closed, "closed");
+    drop(db);
+
+    let db = options().read_only(true).open(root.path()).unwrap();
+    let reader = db.transaction().unwrap();
+    assert_eq!(reader.get("a").unwrap().unwrap(), "1");
+    assert_refused(reader.put("a", "2"), ErrorKind::ReadOnly, "read-only");
+    assert_refused(reader.delete_range("a".."a"), ErrorKind::ReadOnly, "read-only");
+    assert!(reader.commit().unwrap().is_durable());
 }

@@ -4,17 +4,17 @@
 //! that writers hold, and never changes data.
 
 mod bounds;
-#[allow(dead_code, reason = "the calls that check a write come next")]
 mod changes;
 mod cursor;
 mod iterator;
+mod key_range;
 mod merge_input;
 mod range_deletes;
 mod search;
 mod skip;
 
 pub(crate) use bounds::{Bounds, borrow_range};
-#[allow(unused_imports, reason = "the calls that check a write come next")]
 pub(crate) use changes::{Change, Changes};
 pub use cursor::DbCursor;
 pub use iterator::Iter;
+pub(crate) use key_range::KeyRange;

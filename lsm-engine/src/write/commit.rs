@@ -128,7 +128,7 @@ impl WritePath {
             None => (batch.encoded, batch.memory_bytes),
         };
         if database.is_some_and(|id| id != self.resources.database_id) {
-            return Err(Error::invalid("the batch names keyspaces of another database"));
+            return Err(Error::foreign("the batch names keyspaces of another database"));
         }
         self.check_batch_bytes(memory_bytes)?;
         self.admit_batch(encoded)?;

@@ -1,0 +1,158 @@
+//! The commit: looks for conflicts, and writes if there are none.
+//!
+//! A key or range that the transaction depends on conflicts if a newer version or range delete is there. So plain writes
+//! count by themselves, and no list of past commits is needed. Almost all of the search happens outside the commit lock;
+//! under it, only what became visible meanwhile is searched, and only in memory.
+
+use lsm_core::SequenceNumber;
+use lsm_wal::Durability;
+
+use super::state::{Part, State};
+use crate::batch::WriteBatch;
+use crate::error::{Error, Result};
+use crate::read::{Change, Changes, KeyRange};
+use crate::write::{WritePath, Written};
+
+/// After this many searches that a flush made useless, tables are read under the commit lock.
+const SEARCHES_MAX: u32 = 4;
+
+/// Where to search.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    Memory,
+    Everywhere,
+}
+
+/// What a search found.
+enum Found {
+    Nothing,
+    Change(KeyRange, SequenceNumber),
+    /// A table would have to be read.
+    Unknown,
+}
+
+/// Commits the writes of a transaction.
+pub(super) fn commit(path: &WritePath, state: &mut State, batch: &mut WriteBatch) -> Result<Written> {
+    let payload = batch.finish()?;
+    state.check_keyspaces()?;
+    state.check_old_walks(path)?;
+    let start = state.snapshot.sequence();
+    let (mut checked, mut searches) = (start, 0);
+    loop {
+        // Load the number first: each write up to it is then in the states that are searched.
+        let visible = path.visibility.sequence();
+        if visible > checked {
+            state.check(checked)?;
+            checked = visible;
+        }
+        searches += 1;
+        let search = if searches > SEARCHES_MAX { Where::Everywhere } else { Where::Memory };
+        let mut is_stale = false;
+        let written = path.write_batch_checked(payload, Durability::Buffered, || {
+            // A drop of a keyspace has no number.
+            state.check_keyspaces()?;
+            if path.visibility.sequence() == checked {
+                return Ok(());
+            }
+            is_stale = state.search(checked, search)?;
+            if is_stale { Err(Error::invalid("tables changed")) } else { Ok(()) }
+        });
+        if !is_stale {
+            return written;
+        }
+    }
+}
+
+impl State {
+    /// Fails if something that the transaction depends on was changed after `after`.
+    pub(super) fn check(&mut self, after: SequenceNumber) -> Result<()> {
+        self.search(after, Where::Everywhere).map(|_| ())
+    }
+
+    fn check_keyspaces(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|part| part.tree.check_usable())
+    }
+
+    /// Like [`check`](Self::check). Returns `true` if a table would have to be read.
+    fn search(&mut self, after: SequenceNumber, place: Where) -> Result<bool> {
+        let mut is_unknown = false;
+        for part in &mut self.parts {
+            match part.search(after, place)? {
+                Found::Nothing => {}
+                Found::Change(what, sequence) => return Err(conflict(&part.tree.name, &what, sequence)),
+                Found::Unknown => is_unknown = true,
+            }
+        }
+        Ok(is_unknown)
+    }
+
+    /// Checks what was read at older snapshots than the current one, and adds it to what is checked from now on.
+    fn check_old_walks(&mut self, path: &WritePath) -> Result<()> {
+        let old: Vec<_> = self.old_walks.drain(..).chain(self.walks.take()).collect();
+        for walk in old {
+            if path.visibility.sequence() > walk.snapshot.sequence() {
+                self.check_range(walk.part, &walk.range, walk.snapshot.sequence())?;
+            }
+            self.track_range(walk.part, walk.range);
+        }
+        Ok(())
+    }
+
+    /// Fails if a range was changed after `after`.
+    pub(super) fn check_range(&self, part: usize, range: &KeyRange, after: SequenceNumber) -> Result<()> {
+        let Some(part) = self.parts.get(part) else { return Ok(()) };
+        let state = part.tree.load_full();
+        match Changes::new(&state, after).of_range(&range.bounds())? {
+            None => Ok(()),
+            Some(sequence) => Err(conflict(&part.tree.name, range, sequence)),
+        }
+    }
+}
+
+impl Part {
+    fn search(&mut self, after: SequenceNumber, place: Where) -> Result<Found> {
+        let state = self.tree.load();
+        let changes = Changes::new(&state, after);
+        let mut is_unknown = false;
+        let (keys, ranges) = self.tracked.settled();
+        let written = self.writes.writes().map(|(key, _)| key);
+        for key in keys.iter().chain(written) {
+            let change = match place {
+                Where::Memory => changes.of_key_in_memory(key),
+                Where::Everywhere => changes.of_key(key)?.map_or(Change::None, Change::At),
+            };
+            match change {
+                Change::None => {}
+                Change::At(sequence) => return Ok(Found::Change(KeyRange::of_key(key), sequence)),
+                Change::Unknown => is_unknown = true,
+            }
+        }
+        let deleted = self
+            .writes
+            .deleted()
+            .map(|(start, end)| KeyRange { start: start.clone(), end: Some(end.clone()) });
+        for range in ranges.iter().cloned().chain(deleted) {
+            let change = match place {
+                Where::Memory => changes.of_range_in_memory(&range.bounds()),
+                Where::Everywhere => changes.of_range(&range.bounds())?.map_or(Change::None, Change::At),
+            };
+            match change {
+                Change::None => {}
+                Change::At(sequence) => return Ok(Found::Change(range, sequence)),
+                Change::Unknown => is_unknown = true,
+            }
+        }
+        Ok(if is_unknown { Found::Unknown } else { Found::Nothing })
+    }
+}
+
+#[cold]
+pub(super) fn conflict(keyspace: &str, what: &KeyRange, sequence: SequenceNumber) -> Error {
+    Error::Conflict(
+        format!(
+            "{what} of keyspace {keyspace:?} was changed by another write, number {sequence}, after the transaction \
+             began; repeat the transaction"
+        )
+        .into(),
+    )
+}

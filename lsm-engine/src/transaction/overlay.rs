@@ -1,0 +1,241 @@
+//! The writes of a transaction in one keyspace, before they are committed.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use lsm_core::{Slice, ValueKind};
+
+use crate::batch::WriteBatch;
+use crate::keyspaces::{Meaning, ReadPoint};
+use crate::memory::batch_bytes;
+
+/// Upper bound of what the payload of a batch takes for an operation besides its key and value.
+const OPERATION_BYTES: usize = 16;
+
+/// The last write of a transaction to one key.
+#[derive(Clone, Debug)]
+pub(super) struct OwnWrite {
+    /// A delete of the same transaction before it. It is written as well: single deletes count the puts of a key.
+    pub(super) before: Option<ValueKind>,
+    pub(super) kind: ValueKind,
+    /// The value in the form that a log record has.
+    pub(super) stored: Slice,
+}
+
+/// What a transaction itself says about a key.
+pub(super) enum Own<'o> {
+    /// It wrote the key.
+    Written(&'o OwnWrite),
+    /// One of its range deletes covers the key.
+    Deleted,
+    /// Nothing.
+    Unknown,
+}
+
+/// The writes of a transaction in one keyspace: the last write of each key, and the ranges that were deleted before
+/// those.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overlay {
+    writes: BTreeMap<Slice, OwnWrite>,
+    /// Start and exclusive end of disjoint ranges that do not touch.
+    deleted: BTreeMap<Slice, Slice>,
+    /// Upper bound of the bytes of a batch with these operations.
+    payload_bytes: usize,
+    /// Number of operations in `writes`.
+    operations: u64,
+}
+
+/// How to take back one write.
+#[derive(Debug)]
+pub(super) enum Undo {
+    Write { key: Slice, before: Option<OwnWrite> },
+    RangeDelete { added: Slice, writes: Vec<(Slice, OwnWrite)>, deleted: Vec<(Slice, Slice)> },
+}
+
+impl OwnWrite {
+    fn operations(&self) -> u64 {
+        1 + u64::from(self.before.is_some())
+    }
+
+    fn payload_bytes(&self, key: &[u8]) -> usize {
+        self.operations() as usize * (key.len() + OPERATION_BYTES) + self.stored.len()
+    }
+
+    /// The value that readers of the transaction see.
+    pub(super) fn value(&self, point: &ReadPoint<'_>) -> Option<&[u8]> {
+        match point.meaning(self.kind, &self.stored) {
+            Meaning::Value(value) => Some(value),
+            Meaning::Absent | Meaning::Malformed | Meaning::Operand(_) => None,
+        }
+    }
+}
+
+impl Overlay {
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.deleted.is_empty()
+    }
+
+    /// Upper bound of what the writes take in memtables, and here.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let range_deletes = self.deleted.len() as u64;
+        batch_bytes(self.payload_bytes, self.operations + range_deletes, range_deletes)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: &[u8]) -> Own<'_> {
+        if let Some(write) = self.writes.get(key) {
+            Own::Written(write)
+        } else if self.deleted_around(key).is_some() {
+            Own::Deleted
+        } else {
+            Own::Unknown
+        }
+    }
+
+    /// The deleted range that contains `key`.
+    pub(super) fn deleted_around(&self, key: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (start, end) =
+            self.deleted.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        (**end > *key).then_some((start, end))
+    }
+
+    pub(super) fn has_write(&self, key: &[u8]) -> bool {
+        self.writes.contains_key(key)
+    }
+
+    pub(super) fn writes(&self) -> impl Iterator<Item = (&Slice, &OwnWrite)> {
+        self.writes.iter()
+    }
+
+    pub(super) fn deleted(&self) -> impl Iterator<Item = (&Slice, &Slice)> {
+        self.deleted.iter()
+    }
+
+    /// The first key from `lower` on to which the transaction gave a value.
+    pub(super) fn first_value(&self, lower: Bound<&[u8]>, point: &ReadPoint<'_>) -> Option<(&Slice, &[u8])> {
+        let mut range = self.writes.range::<[u8], _>((lower, Bound::Unbounded));
+        range.find_map(|(key, write)| Some((key, write.value(point)?)))
+    }
+
+    /// The last key up to `upper` to which the transaction gave a value.
+    pub(super) fn last_value(&self, upper: Bound<&[u8]>, point: &ReadPoint<'_>) -> Option<(&Slice, &[u8])> {
+        let mut range = self.writes.range::<[u8], _>((Bound::Unbounded, upper));
+        range
+            .rfind(|(_, write)| write.value(point).is_some())
+            .and_then(|(key, write)| Some((key, write.value(point)?)))
+    }
+
+    /// Writes a key. Returns how to undo that.
+    pub(super) fn write(&mut self, key: Slice, kind: ValueKind, stored: Slice) -> Undo {
+        let old = self.remove(&key);
+        let deletes = |kind: &ValueKind| kind.is_tombstone();
+        let mut write = OwnWrite { before: None, kind, stored };
+        if let Some(old) = &old {
+            if write.kind == ValueKind::SingleDelete {
+                // The put before it, if any, is never written, so that there may be an older one.
+                write.kind = ValueKind::Delete;
+            } else if !write.kind.is_tombstone() {
+                write.before = old.before.or(Some(old.kind).filter(deletes));
+            }
+        }
+        self.insert(key.clone(), write);
+        Undo::Write { key, before: old }
+    }
+
+    /// Deletes a range. Returns how to undo that.
+    pub(super) fn delete_range(&mut self, start: &[u8], end: &[u8]) -> Undo {
+        let inside = (Bound::Included(start), Bound::Excluded(end));
+        let keys: Vec<Slice> = self.writes.range::<[u8], _>(inside).map(|(key, _)| key.clone()).collect();
+        let writes = keys.into_iter().filter_map(|key| Some((key.clone(), self.remove(&key)?))).collect();
+        let up_to_end = self.deleted.range::<[u8], _>((Bound::Unbounded, Bound::Included(end)));
+        let touching = up_to_end.rev().take_while(|(_, other)| ***other >= *start);
+        let deleted: Vec<_> = touching.map(|(start, end)| (start.clone(), end.clone())).collect();
+        let (mut added, mut last) = (Slice::copy_from(start), Slice::copy_from(end));
+        for (start, end) in &deleted {
+            self.remove_range(start);
+            added = added.min(start.clone());
+            last = last.max(end.clone());
+        }
+        self.insert_range(added.clone(), last);
+        Undo::RangeDelete { added, writes, deleted }
+    }
+
+    /// Takes back the last write that was not taken back yet.
+    pub(super) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Write { key, before } => {
+                self.remove(&key);
+                if let Some(before) = before {
+                    self.insert(key, before);
+                }
+            }
+            Undo::RangeDelete { added, writes, deleted } => {
+                self.remove_range(&added);
+                for (start, end) in deleted {
+                    self.insert_range(start, end);
+                }
+                for (key, write) in writes {
+                    self.insert(key, write);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, key: Slice, write: OwnWrite) {
+        self.payload_bytes += write.payload_bytes(&key);
+        self.operations += write.operations();
+        self.writes.insert(key, write);
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<OwnWrite> {
+        let write = self.writes.remove(key)?;
+        self.payload_bytes -= write.payload_bytes(key);
+        self.operations -= write.operations();
+        Some(write)
+    }
+
+    fn insert_range(&mut self, start: Slice, end: Slice) {
+        self.payload_bytes += start.len() + end.len() + OPERATION_BYTES;
+        self.deleted.insert(start, end);
+    }
+
+    fn remove_range(&mut self, start: &[u8]) {
+        if let Some(end) = self.deleted.remove(start) {
+            self.payload_bytes -= start.len() + end.len() + OPERATION_BYTES;
+        }
+    }
+
+    /// Adds the writes to a batch. The range deletes come first.
+    pub(super) fn add_to(&self, batch: &mut WriteBatch, keyspace: u32) {
+        for (start, end) in &self.deleted {
+            batch.push(keyspace, ValueKind::RangeDelete, start, Some(end));
+        }
+        for (key, write) in &self.writes {
+            if let Some(kind) = write.before {
+                batch.push(keyspace, kind, key, None);
+            }
+            let value = (!write.kind.is_tombstone()).then_some(&*write.stored);
+            batch.push(keyspace, write.kind, key, value);
+        }
+    }
+}
+
+impl Undo {
+    /// Memory that it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let written = |key: &Slice, write: &OwnWrite| key.len() + write.stored.len() + OVERHEAD_BYTES;
+        match self {
+            Self::Write { key, before } => {
+                OVERHEAD_BYTES + before.as_ref().map_or(key.len(), |before| written(key, before))
+            }
+            Self::RangeDelete { added, writes, deleted } => {
+                let writes: usize = writes.iter().map(|(key, write)| written(key, write)).sum();
+                let range = |(start, end): &(Slice, Slice)| start.len() + end.len() + OVERHEAD_BYTES;
+                OVERHEAD_BYTES + added.len() + writes + deleted.iter().map(range).sum::<usize>()
+            }
+        }
+    }
+}
+
+/// Estimate of what a key with a value takes in a list besides their bytes.
+const OVERHEAD_BYTES: usize = 128;

@@ -1,0 +1,212 @@
+//! A cursor over a snapshot and the transaction's own writes over it.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use lsm_core::Slice;
+
+use super::overlay::Overlay;
+use crate::error::Result;
+use crate::keyspaces::ReadPoint;
+use crate::read::{Bounds, DbCursor};
+
+/// Merges a cursor over a snapshot with the writes of the transaction.
+pub(super) struct OwnCursor {
+    /// Never stands on a key that the transaction wrote or deleted, except before the first move.
+    base: DbCursor,
+    /// `None` if the transaction wrote nothing here.
+    own: Option<Own>,
+    place: Place,
+}
+
+struct Own {
+    writes: Arc<Overlay>,
+    bounds: Bounds,
+    point: ReadPoint<'static>,
+    /// The next own key in the direction of the cursor, with its value.
+    next: Option<(Slice, Slice)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// On the key of the base, or of the transaction. The other one stands after it, in the direction of the cursor.
+    Base(Direction),
+    Own(Direction),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Backward,
+}
+use Direction::{Backward, Forward};
+
+impl Own {
+    fn look(&mut self, direction: Direction, from: Bound<&[u8]>) {
+        let (writes, point, bounds) = (&self.writes, &self.point, &self.bounds);
+        let found = match direction {
+            Forward => writes.first_value(from, point).filter(|(key, _)| !bounds.above_upper(key)),
+            Backward => writes.last_value(from, point).filter(|(key, _)| !bounds.below_lower(key)),
+        };
+        self.next = found.map(|(key, value)| (key.clone(), Slice::copy_from(value)));
+    }
+}
+
+impl OwnCursor {
+    pub(super) fn new(
+        base: DbCursor,
+        writes: &Arc<Overlay>,
+        bounds: Bounds,
+        point: ReadPoint<'static>,
+    ) -> Self {
+        let own = (!writes.is_empty()).then(|| Own { writes: Arc::clone(writes), bounds, point, next: None });
+        Self { base, own, place: Place::Nowhere }
+    }
+
+    pub(super) fn first(&mut self) -> Result<()> {
+        self.base.first()?;
+        self.start(Forward, |bounds| bounds.lower.clone())
+    }
+
+    pub(super) fn last(&mut self) -> Result<()> {
+        self.base.last()?;
+        self.start(Backward, |bounds| bounds.upper.clone())
+    }
+
+    pub(super) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        self.base.seek(key)?;
+        self.start(Forward, |bounds| {
+            if bounds.below_lower(key) {
+                bounds.lower.clone()
+            } else {
+                Bound::Included(Slice::copy_from(key))
+            }
+        })
+    }
+
+    pub(super) fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        self.base.seek_for_prev(key)?;
+        self.start(Backward, |bounds| {
+            if bounds.above_upper(key) {
+                bounds.upper.clone()
+            } else {
+                Bound::Included(Slice::copy_from(key))
+            }
+        })
+    }
+
+    pub(super) fn next(&mut self) -> Result<()> {
+        self.step(Forward)
+    }
+
+    pub(super) fn prev(&mut self) -> Result<()> {
+        self.step(Backward)
+    }
+
+    pub(super) fn entry(&self) -> Option<(&[u8], &[u8])> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Base(_) => self.base.entry(),
+            Place::Own(_) => self.own.as_ref()?.next.as_ref().map(|(key, value)| (&**key, &**value)),
+        }
+    }
+
+    /// Whether the last move was backward.
+    fn direction(&self) -> Option<Direction> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Base(direction) | Place::Own(direction) => Some(direction),
+        }
+    }
+
+    /// Ends a positioning: the base has moved.
+    fn start(&mut self, direction: Direction, from: impl FnOnce(&Bounds) -> Bound<Slice>) -> Result<()> {
+        if let Some(own) = &mut self.own {
+            let from = from(&own.bounds);
+            own.look(direction, from.as_ref().map(|key| &**key));
+        }
+        self.settle(direction)
+    }
+
+    fn step(&mut self, direction: Direction) -> Result<()> {
+        match self.direction() {
+            None => return Ok(()),
+            Some(before) if before != direction && self.own.is_some() => self.turn(direction)?,
+            Some(_) => {}
+        }
+        match (&mut self.own, self.place) {
+            (Some(own), Place::Own(_)) => {
+                let last = own.next.take().map(|(key, _)| key).unwrap_or_default();
+                own.look(direction, Bound::Excluded(&last));
+            }
+            _ => match direction {
+                Forward => self.base.next()?,
+                Backward => self.base.prev()?,
+            },
+        }
+        self.settle(direction)
+    }
+
+    /// Changes the direction: what is not the current key moves to the other side of it.
+    fn turn(&mut self, direction: Direction) -> Result<()> {
+        let Some((key, _)) = self.entry() else { return Ok(()) };
+        let key = Slice::copy_from(key);
+        match self.place {
+            Place::Base(_) => {
+                if let Some(own) = &mut self.own {
+                    own.look(direction, Bound::Excluded(&key));
+                }
+                self.place = Place::Base(direction);
+            }
+            Place::Own(_) => {
+                // The base holds no version of the key that is to be shown, so it need not be passed.
+                match direction {
+                    Forward => self.base.seek(&key)?,
+                    Backward => self.base.seek_for_prev(&key)?,
+                }
+                self.place = Place::Own(direction);
+            }
+            Place::Nowhere => {}
+        }
+        Ok(())
+    }
+
+    /// Moves the base past what the transaction wrote or deleted, and finds which of the two comes first.
+    fn settle(&mut self, direction: Direction) -> Result<()> {
+        let Some(own) = &self.own else {
+            self.place = if self.base.key().is_some() { Place::Base(direction) } else { Place::Nowhere };
+            return Ok(());
+        };
+        while let Some(key) = self.base.key() {
+            if own.writes.has_write(key) {
+                match direction {
+                    Forward => self.base.next()?,
+                    Backward => self.base.prev()?,
+                }
+            } else if let Some((start, end)) = own.writes.deleted_around(key) {
+                match direction {
+                    Forward => self.base.seek(end)?,
+                    Backward => {
+                        self.base.seek_for_prev(start)?;
+                        if self.base.key() == Some(start) {
+                            self.base.prev()?;
+                        }
+                    }
+                }
+            } else {
+                break;
+            }
+        }
+        let base_is_next = match (self.base.key(), &own.next) {
+            (None, None) => {
+                self.place = Place::Nowhere;
+                return Ok(());
+            }
+            (Some(base), Some((own, _))) => (base < &**own) == (direction == Forward),
+            (base, _) => base.is_some(),
+        };
+        self.place = if base_is_next { Place::Base(direction) } else { Place::Own(direction) };
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+use std::cell::RefCell;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+
+use lsm_core::{Slice, ValueKind};
+
+use super::conflicts;
+use super::cursor::TransactionCursor;
+use super::iterator::{Source, TransactionIter};
+use super::options::{Isolation, TransactionOptions};
+use super::overlay::{Overlay, Own, Undo};
+use super::savepoint::Savepoint;
+use super::state::{Limits, State};
+use super::untracked::Untracked;
+use super::view::View;
+use super::walks::{Walk, WalkId};
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::keyspace::Keyspace;
+use crate::read::{Bounds, KeyRange, borrow_range};
+use crate::snapshot::Snapshot;
+use crate::ticket::Ticket;
+use crate::write::{check_key, check_range, check_value, inverted};
+
+/// Reads and writes that take effect together at the commit, or not at all.
+///
+/// All reads see the database as it was when the transaction began, and the transaction's own writes. Nobody else sees
+/// the writes before the commit. The commit fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another
+/// writer changed what the transaction depends on; see [`Isolation`]. Then repeat the transaction, or let
+/// [`Db::transact`](crate::Db::transact) do that. Dropping a transaction rolls it back.
+///
+/// Any number of transactions may be open. One can be sent to another thread, but only one thread at a time uses it. Like
+/// a [`Snapshot`], it makes compactions keep what it sees, so do not leave it open.
+///
+/// The writes of a transaction may take as much memory as a batch, a quarter of [`Options::memory`](crate::Options::memory)
+/// and at most 1 GiB; more fails with [`Error::TooLarge`]. What it has read takes a bounded amount of memory: beyond that,
+/// ranges between the keys that were read count as read, too.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lsm_engine::Db::open(dir.path())?;
+/// use lsm_engine::ErrorKind;
+///
+/// db.put("stock", "1")?;
+/// let (mine, other) = (db.transaction()?, db.transaction()?);
+/// for order in [&mine, &other] {
+///     assert_eq!(order.get("stock")?.unwrap(), b"1");
+///     order.put("stock", "0")?;
+/// }
+/// mine.commit()?;
+/// assert_eq!(other.commit().unwrap_err().kind(), ErrorKind::Conflict);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Transaction {
+    pub(super) database: Arc<Database>,
+    default: Keyspace,
+    pub(super) options: TransactionOptions,
+    /// Tells it from other transactions.
+    id: u64,
+    pub(super) state: RefCell<State>,
+}
+
+impl Transaction {
+    pub(crate) fn new(
+        database: &Arc<Database>,
+        default: &Keyspace,
+        snapshot: Snapshot,
+        options: TransactionOptions,
+    ) -> Self {
+        let batch_bytes_max = database.resources.memory.budget.batch_bytes_max as usize;
+        let limits =
+            Limits { written_bytes_max: batch_bytes_max, tracked_bytes_max: batch_bytes_max / TRACKED_PART };
+        Self {
+            id: database.resources.env.random(),
+            database: Arc::clone(database),
+            default: default.clone(),
+            options,
+            state: RefCell::new(State::new(Arc::new(snapshot), limits)),
+        }
+    }
+
+    /// The sequence number of the last write of others that the transaction sees.
+    pub fn sequence(&self) -> lsm_core::SequenceNumber {
+        self.state.borrow().snapshot.sequence()
+    }
+
+    /// Memory that the transaction takes for its writes and for what it has read, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.state.borrow().memory_bytes()
+    }
+
+    /// The value of `key` in the default keyspace.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.read(&self.default, key.as_ref(), self.tracks())
+    }
+
+    /// The value of `key` in `keyspace`.
+    pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.read(keyspace, key.as_ref(), self.tracks())
+    }
+
+    /// The values of several keys of the default keyspace, in the order of the keys.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
+        self.multi_get_in(&self.default, keys)
+    }
+
+    /// The values of several keys of `keyspace`, in the order of the keys.
+    pub fn multi_get_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Slice>>> {
+        keys.into_iter().map(|key| self.get_in(keyspace, key)).collect()
+    }
+
+    /// The value of `key` in the default keyspace, for a transaction that is going to change it or depends on it: at any
+    /// isolation, the commit fails if another writer changed the key meanwhile.
+    pub fn get_for_update(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get_for_update_in(&self.default, key)
+    }
+
+    /// The value of `key` in `keyspace`; see [`get_for_update`](Self::get_for_update).
+    pub fn get_for_update_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.read(keyspace, key.as_ref(), true)
+    }
+
+    /// Iterates over the keys and values of a range of the default keyspace, in key order, from both ends. The
+    /// transaction may write meanwhile; the iterator does not see that.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> TransactionIter<'_> {
+        self.range_in(&self.default, range)
+    }
+
+    /// Iterates over the keys and values of a range of `keyspace`.
+    pub fn range_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        range: impl RangeBounds<K>,
+    ) -> TransactionIter<'_> {
+        self.iter_within(keyspace, borrow_range(&range), self.tracks())
+    }
+
+    /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> TransactionIter<'_> {
+        self.prefix_in(&self.default, prefix)
+    }
+
+    /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
+    pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter<'_> {
+        self.iter_prefix(keyspace, prefix.as_ref(), self.tracks())
+    }
+
+    /// Iterates over all keys and values of the default keyspace.
+    pub fn iter(&self) -> TransactionIter<'_> {
+        self.range::<&[u8]>(..)
+    }
+
+    /// A cursor over the default keyspace.
+    pub fn cursor(&self) -> Result<TransactionCursor<'_>> {
+        self.cursor_in(&self.default)
+    }
+
+    /// A cursor over `keyspace`.
+    pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<TransactionCursor<'_>> {
+        Ok(self.view(keyspace, &Bounds::ALL, self.tracks())?.cursor(Bounds::ALL, None))
+    }
+
+    /// Reads that the commit does not check, whatever the isolation. Use them for what may change without harm, such as
+    /// statistics, or for a guess that is checked in another way.
+    pub fn untracked(&self) -> Untracked<'_> {
+        Untracked::new(self, &self.default)
+    }
+
+    /// Sets `key` to `value` in the default keyspace.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_in(&self.default, key, value)
+    }
+
+    /// Sets `key` to `value` in `keyspace`.
+    pub fn put_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.write(keyspace, ValueKind::Put, key.as_ref(), Slice::copy_from(value.as_ref()))
+    }
+
+    /// Deletes `key` from the default keyspace.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_in(&self.default, key)
+    }
+
+    /// Deletes `key` from `keyspace`.
+    pub fn delete_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
+        self.write(keyspace, ValueKind::Delete, key.as_ref(), Slice::new())
+    }
+
+    /// Deletes all keys from `range.start` up to, but not including, `range.end` from the default keyspace. The commit
+    /// fails if another writer changed any key of the range.
+    pub fn delete_range<K: AsRef<[u8]>>(&self, range: Range<K>) -> Result<()> {
+        self.delete_range_in(&self.default, range)
+    }
+
+    /// Deletes a range from `keyspace`; see [`delete_range`](Self::delete_range).
+    pub fn delete_range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: Range<K>) -> Result<()> {
+        let (start, end) = (range.start.as_ref(), range.end.as_ref());
+        check_range(start, end)?;
+        if start == end {
+            return self.database.write_path()?.check();
+        }
+        self.change(keyspace, |writes| writes.delete_range(start, end))
+    }
+
+    /// Marks this point. [`rollback_to`](Self::rollback_to) takes back the writes after it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// let transaction = db.transaction()?;
+    /// transaction.put("a", "1")?;
+    /// let before = transaction.savepoint();
+    /// transaction.put("a", "2")?;
+    /// transaction.rollback_to(&before)?;
+    /// assert_eq!(transaction.get("a")?.unwrap(), b"1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { transaction: self.id, number: self.state.borrow_mut().savepoint() }
+    }
+
+    /// Takes back all writes after `savepoint`, and the savepoints after it. The savepoint itself stays. What was read
+    /// since counts as read all the same, and locks are kept.
+    ///
+    /// Fails with [`Error::Foreign`] for a savepoint of another transaction, and with
+    /// [`Error::InvalidArgument`] for one that was itself taken back. Nothing changes then.
+    pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<()> {
+        if savepoint.transaction != self.id {
+            let detail = format!("savepoint {} belongs to another transaction", savepoint.number);
+            return Err(Error::foreign(detail));
+        }
+        if self.state.borrow_mut().rollback_to(savepoint.number) {
+            return Ok(());
+        }
+        let number = savepoint.number;
+        Err(Error::invalid(format!("savepoint {number} was taken back by a rollback to an earlier one")))
+    }
+
+    /// Commits: all writes become visible at once. The ticket tells when they are durable.
+    ///
+    /// Fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another writer changed what the transaction
+    /// depends on. After any error, nothing of the transaction is written.
+    ///
+    /// A transaction without writes never conflicts: it has seen one consistent state. Its ticket is that of nothing,
+    /// and durable.
+    pub fn commit(self) -> Result<Ticket> {
+        let mut state = self.state.into_inner();
+        if !state.has_writes() {
+            self.database.check_open()?;
+            return Ok(Ticket::of_nothing(state.snapshot.sequence()));
+        }
+        let path = self.database.write_path()?;
+        let mut batch = state.batch();
+        Ticket::new(path, conflicts::commit(path, &mut state, &mut batch)?)
+    }
+
+    /// Ends the transaction without writing anything, as a drop does.
+    pub fn rollback(self) {}
+
+    fn tracks(&self) -> bool {
+        self.options.isolation == Isolation::Serializable
+    }
+
+    pub(super) fn read(&self, keyspace: &Keyspace, key: &[u8], tracks: bool) -> Result<Option<Slice>> {
+        let tree = keyspace.tree_for(&self.database)?;
+        let mut state = self.state.borrow_mut();
+        let (index, point) = (state.part(tree), state.snapshot.point());
+        if let Some(part) = state.parts.get(index).filter(|part| !part.writes.is_empty()) {
+            match part.writes.get(key) {
+                Own::Written(write) => return Ok(write.value(&point).map(Slice::copy_from)),
+                Own::Deleted => return Ok(None),
+                Own::Unknown => {}
+            }
+        }
+        if tracks {
+            state.track_key(index, key);
+        }
+        let value = tree.load().get(key, &point)?;
+        // A drop empties the state. Check after the read: it must fail rather than see that.
+        tree.check_usable()?;
+        Ok(value)
+    }
+
+    /// One keyspace as the transaction sees it now.
+    pub(super) fn view(&self, keyspace: &Keyspace, _bounds: &Bounds, tracks: bool) -> Result<View<'_>> {
+        let tree = keyspace.tree_for(&self.database)?;
+        let mut state = self.state.borrow_mut();
+        let part = state.part(tree);
+        let writes = state.parts.get(part).map(|part| Arc::clone(&part.writes)).unwrap_or_default();
+        let snapshot = Arc::clone(&state.snapshot);
+        let view = View { transaction: self, part, state: tree.load_full(), snapshot, writes, tracks };
+        tree.check_usable()?;
+        Ok(view)
+    }
+
+    pub(super) fn iter_within(
+        &self,
+        keyspace: &Keyspace,
+        (lower, upper): (Bound<&[u8]>, Bound<&[u8]>),
+        tracks: bool,
+    ) -> TransactionIter<'_> {
+        if let (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) =
+            (lower, upper)
+            && start > end
+        {
+            return TransactionIter::new(Err(Error::InvalidArgument(inverted(start, end))));
+        }
+        let bounds = Bounds { lower: lower.map(Slice::copy_from), upper: upper.map(Slice::copy_from) };
+        let view = self.view(keyspace, &bounds, tracks);
+        TransactionIter::new(view.map(|view| Source { view, bounds, prefix: None }))
+    }
+
+    pub(super) fn iter_prefix(
+        &self,
+        keyspace: &Keyspace,
+        prefix: &[u8],
+        tracks: bool,
+    ) -> TransactionIter<'_> {
+        let bounds = Bounds::prefix(prefix);
+        let view = self.view(keyspace, &bounds, tracks);
+        TransactionIter::new(view.map(|view| Source { view, bounds, prefix: Some(Slice::copy_from(prefix)) }))
+    }
+
+    pub(super) fn begin_walk(&self, walk: Walk) -> WalkId {
+        self.state.borrow_mut().walks.begin(walk)
+    }
+
+    pub(super) fn track_span(&self, walk: WalkId, span: KeyRange) {
+        self.state.borrow_mut().track_span(walk, span);
+    }
+
+    pub(super) fn end_walk(&self, walk: WalkId) {
+        self.state.borrow_mut().walks.end(walk);
+    }
+
+    fn write(&self, keyspace: &Keyspace, kind: ValueKind, key: &[u8], stored: Slice) -> Result<()> {
+        check_key(key)?;
+        check_value(&stored)?;
+        self.change(keyspace, |writes| writes.write(Slice::copy_from(key), kind, stored))
+    }
+
+    fn change(&self, keyspace: &Keyspace, change: impl FnOnce(&mut Overlay) -> Undo) -> Result<()> {
+        let tree = keyspace.tree_for(&self.database)?;
+        self.database.write_path()?.check()?;
+        let mut state = self.state.borrow_mut();
+        let part = state.part(tree);
+        state.write(part, change)
+    }
+}
+
+/// What is tracked may take this part of what the writes may take.
+const TRACKED_PART: usize = 4;
+
+impl<'t> IntoIterator for &'t Transaction {
+    type Item = Result<(Slice, Slice)>;
+    type IntoIter = TransactionIter<'t>;
+
+    fn into_iter(self) -> TransactionIter<'t> {
+        self.iter()
+    }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction")
+            .field("sequence", &self.sequence())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+use std::ops::RangeBounds;
+
+use lsm_core::Slice;
+
+use super::cursor::TransactionCursor;
+use super::iterator::TransactionIter;
+use super::transaction::Transaction;
+use crate::error::Result;
+use crate::keyspace::Keyspace;
+use crate::read::{Bounds, borrow_range};
+
+/// Reads of a transaction that the commit does not check; see [`Transaction::untracked`].
+///
+/// They see the same as its other reads: the snapshot and the transaction's own writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Untracked<'t> {
+    transaction: &'t Transaction,
+    default: &'t Keyspace,
+}
+
+impl<'t> Untracked<'t> {
+    pub(super) fn new(transaction: &'t Transaction, default: &'t Keyspace) -> Self {
+        Self { transaction, default }
+    }
+
+    /// The value of `key` in the default keyspace.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get_in(self.default, key)
+    }
+
+    /// The value of `key` in `keyspace`.
+    pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.transaction.read(keyspace, key.as_ref(), false)
+    }
+
+    /// The values of several keys of the default keyspace, in the order of the keys.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
+        self.multi_get_in(self.default, keys)
+    }
+
+    /// The values of several keys of `keyspace`, in the order of the keys.
+    pub fn multi_get_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Slice>>> {
+        keys.into_iter().map(|key| self.get_in(keyspace, key)).collect()
+    }
+
+    /// Iterates over the keys and values of a range of the default keyspace.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> TransactionIter<'t> {
+        self.range_in(self.default, range)
+    }
+
+    /// Iterates over the keys and values of a range of `keyspace`.
+    pub fn range_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        range: impl RangeBounds<K>,
+    ) -> TransactionIter<'t> {
+        self.transaction.iter_within(keyspace, borrow_range(&range), false)
+    }
+
+    /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> TransactionIter<'t> {
+        self.prefix_in(self.default, prefix)
+    }
+
+    /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
+    pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter<'t> {
+        self.transaction.iter_prefix(keyspace, prefix.as_ref(), false)
+    }
+
+    /// A cursor over the default keyspace.
+    pub fn cursor(&self) -> Result<TransactionCursor<'t>> {
+        self.cursor_in(self.default)
+    }
+
+    /// A cursor over `keyspace`.
+    pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<TransactionCursor<'t>> {
+        Ok(self.transaction.view(keyspace, &Bounds::ALL, false)?.cursor(Bounds::ALL, None))
+    }
+}

@@ -1,0 +1,252 @@
+//! A transaction reads its snapshot and its own writes like a `BTreeMap`, in both directions, and commits exactly those
+//! writes.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::SimFs;
+use lsm_engine::{
+    Db, ErrorKind, Isolation, Keyspace, KeyspaceOptions, Options, Result, Savepoint, Slice, Transaction,
+    TransactionOptions,
+};
+use proptest::prelude::*;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(u8, u8),
+    Delete(u8),
+    DeleteRange(u8, u8),
+    Savepoint,
+    RollBack(usize),
+    /// Others write, flush and compact. The transaction must not see that.
+    Others(u8),
+    Walk(u8, Vec<bool>),
+    Range(Bound<u8>, Bound<u8>, Vec<bool>),
+}
+
+fn bound() -> impl Strategy<Value = Bound<u8>> {
+    prop_oneof![
+        (0_u8..24).prop_map(Bound::Included),
+        (0_u8..24).prop_map(Bound::Excluded),
+        Just(Bound::Unbounded),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0_u8..24, any::<u8>()).prop_map(|(key, value)| Op::Put(key, value)),
+        4 => (0_u8..24).prop_map(Op::Delete),
+        3 => (0_u8..24, 0_u8..24).prop_map(|(a, b)| Op::DeleteRange(a.min(b), a.max(b))),
+        2 => Just(Op::Savepoint),
+        2 => any::<usize>().prop_map(Op::RollBack),
+        2 => any::<u8>().prop_map(Op::Others),
+        3 => (0_u8..24, prop::collection::vec(any::<bool>(), 0..20)).prop_map(|(key, steps)| Op::Walk(key, steps)),
+        3 => (bound(), bound(), prop::collection::vec(any::<bool>(), 0..30))
+            .prop_map(|(lower, upper, ends)| Op::Range(lower, upper, ends)),
+    ]
+}
+
+fn key(number: u8) -> Vec<u8> {
+    format!("key{number:02}").into_bytes()
+}
+
+fn open(seed: u64) -> (Arc<SimEnv>, Db) {
+    let env = Arc::new(SimEnv::new(seed));
+    let options = Options::new().memory(2 << 20).vfs(Arc::new(SimFs::new()));
+    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+    (env, db)
+}
+
+fn owned((key, value): (Slice, Slice)) -> (Vec<u8>, Vec<u8>) {
+    (key.to_vec(), value.to_vec())
+}
+
+fn check(transaction: &Transaction, keyspace: &Keyspace, model: &Model) {
+    for number in 0..24 {
+        let found = transaction.get_in(keyspace, key(number)).unwrap();
+        assert_eq!(found.as_deref(), model.get(&key(number)).map(Vec::as_slice), "key {number}");
+    }
+    let all: Vec<_> =
+        transaction.range_in::<&[u8]>(keyspace, ..).map(|entry| owned(entry.unwrap())).collect();
+    assert_eq!(all, model.clone().into_iter().collect::<Vec<_>>());
+    let prefixed = transaction.prefix_in(keyspace, "key1").rev().map(|entry| owned(entry.unwrap()).0);
+    let expected = model.keys().rev().filter(|key| key.starts_with(b"key1")).cloned();
+    assert_eq!(prefixed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+/// Moves a cursor from a key on, and compares each position.
+fn walk(transaction: &Transaction, keyspace: &Keyspace, model: &Model, from: u8, steps: &[bool]) {
+    let mut cursor = transaction.cursor_in(keyspace).unwrap();
+    cursor.seek_for_prev(key(from)).unwrap();
+    assert_eq!(cursor.key(), model.range(..=key(from)).next_back().map(|(key, _)| &**key));
+    cursor.seek(key(from)).unwrap();
+    let mut position = model.range(key(from)..).next();
+    for forward in steps {
+        assert_eq!(cursor.entry(), position.map(|(key, value)| (&**key, &**value)));
+        let Some((at, _)) = position else { break };
+        if *forward {
+            cursor.next().unwrap();
+            position = model.range((Bound::Excluded(at.clone()), Bound::Unbounded)).next();
+        } else {
+            cursor.prev().unwrap();
+            position = model.range(..at.clone()).next_back();
+        }
+    }
+    assert_eq!(cursor.entry(), position.map(|(key, value)| (&**key, &**value)));
+}
+
+/// Takes entries from both ends of a range.
+fn range(
+    transaction: &Transaction,
+    keyspace: &Keyspace,
+    model: &Model,
+    (lower, upper): (Bound<u8>, Bound<u8>),
+    ends: &[bool],
+) {
+    let bounds = (lower.map(key), upper.map(key));
+    let mut found = transaction.range_in(keyspace, bounds.clone());
+    if let (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) = (lower, upper)
+    {
+        if a > b {
+            assert_eq!(found.next().unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+            return;
+        }
+        if a == b && (lower, upper) == (Bound::Excluded(a), Bound::Excluded(b)) {
+            assert!(found.next().is_none());
+            return;
+        }
+    }
+    let mut expected = model.range(bounds).map(|(key, value)| (key.clone(), value.clone()));
+    for front in ends {
+        let (found, expected) =
+            if *front { (found.next(), expected.next()) } else { (found.next_back(), expected.next_back()) };
+        assert_eq!(found.map(|entry| owned(entry.unwrap())), expected);
+    }
+}
+
+fn run(ops: Vec<Op>, locks: bool) {
+    let (env, db) = open(1);
+    let side = db.keyspace("side", KeyspaceOptions::new()).unwrap();
+    let mut model = Model::new();
+    for number in (0..24).step_by(2) {
+        side.put(key(number), [number]).unwrap();
+        model.insert(key(number), vec![number]);
+        if number == 12 {
+            db.flush().unwrap();
+        }
+    }
+    // Snapshot isolation: the writes of the others below conflict with nothing that is only read.
+    let locks = locks.then_some(std::time::Duration::from_secs(1));
+    let options = TransactionOptions { isolation: Isolation::Snapshot, locks };
+    let transaction = db.transaction_with(options).unwrap();
+    let mut savepoints: Vec<(Savepoint, Model)> = Vec::new();
+    for op in ops {
+        match op {
+            Op::Put(number, value) => {
+                transaction.put_in(&side, key(number), [value]).unwrap();
+                model.insert(key(number), vec![value]);
+            }
+            Op::Delete(number) => {
+                transaction.delete_in(&side, key(number)).unwrap();
+                model.remove(&key(number));
+            }
+            Op::DeleteRange(start, end) => {
+                transaction.delete_range_in(&side, key(start)..key(end)).unwrap();
+                model.retain(|other, _| *other < key(start) || *other >= key(end));
+            }
+            Op::Savepoint => savepoints.push((transaction.savepoint(), model.clone())),
+            Op::RollBack(index) => {
+                if !savepoints.is_empty() {
+                    let index = index % savepoints.len();
+                    for (taken_back, _) in savepoints.drain(index + 1..).collect::<Vec<_>>() {
+                        transaction.rollback_to(&savepoints[index].0).unwrap();
+                        let refused = transaction.rollback_to(&taken_back).unwrap_err();
+                        assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+                    }
+                    transaction.rollback_to(&savepoints[index].0).unwrap();
+                    model = savepoints[index].1.clone();
+                }
+            }
+            Op::Others(value) => {
+                db.put(key(value % 24), [value]).unwrap();
+                if value % 3 == 0 {
+                    db.flush().unwrap();
+                    side.compact_range::<&[u8]>(..).unwrap();
+                }
+            }
+            Op::Walk(from, steps) => walk(&transaction, &side, &model, from, &steps),
+            Op::Range(lower, upper, ends) => range(&transaction, &side, &model, (lower, upper), &ends),
+        }
+        check(&transaction, &side, &model);
+    }
+    transaction.commit().unwrap();
+    let found: Vec<_> = side.iter().map(|entry| owned(entry.unwrap())).collect();
+    assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+    drop((savepoints, side, db));
+    env.drop_jobs();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_transaction_reads_like_a_sorted_map(ops in prop::collection::vec(op(), 1..40)) {
+        run(ops, false);
+    }
+}
+
+#[test]
+fn an_iterator_does_not_see_what_is_written_after_it_was_made() -> Result<()> {
+    let (env, db) = open(1);
+    db.put("a", "1")?;
+    db.put("c", "3")?;
+    let transaction = db.transaction()?;
+    transaction.put("b", "2")?;
+    let mut entries = transaction.range("a"..);
+    assert_eq!(entries.next().unwrap()?.0, "a");
+    // Deletes and inserts while iterating, as a program does that moves entries.
+    for entry in transaction.range("a".."d") {
+        let (key, value) = entry?;
+        transaction.delete(&key)?;
+        transaction.put([b"moved/", &*key].concat(), value)?;
+    }
+    let rest: Vec<_> = entries.map(|entry| entry.unwrap().0).collect();
+    assert_eq!(rest, ["b", "c"]);
+    let keys: Vec<_> = transaction.iter().map(|entry| entry.unwrap().0).collect();
+    assert_eq!(keys, ["moved/a", "moved/b", "moved/c"]);
+    transaction.commit()?;
+    assert_eq!(db.iter().map(|entry| entry.unwrap().0).collect::<Vec<_>>(), keys);
+    drop(db);
+    env.drop_jobs();
+    Ok(())
+}
+
+#[test]
+fn the_writes_of_a_transaction_are_bounded_and_the_refused_one_leaves_no_trace() -> Result<()> {
+    let (env, db) = open(1);
+    let transaction = db.transaction()?;
+    let value = vec![b'v'; 10_000];
+    let mut count = 0;
+    let refused = loop {
+        match transaction.put(format!("key{count:04}"), &value) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!((40..60).contains(&count), "{count} values of 10 kB fit a quarter of 2 MiB");
+    assert!(refused.to_string().starts_with("transaction of"), "{refused}");
+    assert_eq!(transaction.iter().count(), count);
+    assert!(transaction.memory_bytes() <= 512 << 10);
+    // A delete of everything takes the place of all that.
+    transaction.delete_range("key".."kez")?;
+    transaction.put("key", &value)?;
+    transaction.commit()?;
+    assert_eq!(db.iter().count(), 1);
+    drop(db);
+    env.drop_jobs();
+    Ok(())
+}
