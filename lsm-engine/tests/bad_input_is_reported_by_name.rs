@@ -358,8 +358,8 @@ fn newer_formats_are_refused_as_unsupported() {
             // All files start with eight bytes of magic number, then the version.
             newer[8..12].copy_from_slice(&77_u32.to_le_bytes());
             if kind(name) == "sst" {
-                let checksum = lsm_core::checksum::crc32(0, &newer[..60]);
-                newer[60..64].copy_from_slice(&checksum.to_le_bytes());
+                let checksum = lsm_core::checksum::crc32(0, &newer[..76]);
+                newer[76..80].copy_from_slice(&checksum.to_le_bytes());
             }
             fs::write(root.path().join(name), &newer).unwrap();
             let before = files(root.path());

@@ -13,7 +13,7 @@ use lsm_engine::compaction_policies::{
 };
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, ErrorKind, FilterPolicy, KeyspaceOptions, Options, Slice, WriteBatch};
+use lsm_engine::{Db, DelimitedPrefix, ErrorKind, FilterPolicy, KeyspaceOptions, Options, Slice, WriteBatch};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter};
 
 /// A memtable that is a sorted map of internal keys. It is full after a few entries.
@@ -599,11 +599,11 @@ impl FilterPolicy for Weighty {
 }
 
 /// The engine reopens a table to pin its index and filter while the user opens the keyspace with the filter that wrote
-/// the table. The database did not know this filter when it was opened.
+/// the table. Until then the keyspace used the filter of this name that the default keyspace was given.
 #[test]
 fn a_table_reopened_in_the_background_gets_the_filter_that_its_keyspace_is_opened_with() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(21)));
-    let (heavy, own) = (Weighty::new("heavy", 388_000), Weighty::new("own", 100));
+    let (heavy, own) = (Weighty::new("weighty", 386_500), Weighty::new("weighty", 100));
     let options = |memory: usize| {
         let options = Options::new().vfs(Arc::new(fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
         options.memory(memory).keyspace(KeyspaceOptions::new().filter(Some(Arc::clone(&heavy) as _)))
@@ -644,4 +644,91 @@ fn a_table_reopened_in_the_background_gets_the_filter_that_its_keyspace_is_opene
     let asked = own.asked.load(Ordering::Relaxed);
     assert_eq!(space.get("key010").unwrap().unwrap(), [7; 200]);
     assert_eq!(own.asked.load(Ordering::Relaxed), asked + 1);
+}
+
+/// A filter that holds the keys themselves, each with its length, so it never errs. It counts what it denies.
+#[derive(Debug, Default)]
+struct Exact {
+    denied: AtomicUsize,
+}
+
+impl FilterPolicy for Exact {
+    fn name(&self) -> &'static str {
+        "exact"
+    }
+
+    fn build(&self, _: &[u64]) -> Vec<u8> {
+        panic!("the policy needs keys")
+    }
+
+    fn may_contain(&self, _: &[u8], _: u64) -> bool {
+        panic!("the policy needs keys")
+    }
+
+    fn needs_keys(&self) -> bool {
+        true
+    }
+
+    fn build_from_keys(&self, keys: &mut dyn Iterator<Item = &[u8]>) -> Vec<u8> {
+        keys.flat_map(|key| [&(key.len() as u16).to_le_bytes(), key].concat()).collect()
+    }
+
+    fn may_contain_key(&self, mut filter: &[u8], key: &[u8], _: u64) -> bool {
+        while let Some((length, rest)) = filter.split_first_chunk() {
+            let Some((found, rest)) = rest.split_at_checked(u16::from_le_bytes(*length).into()) else {
+                break;
+            };
+            if found == key {
+                return true;
+            }
+            filter = rest;
+        }
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+#[test]
+fn a_filter_that_needs_the_keys_is_built_and_asked_with_them() {
+    let (fs, env, exact) = (SimFs::new(), Arc::new(SimEnv::new(22)), Arc::new(Exact::default()));
+    let open = || {
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
+        let keyspace = KeyspaceOptions::new()
+            .filter(Some(Arc::clone(&exact) as _))
+            .prefix_extractor(Arc::new(DelimitedPrefix { delimiter: b'/' }))
+            .block_bytes(300);
+        options.env(Arc::clone(&env) as Arc<dyn Env>).keyspace(keyspace).open("/db").unwrap()
+    };
+    let denials = |what: &dyn Fn()| {
+        let before = exact.denied.load(Ordering::Relaxed);
+        what();
+        exact.denied.load(Ordering::Relaxed) - before
+    };
+    let key =
+        |number: usize| format!("{}/{number:03}", if number.is_multiple_of(2) { "even" } else { "odd" });
+    let db = open();
+    // Two tables: one of all keys, and one of a few in the middle, so that compactions copy blocks of the first.
+    for numbers in [0..400, 190..210] {
+        numbers.for_each(|number| db.put(key(number), "v".repeat(50)).unwrap());
+        db.flush().unwrap();
+    }
+    let check = |db: &Db, tables: usize| {
+        let all = || (0..400).for_each(|number| assert!(db.get(key(number)).unwrap().is_some(), "{number}"));
+        // Half of the keys are between the bounds of the small table.
+        assert_eq!(denials(&all), if tables == 1 { 0 } else { 190 });
+        // The odd ones are behind all tables.
+        let absent = || (400..500).for_each(|number| assert_eq!(db.get(key(number)).unwrap(), None));
+        assert_eq!(denials(&absent), 50 * tables);
+        assert_eq!(denials(&|| assert_eq!(db.prefix("none/").count(), 0)), tables);
+        assert_eq!(denials(&|| assert_eq!(db.prefix("odd/").count(), 200)), 0);
+    };
+    check(&db, 2);
+    db.compact_range::<&str>(..).unwrap();
+    check(&db, 1);
+    db.close().unwrap();
+    env.drop_jobs();
+    let db = open();
+    check(&db, 1);
+    drop(db);
+    env.drop_jobs();
 }

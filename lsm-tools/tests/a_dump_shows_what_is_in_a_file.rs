@@ -29,7 +29,8 @@ fn every_file_of_a_database_can_be_dumped() {
     assert!(dump.starts_with("current manifest=") && dump.contains(" closed=cleanly\n"), "{dump}");
 
     let dump = lsm(["dump", &newest(&directory, |name| name.starts_with("MANIFEST"))]).stdout();
-    assert!(dump.contains("keyspace id=0 name=\"default\" policy=leveled"), "{dump}");
+    assert!(dump.contains("keyspace id=0 name=\"default\"\n"), "{dump}");
+    assert!(dump.contains("keyspace_option keyspace=0 name=policy value=\"leveled\"\n"), "{dump}");
     assert!(dump.contains("table_added keyspace=0 level=0"), "{dump}");
 
     let dump = lsm(["dump", &newest(&directory, |name| name.strip_suffix(".wal").is_some())]).stdout();

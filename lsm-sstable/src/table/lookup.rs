@@ -100,8 +100,8 @@ impl LoadedFilter {
     }
 
     #[inline]
-    pub(super) fn may_contain(&self, hash: u64) -> bool {
-        self.policy.may_contain(&self.buffer[self.filter.clone()], hash)
+    pub(super) fn may_contain(&self, key: &[u8], hash: u64) -> bool {
+        self.policy.may_contain_key(&self.buffer[self.filter.clone()], key, hash)
     }
 }
 

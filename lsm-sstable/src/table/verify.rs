@@ -225,11 +225,11 @@ impl<'t> Pass<'t> {
         if !lookup.has_filter() {
             return Ok(None);
         }
-        if !lookup.may_contain(self.table, key_hash(key), &mut self.page)? {
+        if !lookup.may_contain(self.table, key, key_hash(key), &mut self.page)? {
             return Ok(Some(format!("filter denies key \"{}\"", key.escape_ascii())));
         }
         match prefix_extractor.as_ref().and_then(|extractor| extractor.prefix(key)) {
-            Some(prefix) if !lookup.may_contain(self.table, key_hash(prefix), &mut self.page)? => {
+            Some(prefix) if !lookup.may_contain(self.table, prefix, key_hash(prefix), &mut self.page)? => {
                 Ok(Some(format!("filter denies prefix \"{}\"", prefix.escape_ascii())))
             }
             _ => Ok(None),

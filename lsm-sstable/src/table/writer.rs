@@ -60,11 +60,41 @@ pub struct TableWriter {
     /// Of the last entry.
     last_sequence: Option<SequenceNumber>,
     hashes: Vec<u64>,
+    /// In place of hashes, if the filter policy needs keys.
+    keys: Option<KeyList>,
     last_prefix: Option<Vec<u8>>,
     range_tombstones: TombstoneBuilder,
     meta: TableMeta,
     properties: Properties,
     copied_bytes: u64,
+}
+
+/// Keys one behind the other.
+#[derive(Default)]
+struct KeyList {
+    bytes: Vec<u8>,
+    /// Where each key ends in `bytes`.
+    ends: Vec<usize>,
+}
+
+impl KeyList {
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let key = &self.bytes[start..end];
+            start = end;
+            key
+        })
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
 }
 
 /// A table that is complete, and that a power cut may still take.
@@ -106,6 +136,7 @@ impl TableWriter {
             block_end_sequence: None,
             last_sequence: None,
             hashes: Vec::new(),
+            keys: options.filter.as_ref().filter(|policy| policy.needs_keys()).map(|_| KeyList::default()),
             last_prefix: None,
             range_tombstones: TombstoneBuilder::default(),
             meta: TableMeta { id, smallest_sequence: SEQUENCE_MAX, ..TableMeta::default() },
@@ -219,7 +250,7 @@ impl TableWriter {
         if is_new_key {
             self.properties.distinct_keys += 1;
             if self.options.filter.is_some() {
-                self.hashes.push(key_hash(entry.key));
+                self.add_to_filter(entry.key);
                 if self.options.prefix_extractor.is_some() {
                     self.add_prefix(entry.key);
                 }
@@ -264,8 +295,8 @@ impl TableWriter {
     pub fn estimated_bytes(&self) -> u64 {
         let rest = self.range_tombstones.estimated_bytes()
             + self.block.record_bytes()
-            + self.hashes.len()
-            + self.hashes.len() / 4
+            + self.filter_count()
+            + self.filter_count() / 4
             + self.index.estimated_bytes()
             + FOOTER_BYTES;
         self.output.offset() + rest as u64
@@ -282,7 +313,8 @@ impl TableWriter {
         let (compressor, compressing) = self.compressor.heap_bytes(self.block.stream_bytes_max());
         let (index, encoded_index) = self.index.memory_bytes_max(self.block.first_key().len());
         let (tombstones, fragmenting) = self.range_tombstones.memory_bytes_max();
-        let hash_bytes = self.hashes.capacity() * size_of::<u64>();
+        let hash_bytes =
+            self.hashes.capacity() * size_of::<u64>() + self.keys.as_ref().map_or(0, KeyList::heap_bytes);
         let key_bytes = self.block_end_key.capacity() + self.meta.smallest.len() + self.last_key().len();
         let held = size_of::<Self>()
             + self.output.heap_bytes()
@@ -442,13 +474,29 @@ impl TableWriter {
         self.output.write_if_full()
     }
 
+    #[inline]
+    fn add_to_filter(&mut self, key: &[u8]) {
+        match &mut self.keys {
+            None => self.hashes.push(key_hash(key)),
+            Some(keys) => keys.push(key),
+        }
+    }
+
+    /// Number of keys and prefixes in the filter.
+    fn filter_count(&self) -> usize {
+        self.keys.as_ref().map_or(self.hashes.len(), |keys| keys.ends.len())
+    }
+
     fn add_prefix(&mut self, key: &[u8]) {
         let Some(extractor) = &self.options.prefix_extractor else { return };
         let Some(prefix) = extractor.prefix(key) else { return };
         if self.last_prefix.as_deref() == Some(prefix) {
             return;
         }
-        self.hashes.push(key_hash(prefix));
+        match &mut self.keys {
+            None => self.hashes.push(key_hash(prefix)),
+            Some(keys) => keys.push(prefix),
+        }
         let last_prefix = self.last_prefix.get_or_insert_default();
         last_prefix.clear();
         last_prefix.extend_from_slice(prefix);
@@ -463,19 +511,23 @@ impl TableWriter {
 
     /// How long the filter becomes.
     fn filter_bytes(&self) -> usize {
-        self.options.filter.as_ref().map_or(0, |policy| policy.filter_bytes(self.hashes.len()))
+        self.options.filter.as_ref().map_or(0, |policy| policy.filter_bytes(self.filter_count()))
     }
 
     /// Writes the filter section, if there is to be one; returns its length.
     fn put_filter(&mut self) -> Result<u64> {
-        let hashes = std::mem::take(&mut self.hashes);
-        let Some(policy) = self.options.filter.as_ref().filter(|_| !hashes.is_empty()) else { return Ok(0) };
+        let is_empty = self.filter_count() == 0;
+        let (hashes, keys) = (std::mem::take(&mut self.hashes), self.keys.take());
+        let Some(policy) = self.options.filter.as_ref().filter(|_| !is_empty) else { return Ok(0) };
         self.properties.filter = policy.name().into();
         if let Some(extractor) = &self.options.prefix_extractor {
             self.properties.prefix_extractor = extractor.name();
         }
-        let filter = policy.build(&hashes);
-        drop(hashes);
+        let filter = match &keys {
+            None => policy.build(&hashes),
+            Some(keys) => policy.build_from_keys(&mut keys.iter()),
+        };
+        drop((hashes, keys));
         self.put(SectionTag::Filter, &filter)
     }
 

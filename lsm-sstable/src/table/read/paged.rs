@@ -27,12 +27,15 @@ impl Lookup {
     pub(in crate::table) fn may_contain(
         &self,
         table: &Table,
+        key: &[u8],
         hash: u64,
         buffer: &mut Vec<u8>,
     ) -> Result<bool> {
         match self {
-            Self::Pinned(pinned) => Ok(pinned.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))),
-            Self::Paged(paged) => paged.may_contain(table, hash, buffer),
+            Self::Pinned(pinned) => {
+                Ok(pinned.filter.as_ref().is_none_or(|filter| filter.may_contain(key, hash)))
+            }
+            Self::Paged(paged) => paged.may_contain(table, key, hash, buffer),
         }
     }
 }
@@ -60,7 +63,7 @@ impl Paged {
         sequence: SequenceNumber,
     ) -> Result<Option<TableValue>> {
         blocks::with_scratch(|scratch| {
-            if !self.may_contain(table, hash, &mut scratch.stored)? {
+            if !self.may_contain(table, key, hash, &mut scratch.stored)? {
                 return Ok(None);
             }
             let index = &self.directories(table)?.index;
@@ -78,6 +81,7 @@ impl Paged {
     pub(in crate::table) fn may_contain(
         &self,
         table: &Table,
+        key: &[u8],
         hash: u64,
         buffer: &mut Vec<u8>,
     ) -> Result<bool> {
@@ -94,7 +98,7 @@ impl Paged {
         let bytes = blocks::read_range(table, pages, buffer)?;
         let part =
             directory.check(offset, bytes, &part).map_err(|detail| table.corruption(offset, detail))?;
-        Ok(policy.may_contain(part, hash))
+        Ok(policy.may_contain_key(part, key, hash))
     }
 
     /// Where the block starts that a key belongs to; only where its page does, if that cannot be read, and 0 if the

@@ -31,7 +31,7 @@ impl Table {
             Lookup::Paged(paged) => return paged.get(self, key, hash, sequence),
         };
         if let Some(filter) = &pinned.filter
-            && !filter.may_contain(hash)
+            && !filter.may_contain(key, hash)
         {
             return Ok(None);
         }
@@ -49,8 +49,9 @@ impl Table {
         match &self.prefix_extractor {
             Some(extractor) if self.lookup.has_filter() && extractor.prefix(prefix) == Some(prefix) => {
                 let hash = key_hash(prefix);
-                let answer =
-                    blocks::with_scratch(|scratch| self.lookup.may_contain(self, hash, &mut scratch.stored));
+                let answer = blocks::with_scratch(|scratch| {
+                    self.lookup.may_contain(self, prefix, hash, &mut scratch.stored)
+                });
                 answer.unwrap_or(true)
             }
             _ => true,
