@@ -1,17 +1,13 @@
-//! The merge operator of a keyspace, and the value that it makes of the versions of a key.
+//! The merge operator of a keyspace.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsm_compaction::MergeFailure;
 use lsm_core::merge_operator::{MergeError, MergeOperator, Operands};
-use lsm_core::{Entry, Slice};
 
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
-use crate::keyspaces::read_point::{Meaning, ReadPoint};
-use crate::keyspaces::read_state::ReadState;
 use crate::options::{ResolvedOptions, StoredOptions};
 
 /// The merge operator of a keyspace.
@@ -73,9 +69,23 @@ impl Merging {
         )
     }
 
+    /// Folds operands, if they take much memory and the operator can.
+    pub(super) fn shrink(&self, key: &[u8], operands: &mut Operands) {
+        if operands.are_many()
+            && let Some(operator) = &self.operator
+        {
+            operands.shrink(&Guarded(Arc::clone(operator)), key);
+        }
+    }
+
     /// The value that `operands` make of `base`.
     #[cold]
-    fn full(&self, key: &[u8], base: Option<&[u8]>, operands: &Operands) -> Result<Option<Vec<u8>>> {
+    pub(super) fn full(
+        &self,
+        key: &[u8],
+        base: Option<&[u8]>,
+        operands: &Operands,
+    ) -> Result<Option<Vec<u8>>> {
         let named = || format!("key \"{}\" of keyspace {:?}", key.escape_ascii(), self.keyspace);
         let Some(operator) = &self.operator else {
             let name = self.name.as_deref().unwrap_or_default();
@@ -117,65 +127,5 @@ impl MergeOperator for Guarded {
         caught("a merge", || Ok(self.0.partial(key, operands)))
             .inspect_err(|error| tracing::warn!(%error, "merge operands were kept"))
             .unwrap_or_default()
-    }
-}
-
-/// Finds the value of one key whose newest visible version is a merge operand.
-#[derive(Debug, Default)]
-pub(crate) struct Fold {
-    operands: Operands,
-}
-
-impl Fold {
-    /// Takes the next older version of the key. Breaks with the value of the key as soon as that is known.
-    pub(crate) fn take(
-        &mut self,
-        state: &ReadState,
-        point: &ReadPoint<'_>,
-        entry: Entry<'_>,
-        is_covered: bool,
-    ) -> Result<ControlFlow<Option<Vec<u8>>>> {
-        let meaning = if is_covered { Meaning::Absent } else { point.meaning(entry.kind, entry.value) };
-        let base = match meaning {
-            Meaning::Operand(operand) => {
-                self.operands.push_older(entry.sequence, operand);
-                if self.operands.are_many()
-                    && let Some(operator) = &state.merging.operator
-                {
-                    self.operands.shrink(&Guarded(Arc::clone(operator)), entry.key);
-                }
-                return Ok(ControlFlow::Continue(()));
-            }
-            Meaning::Value(base) => Some(base),
-            Meaning::Absent => None,
-            Meaning::Malformed => return Err(state.malformed(entry.key)),
-        };
-        self.finish(state, entry.key, base).map(ControlFlow::Break)
-    }
-
-    /// The value of `key`, if there are no versions below those taken.
-    pub(crate) fn end(&mut self, state: &ReadState, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.finish(state, key, None)
-    }
-
-    fn finish(&mut self, state: &ReadState, key: &[u8], base: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
-        let value = state.merging.full(key, base, &self.operands);
-        self.operands.clear();
-        value
-    }
-}
-
-impl ReadState {
-    /// The value of a key whose newest visible version is a merge operand. The caller uses the state for its number.
-    #[cold]
-    pub(super) fn get_merged(&self, key: &[u8], point: &ReadPoint<'_>) -> Result<Option<Slice>> {
-        let mut fold = Fold::default();
-        let taken = self
-            .versions(key, point.sequence, |entry, is_covered| fold.take(self, point, entry, is_covered))?;
-        let value = match taken {
-            ControlFlow::Break(value) => value,
-            ControlFlow::Continue(()) => fold.end(self, key)?,
-        };
-        Ok(value.map(Slice::from))
     }
 }

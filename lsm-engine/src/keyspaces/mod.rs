@@ -4,6 +4,7 @@
 //! does no I/O. It waits only for a rate limit.
 
 mod empty_spans;
+mod fold;
 mod memtable;
 mod merging;
 mod rate_limit;
@@ -15,8 +16,9 @@ mod trees;
 mod visibility;
 
 pub(crate) use empty_spans::{EmptySpans, Watch, WriteExclusion, successor};
+pub(crate) use fold::Fold;
 pub(crate) use memtable::Memtable;
-pub(crate) use merging::{Fold, Merging};
+pub(crate) use merging::Merging;
 pub(crate) use rate_limit::RateLimit;
 pub(crate) use read_point::{Meaning, ReadPoint};
 pub(crate) use read_state::ReadState;

@@ -16,7 +16,7 @@ Examples:
   lsm get db 'tab\\there'              # a key with a tab in it
   lsm get db --hex 00ff               # a key that is not text
   lsm get db picture --raw > out.png  # the bytes, and nothing else
-  lsm get db counter --versions       # what is stored: puts, deletes, merge operands
+  lsm get db counter --versions       # what is stored of the key
 
 A key with merge operands has a value only with the merge operator of its keyspace. Where that is not built in, \
 or refuses the operands, --raw prints what is stored, as --versions does.")]
