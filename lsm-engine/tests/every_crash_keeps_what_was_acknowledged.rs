@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, Durability, Keyspace, KeyspaceOptions, Options, Result, Ticket, WriteBatch};
+use lsm_engine::{
+    BuiltInMerge, Db, Durability, Keyspace, KeyspaceOptions, Options, Result, Ticket, WriteBatch,
+};
 
 mod manifest;
 
@@ -27,6 +29,8 @@ enum Step {
     Large(u32),
     /// Writes one key in each of two keyspaces, in one batch.
     Batch(&'static str, &'static str, u32),
+    /// Appends to a value without reading it.
+    Merge(&'static str, u32),
     Delete(&'static str, u32),
     DeleteRange(&'static str, u32, u32),
     Create(&'static str),
@@ -39,8 +43,8 @@ enum Step {
     DropAndReopen,
 }
 use Step::{
-    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Put, Reopen,
-    Submit, Sync, Wait,
+    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge, Put,
+    Reopen, Submit, Sync, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -95,6 +99,15 @@ impl Model {
                 put(one, at);
                 put(other, at);
             }
+            Merge(keyspace, at) => {
+                let operand = value(number, BYTES);
+                let entries = state.get_mut(keyspace).unwrap();
+                let value = match entries.get(&key(at)) {
+                    Some(value) => [&value[..], &operand].join(&b','),
+                    None => operand,
+                };
+                entries.insert(key(at), value);
+            }
             Delete(keyspace, at) => {
                 state.get_mut(keyspace).unwrap().remove(&key(at));
             }
@@ -122,6 +135,7 @@ impl Model {
                 | Submit(..)
                 | Large(_)
                 | Batch(..)
+                | Merge(..)
                 | Delete(..)
                 | DeleteRange(..)
         ) {
@@ -135,12 +149,13 @@ fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
         .memory(1 << 20)
         .memtable_bytes(70_000)
         .log_segment_bytes(16 << 10)
+        .merge_operator(Arc::new(BuiltInMerge::append(",")))
         .vfs(Arc::new(fs.clone()))
         .env(Arc::clone(env) as Arc<dyn Env>)
 }
 
 fn keyspace(db: &Db, name: &str) -> Result<Keyspace> {
-    db.keyspace(name, KeyspaceOptions::new())
+    db.keyspace(name, KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::append(","))))
 }
 
 /// Runs the steps until the first failure.
@@ -176,6 +191,7 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
                 batch.put_in(&keyspace(&db, other)?, key(at), &value);
                 db.write(batch)?;
             }
+            Merge(name, at) => keyspace(&db, name)?.merge(key(at), &value)?,
             Delete(name, at) => keyspace(&db, name)?.delete(key(at))?,
             DeleteRange(name, from, to) => keyspace(&db, name)?.delete_range(key(from)..key(to))?,
             Create(name) => drop(keyspace(&db, name)?),
@@ -356,6 +372,41 @@ fn tickets() {
             Submit("other", 4),
             DropAndReopen,
             Submit(DEFAULT, 5),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn merges_and_their_folding() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create("other"),
+            Merge(DEFAULT, 1),
+            Put(DEFAULT, 2, Synced),
+            Merge(DEFAULT, 2),
+            Merge("other", 1),
+            Flush,
+            Merge(DEFAULT, 1),
+            Merge(DEFAULT, 2),
+            Delete(DEFAULT, 1),
+            Merge(DEFAULT, 1),
+            Flush,
+            DeleteRange(DEFAULT, 2, 3),
+            Merge(DEFAULT, 2),
+            Merge("other", 1),
+            Compact,
+            Merge(DEFAULT, 2),
+            Put("other", 1, Buffered),
+            Merge("other", 1),
+            DropAndReopen,
+            Merge(DEFAULT, 1),
+            Sync,
+            Merge(DEFAULT, 2),
+            Reopen,
+            Merge("other", 1),
         ],
         10,
         1,
