@@ -17,7 +17,7 @@ mod random;
 mod reads;
 mod wide;
 
-use random::{Random, each_seed};
+use random::{Random, each_seed, merge};
 use reads::{Bytes, Model, View, Walk};
 use wide::Wide;
 
@@ -120,7 +120,12 @@ impl World {
         let index = self.random.below(self.spaces.len());
         let (random, space) = (&mut self.random, &mut self.spaces[index]);
         match random.below(20) {
-            0..=12 => {
+            0..=3 => {
+                let (key, operand) = (random.key(), random.value(VALUE_BYTES_MAX));
+                space.handle.merge(&key, &operand).unwrap();
+                merge(&mut space.model, key, &operand);
+            }
+            4..=12 => {
                 let (key, value) = (random.key(), random.value(VALUE_BYTES_MAX));
                 space.handle.put(&key, &value).unwrap();
                 space.model.insert(key, value);
@@ -154,6 +159,11 @@ impl World {
                     let key = random.key();
                     batch.delete_in(&space.handle, &key);
                     space.model.remove(&key);
+                }
+                3 | 4 => {
+                    let (key, operand) = (random.key(), random.value(VALUE_BYTES_MAX));
+                    batch.merge_in(&space.handle, &key, &operand);
+                    merge(&mut space.model, key, &operand);
                 }
                 _ => {
                     let (key, value) = (random.key(), random.value(VALUE_BYTES_MAX));

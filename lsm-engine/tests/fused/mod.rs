@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use lsm_core::{Cursor, Entry, SequenceNumber, ValueKind};
 use lsm_engine::compaction_policies::{Compaction, CompactionPolicy, TreeShape};
-use lsm_engine::{FilterPolicy, FixedPrefix, PrefixExtractor};
+use lsm_engine::{BuiltInMerge, FilterPolicy, FixedPrefix, MergeError, MergeOperator, PrefixExtractor};
 use lsm_memtable::{Full, MemtableFactory, MemtableReader, MemtableWriter, Reservation};
 use lsm_sstable::BloomFilter;
 
@@ -228,5 +228,26 @@ impl CompactionPolicy for Fused<Arc<dyn CompactionPolicy>> {
     fn drops_data(&self) -> bool {
         self.1.call("drops_data");
         self.0.drops_data()
+    }
+}
+
+impl MergeOperator for Fused<BuiltInMerge> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn full(
+        &self,
+        key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+    ) -> std::result::Result<Option<Vec<u8>>, MergeError> {
+        self.1.call("full");
+        self.0.full(key, base, operands)
+    }
+
+    fn partial(&self, key: &[u8], operands: &[&[u8]]) -> Option<Vec<u8>> {
+        self.1.call("partial");
+        self.0.partial(key, operands)
     }
 }

@@ -5,9 +5,23 @@ use lsm_engine::compaction_policies::{
     CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
     SizeTiered, SizeTieredOptions,
 };
-use lsm_engine::{Compression, FixedPrefix, KeyspaceOptions};
+use lsm_engine::{BuiltInMerge, Compression, FixedPrefix, KeyspaceOptions};
 
-use crate::reads::Bytes;
+use crate::reads::{Bytes, Model};
+
+/// The merge operator of all keyspaces.
+pub(crate) fn lists() -> BuiltInMerge {
+    BuiltInMerge::append(",")
+}
+
+/// What a merge makes of a model.
+pub(crate) fn merge(model: &mut Model, key: Bytes, operand: &[u8]) {
+    let value = match model.get(&key) {
+        Some(value) => [value, operand].join(&b','),
+        None => operand.to_vec(),
+    };
+    model.insert(key, value);
+}
 
 /// Runs `LSM_SEEDS` seeds, starting with `LSM_SEED`. Returns how many.
 pub(crate) fn each_seed(count: u64, run: impl Fn(u64)) -> u64 {
@@ -73,7 +87,10 @@ impl Random {
 
     /// Tables and levels so small that a few hundred writes fill several.
     pub(crate) fn keyspace_options(&mut self) -> KeyspaceOptions {
-        let mut options = KeyspaceOptions::new().block_bytes(256 << self.below(3)).compaction(self.policy());
+        let mut options = KeyspaceOptions::new()
+            .block_bytes(256 << self.below(3))
+            .compaction(self.policy())
+            .merge_operator(Arc::new(lists()));
         if self.one_in(2) {
             options = options.prefix_extractor(Arc::new(FixedPrefix { bytes: 3 + self.below(3) }));
         }

@@ -114,11 +114,14 @@ const MEMTABLE: &[&str] = &[
 const FILTER: &[&str] = &["filter name", "filter build", "filter_bytes", "part"];
 const POLICY: &[&str] = &["level_count", "pick", "debt_bytes", "drops_data"];
 
+const MERGE_OPERATOR: &[&str] = &["full", "partial"];
+
 /// Parts that panic, their methods, and the highest number of the call that panics.
-const PANICS: [(&str, &[&str], usize); 3] = [
+const PANICS: [(&str, &[&str], usize); 4] = [
     ("a memtable that panics", MEMTABLE, 200),
     ("a filter that panics", FILTER, 5),
     ("a policy that panics", POLICY, 20),
+    ("a merge operator that panics", MERGE_OPERATOR, 20),
 ];
 
 /// Memtable calls that may get no memory: the one before a write is logged, and the one after it, which should not

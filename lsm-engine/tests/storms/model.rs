@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use crate::random::merge;
 use crate::reads::{Bytes, Model};
 
 /// A change of the keyspace with that number.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Put(usize, Bytes, Bytes),
+    Merge(usize, Bytes, Bytes),
     Delete(usize, Bytes),
     DeleteRange(usize, Bytes, Bytes),
     Clear(usize),
@@ -18,6 +20,7 @@ impl Op {
     fn keyspace(&self) -> usize {
         match self {
             Self::Put(number, ..)
+            | Self::Merge(number, ..)
             | Self::Delete(number, _)
             | Self::DeleteRange(number, ..)
             | Self::Clear(number) => *number,
@@ -42,6 +45,9 @@ fn apply(state: &mut State, commit: &Commit) {
         match op {
             Op::Put(number, key, value) => {
                 state.entry(*number).or_default().insert(key.clone(), value.clone());
+            }
+            Op::Merge(number, key, operand) => {
+                merge(state.entry(*number).or_default(), key.clone(), operand);
             }
             Op::Delete(number, key) => {
                 state.entry(*number).or_default().remove(key);

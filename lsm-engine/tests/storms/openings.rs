@@ -7,6 +7,7 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMe
 use lsm_sstable::BloomFilter;
 
 use crate::fused::Fused;
+use crate::random::lists;
 use crate::short::Short;
 
 use super::faults::{AT_CLOSE, AT_OPENING};
@@ -15,7 +16,7 @@ use super::world::{DIRECTORY, Faults, World, wants_memory};
 impl World {
     pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
         if self.random.one_in(4) {
-            return KeyspaceOptions::new();
+            return KeyspaceOptions::new().merge_operator(Arc::new(lists()));
         }
         let options = self.random.keyspace_options().change_compaction(true).change_prefix_extractor(true);
         let memtable: Arc<dyn MemtableFactory> = match self.random.below(5) {
@@ -32,7 +33,7 @@ impl World {
         let (policy, fuse) = (self.random.policy(), || Arc::clone(&self.fuse));
         let filter: Arc<dyn FilterPolicy> = Arc::new(Fused(BloomFilter::new(10.0), fuse()));
         let options = options.memtable(Arc::new(Fused(memtable, fuse()))).filter(Some(filter));
-        options.compaction(Arc::new(Fused(policy, fuse())))
+        options.compaction(Arc::new(Fused(policy, fuse()))).merge_operator(Arc::new(Fused(lists(), fuse())))
     }
 
     /// A small memory may not fit the existing data; with `generous` it always does.

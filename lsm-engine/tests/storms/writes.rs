@@ -11,12 +11,13 @@ impl World {
 
     fn operation(&mut self) -> Op {
         let number = self.spaces[self.random.below(self.spaces.len())].number;
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 => {
                 let (start, end) = self.random.range();
                 Op::DeleteRange(number, start, end)
             }
             1 | 2 => Op::Delete(number, self.random.key()),
+            3 | 4 => Op::Merge(number, self.random.key(), self.random.value(self.value_bytes_max)),
             _ => Op::Put(number, self.random.key(), self.random.value(self.value_bytes_max)),
         }
     }
@@ -68,6 +69,7 @@ impl World {
     fn submit(&self, commit: &Commit) -> Result<Ticket> {
         match &**commit {
             [Op::Put(number, key, value)] => self.keyspace(*number).submit_put(key, value),
+            [Op::Merge(number, key, operand)] => self.keyspace(*number).submit_merge(key, operand),
             [Op::Delete(number, key)] => self.keyspace(*number).submit_delete(key),
             _ => self.db().submit(self.batch(commit)),
         }
@@ -76,6 +78,7 @@ impl World {
     fn write_one(&self, op: &Op, durability: Durability) -> Result<()> {
         match op {
             Op::Put(number, key, value) => self.keyspace(*number).put_with(key, value, durability),
+            Op::Merge(number, key, operand) => self.keyspace(*number).merge_with(key, operand, durability),
             Op::Delete(number, key) => self.keyspace(*number).delete_with(key, durability),
             Op::DeleteRange(number, start, end) => {
                 self.keyspace(*number).delete_range(start.clone()..end.clone())
@@ -93,6 +96,7 @@ impl World {
         for op in commit {
             match op {
                 Op::Put(number, key, value) => batch.put_in(self.keyspace(*number), key, value),
+                Op::Merge(number, key, operand) => batch.merge_in(self.keyspace(*number), key, operand),
                 Op::Delete(number, key) => batch.delete_in(self.keyspace(*number), key),
                 Op::DeleteRange(number, start, end) => {
                     batch.delete_range_in(self.keyspace(*number), start.clone()..end.clone())
