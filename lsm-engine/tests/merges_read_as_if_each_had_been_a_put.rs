@@ -2,8 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::vfs::SimFs;
 use lsm_engine::{
     BuiltInMerge, Db, ErrorKind, KeyspaceOptions, MergeError, MergeOperator, Options, Result, Slice,
     Snapshot, WriteBatch, decode_set, encode_set,
@@ -433,5 +436,119 @@ fn a_reader_between_many_operands_sees_those_before_it_in_both_directions() {
             _ => db.compact_range::<&str>(..).unwrap(),
         }
         snapshots.retain(|(count, _)| count % (round + 2) == 0);
+    }
+}
+
+/// Whatever a compaction does before or after that time, a reader at a time sees the same.
+#[test]
+fn operands_apply_to_an_expiring_value_until_it_expires_and_then_to_none() {
+    const SECOND: u64 = 1_000_000;
+    for compact_before in [false, true] {
+        let env = Arc::new(SimEnv::new(1));
+        let options = options().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+        let db = options.merge_operator(Arc::new(BuiltInMerge::append(","))).open("/db").unwrap();
+        db.put("a", "older").unwrap();
+        db.flush().unwrap();
+        db.put_expiring("a", "1", Duration::from_secs(10)).unwrap();
+        db.flush().unwrap();
+        db.merge("a", "2").unwrap();
+        db.merge("a", "3").unwrap();
+        let alive = db.snapshot().unwrap();
+        let compact = || {
+            db.flush().unwrap();
+            db.compact_range::<&str>(..).unwrap();
+        };
+        if compact_before {
+            compact();
+        }
+        check(&db, None, &[("a", "1,2,3")]);
+        env.advance(11 * SECOND);
+        for _ in 0..2 {
+            check(&db, None, &[("a", "2,3")]);
+            check(&db, Some(&alive), &[("a", "1,2,3")]);
+            compact();
+        }
+        drop(alive);
+        db.merge("a", "4").unwrap();
+        compact();
+        check(&db, None, &[("a", "2,3,4")]);
+        assert_eq!(db.metrics().keyspaces[0].levels.iter().map(|level| level.entries).sum::<u64>(), 1);
+        drop(db);
+        env.drop_jobs();
+    }
+}
+
+/// The operator fails, or panics, at its n-th call, for each n: in a read, a flush or a compaction.
+#[test]
+fn an_operator_that_fails_at_any_one_call_loses_nothing() {
+    /// Appends, but not at one call.
+    #[derive(Debug)]
+    struct OnceBad {
+        calls_left: AtomicUsize,
+        panics: bool,
+    }
+    impl OnceBad {
+        fn is_bad(&self) -> bool {
+            let is_bad = self.calls_left.fetch_sub(1, Ordering::Relaxed) == 1;
+            assert!(!(is_bad && self.panics), "at this call");
+            is_bad
+        }
+    }
+    impl MergeOperator for OnceBad {
+        fn name(&self) -> &'static str {
+            "test.once-bad"
+        }
+        fn full(
+            &self,
+            key: &[u8],
+            base: Option<&[u8]>,
+            operands: &[&[u8]],
+        ) -> Result<Option<Vec<u8>>, MergeError> {
+            if self.is_bad() {
+                return Err(MergeError::new("not now"));
+            }
+            BuiltInMerge::append(",").full(key, base, operands)
+        }
+        fn partial(&self, key: &[u8], operands: &[&[u8]]) -> Option<Vec<u8>> {
+            if self.is_bad() { None } else { BuiltInMerge::append(",").partial(key, operands) }
+        }
+    }
+    let run = |call: usize, panics: bool| {
+        let env = Arc::new(SimEnv::new(1));
+        let operator = Arc::new(OnceBad { calls_left: AtomicUsize::new(call), panics });
+        let options = options().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+        let db = options.merge_operator(Arc::clone(&operator) as _).open("/db").unwrap();
+        let mut failed_reads = 0;
+        for round in 0..4 {
+            for key in ["a", "b", "c"] {
+                db.merge(key, format!("{round}")).unwrap();
+                db.merge(key, "x").unwrap();
+                failed_reads += usize::from(db.get(key).is_err());
+            }
+            db.put("b", format!("{round}")).unwrap();
+            failed_reads += db.iter().filter(|entry| entry.is_err()).count();
+            failed_reads += db.iter().rev().filter(|entry| entry.is_err()).count();
+            db.flush().unwrap();
+            if round % 2 == 1 {
+                db.compact_range::<&str>(..).unwrap();
+            }
+        }
+        assert!(failed_reads <= 1);
+        let calls = call.wrapping_sub(operator.calls_left.load(Ordering::Relaxed));
+        operator.calls_left.store(0, Ordering::Relaxed);
+        let appended = "0,x,1,x,2,x,3,x";
+        check(&db, None, &[("a", appended), ("b", "3"), ("c", appended)]);
+        db.compact_range::<&str>(..).unwrap();
+        check(&db, None, &[("a", appended), ("b", "3"), ("c", appended)]);
+        assert_eq!(db.metrics().background_error, None);
+        drop(db);
+        env.drop_jobs();
+        (calls, failed_reads)
+    };
+    let (calls, _) = run(0, false);
+    assert!(calls > 20, "{calls}");
+    for panics in [false, true] {
+        let outcomes: Vec<_> = (1..=calls).map(|call| run(call, panics).1).collect();
+        assert!(outcomes.contains(&0) && outcomes.contains(&1), "reads and background work failed");
     }
 }
