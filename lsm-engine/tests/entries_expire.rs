@@ -281,6 +281,30 @@ fn time_counts_while_the_database_is_closed_and_never_runs_back() {
 }
 
 #[test]
+fn a_crash_and_a_clock_that_is_set_back_undo_a_minute_at_most() {
+    let world = World::new();
+    let db = world.open();
+    db.put_expiring("a", "1", seconds(10)).unwrap();
+    db.put_expiring("b", "2", seconds(200)).unwrap();
+    db.sync().unwrap();
+    // Nothing is written; time passes in small steps, as jobs see it.
+    for _ in 0..150 {
+        world.pass(SECOND);
+        world.env.run_until_idle();
+    }
+    assert_eq!(keys(&db), ["b"]);
+    let fs = world.fs.process_crash();
+    drop(db);
+    let mut after = World::new();
+    after.fs = fs;
+    after.env.set_unix_micros(START - DAY);
+    let db = after.open();
+    assert_eq!(keys(&db), ["b"], "a expired more than a minute before the crash");
+    after.pass(130 * SECOND);
+    assert!(keys(&db).is_empty());
+}
+
+#[test]
 fn a_read_only_database_knows_the_time_too() {
     let world = World::new();
     let db = world.open();

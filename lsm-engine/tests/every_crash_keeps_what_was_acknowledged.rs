@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
@@ -31,7 +32,10 @@ enum Step {
     Batch(&'static str, &'static str, u32),
     /// Appends to a value without reading it.
     Merge(&'static str, u32),
+    /// Puts a value that expires long after the test, or at once, which hides what was there.
+    PutExpiring(&'static str, u32, Duration),
     Delete(&'static str, u32),
+    SingleDelete(&'static str, u32),
     DeleteRange(&'static str, u32, u32),
     Create(&'static str),
     Drop(&'static str),
@@ -44,7 +48,7 @@ enum Step {
 }
 use Step::{
     Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge, Put,
-    Reopen, Submit, Sync, Wait,
+    PutExpiring, Reopen, SingleDelete, Submit, Sync, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -60,6 +64,8 @@ struct Model {
     /// The last step whose ticket said that it is durable.
     told: Arc<AtomicUsize>,
 }
+
+const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const DEFAULT: &str = "default";
 
@@ -91,7 +97,9 @@ impl Model {
             state.get_mut(keyspace).unwrap().insert(key(at), value(number, BYTES));
         };
         match *step {
-            Put(keyspace, at, _) | Submit(keyspace, at) => put(keyspace, at),
+            Put(keyspace, at, _) | Submit(keyspace, at) | PutExpiring(keyspace, at, DECADE) => {
+                put(keyspace, at);
+            }
             Large(at) => {
                 state.get_mut(DEFAULT).unwrap().insert(key(at), value(number, BYTES_LARGE));
             }
@@ -108,7 +116,7 @@ impl Model {
                 };
                 entries.insert(key(at), value);
             }
-            Delete(keyspace, at) => {
+            Delete(keyspace, at) | SingleDelete(keyspace, at) | PutExpiring(keyspace, at, _) => {
                 state.get_mut(keyspace).unwrap().remove(&key(at));
             }
             DeleteRange(keyspace, from, to) => {
@@ -136,7 +144,9 @@ impl Model {
                 | Large(_)
                 | Batch(..)
                 | Merge(..)
+                | PutExpiring(..)
                 | Delete(..)
+                | SingleDelete(..)
                 | DeleteRange(..)
         ) {
             self.durable = self.acknowledged;
@@ -192,7 +202,9 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
                 db.write(batch)?;
             }
             Merge(name, at) => keyspace(&db, name)?.merge(key(at), &value)?,
+            PutExpiring(name, at, after) => keyspace(&db, name)?.put_expiring(key(at), &value, after)?,
             Delete(name, at) => keyspace(&db, name)?.delete(key(at))?,
+            SingleDelete(name, at) => keyspace(&db, name)?.single_delete(key(at))?,
             DeleteRange(name, from, to) => keyspace(&db, name)?.delete_range(key(from)..key(to))?,
             Create(name) => drop(keyspace(&db, name)?),
             Drop(name) => db.drop_keyspace(name)?,
@@ -230,10 +242,18 @@ fn read_state(db: &Db) -> Result<State> {
         .collect()
 }
 
+/// An environment whose wall clock is an hour ahead of one that has just begun.
+fn later(seed: u64) -> Arc<SimEnv> {
+    let env = Arc::new(SimEnv::new(seed));
+    env.set_unix_micros(env.unix_micros() + 3_600_000_000);
+    env
+}
+
 /// Opens the files after a crash and compares the data with the model.
 fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
     verify_log(fs, Path::new(DIRECTORY), what);
-    let env = Arc::new(SimEnv::new(3));
+    // Time has passed since the crash.
+    let env = later(3);
     let db = options(fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let found = read_state(&db).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let durable = model.durable.max(model.told.load(Ordering::Relaxed));
@@ -253,7 +273,7 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
     let cut = fs.power_cut(&mut lsm_engine::vfs::AllLost);
     drop(db);
     env.drop_jobs();
-    let env = Arc::new(SimEnv::new(4));
+    let env = later(4);
     let db = options(&cut, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}, again: {error}", what()));
     assert_eq!(db.get("zzz").unwrap().as_deref(), Some(&b"after"[..]), "{}", what());
     db.delete("zzz").unwrap();
@@ -348,6 +368,39 @@ fn writes_and_flushes() {
             Put(DEFAULT, 6, Buffered),
             DropAndReopen,
             Put(DEFAULT, 7, Synced),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn values_that_expire_and_single_deletes() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Put(DEFAULT, 1, Buffered),
+            PutExpiring(DEFAULT, 2, DECADE),
+            Flush,
+            PutExpiring(DEFAULT, 1, Duration::ZERO),
+            SingleDelete(DEFAULT, 2),
+            PutExpiring(DEFAULT, 3, DECADE),
+            Put(DEFAULT, 4, Synced),
+            Flush,
+            SingleDelete(DEFAULT, 4),
+            PutExpiring(DEFAULT, 3, Duration::ZERO),
+            Put(DEFAULT, 5, Buffered),
+            SingleDelete(DEFAULT, 5),
+            Flush,
+            PutExpiring(DEFAULT, 6, DECADE),
+            Compact,
+            PutExpiring(DEFAULT, 6, Duration::ZERO),
+            Reopen,
+            Put(DEFAULT, 3, Buffered),
+            Compact,
+            DropAndReopen,
+            PutExpiring(DEFAULT, 3, Duration::ZERO),
+            Sync,
         ],
         10,
         1,

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_engine::{BuiltInMerge, Db, Options, Result, Snapshot, WriteBatch};
 use proptest::prelude::*;
+
+const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -13,7 +16,10 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 enum Op {
     Put(Vec<u8>, Vec<u8>),
     Merge(Vec<u8>, Vec<u8>),
+    /// A value that expires after the test, or at once.
+    PutExpiring(Vec<u8>, Vec<u8>, bool),
     Delete(Vec<u8>),
+    SingleDelete(Vec<u8>),
     DeleteRange(Vec<u8>, Vec<u8>),
     /// Puts, merges and deletes.
     Batch(Vec<(Vec<u8>, Option<Vec<u8>>, bool)>),
@@ -42,7 +48,9 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => (key(), value()).prop_map(|(key, value)| Op::Put(key, value)),
         12 => (key(), value()).prop_map(|(key, operand)| Op::Merge(key, operand)),
+        8 => (key(), value(), any::<bool>()).prop_map(|(key, value, stays)| Op::PutExpiring(key, value, stays)),
         8 => key().prop_map(Op::Delete),
+        4 => key().prop_map(Op::SingleDelete),
         3 => (key(), key()).prop_map(|(a, b)| Op::DeleteRange(a.clone().min(b.clone()), a.max(b))),
         4 => prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10).prop_map(Op::Batch),
         3 => Just(Op::Snapshot),
@@ -134,8 +142,21 @@ fn run(ops: Vec<Op>) {
                 db.merge(&key, &operand).unwrap();
                 merge(&mut model, key, &operand);
             }
+            Op::PutExpiring(key, value, stays) => {
+                let after = if stays { DECADE } else { Duration::ZERO };
+                db.put_expiring(&key, &value, after).unwrap();
+                if stays {
+                    model.insert(key, value);
+                } else {
+                    model.remove(&key);
+                }
+            }
             Op::Delete(key) => {
                 db.delete(&key).unwrap();
+                model.remove(&key);
+            }
+            Op::SingleDelete(key) => {
+                db.single_delete(&key).unwrap();
                 model.remove(&key);
             }
             Op::DeleteRange(start, end) => {

@@ -36,6 +36,16 @@ impl CleanJob {
     }
 }
 
+impl CleanJob {
+    /// Records the time if entries may expire.
+    fn record_time(&self) {
+        let may_expire = self.context.trees.read().all().any(|tree| tree.load().may_expire());
+        if may_expire && let Err(error) = self.context.versions.record_time() {
+            tracing::warn!(%error, "failed to record the time");
+        }
+    }
+}
+
 impl Job for CleanJob {
     fn step(&mut self) -> Step {
         let resources = &self.context.resources;
@@ -49,6 +59,7 @@ impl Job for CleanJob {
         if now_micros >= self.look_at_micros {
             self.look_at_micros = now_micros + LOOK_MICROS;
             self.compactions.ask_by_time();
+            self.record_time();
         }
         self.compactions.start_due();
         let deadline_micros = match self.fitter.step(&self.context) {

@@ -40,14 +40,15 @@ pub(crate) struct Flush {
 impl Flush {
     pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, flushed: Flushed) -> Self {
         let keyspace = tree.options();
-        let version = Arc::clone(&tree.load().version);
-        let stream = flushed.survivors(context.visibility.garbage_rules(), Older::below_memtables(&version));
+        let state = tree.load_full();
+        let stream = flushed.survivors(&state, context.visibility.garbage_rules());
         let options = OutputOptions {
             target_bytes: u64::MAX,
             is_one_table: false,
             boundaries: Vec::new(),
             compression: keyspace.compression_above,
-            filter: keyspace.table_filter(flushed.entry_count(), version.runs().map(|run| run.entries())),
+            filter: keyspace
+                .table_filter(flushed.entry_count(), state.version.runs().map(|run| run.entries())),
             sync_later: true,
             sources: 0,
             lower: None,
@@ -61,7 +62,7 @@ impl Flush {
             stream.surviving_range_tombstones(),
         );
         let source = BuildInput { read_bytes: |_| 0, copy_block: |_, _| Ok(0) };
-        let build = Some(Build::new(stream, source, output, &tree.load().merging));
+        let build = Some(Build::new(stream, source, output, &state.merging));
         let started_micros = context.resources.env.monotonic_micros();
         if tree.flush_retry_micros().is_none() {
             let (keyspace, bytes) = (Arc::clone(&tree.name), flushed.bytes() as u64);
@@ -373,9 +374,8 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
     }
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
     let state = tree.load();
-    let older = Older::below_memtables(&state.version);
     let mut stream = Flushed::from(memtable)
-        .survivors(context.visibility.garbage_rules(), older)
+        .survivors(&state, context.visibility.garbage_rules())
         .with_merge_operator(state.merging.for_background());
     while needed <= held {
         let Some(entry) = stream.next()? else { return Ok(reserve.release(needed)) };

@@ -7,7 +7,7 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Cursor, MergingCursor, SequenceNumber};
 
 use crate::background::compaction::Older;
-use crate::keyspaces::{Memtable, Tree};
+use crate::keyspaces::{Memtable, ReadState, Tree};
 
 /// The oldest immutable memtables of a keyspace, at least one: the run that they become takes the place of the newest.
 pub(crate) struct Flushed {
@@ -75,12 +75,14 @@ impl Flushed {
         self.memtables
     }
 
-    /// What a flush keeps of them. `older` is below them.
+    /// What a flush keeps of them. They are part of `state`.
     pub(crate) fn survivors(
         &self,
+        state: &ReadState,
         rules: GarbageRules,
-        older: Older,
     ) -> CompactionStream<Box<dyn Cursor + Send>, Older> {
+        let oldest = self.memtables.iter().map(|memtable| memtable.number).min().unwrap_or(0);
+        let older = Older::below_memtable(state, oldest);
         let range_tombstones = Arc::new(self.range_tombstones(&rules.snapshots));
         CompactionStream::with_older(self.cursor(), range_tombstones, rules, older, None, None)
     }

@@ -1,6 +1,7 @@
 //! The version set: the durable versions of all keyspaces. An edit counts only after it is in the manifest.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::Clock;
 use super::disk_reserve::DiskReserve;
@@ -16,11 +17,16 @@ use crate::waits::Waits;
 /// Disk space that replacing the manifest needs besides the new manifest's records.
 pub(crate) const MANIFEST_BYTES_BESIDE: u64 = 16 << 10;
 
+/// How often the time is recorded while entries may expire.
+const MARK_MICROS: u64 = 60_000_000;
+
 /// The manifest, and the numbers and clock that every edit records.
 pub(crate) struct VersionSet {
     manifest: OrderedMutex<Manifest>,
     pub(crate) numbers: Arc<Numbers>,
     clock: Arc<Clock>,
+    /// The time of the clock of ages at the last edit.
+    marked_micros: AtomicU64,
     reserve: Arc<DiskReserve>,
     status: Arc<Status>,
 }
@@ -33,7 +39,8 @@ impl VersionSet {
         reserve: Arc<DiskReserve>,
         status: Arc<Status>,
     ) -> Self {
-        Self { manifest, numbers, clock, reserve, status }
+        let marked_micros = AtomicU64::new(clock.age_micros());
+        Self { manifest, numbers, clock, marked_micros, reserve, status }
     }
 
     /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
@@ -51,6 +58,16 @@ impl VersionSet {
         self.clock.age_micros()
     }
 
+    /// Records the time if no edit did for a minute. After a crash the clock of expiry goes on from there if the wall clock
+    /// was set back meanwhile, so a reader would see again at most what expired in the last minute.
+    pub(crate) fn record_time(&self) -> Result<()> {
+        let marked_micros = self.marked_micros.load(Ordering::Relaxed);
+        if self.clock.age_micros().saturating_sub(marked_micros) < MARK_MICROS {
+            return Ok(());
+        }
+        self.log_edit(&mut self.lock(), VersionEdit::default())
+    }
+
     /// Logs an edit, durably. If it is unknown whether the manifest has the edit, all writing stops.
     pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
         // The previous holder of the lock may have failed in doubt. Then memory and disk differ, and no edit based on
@@ -58,6 +75,7 @@ impl VersionSet {
         self.status.check_writing()?;
         edit.next_number = Some(self.numbers.unused());
         self.clock.mark(&mut edit);
+        self.marked_micros.store(self.clock.age_micros(), Ordering::Relaxed);
         let before = manifest.number();
         let mut appended = manifest.append(&edit, || self.numbers.next());
         if let Err(AppendError::Refused(error)) = &appended

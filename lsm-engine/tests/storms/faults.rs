@@ -234,6 +234,11 @@ impl World {
     }
 
     /// Sets the clock back or forward, by a little or to any time.
+    pub(super) fn set_clock_to(&self, micros: u64) {
+        let least = if self.sets_clock_back { 0 } else { self.env.0.unix_micros() };
+        self.env.0.set_unix_micros(micros.max(least));
+    }
+
     pub(super) fn set_clock(&mut self) {
         let (now, by) = (self.env.0.unix_micros(), self.random.next() % 100_000_000_000);
         let micros = match self.random.below(5) {
@@ -242,7 +247,7 @@ impl World {
             2 => now.saturating_sub(by),
             _ => now + by,
         };
-        self.env.0.set_unix_micros(micros);
+        self.set_clock_to(micros);
         self.count(CLOCK);
         self.note(CLOCK);
     }

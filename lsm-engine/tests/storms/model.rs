@@ -11,6 +11,11 @@ use crate::reads::{Bytes, Model};
 pub(super) enum Op {
     Put(usize, Bytes, Bytes),
     Merge(usize, Bytes, Bytes),
+    /// A value that expires after the storm.
+    PutExpiring(usize, Bytes, Bytes),
+    /// A value that expires at once: it hides what was there.
+    PutExpired(usize, Bytes, Bytes),
+    SingleDelete(usize, Bytes),
     Delete(usize, Bytes),
     DeleteRange(usize, Bytes, Bytes),
     Clear(usize),
@@ -21,6 +26,9 @@ impl Op {
         match self {
             Self::Put(number, ..)
             | Self::Merge(number, ..)
+            | Self::PutExpiring(number, ..)
+            | Self::PutExpired(number, ..)
+            | Self::SingleDelete(number, _)
             | Self::Delete(number, _)
             | Self::DeleteRange(number, ..)
             | Self::Clear(number) => *number,
@@ -43,13 +51,13 @@ pub(super) fn entries(state: &State, number: usize) -> &Model {
 fn apply(state: &mut State, commit: &Commit) {
     for op in commit {
         match op {
-            Op::Put(number, key, value) => {
+            Op::Put(number, key, value) | Op::PutExpiring(number, key, value) => {
                 state.entry(*number).or_default().insert(key.clone(), value.clone());
             }
             Op::Merge(number, key, operand) => {
                 merge(state.entry(*number).or_default(), key.clone(), operand);
             }
-            Op::Delete(number, key) => {
+            Op::Delete(number, key) | Op::SingleDelete(number, key) | Op::PutExpired(number, key, _) => {
                 state.entry(*number).or_default().remove(key);
             }
             Op::DeleteRange(number, start, end) => {

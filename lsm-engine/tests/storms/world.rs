@@ -73,6 +73,8 @@ pub(super) struct World {
     pub(super) old_walks: Vec<Walk>,
     pub(super) keyspaces_made: usize,
     pub(super) value_bytes_max: usize,
+    /// The clock may be set back. After a crash it is known as of the last edit, so in such a world no value expires.
+    pub(super) sets_clock_back: bool,
     /// Counts of other events.
     pub(super) counts: BTreeMap<&'static str, u64>,
     tells: bool,
@@ -91,8 +93,10 @@ impl World {
         fs.sync_dir(Path::new("/")).unwrap();
         fs.set_windows(random.one_in(2));
         let value_bytes_max = [100, 800, 6000, 30_000][random.below(4)];
+        let sets_clock_back = random.one_in(2);
         let mut world = Self {
             random,
+            sets_clock_back,
             fs,
             env: Arc::new(Wide(SimEnv::new(seed))),
             db: None,
@@ -201,7 +205,8 @@ impl World {
     fn let_time_pass(&mut self) {
         self.env.0.advance(self.random.below(3_000_000) as u64);
         if self.random.one_in(3) {
-            self.env.0.set_unix_micros(self.random.below(4_000_000_000) as u64 * 1_000_000);
+            let micros = self.random.below(4_000_000_000) as u64 * 1_000_000;
+            self.set_clock_to(micros);
         }
     }
 

@@ -1,8 +1,13 @@
+use std::time::Duration;
+
 use lsm_engine::{Durability, Error, Keyspace, Result, Ticket, WriteBatch};
 
 use super::faults::WENT_ON;
 use super::model::{Commit, Op, difference};
 use super::world::{Faults, World, wants_memory};
+
+/// Longer than the clock may be set ahead.
+const LONG: Duration = Duration::from_micros(u64::MAX / 2);
 
 impl World {
     fn keyspace(&self, number: usize) -> &Keyspace {
@@ -11,7 +16,12 @@ impl World {
 
     fn operation(&mut self) -> Op {
         let number = self.spaces[self.random.below(self.spaces.len())].number;
-        match self.random.below(10) {
+        match self.random.below(14) {
+            8 => Op::PutExpiring(number, self.random.key(), self.random.value(self.value_bytes_max)),
+            9 if !self.sets_clock_back => {
+                Op::PutExpired(number, self.random.key(), self.random.value(self.value_bytes_max))
+            }
+            10 => Op::SingleDelete(number, self.random.key()),
             0 => {
                 let (start, end) = self.random.range();
                 Op::DeleteRange(number, start, end)
@@ -84,6 +94,7 @@ impl World {
                 self.keyspace(*number).delete_range(start.clone()..end.clone())
             }
             Op::Clear(number) => self.keyspace(*number).clear(),
+            _ => self.db().write_with(self.batch(&vec![op.clone()]), durability),
         }
     }
 
@@ -97,6 +108,13 @@ impl World {
             match op {
                 Op::Put(number, key, value) => batch.put_in(self.keyspace(*number), key, value),
                 Op::Merge(number, key, operand) => batch.merge_in(self.keyspace(*number), key, operand),
+                Op::PutExpiring(number, key, value) => {
+                    batch.put_expiring_in(self.keyspace(*number), key, value, LONG)
+                }
+                Op::PutExpired(number, key, value) => {
+                    batch.put_expiring_in(self.keyspace(*number), key, value, Duration::ZERO)
+                }
+                Op::SingleDelete(number, key) => batch.single_delete_in(self.keyspace(*number), key),
                 Op::Delete(number, key) => batch.delete_in(self.keyspace(*number), key),
                 Op::DeleteRange(number, start, end) => {
                     batch.delete_range_in(self.keyspace(*number), start.clone()..end.clone())

@@ -7,6 +7,7 @@ use lsm_compaction::{OlderTables, OlderVersions};
 use lsm_core::SEQUENCE_MAX;
 use lsm_core::hash::key_hash;
 
+use crate::keyspaces::{Memtable, ReadState};
 use crate::version::{Placement, Run, Version};
 
 /// Versions older than the inputs of a merge, outside of it. The key ranges of tables tell where they may be. For a single
@@ -14,6 +15,8 @@ use crate::version::{Placement, Run, Version};
 pub(crate) struct Older {
     /// `None`: they may be anywhere.
     tables: Option<OlderTables>,
+    /// Memtables that are older than those in a flush: recovery writes tables of several before it installs them.
+    memtables: Vec<Arc<Memtable>>,
     /// The runs that may hold older versions.
     runs: Vec<Arc<Run>>,
     /// Numbers of the tables of those runs that take part in the merge.
@@ -29,12 +32,15 @@ impl Older {
         inputs: &[Placement],
     ) -> Self {
         let runs = version.levels().iter().skip(output_level).flatten().cloned().collect();
-        Self { tables: Some(tables), runs, inputs: inputs.iter().map(|input| input.table.number()).collect() }
+        let inputs = inputs.iter().map(|input| input.table.number()).collect();
+        Self { tables: Some(tables), memtables: Vec::new(), runs, inputs }
     }
 
-    /// Below the oldest memtables of a keyspace whose tables are `version`.
-    pub(crate) fn below_memtables(version: &Version) -> Self {
-        Self { tables: None, runs: version.runs().cloned().collect(), inputs: HashSet::new() }
+    /// Below the memtable with the number `oldest`, in a state of its keyspace.
+    pub(crate) fn below_memtable(state: &ReadState, oldest: u64) -> Self {
+        let memtables = state.immutable.iter().filter(|memtable| memtable.number < oldest).cloned().collect();
+        let runs = state.version.runs().cloned().collect();
+        Self { tables: None, memtables, runs, inputs: HashSet::new() }
     }
 }
 
@@ -44,6 +50,9 @@ impl OlderVersions for Older {
     }
 
     fn may_hold_precisely(&mut self, key: &[u8]) -> bool {
+        if self.memtables.iter().any(|memtable| memtable.reader.get(key, SEQUENCE_MAX).is_some()) {
+            return true;
+        }
         let hash = key_hash(key);
         let mut tables = self.runs.iter().filter_map(|run| run.find(key));
         // A table that cannot be read may hold it.
