@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
 use crate::read::DbCursor;
 use crate::read::Iter;
+use crate::read_modify_write::CompareAndSwap;
 use crate::recovery::{self, Recovery};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
@@ -183,6 +184,49 @@ impl Db {
         self.default.submit_merge(key, operand)
     }
 
+    /// Replaces the value of `key` by what `change` makes of it; see [`Keyspace::update`].
+    pub fn update<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        change: impl FnMut(Option<&[u8]>) -> Option<V>,
+    ) -> Result<Option<V>> {
+        self.default.update(key, change)
+    }
+
+    /// Replaces the value of `key` by `new` if it is `expected`; see [`Keyspace::compare_and_swap`].
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<CompareAndSwap> {
+        self.default.compare_and_swap(key, expected, new)
+    }
+
+    /// The value of `key`, or the one that `make` returns; see [`Keyspace::get_or_insert_with`].
+    pub fn get_or_insert_with<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        make: impl FnOnce() -> V,
+    ) -> Result<Slice> {
+        self.default.get_or_insert_with(key, make)
+    }
+
+    /// Deletes `key` and returns the value that it had.
+    pub fn take(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.default.take(key)
+    }
+
+    /// Deletes the first key and returns it with its value; see [`Keyspace::pop_first`].
+    pub fn pop_first(&self) -> Result<Option<(Slice, Slice)>> {
+        self.default.pop_first()
+    }
+
+    /// Deletes the last key and returns it with its value; see [`Keyspace::pop_last`].
+    pub fn pop_last(&self) -> Result<Option<(Slice, Slice)>> {
+        self.default.pop_last()
+    }
+
     /// Writes a batch atomically, across keyspaces: its operations become visible and durable together.
     pub fn write(&self, batch: impl Into<WriteBatch>) -> Result<()> {
         self.write_with(batch, Durability::Buffered)
@@ -245,6 +289,31 @@ impl Db {
     /// Iterates over all keys and values, in key order, from both ends.
     pub fn iter(&self) -> Iter {
         self.default.iter()
+    }
+
+    /// The first key and its value.
+    pub fn first(&self) -> Result<Option<(Slice, Slice)>> {
+        self.default.first()
+    }
+
+    /// The last key and its value.
+    pub fn last(&self) -> Result<Option<(Slice, Slice)>> {
+        self.default.last()
+    }
+
+    /// Whether no key has a value. Only the default keyspace counts.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.default.is_empty()
+    }
+
+    /// Counts the keys of a range; see [`Keyspace::count`].
+    pub fn count<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<u64> {
+        self.default.count(range)
+    }
+
+    /// An estimate of the number of keys; see [`Keyspace::len_estimate`].
+    pub fn len_estimate(&self) -> Result<u64> {
+        self.default.len_estimate()
     }
 
     /// A cursor: it seeks, moves in both directions, and lends keys and values without copying them.

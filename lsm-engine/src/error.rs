@@ -156,6 +156,12 @@ impl Error {
         Self::InvalidArgument(detail.into())
     }
 
+    /// A range that ends before it starts.
+    pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Self {
+        let (start, end) = (start.escape_ascii(), end.escape_ascii());
+        Self::invalid(format!("the range from \"{start}\" to \"{end}\" ends before it starts"))
+    }
+
     /// Whether the same work may succeed later: for errors of the operating system such as a full disk or too few file
     /// descriptors, but not when the file system is read-only or does not support the operation.
     pub(crate) fn may_pass(&self) -> bool {

@@ -21,8 +21,8 @@ use crate::write::{after_micros, check_range};
 /// It has the same calls as [`Db`](crate::Db). A handle is cheap to clone and can be sent to other threads.
 #[derive(Clone)]
 pub struct Keyspace {
-    database: Arc<Database>,
-    tree: Arc<Tree>,
+    pub(crate) database: Arc<Database>,
+    pub(crate) tree: Arc<Tree>,
     _closer: Arc<Closer>,
 }
 
@@ -248,6 +248,44 @@ impl Keyspace {
     /// Iterates over all keys and values, in key order, from both ends.
     pub fn iter(&self) -> Iter {
         self.range::<&[u8]>(..)
+    }
+
+    /// The first key and its value.
+    pub fn first(&self) -> Result<Option<(Slice, Slice)>> {
+        self.iter().first_entry()
+    }
+
+    /// The last key and its value.
+    pub fn last(&self) -> Result<Option<(Slice, Slice)>> {
+        self.iter().last_entry()
+    }
+
+    /// Whether no key has a value.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.iter().has_none()
+    }
+
+    /// Counts the keys of a range. It passes all of them, but copies nothing.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// # for key in ["a", "b", "c"] { db.put(key, key)?; }
+    /// assert_eq!(db.count("a"..="b")?, 2);
+    /// assert_eq!(db.count::<&str>(..)?, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn count<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<u64> {
+        self.range(range).count_entries()
+    }
+
+    /// An estimate of the number of keys, from the counts that memtables and tables keep. It reads no data.
+    ///
+    /// It assumes that each tombstone in a table deletes one entry in another. It counts a key twice that was overwritten
+    /// and not compacted since, and it does not know of range deletes, expired entries and deletes in memtables. After
+    /// [`compact_range`](Self::compact_range) of everything it is exact, except for what expires or a snapshot keeps.
+    pub fn len_estimate(&self) -> Result<u64> {
+        Ok(self.state()?.len_estimate())
     }
 
     /// A cursor: it seeks, moves in both directions, and lends keys and values without copying them.

@@ -91,6 +91,46 @@ impl Snapshot {
         }
     }
 
+    /// The first key of the default keyspace and its value.
+    pub fn first(&self) -> Result<Option<(Slice, Slice)>> {
+        self.iter().first_entry()
+    }
+
+    /// The first key of `keyspace` and its value.
+    pub fn first_in(&self, keyspace: &Keyspace) -> Result<Option<(Slice, Slice)>> {
+        self.range_in::<&[u8]>(keyspace, ..).first_entry()
+    }
+
+    /// The last key of the default keyspace and its value.
+    pub fn last(&self) -> Result<Option<(Slice, Slice)>> {
+        self.iter().last_entry()
+    }
+
+    /// The last key of `keyspace` and its value.
+    pub fn last_in(&self, keyspace: &Keyspace) -> Result<Option<(Slice, Slice)>> {
+        self.range_in::<&[u8]>(keyspace, ..).last_entry()
+    }
+
+    /// Whether no key of the default keyspace has a value.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.iter().has_none()
+    }
+
+    /// Whether no key of `keyspace` has a value.
+    pub fn is_empty_in(&self, keyspace: &Keyspace) -> Result<bool> {
+        self.range_in::<&[u8]>(keyspace, ..).has_none()
+    }
+
+    /// Counts the keys of a range of the default keyspace; see [`Keyspace::count`].
+    pub fn count<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<u64> {
+        self.range(range).count_entries()
+    }
+
+    /// Counts the keys of a range of `keyspace`; see [`Keyspace::count`].
+    pub fn count_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Result<u64> {
+        self.range_in(keyspace, range).count_entries()
+    }
+
     /// A cursor over the default keyspace.
     pub fn cursor(&self) -> DbCursor {
         DbCursor::new(self.default.load_full(), self.point, Bounds::ALL, None)

@@ -26,6 +26,9 @@ enum Step {
     Submit(&'static str, u32),
     /// Waits for the last submitted put.
     Wait,
+    /// Sets a key to a value that depends on the old one.
+    Update(&'static str, u32),
+    PopFirst(&'static str),
     /// Puts a large value into the default keyspace, which fills memtables and log segments soon.
     Large(u32),
     /// Writes one key in each of two keyspaces, in one batch.
@@ -47,8 +50,8 @@ enum Step {
     DropAndReopen,
 }
 use Step::{
-    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge, Put,
-    PutExpiring, Reopen, SingleDelete, Submit, Sync, Wait,
+    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge, PopFirst,
+    Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Update, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -80,6 +83,11 @@ fn value(step: usize, bytes: usize) -> Vec<u8> {
     value
 }
 
+/// What an update in a step makes of a value.
+fn updated(old: Option<&[u8]>, step: usize) -> Vec<u8> {
+    [old.unwrap_or_default(), format!("step {step} ").as_bytes()].concat()
+}
+
 const BYTES: usize = 300;
 const BYTES_LARGE: usize = 7000;
 
@@ -102,6 +110,14 @@ impl Model {
             }
             Large(at) => {
                 state.get_mut(DEFAULT).unwrap().insert(key(at), value(number, BYTES_LARGE));
+            }
+            Update(keyspace, at) => {
+                let model = state.get_mut(keyspace).unwrap();
+                let new = updated(model.get(&key(at)).map(|old| &**old), number);
+                model.insert(key(at), new);
+            }
+            PopFirst(keyspace) => {
+                state.get_mut(keyspace).unwrap().pop_first();
             }
             Batch(one, other, at) => {
                 put(one, at);
@@ -141,6 +157,8 @@ impl Model {
             step,
             Put(_, _, Durability::Buffered)
                 | Submit(..)
+                | Update(..)
+                | PopFirst(_)
                 | Large(_)
                 | Batch(..)
                 | Merge(..)
@@ -193,6 +211,11 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
                 });
                 tickets.push(ticket);
             }
+            Update(name, at) => {
+                let step = model.states.len() - 1;
+                keyspace(&db, name)?.update(key(at), |old| Some(updated(old, step)))?;
+            }
+            PopFirst(name) => drop(keyspace(&db, name)?.pop_first()?),
             Wait => tickets.last().unwrap().wait()?,
             Large(at) => db.put(key(at), self::value(model.states.len() - 1, BYTES_LARGE))?,
             Batch(one, other, at) => {
@@ -460,6 +483,31 @@ fn merges_and_their_folding() {
             Merge(DEFAULT, 2),
             Reopen,
             Merge("other", 1),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn updates() {
+    crash_everywhere(
+        &[
+            Update(DEFAULT, 1),
+            Update(DEFAULT, 2),
+            Update(DEFAULT, 1),
+            PopFirst(DEFAULT),
+            Sync,
+            Update(DEFAULT, 1),
+            Flush,
+            Update(DEFAULT, 1),
+            Update(DEFAULT, 3),
+            PopFirst(DEFAULT),
+            PopFirst(DEFAULT),
+            DropAndReopen,
+            Update(DEFAULT, 3),
+            Compact,
+            PopFirst(DEFAULT),
         ],
         10,
         1,

@@ -526,8 +526,8 @@ fn an_operator_that_fails_at_any_one_call_loses_nothing() {
                 failed_reads += usize::from(db.get(key).is_err());
             }
             db.put("b", format!("{round}")).unwrap();
-            failed_reads += db.iter().filter(|entry| entry.is_err()).count();
-            failed_reads += db.iter().rev().filter(|entry| entry.is_err()).count();
+            failed_reads += db.iter().filter(Result::is_err).count();
+            failed_reads += db.iter().rev().filter(Result::is_err).count();
             db.flush().unwrap();
             if round % 2 == 1 {
                 db.compact_range::<&str>(..).unwrap();

@@ -65,6 +65,55 @@ fn taking_the_head_of_a_queue_stays_cheap_from_both_ends() {
     }
 }
 
+/// A pop also looks for newer keys beyond the one that it takes.
+#[test]
+fn popping_a_queue_stays_cheap_from_both_ends() {
+    for backward in [false, true] {
+        let steps = Counting::default();
+        let (env, db) = open(&steps);
+        let place = |at: u32| key(if backward { 2 * COUNT - at } else { at });
+        for appended in 0..100 {
+            db.put(place(appended), b"value").unwrap();
+        }
+        for taken in 0..COUNT {
+            let popped = if backward { db.pop_last() } else { db.pop_first() };
+            assert_eq!(popped.unwrap().unwrap().0, place(taken));
+            db.put(place(taken + 100), b"value").unwrap();
+        }
+        let taken = steps.taken();
+        assert!(taken < 25 * u64::from(COUNT), "{taken} steps");
+        end(&env, db);
+    }
+}
+
+/// The queue was emptied by single deletes, and nobody has read since.
+#[test]
+fn the_first_pop_behind_many_dead_entries_makes_the_later_ones_cheap() {
+    for backward in [false, true] {
+        let steps = Counting::default();
+        let (env, db) = open(&steps);
+        let place = |at: u32| key(if backward { 2 * COUNT - at } else { at });
+        for at in 0..COUNT + 100 {
+            db.put(place(at), b"value").unwrap();
+        }
+        for at in 0..COUNT {
+            db.delete(place(at)).unwrap();
+        }
+        let pop = |at| {
+            let before = steps.taken();
+            let popped = if backward { db.pop_last() } else { db.pop_first() };
+            assert_eq!(popped.unwrap().unwrap().0, place(at));
+            steps.taken() - before
+        };
+        pop(COUNT);
+        for at in COUNT + 1..COUNT + 100 {
+            let taken = pop(at);
+            assert!(taken < 60, "{taken} steps");
+        }
+        end(&env, db);
+    }
+}
+
 #[test]
 fn a_second_scan_seeks_past_many_deleted_keys() {
     let steps = Counting::default();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsm_engine::{BuiltInMerge, Db, Options, Result, Snapshot, WriteBatch};
+use lsm_engine::{BuiltInMerge, CompareAndSwap, Db, Options, Result, Snapshot, WriteBatch};
 use proptest::prelude::*;
 
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -23,6 +23,15 @@ enum Op {
     DeleteRange(Vec<u8>, Vec<u8>),
     /// Puts, merges and deletes.
     Batch(Vec<(Vec<u8>, Option<Vec<u8>>, bool)>),
+    /// A put and a delete that return tickets.
+    Submit(Vec<u8>, Vec<u8>, Vec<u8>),
+    /// Appends to the value, or deletes one that is long.
+    Update(Vec<u8>, Vec<u8>),
+    CompareAndSwap(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>),
+    GetOrInsert(Vec<u8>, Vec<u8>),
+    Take(Vec<u8>),
+    PopFirst,
+    PopLast,
     Snapshot,
     DropSnapshot,
     Flush,
@@ -44,6 +53,11 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => prop::collection::vec(any::<u8>(), 0..8), 1 => prop::collection::vec(any::<u8>(), 0..3000)]
 }
 
+/// A value that may be there already.
+fn small() -> impl Strategy<Value = Vec<u8>> {
+    (0_u8..3).prop_map(|byte| vec![byte; usize::from(byte)])
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => (key(), value()).prop_map(|(key, value)| Op::Put(key, value)),
@@ -53,6 +67,14 @@ fn op() -> impl Strategy<Value = Op> {
         4 => key().prop_map(Op::SingleDelete),
         3 => (key(), key()).prop_map(|(a, b)| Op::DeleteRange(a.clone().min(b.clone()), a.max(b))),
         4 => prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10).prop_map(Op::Batch),
+        3 => (key(), value(), key()).prop_map(|(put, value, deleted)| Op::Submit(put, value, deleted)),
+        3 => (key(), value()).prop_map(|(key, value)| Op::Update(key, value)),
+        2 => (key(), prop::option::of(small()), prop::option::of(small()))
+            .prop_map(|(key, expected, new)| Op::CompareAndSwap(key, expected, new)),
+        2 => (key(), small()).prop_map(|(key, value)| Op::GetOrInsert(key, value)),
+        2 => key().prop_map(Op::Take),
+        2 => Just(Op::PopFirst),
+        2 => Just(Op::PopLast),
         3 => Just(Op::Snapshot),
         2 => Just(Op::DropSnapshot),
         4 => Just(Op::Flush),
@@ -62,6 +84,20 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reopen),
         1 => Just(Op::DropAndReopen),
     ]
+}
+
+/// What an update makes of a value.
+fn updated(old: Option<&[u8]>, more: &[u8]) -> Option<Vec<u8>> {
+    let old = old.unwrap_or_default();
+    (old.len() < 5000).then(|| [old, more].concat())
+}
+
+fn pair((key, value): (lsm_engine::Slice, lsm_engine::Slice)) -> (Vec<u8>, Vec<u8>) {
+    (key.to_vec(), value.to_vec())
+}
+
+fn owned((key, value): (&Vec<u8>, &Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
+    (key.clone(), value.clone())
 }
 
 fn open(path: &Path) -> Result<Db> {
@@ -87,6 +123,10 @@ fn check_snapshot(snapshot: &Snapshot, model: &Model) {
     let expected: Vec<_> = model.clone().into_iter().collect();
     assert_eq!(collect(snapshot.iter()), expected);
     assert_eq!(collect(snapshot.iter().rev()), expected.into_iter().rev().collect::<Vec<_>>());
+    assert_eq!(snapshot.first().unwrap().map(pair), model.first_key_value().map(owned));
+    assert_eq!(snapshot.last().unwrap().map(pair), model.last_key_value().map(owned));
+    assert_eq!(snapshot.is_empty().unwrap(), model.is_empty());
+    assert_eq!(snapshot.count::<&[u8]>(..).unwrap(), model.len() as u64);
     for (key, value) in model {
         assert_eq!(snapshot.get(key).unwrap().as_deref(), Some(&**value));
     }
@@ -121,10 +161,55 @@ fn check(db: &Db, model: &Model) {
     front.extend(back.into_iter().rev());
     let met: Vec<_> = front.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
     assert_eq!(met, part);
+    assert_eq!(db.first().unwrap().map(pair), model.first_key_value().map(owned));
+    assert_eq!(db.last().unwrap().map(pair), model.last_key_value().map(owned));
+    assert_eq!(db.is_empty().unwrap(), model.is_empty());
+    assert_eq!(db.count("key05".."key25").unwrap(), part.len() as u64);
     let prefixed: Vec<_> =
         model.iter().filter(|(key, _)| key.starts_with(b"key1")).map(|(key, _)| key.clone()).collect();
     let found: Vec<_> = collect(db.prefix("key1")).into_iter().map(|(key, _)| key).collect();
     assert_eq!(found, prefixed);
+}
+
+/// The calls that read, decide and write, and those that return tickets.
+fn read_and_write(db: &Db, model: &mut Model, op: Op) {
+    match op {
+        Op::Submit(key, value, deleted) => {
+            let first = db.submit_put(&key, &value).unwrap();
+            let second = db.submit_delete(&deleted).unwrap();
+            second.wait().unwrap();
+            assert!(first.is_durable() && second.is_durable());
+            model.insert(key, value);
+            model.remove(&deleted);
+        }
+        Op::Update(key, more) => {
+            let new = updated(model.get(&key).map(|old| &**old), &more);
+            assert_eq!(db.update(&key, |old| updated(old, &more)).unwrap(), new);
+            model.remove(&key);
+            model.extend(new.map(|new| (key, new)));
+        }
+        Op::CompareAndSwap(key, expected, new) => {
+            let found = model.get(&key).cloned();
+            let is_swapped = found == expected;
+            let result = db.compare_and_swap(&key, expected.as_deref(), new.as_deref()).unwrap();
+            let expected = CompareAndSwap::Found(found.map(Into::into));
+            assert_eq!(result, if is_swapped { CompareAndSwap::Swapped } else { expected });
+            if is_swapped {
+                model.remove(&key);
+                model.extend(new.map(|new| (key, new)));
+            }
+        }
+        Op::GetOrInsert(key, value) => {
+            let found = db.get_or_insert_with(&key, || value.clone()).unwrap();
+            assert_eq!(&*found, &**model.entry(key).or_insert(value));
+        }
+        Op::Take(key) => {
+            assert_eq!(db.take(&key).unwrap().map(|value| value.to_vec()), model.remove(&key));
+        }
+        Op::PopFirst => assert_eq!(db.pop_first().unwrap().map(pair), model.pop_first()),
+        Op::PopLast => assert_eq!(db.pop_last().unwrap().map(pair), model.pop_last()),
+        other => unreachable!("{other:?}"),
+    }
 }
 
 fn run(ops: Vec<Op>) {
@@ -208,6 +293,7 @@ fn run(ops: Vec<Op>) {
                 db = open(directory.path()).unwrap();
                 assert!(!db.recovery().was_clean);
             }
+            op => read_and_write(&db, &mut model, op),
         }
         for (snapshot, then) in &snapshots {
             check_snapshot(snapshot, then);

@@ -8,7 +8,6 @@ use crate::background::Manual;
 use crate::error::{Error, Result};
 use crate::events::WaitReason;
 use crate::keyspaces::{Memtable, Tree};
-use crate::write::inverted;
 
 impl Database {
     pub(crate) fn flush_all(&self) -> Result<()> {
@@ -96,7 +95,7 @@ impl Database {
         if let (Included(start) | Excluded(start), Included(end) | Excluded(end)) = range
             && start > end
         {
-            return Err(Error::InvalidArgument(inverted(start, end)));
+            return Err(Error::inverted(start, end));
         }
         let side = self.write_side()?;
         self.resources.check_may_wait()?;

@@ -88,6 +88,17 @@ impl ReadState {
         self.memtable.iter().chain(&self.immutable)
     }
 
+    /// An estimate of the number of keys; see [`Keyspace::len_estimate`](crate::Keyspace::len_estimate).
+    pub(crate) fn len_estimate(&self) -> u64 {
+        let in_memory: u64 = self.memtables().map(|memtable| memtable.reader.entry_count() as u64).sum();
+        let (mut entries, mut tombstones) = (in_memory, 0);
+        for table in self.version.tables() {
+            entries += table.table().meta().entries;
+            tombstones += table.table().meta().tombstones;
+        }
+        entries.saturating_sub(2 * tombstones)
+    }
+
     /// Whether a reader may meet an entry that expires.
     pub(crate) fn may_expire(&self) -> bool {
         self.version.may_expire() || self.memtables().any(|memtable| memtable.may_expire())

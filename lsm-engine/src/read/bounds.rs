@@ -4,7 +4,7 @@ use std::ops::{Bound, RangeBounds};
 
 use lsm_core::Slice;
 
-use crate::keyspaces::successor;
+use crate::keyspaces::{EmptySpans, ReadPoint, successor};
 use crate::version::Run;
 
 /// The range of keys in which a cursor moves.
@@ -14,12 +14,38 @@ pub(crate) struct Bounds {
     pub(crate) upper: Bound<Slice>,
 }
 
+/// One end of all keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    First,
+    Last,
+}
+
 impl Bounds {
     pub(crate) const ALL: Self = Self { lower: Bound::Unbounded, upper: Bound::Unbounded };
 
     /// All keys that start with `prefix`.
     pub(crate) fn prefix(prefix: &[u8]) -> Self {
         Self { lower: Bound::Included(Slice::copy_from(prefix)), upper: prefix_end(prefix) }
+    }
+
+    /// The keys before the first live key, or behind the last one, without the empty span at that end. `None` if the
+    /// span holds `key` itself.
+    pub(crate) fn beyond(key: &Slice, end: End, spans: &EmptySpans, point: &ReadPoint<'_>) -> Option<Self> {
+        let key_end = Bound::Excluded(key.clone());
+        if end == End::First {
+            let lower = match spans.any().then(|| spans.end_around(b"", point)).flatten() {
+                None => Bound::Unbounded,
+                Some(Bound::Excluded(end)) if end <= *key => Bound::Included(end),
+                Some(_) => return None,
+            };
+            return Some(Self { lower, upper: key_end });
+        }
+        match spans.any().then(|| spans.start_of_last(point)).flatten() {
+            None => Some(Self { lower: key_end, upper: Bound::Unbounded }),
+            Some(start) if start > *key => Some(Self { lower: key_end, upper: Bound::Excluded(start) }),
+            Some(_) => None,
+        }
     }
 
     pub(crate) fn below_lower(&self, key: &[u8]) -> bool {

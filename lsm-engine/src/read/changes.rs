@@ -115,6 +115,29 @@ impl<'s> Changes<'s> {
         if self.tables_within(bounds).next().is_some() { Change::Unknown } else { Change::None }
     }
 
+    /// Whether a key within the bounds was put, as far as memory tells. Gives up after `entries_max` entries.
+    pub(crate) fn of_puts_in_memory(self, bounds: &Bounds, entries_max: usize) -> Change {
+        if let Some(sequence) = self.untraced() {
+            return Change::At(sequence);
+        }
+        let (start, mut passed) = (bounds.start(), 0);
+        for memtable in self.memtables().filter(|memtable| memtable.reader.entry_count() > 0) {
+            let mut cursor = Arc::clone(&memtable.reader).cursor();
+            cursor.seek(&start, SEQUENCE_MAX);
+            while let Some(entry) = cursor.entry().filter(|entry| !bounds.above_upper(entry.key)) {
+                if entry.sequence > self.after && !entry.kind.is_tombstone() {
+                    return Change::At(entry.sequence);
+                }
+                if passed == entries_max {
+                    return Change::Unknown;
+                }
+                passed += 1;
+                cursor.next();
+            }
+        }
+        if self.tables_within(bounds).next().is_some() { Change::Unknown } else { Change::None }
+    }
+
     #[cold]
     fn of_range_in_tables(self, bounds: &Bounds) -> Result<Option<SequenceNumber>> {
         let start = bounds.start();

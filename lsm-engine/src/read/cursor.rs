@@ -7,7 +7,7 @@ use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, Slice, ValueKind, exp
 
 use crate::error::Result;
 use crate::keyspaces::{ReadPoint, ReadState};
-use crate::read::bounds::Bounds;
+use crate::read::bounds::{Bounds, End};
 use crate::read::merge_input::{MergeInput, merged};
 use crate::read::range_deletes::RangeDeletes;
 use crate::read::skip::{From, LEARN_COUNT};
@@ -129,6 +129,13 @@ impl DbCursor {
                 self.find_backward(From::Here)
             }
             Bound::Excluded(upper) => self.seek_before(&upper),
+        }
+    }
+
+    pub(crate) fn move_to(&mut self, end: End) -> Result<()> {
+        match end {
+            End::First => self.first(),
+            End::Last => self.last(),
         }
     }
 

@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::keyspaces::{ReadPoint, ReadState};
 use crate::read::bounds::Bounds;
 use crate::read::cursor::DbCursor;
-use crate::write::inverted;
 
 /// A double-ended iterator over the keys and values of a range, as they were when the iterator was made.
 ///
@@ -55,7 +54,7 @@ impl Iter {
             (
                 Bound::Included(lower) | Bound::Excluded(lower),
                 Bound::Included(upper) | Bound::Excluded(upper),
-            ) if lower > upper => Some(Error::InvalidArgument(inverted(lower, upper))),
+            ) if lower > upper => Some(Error::inverted(lower, upper)),
             _ => None,
         };
         Self::new(IterSource { point: state.fix(point), state, bounds, prefix: None }, error)
@@ -77,7 +76,53 @@ impl Iter {
         Self { source, error, front: None, back: None }
     }
 
-    fn step_front(&mut self) -> Result<Option<(Slice, Slice)>> {
+    /// Only the keys. No value is copied.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// # for key in ["a", "b", "c"] { db.put(key, key)?; }
+    /// let keys = db.range("a"..="b").keys().rev().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(keys, ["b", "a"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keys(self) -> Keys {
+        Keys(self)
+    }
+
+    /// Only the values, in the order of their keys.
+    pub fn values(self) -> Values {
+        Values(self)
+    }
+
+    /// The first entry.
+    pub(crate) fn first_entry(mut self) -> Result<Option<(Slice, Slice)>> {
+        self.next().transpose()
+    }
+
+    /// The last entry.
+    pub(crate) fn last_entry(mut self) -> Result<Option<(Slice, Slice)>> {
+        self.next_back().transpose()
+    }
+
+    /// Whether there is no entry.
+    pub(crate) fn has_none(self) -> Result<bool> {
+        Ok(self.keys().next().transpose()?.is_none())
+    }
+
+    /// Counts the entries.
+    pub(crate) fn count_entries(mut self) -> Result<u64> {
+        let mut count = 0;
+        loop {
+            let stepped = self.step_front(|_| ());
+            match self.finish(stepped).transpose()? {
+                Some(()) => count += 1,
+                None => return Ok(count),
+            }
+        }
+    }
+
+    fn step_front<T>(&mut self, copy: impl FnOnce((&[u8], &[u8])) -> T) -> Result<Option<T>> {
         let Some(source) = &self.source else { return Ok(None) };
         let cursor = if let Some(cursor) = &mut self.front {
             cursor.next()?;
@@ -91,7 +136,7 @@ impl Iter {
         Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key < end)).map(copy))
     }
 
-    fn step_back(&mut self) -> Result<Option<(Slice, Slice)>> {
+    fn step_back<T>(&mut self, copy: impl FnOnce((&[u8], &[u8])) -> T) -> Result<Option<T>> {
         let Some(source) = &self.source else { return Ok(None) };
         let cursor = if let Some(cursor) = &mut self.back {
             cursor.prev()?;
@@ -106,7 +151,7 @@ impl Iter {
     }
 
     /// Returns the entry of a step. At the end or after an error, drops the read state and the cursors.
-    fn finish(&mut self, stepped: Result<Option<(Slice, Slice)>>) -> Option<Result<(Slice, Slice)>> {
+    fn finish<T>(&mut self, stepped: Result<Option<T>>) -> Option<Result<T>> {
         if let Ok(Some(entry)) = stepped {
             return Some(Ok(entry));
         }
@@ -117,24 +162,51 @@ impl Iter {
     }
 }
 
-fn copy((key, value): (&[u8], &[u8])) -> (Slice, Slice) {
+/// The keys of an [`Iter`], from both ends.
+#[derive(Debug)]
+pub struct Keys(Iter);
+
+/// The values of an [`Iter`], from both ends.
+#[derive(Debug)]
+pub struct Values(Iter);
+
+fn copy_entry((key, value): (&[u8], &[u8])) -> (Slice, Slice) {
     (Slice::copy_from(key), Slice::copy_from(value))
 }
 
-impl Iterator for Iter {
-    type Item = Result<(Slice, Slice)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let stepped = self.step_front();
-        self.finish(stepped)
-    }
+fn copy_key((key, _): (&[u8], &[u8])) -> Slice {
+    Slice::copy_from(key)
 }
 
-impl DoubleEndedIterator for Iter {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        let stepped = self.step_back();
-        self.finish(stepped)
-    }
+fn copy_value((_, value): (&[u8], &[u8])) -> Slice {
+    Slice::copy_from(value)
 }
 
-impl std::iter::FusedIterator for Iter {}
+/// The steps of an iterator that copies this part of each entry.
+macro_rules! iterator {
+    ($name:ident, $item:ty, |$self:ident| $iter:expr, $copy:ident) => {
+        impl Iterator for $name {
+            type Item = Result<$item>;
+
+            fn next(&mut self) -> Option<Self::Item> {
+                let $self = self;
+                let stepped = $iter.step_front($copy);
+                $iter.finish(stepped)
+            }
+        }
+
+        impl DoubleEndedIterator for $name {
+            fn next_back(&mut self) -> Option<Self::Item> {
+                let $self = self;
+                let stepped = $iter.step_back($copy);
+                $iter.finish(stepped)
+            }
+        }
+
+        impl std::iter::FusedIterator for $name {}
+    };
+}
+
+iterator!(Iter, (Slice, Slice), |iter| iter, copy_entry);
+iterator!(Keys, Slice, |keys| keys.0, copy_key);
+iterator!(Values, Slice, |values| values.0, copy_value);

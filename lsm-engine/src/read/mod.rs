@@ -13,8 +13,8 @@ mod range_deletes;
 mod search;
 mod skip;
 
-pub(crate) use bounds::{Bounds, borrow_range};
+pub(crate) use bounds::{Bounds, End, borrow_range};
 pub(crate) use changes::{Change, Changes};
 pub use cursor::DbCursor;
-pub use iterator::Iter;
+pub use iterator::{Iter, Keys, Values};
 pub(crate) use key_range::KeyRange;

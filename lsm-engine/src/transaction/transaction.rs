@@ -20,7 +20,7 @@ use crate::keyspace::Keyspace;
 use crate::read::{Bounds, KeyRange, borrow_range};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
-use crate::write::{check_key, check_range, check_value, inverted};
+use crate::write::{check_key, check_range, check_value};
 
 /// Reads and writes that take effect together at the commit, or not at all.
 ///
@@ -307,7 +307,7 @@ impl Transaction {
             (lower, upper)
             && start > end
         {
-            return TransactionIter::new(Err(Error::InvalidArgument(inverted(start, end))));
+            return TransactionIter::new(Err(Error::inverted(start, end)));
         }
         let bounds = Bounds { lower: lower.map(Slice::copy_from), upper: upper.map(Slice::copy_from) };
         let view = self.view(keyspace, &bounds, tracks);

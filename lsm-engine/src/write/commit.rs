@@ -13,20 +13,12 @@ use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 use crate::write::payload::{self, Operation, Operations, Payload};
 use crate::write::reservation;
+use crate::write::written::Written;
 
 /// A record buffer that grew larger than this is freed.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 /// Part of the disk reserve to release for a new log segment, besides the record itself.
 const LOG_RESERVE_BYTES: u64 = 80 << 10;
-
-/// A write that is in the log and visible.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Written {
-    /// The sequence number of its last operation.
-    pub(crate) sequence: SequenceNumber,
-    /// The position after its log record.
-    pub(crate) position: Position,
-}
 
 impl WritePath {
     /// Writes one key.

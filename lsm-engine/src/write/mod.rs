@@ -18,14 +18,16 @@ mod prepare;
 mod queue;
 mod reservation;
 mod times_to_live;
+mod update;
+mod update_queue;
+mod written;
 
-pub(crate) use commit::Written;
 pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
 pub(crate) use expiry::{after_micros, stored_value};
 pub(crate) use keyspace_writer::KeyspaceWriter;
 pub(crate) use path::{Compactor, WritePath};
-pub(crate) use payload::{
-    COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation, inverted,
-};
+pub(crate) use payload::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
 pub use payload::{Operation, Operations};
+pub(crate) use update::Next;
+pub(crate) use written::Written;

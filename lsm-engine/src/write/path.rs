@@ -13,12 +13,13 @@ use crate::lock_order::{OrderedMutex, Rank};
 use crate::resources::{Resources, file_name};
 use crate::status::Status;
 use crate::version::edit::LogStart;
-use crate::write::commit::Written;
 use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::log_handle::LogHandle;
 use crate::write::queue::WriteQueue;
 use crate::write::times_to_live::TimesToLive;
+use crate::write::update_queue::UpdateQueues;
+use crate::write::written::Written;
 
 /// The parts that a write passes: write controller, write queue, commit lock, log, memtables, visible number.
 pub(crate) struct WritePath {
@@ -33,6 +34,8 @@ pub(crate) struct WritePath {
     pub(crate) controller: WriteController,
     /// Writers that wait for memory.
     pub(crate) queue: WriteQueue,
+    /// Updates that wait for their turn.
+    pub(super) updates: UpdateQueues,
     /// Notified when there is a memtable to flush and when the database closes.
     pub(crate) flush_wanted: Event,
     pub(crate) times_to_live: TimesToLive,
@@ -67,6 +70,7 @@ impl WritePath {
             controller: WriteController::default(),
             queue: WriteQueue::default(),
             times_to_live: TimesToLive::default(),
+            updates: UpdateQueues::default(),
             compactor: OnceLock::new(),
         }
     }

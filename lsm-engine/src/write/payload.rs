@@ -11,8 +11,6 @@
 //!
 //! The record's tag is the sequence number of the first operation; each operation takes the next one.
 
-use std::sync::Arc;
-
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind, expiry};
@@ -63,14 +61,9 @@ pub(crate) fn check_range(start: &[u8], end: &[u8]) -> Result<()> {
     check_key(start)?;
     check_key(end)?;
     if start > end {
-        return Err(Error::InvalidArgument(inverted(start, end)));
+        return Err(Error::inverted(start, end));
     }
     Ok(())
-}
-
-pub(crate) fn inverted(start: &[u8], end: &[u8]) -> Arc<str> {
-    format!("the range from \"{}\" to \"{}\" ends before it starts", start.escape_ascii(), end.escape_ascii())
-        .into()
 }
 
 /// Whether an operation only deletes.

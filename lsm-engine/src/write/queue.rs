@@ -1,4 +1,4 @@
-//! The write queue: writers that wait for memory.
+//! The write queue: writers that wait for memory. Updates that wait for their turn use such queues, too.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
