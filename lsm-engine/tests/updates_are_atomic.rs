@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use between::Between;
 use lsm_engine::CompareAndSwap::{Found, Swapped};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
-use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Slice, WriteBatch};
+use lsm_engine::{BuiltInMerge, Db, Durability, ErrorKind, KeyspaceOptions, Options, Slice, WriteBatch};
 
 struct World {
     fs: SimFs,
@@ -460,4 +461,84 @@ fn what_an_update_wrote_survives_like_any_write() {
     let keys = after.open().iter().keys().map(Result::unwrap).collect::<Vec<_>>();
     assert_eq!(keys, ["b", "c", "counter", "z"]);
     assert_eq!(number(after.open().get("counter").unwrap().as_deref()), 5);
+}
+
+#[test]
+fn updates_see_what_operands_make_of_a_value() {
+    let world = World::new();
+    let operator = Arc::new(BuiltInMerge::append(","));
+    let db = world.options().merge_operator(operator).open("/db").unwrap();
+    for (round, flush) in [(0, false), (1, true)] {
+        let key = [round];
+        let put = |operand: &str| {
+            db.merge(key, operand).unwrap();
+            if flush {
+                db.flush().unwrap();
+            }
+        };
+        put("a");
+        put("b");
+        let mut calls = 0;
+        let new = db.update(key, |old| {
+            calls += 1;
+            if calls == 1 {
+                // A merge is a change like any other.
+                db.merge(key, "c").unwrap();
+            }
+            old.map(|old| [b"(", old, b")"].concat())
+        });
+        assert_eq!((new.unwrap().unwrap(), calls), (b"(a,b,c)".to_vec(), 2));
+        put("d");
+        assert_eq!(db.first().unwrap().unwrap().1, b"(a,b,c),d");
+        assert!(db.compare_and_swap(key, Some(b"(a,b,c),d"), Some(b"e")).unwrap().is_swapped());
+        put("f");
+        assert_eq!(db.get_or_insert_with(key, || "g").unwrap(), b"e,f");
+        assert_eq!(db.count::<&[u8]>(..).unwrap(), 1);
+        assert_eq!(db.pop_last().unwrap().unwrap().1, b"e,f");
+        put("h");
+        assert_eq!(db.take(key).unwrap().unwrap(), b"h");
+        assert!(db.is_empty().unwrap());
+    }
+}
+
+#[test]
+fn updates_see_nothing_of_what_has_expired() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let world = World::new();
+    let db = world.open();
+    let pass = |time: Duration| world.env.advance(time.as_micros() as u64);
+    for key in ["a", "b", "c"] {
+        db.put_expiring(key, "expires", HOUR).unwrap();
+    }
+    db.put("m", "stays").unwrap();
+    db.put_expiring("z", "expires", HOUR).unwrap();
+    assert_eq!(text(db.pop_first().unwrap()).unwrap().0, "a");
+    pass(HOUR);
+    assert_eq!(text(db.first().unwrap()).unwrap().0, "m");
+    assert_eq!(text(db.last().unwrap()).unwrap().0, "m");
+    assert_eq!(db.count::<&str>(..).unwrap(), 1);
+    assert_eq!(db.take("b").unwrap(), None);
+    assert_eq!(db.update("b", |old| old.map(<[u8]>::to_vec)).unwrap(), None);
+    assert!(db.compare_and_swap("b", None, Some(b"new")).unwrap().is_swapped());
+    assert_eq!(db.get_or_insert_with("c", || "new").unwrap(), b"new");
+    for key in ["b", "c", "m"] {
+        assert_eq!(text(db.pop_first().unwrap()).unwrap().0, key);
+    }
+    assert_eq!(db.pop_last().unwrap(), None);
+}
+
+/// What an update writes has the time to live of its keyspace.
+#[test]
+fn an_updated_value_expires_as_a_put_one_does() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let world = World::new();
+    let db = world.open();
+    let space = db.keyspace("space", KeyspaceOptions::new().ttl(Some(HOUR))).unwrap();
+    space.update("key", increment).unwrap();
+    world.env.advance(HOUR.as_micros() as u64 / 2);
+    space.update("key", increment).unwrap();
+    world.env.advance(HOUR.as_micros() as u64 / 2);
+    assert_eq!(number(space.get("key").unwrap().as_deref()), 2);
+    world.env.advance(HOUR.as_micros() as u64 / 2);
+    assert_eq!(space.update("key", increment).unwrap(), Some(1_u64.to_be_bytes()));
 }
