@@ -33,6 +33,9 @@ impl Keyspace {
     /// Replaces the value of `key` by what `change` makes of it. `None` stands for no value, in both directions. Returns
     /// what `change` returned last.
     ///
+    /// The new value is written as [`put`](Self::put) would write it: it does not keep the time at which the old one would
+    /// have expired.
+    ///
     /// `change` may be called several times, and must not write `key` itself: after a thousand attempts the call fails
     /// with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
     ///
