@@ -69,7 +69,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, WaitReason};
 pub use health::Health;
 pub use keyspace::Keyspace;
-pub use metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
+pub use metrics::{
+    BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, Metrics, OperationMetrics, WaitMetrics,
+};
 pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Options};
 pub use read::{DbCursor, Iter, Keys, Values};
 pub use read_modify_write::CompareAndSwap;

@@ -1,4 +1,16 @@
+mod families;
+mod histogram;
+mod prometheus;
+mod statistics;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::events::WaitReason;
+
+pub(crate) use histogram::Histogram;
+pub use histogram::Latency;
+pub(crate) use statistics::{Call, LevelReads, MaybeStatistics, Probe, ReadStatistics};
 
 /// A counter that only grows.
 #[derive(Debug, Default)]
@@ -28,6 +40,17 @@ pub(crate) struct Counters {
     pub(crate) compaction_bytes_copied: Counter,
     pub(crate) merge_operands_folded: Counter,
     pub(crate) merges_refused: Counter,
+    pub(crate) open_micros: Counter,
+    pub(crate) flush_times: Histogram,
+    pub(crate) compaction_times: Histogram,
+}
+
+/// What compactions have written to one level since the database was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LevelWork {
+    pub(crate) compactions: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
 }
 
 /// Figures about the state of a database. Sizes are in bytes. Counters start when the database is opened.
@@ -60,6 +83,10 @@ pub struct Metrics {
     pub cache_hits: u64,
     /// Number of blocks that reads took from files.
     pub cache_misses: u64,
+    /// Number of missed blocks that entered the cache.
+    pub cache_insertions: u64,
+    /// Number of blocks that left the cache for others.
+    pub cache_evictions: u64,
     /// Memory of open tables and keyspaces: indexes and filters, or their directories where they stay in the file, and
     /// about a kilobyte per keyspace.
     pub pinned_bytes: u64,
@@ -131,6 +158,12 @@ pub struct Metrics {
     /// Lowest rate limit of any keyspace, in bytes per second, while compactions are behind. A keyspace that is behind
     /// slows its own writers. All writers are slowed only when several keyspaces are behind.
     pub write_rate_limit: Option<u64>,
+    /// How long calls took. Empty unless [`Options::statistics`](crate::Options::statistics) is set.
+    pub operations: OperationMetrics,
+    /// How long callers waited, for each reason. Calls that did not have to wait are not counted.
+    pub waits: Vec<WaitMetrics>,
+    /// How long background work took.
+    pub background: BackgroundMetrics,
 }
 
 impl Metrics {
@@ -191,4 +224,85 @@ pub struct LevelMetrics {
     pub range_tombstones: u64,
     /// Bytes of keys and values before encoding and compression.
     pub raw_bytes: u64,
+    /// Number of compactions that wrote to the level since the database was opened, without trivial moves.
+    pub compactions: u64,
+    /// Bytes that these compactions read, from this level and others.
+    pub compaction_bytes_in: u64,
+    /// Bytes that these compactions wrote.
+    pub compaction_bytes_out: u64,
+    /// Number of lookups that found their key in the level. This and the next two are 0 unless
+    /// [`Options::statistics`](crate::Options::statistics) is set.
+    pub reads: u64,
+    /// Number of tables that a filter spared a lookup.
+    pub filter_negatives: u64,
+    /// Number of tables that a lookup searched in vain although they have a filter.
+    pub filter_false_positives: u64,
+}
+
+/// How long calls took, by kind: each call that succeeded, with all its waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperationMetrics {
+    /// Reads of single keys, those of [`Db::multi_get`](crate::Db::multi_get) included.
+    pub get: Latency,
+    /// Seeks of iterators and cursors: the way to their first entry. Steps are not measured.
+    pub seek: Latency,
+    /// Writes that set one key.
+    pub put: Latency,
+    /// Deletes of one key.
+    pub delete: Latency,
+    /// Range deletes.
+    pub delete_range: Latency,
+    /// Writes of one merge operand.
+    pub merge: Latency,
+    /// Batches, and commits of transactions.
+    pub batch: Latency,
+}
+
+impl OperationMetrics {
+    /// Each kind, with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Latency)> + Clone {
+        [
+            ("get", &self.get),
+            ("seek", &self.seek),
+            ("put", &self.put),
+            ("delete", &self.delete),
+            ("delete_range", &self.delete_range),
+            ("merge", &self.merge),
+            ("batch", &self.batch),
+        ]
+        .into_iter()
+    }
+}
+
+/// How long callers waited for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitMetrics {
+    /// What they waited for.
+    pub why: WaitReason,
+    /// The waits that have ended.
+    pub latency: Latency,
+}
+
+/// How long background work took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackgroundMetrics {
+    /// Flushes of one keyspace, from the first byte until the tables are in use. Those of a group overlap.
+    pub flush: Latency,
+    /// Compactions that merged tables.
+    pub compaction: Latency,
+    /// Changes of the manifest, with their sync.
+    pub manifest_edit: Latency,
+    /// How long opening the database took, recovery included.
+    pub open: Duration,
+}
+
+impl BackgroundMetrics {
+    /// Each kind, with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Latency)> + Clone {
+        [("flush", &self.flush), ("compaction", &self.compaction), ("manifest_edit", &self.manifest_edit)]
+            .into_iter()
+    }
 }

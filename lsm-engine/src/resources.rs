@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::events::{EventKind, EventRing, WaitReason};
 use crate::lock_order::assert_none_held;
 use crate::memory::Memory;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, MaybeStatistics};
 use crate::version::{DiskReserve, ObsoleteFiles};
 use crate::waits::Waits;
 
@@ -23,6 +23,7 @@ pub(crate) struct Resources {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) counters: Counters,
+    pub(crate) statistics: MaybeStatistics,
     pub(crate) events: Arc<EventRing>,
     pub(crate) waits: Waits,
     pub(crate) obsolete_files: Arc<ObsoleteFiles>,
@@ -36,12 +37,14 @@ impl Resources {
         env: Arc<dyn Env>,
         memory: Arc<Memory>,
         disk_reserve_bytes: u64,
+        with_statistics: bool,
     ) -> Arc<Self> {
         let (counters, obsolete_files) = (Counters::default(), Arc::default());
         let database_id = env.random();
         let disk_reserve = Arc::new(DiskReserve::find(&vfs, &directory, disk_reserve_bytes));
         let events = Arc::new(EventRing::new(Arc::clone(&env)));
         let waits = Waits::new(Arc::clone(&env), Arc::clone(&events));
+        let statistics = MaybeStatistics::new(with_statistics, &env);
         Arc::new(Self {
             database_id,
             directory,
@@ -49,6 +52,7 @@ impl Resources {
             env,
             memory,
             counters,
+            statistics,
             events,
             waits,
             obsolete_files,

@@ -10,7 +10,7 @@ use lsm_core::env::Env;
 use parking_lot::Mutex;
 
 use crate::events::{EventKind, EventRing, REASONS, WaitReason};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram, WaitMetrics};
 
 /// A wait for the commit lock or a sync is an event, and makes a database unhealthy, if it lasts this long.
 pub(crate) const LONG_MICROS: u64 = 100_000;
@@ -35,6 +35,7 @@ pub(crate) struct Waits {
     events: Arc<EventRing>,
     current: Mutex<Current>,
     micros: [Counter; REASONS.len()],
+    times: [Histogram; REASONS.len()],
 }
 
 #[derive(Default)]
@@ -63,7 +64,7 @@ struct Registered {
 
 impl Waits {
     pub(crate) fn new(env: Arc<dyn Env>, events: Arc<EventRing>) -> Self {
-        Self { env, events, current: Mutex::default(), micros: Default::default() }
+        Self { env, events, current: Mutex::default(), micros: Default::default(), times: Default::default() }
     }
 
     pub(crate) fn env(&self) -> &dyn Env {
@@ -138,9 +139,17 @@ impl Waits {
             + lasting.map(|wait| now_micros.saturating_sub(wait.since_micros)).sum::<u64>()
     }
 
+    /// How long the waits took that have ended, by reason.
+    pub(crate) fn metrics(&self) -> Vec<WaitMetrics> {
+        let of =
+            |(why, times): (&WaitReason, &Histogram)| WaitMetrics { why: *why, latency: times.snapshot() };
+        REASONS.iter().zip(&self.times).map(of).collect()
+    }
+
     fn count(&self, why: WaitReason, micros: u64) {
-        if let Some(counter) = self.micros.get(why as usize) {
+        if let (Some(counter), Some(times)) = (self.micros.get(why as usize), self.times.get(why as usize)) {
             counter.add(micros);
+            times.record_micros(micros);
         }
     }
 

@@ -110,6 +110,10 @@ impl Env for ThreadEnv {
         self.shared.now_micros()
     }
 
+    fn monotonic_nanos(&self) -> u64 {
+        u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn unix_micros(&self) -> u64 {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)

@@ -289,11 +289,13 @@ impl FlushGroup {
             context.resources.counters.flushes.add(1);
             let written = flush.tables.iter().map(|table| table.bytes).sum();
             context.resources.counters.flush_bytes_out.add(written);
+            let micros = context.resources.env.monotonic_micros() - flush.started_micros;
+            context.resources.counters.flush_times.record_micros(micros);
             context.resources.events.emit(EventKind::FlushEnd {
                 keyspace: Arc::clone(&flush.tree.name),
                 tables: flush.tables.len() as u64,
                 bytes: written,
-                micros: context.resources.env.monotonic_micros() - flush.started_micros,
+                micros,
             });
             drop_caught(|| drop(flush.end(context)));
         }

@@ -62,6 +62,7 @@ impl Database {
         // The keyspace must be durable in the manifest before the first log record that names it.
         side.versions.log_edit(&mut manifest, edit)?;
         join(&tree, &side.write);
+        tree.keep_statistics(&self.resources.statistics);
         let mut committer = side.write.committer.lock();
         tree.configure(tree.options());
         committer.add_writer(KeyspaceWriter::new(Arc::clone(&tree)));

@@ -87,6 +87,7 @@ impl Database {
         writer: Option<WriteSide>,
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
+        trees.read().all().for_each(|tree| tree.keep_statistics(&resources.statistics));
         let status = match &writer {
             Some(side) => Arc::clone(&side.write.status),
             None => Arc::new(Status::new(Arc::clone(&resources.events))),

@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Database;
 use crate::error::{Error, ErrorKind};
 use crate::events::WaitReason;
 use crate::health::Health;
 use crate::keyspaces::{RateLimit, Tree};
-use crate::metrics::{KeyspaceMetrics, LevelMetrics, Metrics};
+use crate::metrics::{
+    BackgroundMetrics, Call, KeyspaceMetrics, LevelMetrics, LevelReads, LevelWork, Metrics, OperationMetrics,
+};
 use crate::reentry::Inside;
 use crate::waits::{LONG_MICROS, Wait};
 
@@ -21,6 +24,8 @@ impl Database {
             cache_capacity_bytes: self.resources.memory.cache.capacity_bytes() as u64,
             cache_hits: self.resources.memory.cache.stats().hits,
             cache_misses: self.resources.memory.cache.stats().misses,
+            cache_insertions: self.resources.memory.cache.stats().insertions,
+            cache_evictions: self.resources.memory.cache.stats().evictions,
             open_files: self.resources.memory.file_cache.count() as u64,
             open_files_max: self.resources.memory.file_cache.count_max() as u64,
             file_opens: self.resources.memory.file_cache.opened.get(),
@@ -42,6 +47,9 @@ impl Database {
             stall_sync_micros: waited(WaitReason::LogSync),
             merge_operands_folded: self.resources.counters.merge_operands_folded.get(),
             merges_refused: self.resources.counters.merges_refused.get(),
+            operations: self.operation_metrics(),
+            waits: self.resources.waits.metrics(),
+            background: self.background_metrics(),
             ..Metrics::default()
         };
         metrics.stall_micros = metrics.stall_rate_micros
@@ -113,6 +121,29 @@ impl Database {
         }
     }
 
+    fn operation_metrics(&self) -> OperationMetrics {
+        let Some(statistics) = self.resources.statistics.get() else { return OperationMetrics::default() };
+        OperationMetrics {
+            get: statistics.latency(Call::Get),
+            seek: statistics.latency(Call::Seek),
+            put: statistics.latency(Call::Put),
+            delete: statistics.latency(Call::Delete),
+            delete_range: statistics.latency(Call::DeleteRange),
+            merge: statistics.latency(Call::Merge),
+            batch: statistics.latency(Call::Batch),
+        }
+    }
+
+    fn background_metrics(&self) -> BackgroundMetrics {
+        let counters = &self.resources.counters;
+        BackgroundMetrics {
+            flush: counters.flush_times.snapshot(),
+            compaction: counters.compaction_times.snapshot(),
+            manifest_edit: self.writer.as_ref().map(|side| side.versions.edit_times()).unwrap_or_default(),
+            open: Duration::from_micros(counters.open_micros.get()),
+        }
+    }
+
     fn note_memory(&self, trees: &[Arc<Tree>], metrics: &mut Metrics) {
         metrics.active_memtable_bytes = self.resources.memory.active_bytes() as u64;
         metrics.immutable_memtable_bytes = self.resources.memory.immutable_bytes() as u64;
@@ -134,9 +165,22 @@ fn pooled_bytes(trees: &[Arc<Tree>]) -> u64 {
 }
 
 fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
-    let version = Arc::clone(&tree.load().version);
-    let level = |runs: &Vec<Arc<crate::version::Run>>| {
-        let mut level = LevelMetrics { runs: runs.len() as u64, ..LevelMetrics::default() };
+    let state = tree.load_full();
+    let (version, work) = (&state.version, tree.level_work());
+    let read = |level| state.statistics.as_ref().map(|reads| reads.level(level)).unwrap_or_default();
+    let level = |(level, runs): (usize, &Vec<Arc<crate::version::Run>>)| {
+        let LevelWork { compactions, bytes_in, bytes_out } = work.get(level).copied().unwrap_or_default();
+        let LevelReads { found, filter_negatives, filter_false_positives } = read(level);
+        let mut level = LevelMetrics {
+            runs: runs.len() as u64,
+            reads: found,
+            filter_negatives,
+            filter_false_positives,
+            compactions,
+            compaction_bytes_in: bytes_in,
+            compaction_bytes_out: bytes_out,
+            ..LevelMetrics::default()
+        };
         for table in runs.iter().flat_map(|run| run.tables()) {
             let meta = table.meta();
             level.tables += 1;
@@ -152,7 +196,7 @@ fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
     KeyspaceMetrics {
         name: tree.name.to_string(),
         policy: tree.options().compaction.name().to_owned(),
-        levels: version.levels().iter().map(level).collect(),
+        levels: version.levels().iter().enumerate().map(level).collect(),
         write_rate_limit: tree.limit.rate(),
         failure: tree.failure().map(|error| error.to_string()),
     }

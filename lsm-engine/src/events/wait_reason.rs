@@ -50,6 +50,23 @@ impl WaitReason {
         matches!(self, Self::Memory | Self::DiskSpace)
     }
 
+    /// Its name in lists of metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Level0Runs => "level_0_runs",
+            Self::CompactionDebt => "compaction_debt",
+            Self::Memory => "memory",
+            Self::DiskSpace => "disk_space",
+            Self::CommitLock => "commit_lock",
+            Self::LogSync => "log_sync",
+            Self::Flush => "flush",
+            Self::Compaction => "compaction",
+            Self::Manifest => "manifest",
+            Self::BackgroundWork => "background_work",
+            Self::Close => "close",
+        }
+    }
+
     /// Whether writes wait for it.
     pub(crate) fn is_of_writes(self) -> bool {
         matches!(

@@ -13,6 +13,7 @@ use crate::keyspaces::empty_spans::EmptySpans;
 use crate::keyspaces::memtable::Memtable;
 use crate::keyspaces::merging::Merging;
 use crate::keyspaces::read_point::{Meaning, Now, ReadPoint};
+use crate::metrics::{Call, Probe, ReadStatistics};
 use crate::version::{Lookup, Version};
 
 /// The contents of a keyspace at one moment.
@@ -36,6 +37,8 @@ pub(crate) struct ReadState {
     /// All states of the keyspace share it.
     pub(crate) empty_spans: Arc<EmptySpans>,
     pub(crate) merging: Arc<Merging>,
+    /// All states of the keyspace share it. `None` if the database keeps no statistics.
+    pub(crate) statistics: Option<Arc<ReadStatistics>>,
 }
 
 impl ReadState {
@@ -52,6 +55,7 @@ impl ReadState {
             generation: 0,
             empty_spans: Arc::default(),
             merging: Arc::new(merging),
+            statistics: None,
         }
     }
 
@@ -118,6 +122,33 @@ impl ReadState {
     }
 
     pub(crate) fn get(&self, key: &[u8], point: &ReadPoint<'_>) -> Result<Option<Slice>> {
+        match &self.statistics {
+            None => self.get_noting(key, point, &mut |_, _| ()),
+            Some(statistics) => self.get_measured(key, point, statistics),
+        }
+    }
+
+    /// A get of a database that keeps statistics.
+    #[cold]
+    fn get_measured(
+        &self,
+        key: &[u8],
+        point: &ReadPoint<'_>,
+        statistics: &ReadStatistics,
+    ) -> Result<Option<Slice>> {
+        statistics.time(Call::Get, || {
+            self.get_noting(key, point, &mut |level, probe| statistics.note(level, probe))
+        })
+    }
+
+    /// A get that notes what it meets in tables; see [`Version::get`].
+    #[inline]
+    fn get_noting(
+        &self,
+        key: &[u8],
+        point: &ReadPoint<'_>,
+        note: &mut impl FnMut(usize, Probe),
+    ) -> Result<Option<Slice>> {
         let sequence = point.sequence;
         let state = self.at(sequence);
         let mut covering = 0;
@@ -136,7 +167,7 @@ impl ReadState {
                 };
             }
         }
-        match state.version.get(key, key_hash(key), sequence, covering)? {
+        match state.version.get(key, key_hash(key), sequence, covering, note)? {
             Lookup::Found(value) => Ok(Some(value)),
             Lookup::Deleted | Lookup::Unknown => Ok(None),
             Lookup::Rare(kind, stored) => state.get_rare(key, point, kind, &stored),

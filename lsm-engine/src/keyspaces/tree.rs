@@ -14,6 +14,7 @@ use crate::keyspaces::merging::Merging;
 use crate::keyspaces::rate_limit::RateLimit;
 use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
+use crate::metrics::{LevelWork, MaybeStatistics, ReadStatistics};
 use crate::options::{ResolvedOptions, StoredOptions};
 use crate::status::Status;
 use crate::version::edit::KeyspaceRecord;
@@ -47,6 +48,8 @@ pub(crate) struct Tree {
     flush_retry_micros: AtomicU64,
     /// The rate limit of its writers.
     pub(crate) limit: RateLimit,
+    /// What compactions have written, by level.
+    level_work: Mutex<Vec<LevelWork>>,
     /// Told when background work stops, so that callers waiting for it check again.
     status: OnceLock<Arc<Status>>,
     /// The memory that the keyspace takes without any data.
@@ -89,6 +92,7 @@ impl Tree {
             failed: AtomicBool::new(false),
             flush_retry_micros: AtomicU64::new(0),
             limit: RateLimit::default(),
+            level_work: Mutex::default(),
             status: OnceLock::new(),
         }
     }
@@ -188,6 +192,32 @@ impl Tree {
     /// Clears the retry time after a successful flush.
     pub(crate) fn forget_flush_retry(&self) {
         self.flush_retry_micros.store(0, Ordering::Release);
+    }
+
+    /// Begins to keep statistics of reads, if the database wants them.
+    pub(crate) fn keep_statistics(&self, statistics: &MaybeStatistics) {
+        if let Some(statistics) = statistics.get() {
+            let own = Arc::new(ReadStatistics::new(Arc::clone(statistics)));
+            self.update(|state| ReadState { statistics: Some(Arc::clone(&own)), ..(**state).clone() });
+        }
+    }
+
+    /// What compactions have written since the database was opened, by level.
+    pub(crate) fn level_work(&self) -> Vec<LevelWork> {
+        self.level_work.lock().clone()
+    }
+
+    /// Counts a compaction that wrote to `level`.
+    pub(crate) fn count_compaction(&self, level: usize, bytes_in: u64, bytes_out: u64) {
+        let mut work = self.level_work.lock();
+        if work.len() <= level {
+            work.resize_with(level + 1, LevelWork::default);
+        }
+        if let Some(work) = work.get_mut(level) {
+            work.compactions += 1;
+            work.bytes_in += bytes_in;
+            work.bytes_out += bytes_out;
+        }
     }
 
     /// Fails if background work has stopped.

@@ -67,7 +67,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
     let keyspace_options = keyspace_options(&options, &memory, &mut state)?;
     let reserve_bytes = disk_reserve_bytes(&options, &state);
     let (owned, shared) = (directory.to_owned(), Arc::clone(&memory));
-    let resources = Resources::new(owned, vfs, Arc::clone(&env), shared, reserve_bytes);
+    let resources = Resources::new(owned, vfs, Arc::clone(&env), shared, reserve_bytes, options.statistics);
     let vfs = &resources.vfs;
     let unused_number = unused_number(&**vfs, directory)?;
     let opener = TableOpener {
@@ -81,17 +81,18 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
     let found = Found { state: &state, current: &current, options: options_found, tables, unused_number };
     let mut replay = Replay::new(&resources, &options, found)?;
     let report = replay.run(&mut recovery)?;
-    let events = Arc::clone(&resources.events);
-    let opening = Opening { resources, options, lock };
+    let opening = Opening { resources: Arc::clone(&resources), options, lock };
     let database = if opening.options.read_only {
         opening.read_only(replay, &state)?
     } else {
         opening.writable(replay, state, &current, &report, &mut recovery)?
     };
-    events.emit(EventKind::Opened {
+    let micros = env.monotonic_micros() - started_micros;
+    resources.counters.open_micros.add(micros);
+    resources.events.emit(EventKind::Opened {
         was_clean: recovery.was_clean,
         replayed_records: report.records,
-        micros: env.monotonic_micros() - started_micros,
+        micros,
     });
     Ok((database, recovery))
 }

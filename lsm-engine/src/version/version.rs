@@ -16,6 +16,7 @@ use super::run::Run;
 use super::table_file::TableFile;
 use crate::error::Result;
 use crate::memory::{Charge, Memory, Part};
+use crate::metrics::Probe;
 use crate::options::ResolvedOptions;
 
 /// The tables of a keyspace at one moment. A version is immutable: a change makes a new version.
@@ -181,26 +182,34 @@ impl Version {
     }
 
     /// Searches the runs, newest first. `covering` is the highest sequence number of range tombstones in newer sources
-    /// that cover the key, as far as `sequence` sees them.
+    /// that cover the key, as far as `sequence` sees them. `note` gets the level of each table that is asked, and what the
+    /// lookup met there.
     pub(crate) fn get(
         &self,
         key: &[u8],
         hash: u64,
         sequence: SequenceNumber,
         mut covering: SequenceNumber,
+        note: &mut impl FnMut(usize, Probe),
     ) -> Result<Lookup> {
-        for run in self.runs() {
-            let Some(table) = run.find(key) else { continue };
-            if table.has_range_tombstones() {
-                covering = covering.max(table.table().range_tombstones().covering_sequence(key, sequence));
-            }
-            if let Some(TableValue { sequence, kind, value }) = table.table().get(key, hash, sequence)? {
-                return Ok(match kind {
-                    _ if sequence < covering => Lookup::Deleted,
-                    ValueKind::Put => Lookup::Found(value),
-                    ValueKind::Delete | ValueKind::SingleDelete => Lookup::Deleted,
-                    _ => Lookup::Rare(kind, value),
-                });
+        for (level, runs) in self.levels.iter().enumerate() {
+            for run in runs {
+                let Some(table) = run.find(key) else { continue };
+                if table.has_range_tombstones() {
+                    covering =
+                        covering.max(table.table().range_tombstones().covering_sequence(key, sequence));
+                }
+                let mut filter = None;
+                let found = table.table().get_noting(key, hash, sequence, |said| filter = Some(said))?;
+                note(level, Probe { found: found.is_some(), filter });
+                if let Some(TableValue { sequence, kind, value }) = found {
+                    return Ok(match kind {
+                        _ if sequence < covering => Lookup::Deleted,
+                        ValueKind::Put => Lookup::Found(value),
+                        ValueKind::Delete | ValueKind::SingleDelete => Lookup::Deleted,
+                        _ => Lookup::Rare(kind, value),
+                    });
+                }
             }
         }
         Ok(Lookup::Unknown)

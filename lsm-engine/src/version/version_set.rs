@@ -11,6 +11,7 @@ use super::numbers::Numbers;
 use crate::error::{ErrorKind, Result};
 use crate::events::{EventKind, WaitReason};
 use crate::lock_order::{OrderedGuard, OrderedMutex};
+use crate::metrics::{Histogram, Latency};
 use crate::status::Status;
 use crate::waits::Waits;
 
@@ -29,6 +30,7 @@ pub(crate) struct VersionSet {
     marked_micros: AtomicU64,
     reserve: Arc<DiskReserve>,
     status: Arc<Status>,
+    edit_times: Histogram,
 }
 
 impl VersionSet {
@@ -40,7 +42,7 @@ impl VersionSet {
         status: Arc<Status>,
     ) -> Self {
         let marked_micros = AtomicU64::new(clock.age_micros());
-        Self { manifest, numbers, clock, marked_micros, reserve, status }
+        Self { manifest, numbers, clock, marked_micros, reserve, status, edit_times: Histogram::default() }
     }
 
     /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
@@ -68,6 +70,11 @@ impl VersionSet {
         self.log_edit(&mut self.lock(), VersionEdit::default())
     }
 
+    /// How long edits took.
+    pub(crate) fn edit_times(&self) -> Latency {
+        self.edit_times.snapshot()
+    }
+
     /// Logs an edit, durably. If it is unknown whether the manifest has the edit, all writing stops.
     pub(crate) fn log_edit(&self, manifest: &mut Manifest, mut edit: VersionEdit) -> Result<()> {
         // The previous holder of the lock may have failed in doubt. Then memory and disk differ, and no edit based on
@@ -76,7 +83,7 @@ impl VersionSet {
         edit.next_number = Some(self.numbers.unused());
         self.clock.mark(&mut edit);
         self.marked_micros.store(self.clock.age_micros(), Ordering::Relaxed);
-        let before = manifest.number();
+        let (before, started_micros) = (manifest.number(), self.clock_micros());
         let mut appended = manifest.append(&edit, || self.numbers.next());
         if let Err(AppendError::Refused(error)) = &appended
             && error.kind() == ErrorKind::NoSpace
@@ -85,6 +92,7 @@ impl VersionSet {
             // Most edits free more disk space than they take.
             appended = manifest.append(&edit, || self.numbers.next());
         }
+        self.edit_times.record_micros(self.clock_micros() - started_micros);
         if manifest.number() != before {
             let (file, bytes) = (manifest.file_name(), manifest.snapshot_bytes());
             self.status.events.emit(EventKind::FileCreated { file, bytes });

@@ -9,6 +9,7 @@ use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspaces::Tree;
 use crate::memory::{Charge, Part, batch_bytes};
+use crate::metrics::Call;
 use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 use crate::write::payload::{self, Operation, Operations, Payload};
@@ -45,6 +46,7 @@ impl WritePath {
         durability: Durability,
         check: impl FnOnce() -> Result<()>,
     ) -> Result<Written> {
+        let started = self.resources.statistics.start();
         let expiring = match (kind, tree.ttl_micros()) {
             (ValueKind::Put, Some(ttl)) => Some(self.expiring_value(ttl, value.unwrap_or_default())),
             _ => None,
@@ -96,7 +98,9 @@ impl WritePath {
             }
             Written { sequence, position }
         };
-        self.make_durable(written, durability)
+        let written = self.make_durable(written, durability)?;
+        self.resources.statistics.end(Call::of(kind), started);
+        Ok(written)
     }
 
     /// Writes a batch. An empty one has nothing to make durable.
@@ -113,6 +117,7 @@ impl WritePath {
         durability: Durability,
         check: impl FnOnce() -> Result<()>,
     ) -> Result<Written> {
+        let started = self.resources.statistics.start();
         let timed = if self.may_expire(&batch) { Some(self.timed(&batch)?) } else { None };
         let Payload { count, merged, database, .. } = batch;
         let (encoded, memory_bytes) = match &timed {
@@ -163,7 +168,9 @@ impl WritePath {
             }
             Written { sequence: sequence + count - 1, position }
         };
-        self.make_durable(written, durability)
+        let written = self.make_durable(written, durability)?;
+        self.resources.statistics.end(Call::Batch, started);
+        Ok(written)
     }
 
     /// Finishes a write after a panic: the log has the record, and `rest` is not inserted yet. A batch must never

@@ -154,6 +154,8 @@ impl Running {
         context.resources.counters.compactions.add(1);
         context.resources.counters.compaction_bytes_in.add(read);
         context.resources.counters.compaction_bytes_out.add(written);
+        context.resources.counters.compaction_times.record_micros(micros);
+        self.tree.count_compaction(self.output_level, read, written);
         context.write.controller.observe(read, micros);
         context.resources.events.emit(EventKind::CompactionEnd {
             keyspace: Arc::clone(&self.tree.name),

@@ -61,9 +61,14 @@ impl Paged {
         key: &[u8],
         hash: u64,
         sequence: SequenceNumber,
+        note: impl FnOnce(bool),
     ) -> Result<Option<TableValue>> {
         blocks::with_scratch(|scratch| {
-            if !self.may_contain(table, key, hash, &mut scratch.stored)? {
+            let may_contain = self.may_contain(table, key, hash, &mut scratch.stored)?;
+            if self.policy.is_some() {
+                note(may_contain);
+            }
+            if !may_contain {
                 return Ok(None);
             }
             let index = &self.directories(table)?.index;

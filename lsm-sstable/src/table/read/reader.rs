@@ -25,15 +25,29 @@ impl Table {
     /// `hash` is [`key_hash`]`(key)`, which a caller with many tables computes once.
     #[inline]
     pub fn get(&self, key: &[u8], hash: u64, sequence: SequenceNumber) -> Result<Option<TableValue>> {
+        self.get_noting(key, hash, sequence, |_| ())
+    }
+
+    /// As [`get`](Self::get), and notes what the filter said, if the table has one: whether it may have the key.
+    #[inline]
+    pub fn get_noting(
+        &self,
+        key: &[u8],
+        hash: u64,
+        sequence: SequenceNumber,
+        note: impl FnOnce(bool),
+    ) -> Result<Option<TableValue>> {
         debug_assert_eq!(hash, key_hash(key));
         let pinned = match &self.lookup {
             Lookup::Pinned(pinned) => pinned,
-            Lookup::Paged(paged) => return paged.get(self, key, hash, sequence),
+            Lookup::Paged(paged) => return paged.get(self, key, hash, sequence, note),
         };
-        if let Some(filter) = &pinned.filter
-            && !filter.may_contain(key, hash)
-        {
-            return Ok(None);
+        if let Some(filter) = &pinned.filter {
+            let may_contain = filter.may_contain(key, hash);
+            note(may_contain);
+            if !may_contain {
+                return Ok(None);
+            }
         }
         if pinned.index.block_count() == 0 {
             return Ok(None);
