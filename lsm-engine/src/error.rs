@@ -72,6 +72,14 @@ pub enum Error {
     #[error("{0}")]
     OperatorFailed(Arc<str>),
 
+    /// A transaction waited too long for a lock. The message names the lock and who holds it.
+    #[error("{0}")]
+    LockTimeout(Arc<str>),
+
+    /// Transactions wait for locks of each other, in a cycle that the message names.
+    #[error("{0}")]
+    Deadlock(Arc<str>),
+
     /// A keyspace or batch of another database, or a savepoint of another transaction, was given.
     #[error("{0}")]
     Foreign(Arc<str>),
@@ -111,6 +119,10 @@ pub enum ErrorKind {
     OperatorMissing,
     /// Put or delete the key, whose merge operands do not fit.
     OperatorFailed,
+    /// Try the call again, or roll the transaction back. It has the locks that it had before.
+    LockTimeout,
+    /// Roll the transaction back and repeat it; [`Db::transact_with`](crate::Db::transact_with) does that.
+    Deadlock,
     /// Use the handle with the database or transaction that it came from.
     Foreign,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
@@ -135,6 +147,8 @@ impl Error {
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::OperatorMissing(_) => ErrorKind::OperatorMissing,
             Self::OperatorFailed(_) => ErrorKind::OperatorFailed,
+            Self::LockTimeout(_) => ErrorKind::LockTimeout,
+            Self::Deadlock(_) => ErrorKind::Deadlock,
             Self::Foreign(_) => ErrorKind::Foreign,
             Self::Callback(_) => ErrorKind::Callback,
         }

@@ -46,6 +46,7 @@ pub mod inspect;
 mod keyspace;
 mod keyspaces;
 mod lock_order;
+mod locks;
 mod memory;
 mod metrics;
 mod options;

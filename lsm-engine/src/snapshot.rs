@@ -31,13 +31,19 @@ pub struct Snapshot {
     database: Arc<Database>,
     default: Arc<Tree>,
     point: ReadPoint<'static>,
-    _closer: Arc<Closer>,
+    closer: Arc<Closer>,
 }
 
 impl Snapshot {
     pub(crate) fn new(database: Arc<Database>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
         let point = database.visibility.take_snapshot();
-        Self { database, default, point, _closer: closer }
+        Self { database, default, point, closer }
+    }
+
+    /// A snapshot of the same database as it is now.
+    pub(crate) fn renewed(&self) -> Self {
+        let (database, default) = (Arc::clone(&self.database), Arc::clone(&self.default));
+        Self::new(database, default, Arc::clone(&self.closer))
     }
 
     /// The sequence number of the last write that the snapshot sees.

@@ -66,6 +66,7 @@ impl Database {
         if let Some(side) = &self.writer {
             side.write.status.progress.notify();
         }
+        self.locks.wake_all();
         let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.rotate_and_flush(side));
         // End the jobs and release the lock in any case.
         let shut_down = self.shut_down(flushed.is_ok());

@@ -19,6 +19,7 @@ use crate::background::{Compactions, JobContext};
 use crate::error::{Error, Result};
 use crate::keyspaces::{Tree, Trees, Visibility};
 use crate::lock_order::OrderedGuard;
+use crate::locks::Locks;
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::VersionSet;
@@ -37,6 +38,8 @@ pub(crate) struct Database {
     pub(crate) status: Arc<Status>,
     pub(crate) trees: Arc<RwLock<Trees>>,
     pub(crate) visibility: Arc<Visibility>,
+    /// The locks of transactions.
+    pub(crate) locks: Arc<Locks>,
     /// `None` if the database is open read-only.
     pub(crate) writer: Option<WriteSide>,
     /// The result of the first call of `close`, for later calls.
@@ -97,6 +100,7 @@ impl Database {
             status,
             trees,
             visibility,
+            locks: Arc::default(),
             writer,
             close_result: OnceLock::new(),
             close_ended: Event::new(),

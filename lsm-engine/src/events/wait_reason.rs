@@ -26,10 +26,14 @@ pub enum WaitReason {
     BackgroundWork,
     /// Another thread closes the database, and this call waits for the end of that.
     Close,
+    /// A transaction waits for a lock that another transaction holds or waits for.
+    TransactionLock,
+    /// [`Db::transact`](crate::Db::transact) pauses after a conflict, before it runs the transaction again.
+    Conflict,
 }
 
 /// All reasons; the position of each is its number.
-pub(crate) const REASONS: [WaitReason; 11] = [
+pub(crate) const REASONS: [WaitReason; 13] = [
     WaitReason::Level0Runs,
     WaitReason::CompactionDebt,
     WaitReason::Memory,
@@ -41,6 +45,8 @@ pub(crate) const REASONS: [WaitReason; 11] = [
     WaitReason::Manifest,
     WaitReason::BackgroundWork,
     WaitReason::Close,
+    WaitReason::TransactionLock,
+    WaitReason::Conflict,
 ];
 
 impl WaitReason {
@@ -94,6 +100,10 @@ impl WaitReason {
             Self::Manifest => "the end of the other change",
             Self::BackgroundWork => "the end of the current step of each job",
             Self::Close => "the end of the first call of close",
+            Self::TransactionLock => {
+                "the end of the transactions that are in the way, or the timeout of the lock"
+            }
+            Self::Conflict => "the time of the pause, at most some milliseconds",
         }
     }
 }
@@ -112,6 +122,8 @@ impl fmt::Display for WaitReason {
             Self::Manifest => "the manifest is being changed",
             Self::BackgroundWork => "background jobs are ending",
             Self::Close => "another thread closes the database",
+            Self::TransactionLock => "another transaction holds the lock",
+            Self::Conflict => "the transaction pauses after a conflict",
         })
     }
 }

@@ -25,7 +25,6 @@ impl KeyRange {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
 
-    #[cfg(test)]
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         *self.start <= *key && !self.ends_by(key)
     }
@@ -33,6 +32,10 @@ impl KeyRange {
     /// Whether the range ends at or before `key`.
     pub(crate) fn ends_by(&self, key: &[u8]) -> bool {
         self.end.as_deref().is_some_and(|end| end <= key)
+    }
+
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        !self.is_empty() && !other.is_empty() && !self.ends_by(&other.start) && !other.ends_by(&self.start)
     }
 
     /// Also takes in another range, and what is between the two.

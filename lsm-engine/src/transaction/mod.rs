@@ -7,6 +7,7 @@
 mod conflicts;
 mod cursor;
 mod iterator;
+mod locking;
 mod options;
 mod overlay;
 mod own_cursor;

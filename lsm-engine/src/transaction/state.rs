@@ -8,6 +8,7 @@ use super::walks::{Walk, WalkId, Walks};
 use crate::batch::WriteBatch;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
+use crate::locks::LockOwner;
 use crate::read::KeyRange;
 use crate::snapshot::Snapshot;
 
@@ -26,6 +27,10 @@ pub(super) struct State {
     savepoints: Vec<(u64, usize)>,
     savepoint_count: u64,
     limits: Limits,
+    /// The locks that it holds, if it takes any.
+    pub(super) locks: Option<LockOwner>,
+    /// It has read something that the commit does not check, so its snapshot must not move.
+    pub(super) has_unchecked_reads: bool,
 }
 
 /// Limits of the memory of a transaction.
@@ -43,7 +48,7 @@ pub(super) struct Part {
 }
 
 impl State {
-    pub(super) fn new(snapshot: Arc<Snapshot>, limits: Limits) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>, limits: Limits, locks: Option<LockOwner>) -> Self {
         Self {
             snapshot,
             parts: Vec::new(),
@@ -54,6 +59,8 @@ impl State {
             savepoints: Vec::new(),
             savepoint_count: 0,
             limits,
+            locks,
+            has_unchecked_reads: false,
         }
     }
 
@@ -81,7 +88,8 @@ impl State {
     }
 
     fn written_bytes(&self) -> usize {
-        self.undo_bytes + self.parts.iter().map(|part| part.writes.memory_bytes()).sum::<usize>()
+        let locks = self.locks.as_ref().map_or(0, LockOwner::memory_bytes);
+        locks + self.undo_bytes + self.parts.iter().map(|part| part.writes.memory_bytes()).sum::<usize>()
     }
 
     #[inline]
@@ -123,20 +131,24 @@ impl State {
         let undo = change(writes);
         let keeps_undo = !self.savepoints.is_empty();
         let undo_bytes = if keeps_undo { undo.memory_bytes() } else { 0 };
-        let (bytes, bytes_max) = (self.written_bytes() + undo_bytes, self.limits.written_bytes_max);
-        if bytes > bytes_max {
+        if let Err(error) = self.check_room(undo_bytes) {
             self.undo_in(part, undo);
-            return Err(Error::TooLarge {
-                what: "transaction",
-                bytes: bytes as u64,
-                bytes_max: bytes_max as u64,
-            });
+            return Err(error);
         }
         if keeps_undo {
             self.undo_bytes += undo_bytes;
             self.undo.push((part, undo));
         }
         Ok(())
+    }
+
+    /// Fails if the writes and locks take too much memory with `bytes` more.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<()> {
+        let (bytes, bytes_max) = (self.written_bytes() + bytes, self.limits.written_bytes_max);
+        if bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(Error::TooLarge { what: "transaction", bytes: bytes as u64, bytes_max: bytes_max as u64 })
     }
 
     fn undo_in(&mut self, part: usize, undo: Undo) {

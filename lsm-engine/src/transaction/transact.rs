@@ -1,9 +1,10 @@
 //! Repeats a transaction until it commits.
 
-use lsm_core::env::{Env, Event};
+use lsm_core::env::Event;
 
 use super::transaction::Transaction;
 use crate::error::{ErrorKind, Result};
+use crate::events::WaitReason;
 use crate::resources::Resources;
 
 /// A transaction is tried this often at most.
@@ -12,7 +13,7 @@ const TRIES_MAX: u32 = 64;
 const PAUSE_MICROS_MIN: u64 = 32;
 const PAUSE_MICROS_MAX: u64 = 16_384;
 
-/// Runs `work` in a transaction that `begin` makes, and commits. After a conflict it does so again, after a random pause
+/// Runs `work` in a transaction that `begin` makes, and commits. After a conflict or deadlock it does so again, after a random pause
 /// that grows with the number of tries: then those that are in each other's way do not meet again.
 pub(crate) fn transact<T>(
     resources: &Resources,
@@ -35,7 +36,7 @@ pub(crate) fn transact<T>(
             Err(error) if is_worth_a_try(error.kind()) && tries < TRIES_MAX => {
                 // User code that the database called must not wait.
                 resources.check_may_wait().map_err(|_| error)?;
-                pause(&*resources.env, tries);
+                pause(resources, tries);
             }
             done => return done,
         }
@@ -43,10 +44,12 @@ pub(crate) fn transact<T>(
 }
 
 fn is_worth_a_try(kind: ErrorKind) -> bool {
-    kind == ErrorKind::Conflict
+    matches!(kind, ErrorKind::Conflict | ErrorKind::Deadlock)
 }
 
-fn pause(env: &dyn Env, tries: u32) {
+fn pause(resources: &Resources, tries: u32) {
+    let env = &*resources.env;
+    let _waiting = resources.waits.begin(WaitReason::Conflict, None);
     let micros_max = (PAUSE_MICROS_MIN << tries.min(9)).min(PAUSE_MICROS_MAX);
     let until_micros = env.monotonic_micros() + env.random() % micros_max;
     // Nobody notifies this event.

@@ -17,6 +17,7 @@ use super::walks::{Walk, WalkId};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
+use crate::locks::{LockMode, LockOwner, Lockable};
 use crate::read::{Bounds, KeyRange, borrow_range};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
@@ -67,16 +68,24 @@ impl Transaction {
         snapshot: Snapshot,
         options: TransactionOptions,
     ) -> Self {
+        let id = database.locks.next_transaction();
+        let locks = options.locks.map(|timeout| LockOwner::new(&database.locks, id, timeout));
         let batch_bytes_max = database.resources.memory.budget.batch_bytes_max as usize;
         let limits =
             Limits { written_bytes_max: batch_bytes_max, tracked_bytes_max: batch_bytes_max / TRACKED_PART };
         Self {
-            id: database.resources.env.random(),
+            id,
             database: Arc::clone(database),
             default: default.clone(),
             options,
-            state: RefCell::new(State::new(Arc::new(snapshot), limits)),
+            state: RefCell::new(State::new(Arc::new(snapshot), limits, locks)),
         }
+    }
+
+    /// The number of the transaction, by which messages about locks name it. Numbers start at 1 when the database is
+    /// opened.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The sequence number of the last write of others that the transaction sees.
@@ -91,12 +100,12 @@ impl Transaction {
 
     /// The value of `key` in the default keyspace.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.read(&self.default, key.as_ref(), self.tracks())
+        self.read(&self.default, key.as_ref(), self.reading())
     }
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.read(keyspace, key.as_ref(), self.tracks())
+        self.read(keyspace, key.as_ref(), self.reading())
     }
 
     /// The values of several keys of the default keyspace, in the order of the keys.
@@ -121,7 +130,7 @@ impl Transaction {
 
     /// The value of `key` in `keyspace`; see [`get_for_update`](Self::get_for_update).
     pub fn get_for_update_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.read(keyspace, key.as_ref(), true)
+        self.read(keyspace, key.as_ref(), Reading::ForUpdate)
     }
 
     /// Iterates over the keys and values of a range of the default keyspace, in key order, from both ends. The
@@ -136,7 +145,7 @@ impl Transaction {
         keyspace: &Keyspace,
         range: impl RangeBounds<K>,
     ) -> TransactionIter<'_> {
-        self.iter_within(keyspace, borrow_range(&range), self.tracks())
+        self.iter_within(keyspace, borrow_range(&range), self.reading())
     }
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
@@ -146,7 +155,7 @@ impl Transaction {
 
     /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter<'_> {
-        self.iter_prefix(keyspace, prefix.as_ref(), self.tracks())
+        self.iter_prefix(keyspace, prefix.as_ref(), self.reading())
     }
 
     /// Iterates over all keys and values of the default keyspace.
@@ -161,7 +170,7 @@ impl Transaction {
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<TransactionCursor<'_>> {
-        Ok(self.view(keyspace, &Bounds::ALL, self.tracks())?.cursor(Bounds::ALL, None))
+        Ok(self.view(keyspace, &Bounds::ALL, self.reading())?.cursor(Bounds::ALL, None))
     }
 
     /// Reads that the commit does not check, whatever the isolation. Use them for what may change without harm, such as
@@ -203,7 +212,8 @@ impl Transaction {
         if start == end {
             return self.database.write_path()?.check();
         }
-        self.change(keyspace, |writes| writes.delete_range(start, end))
+        let range = || KeyRange { start: Slice::copy_from(start), end: Some(Slice::copy_from(end)) };
+        self.change(keyspace, || Lockable::Range(range()), |writes| writes.delete_range(start, end))
     }
 
     /// Marks this point. [`rollback_to`](Self::rollback_to) takes back the writes after it.
@@ -220,7 +230,8 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn savepoint(&self) -> Savepoint {
-        Savepoint { transaction: self.id, number: self.state.borrow_mut().savepoint() }
+        let database = self.database.resources.database_id;
+        Savepoint { database, transaction: self.id, number: self.state.borrow_mut().savepoint() }
     }
 
     /// Takes back all writes after `savepoint`, and the savepoints after it. The savepoint itself stays. What was read
@@ -229,7 +240,7 @@ impl Transaction {
     /// Fails with [`Error::Foreign`] for a savepoint of another transaction, and with
     /// [`Error::InvalidArgument`] for one that was itself taken back. Nothing changes then.
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<()> {
-        if savepoint.transaction != self.id {
+        if (savepoint.database, savepoint.transaction) != (self.database.resources.database_id, self.id) {
             let detail = format!("savepoint {} belongs to another transaction", savepoint.number);
             return Err(Error::foreign(detail));
         }
@@ -261,12 +272,18 @@ impl Transaction {
     /// Ends the transaction without writing anything, as a drop does.
     pub fn rollback(self) {}
 
-    fn tracks(&self) -> bool {
-        self.options.isolation == Isolation::Serializable
+    fn reading(&self) -> Reading {
+        match self.options.isolation {
+            Isolation::Serializable => Reading::Checked,
+            Isolation::Snapshot => Reading::Unchecked,
+        }
     }
 
-    pub(super) fn read(&self, keyspace: &Keyspace, key: &[u8], tracks: bool) -> Result<Option<Slice>> {
+    pub(super) fn read(&self, keyspace: &Keyspace, key: &[u8], reading: Reading) -> Result<Option<Slice>> {
         let tree = keyspace.tree_for(&self.database)?;
+        if let Some(mode) = reading.lock_mode() {
+            self.lock(tree, mode, || Lockable::Key(Slice::copy_from(key)))?;
+        }
         let mut state = self.state.borrow_mut();
         let (index, point) = (state.part(tree), state.snapshot.point());
         if let Some(part) = state.parts.get(index).filter(|part| !part.writes.is_empty()) {
@@ -276,7 +293,9 @@ impl Transaction {
                 Own::Unknown => {}
             }
         }
-        if tracks {
+        if reading == Reading::Unchecked {
+            state.has_unchecked_reads |= self.options.isolation == Isolation::Snapshot;
+        } else {
             state.track_key(index, key);
         }
         let value = tree.load().get(key, &point)?;
@@ -286,9 +305,14 @@ impl Transaction {
     }
 
     /// One keyspace as the transaction sees it now.
-    pub(super) fn view(&self, keyspace: &Keyspace, _bounds: &Bounds, tracks: bool) -> Result<View<'_>> {
+    pub(super) fn view(&self, keyspace: &Keyspace, bounds: &Bounds, reading: Reading) -> Result<View<'_>> {
         let tree = keyspace.tree_for(&self.database)?;
+        if let Some(mode) = reading.lock_mode() {
+            self.lock(tree, mode, || Lockable::Range(bounds.into()))?;
+        }
         let mut state = self.state.borrow_mut();
+        let tracks = reading != Reading::Unchecked;
+        state.has_unchecked_reads |= !tracks && self.options.isolation == Isolation::Snapshot;
         let part = state.part(tree);
         let writes = state.parts.get(part).map(|part| Arc::clone(&part.writes)).unwrap_or_default();
         let snapshot = Arc::clone(&state.snapshot);
@@ -301,7 +325,7 @@ impl Transaction {
         &self,
         keyspace: &Keyspace,
         (lower, upper): (Bound<&[u8]>, Bound<&[u8]>),
-        tracks: bool,
+        reading: Reading,
     ) -> TransactionIter<'_> {
         if let (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) =
             (lower, upper)
@@ -310,7 +334,7 @@ impl Transaction {
             return TransactionIter::new(Err(Error::inverted(start, end)));
         }
         let bounds = Bounds { lower: lower.map(Slice::copy_from), upper: upper.map(Slice::copy_from) };
-        let view = self.view(keyspace, &bounds, tracks);
+        let view = self.view(keyspace, &bounds, reading);
         TransactionIter::new(view.map(|view| Source { view, bounds, prefix: None }))
     }
 
@@ -318,10 +342,10 @@ impl Transaction {
         &self,
         keyspace: &Keyspace,
         prefix: &[u8],
-        tracks: bool,
+        reading: Reading,
     ) -> TransactionIter<'_> {
         let bounds = Bounds::prefix(prefix);
-        let view = self.view(keyspace, &bounds, tracks);
+        let view = self.view(keyspace, &bounds, reading);
         TransactionIter::new(view.map(|view| Source { view, bounds, prefix: Some(Slice::copy_from(prefix)) }))
     }
 
@@ -340,15 +364,43 @@ impl Transaction {
     fn write(&self, keyspace: &Keyspace, kind: ValueKind, key: &[u8], stored: Slice) -> Result<()> {
         check_key(key)?;
         check_value(&stored)?;
-        self.change(keyspace, |writes| writes.write(Slice::copy_from(key), kind, stored))
+        let key = Slice::copy_from(key);
+        self.change(keyspace, || Lockable::Key(key.clone()), |writes| writes.write(key.clone(), kind, stored))
     }
 
-    fn change(&self, keyspace: &Keyspace, change: impl FnOnce(&mut Overlay) -> Undo) -> Result<()> {
+    fn change(
+        &self,
+        keyspace: &Keyspace,
+        what: impl FnOnce() -> Lockable,
+        change: impl FnOnce(&mut Overlay) -> Undo,
+    ) -> Result<()> {
         let tree = keyspace.tree_for(&self.database)?;
         self.database.write_path()?.check()?;
+        self.lock(tree, LockMode::Exclusive, what)?;
         let mut state = self.state.borrow_mut();
         let part = state.part(tree);
         state.write(part, change)
+    }
+}
+
+/// How something is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The commit does not care.
+    Unchecked,
+    /// The commit checks it.
+    Checked,
+    /// The commit checks it, and it is going to be changed.
+    ForUpdate,
+}
+
+impl Reading {
+    fn lock_mode(self) -> Option<LockMode> {
+        match self {
+            Self::Unchecked => None,
+            Self::Checked => Some(LockMode::Shared),
+            Self::ForUpdate => Some(LockMode::Exclusive),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use lsm_core::Slice;
 
 use super::cursor::TransactionCursor;
 use super::iterator::TransactionIter;
-use super::transaction::Transaction;
+use super::transaction::{Reading, Transaction};
 use crate::error::Result;
 use crate::keyspace::Keyspace;
 use crate::read::{Bounds, borrow_range};
@@ -30,7 +30,7 @@ impl<'t> Untracked<'t> {
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.transaction.read(keyspace, key.as_ref(), false)
+        self.transaction.read(keyspace, key.as_ref(), Reading::Unchecked)
     }
 
     /// The values of several keys of the default keyspace, in the order of the keys.
@@ -58,7 +58,7 @@ impl<'t> Untracked<'t> {
         keyspace: &Keyspace,
         range: impl RangeBounds<K>,
     ) -> TransactionIter<'t> {
-        self.transaction.iter_within(keyspace, borrow_range(&range), false)
+        self.transaction.iter_within(keyspace, borrow_range(&range), Reading::Unchecked)
     }
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
@@ -68,7 +68,7 @@ impl<'t> Untracked<'t> {
 
     /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter<'t> {
-        self.transaction.iter_prefix(keyspace, prefix.as_ref(), false)
+        self.transaction.iter_prefix(keyspace, prefix.as_ref(), Reading::Unchecked)
     }
 
     /// A cursor over the default keyspace.
@@ -78,6 +78,6 @@ impl<'t> Untracked<'t> {
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<TransactionCursor<'t>> {
-        Ok(self.transaction.view(keyspace, &Bounds::ALL, false)?.cursor(Bounds::ALL, None))
+        Ok(self.transaction.view(keyspace, &Bounds::ALL, Reading::Unchecked)?.cursor(Bounds::ALL, None))
     }
 }
