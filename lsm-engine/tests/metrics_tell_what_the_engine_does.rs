@@ -56,6 +56,14 @@ fn calls_are_measured_once_each_and_only_if_that_is_asked_for() {
             db.snapshot().unwrap().get(key).unwrap();
         }
         db.multi_get(["a", "b", "c"]).unwrap();
+        // One end of an iterator seeks once. A cursor seeks each time that it is told to.
+        assert_eq!(db.range("a".."c").count(), 2);
+        assert_eq!(db.prefix("a").next_back().unwrap().unwrap().0, "a");
+        let mut cursor = db.cursor().unwrap();
+        cursor.seek("a").unwrap();
+        cursor.next().unwrap();
+        cursor.seek_for_prev("b").unwrap();
+        cursor.prev().unwrap();
         let counts: BTreeMap<_, _> =
             db.metrics().operations.iter().map(|(name, latency)| (name, latency.count())).collect();
         let expected = [
@@ -65,7 +73,7 @@ fn calls_are_measured_once_each_and_only_if_that_is_asked_for() {
             ("get", 9),
             ("merge", 0),
             ("put", 6 * 200 + 3),
-            ("seek", 0),
+            ("seek", 4),
         ];
         let expected = expected.map(|(name, count)| (name, if on { count } else { 0 }));
         assert_eq!(counts, BTreeMap::from(expected));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use lsm_core::Cursor;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::background::compaction::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
@@ -35,6 +37,7 @@ pub(crate) struct Flush {
     /// The tables have replaced the memtables.
     replaced: bool,
     started_micros: u64,
+    span: Span,
 }
 
 impl Flush {
@@ -68,13 +71,23 @@ impl Flush {
             let (keyspace, bytes) = (Arc::clone(&tree.name), flushed.bytes() as u64);
             context.resources.events.emit(EventKind::FlushBegin { keyspace, bytes });
         }
-        Self { tree, flushed, build, tables: Vec::new(), replaced: false, started_micros }
+        let span = tracing::info_span!(
+            "flush",
+            keyspace = &*tree.name,
+            bytes_in = flushed.bytes(),
+            bytes_out = Empty,
+            tables = Empty
+        );
+        Self { tree, flushed, build, tables: Vec::new(), replaced: false, started_micros, span }
     }
 
     /// Works for a while. Returns `true` when the tables are written; they are not durable yet.
     fn step(&mut self) -> Result<bool> {
+        let _entered = self.span.enter();
         let Some(build) = &mut self.build else { return Ok(true) };
         if let Progress::Done(tables) = build.step()? {
+            let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
+            self.span.record("bytes_out", bytes).record("tables", tables.len());
             self.tables = tables;
             self.build = None;
         }

@@ -7,6 +7,7 @@ use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, Slice, ValueKind, exp
 
 use crate::error::Result;
 use crate::keyspaces::{ReadPoint, ReadState};
+use crate::metrics::Call;
 use crate::read::bounds::{Bounds, End};
 use crate::read::merge_input::{MergeInput, merged};
 use crate::read::range_deletes::RangeDeletes;
@@ -95,6 +96,44 @@ impl DbCursor {
 
     /// Moves to the first key.
     pub fn first(&mut self) -> Result<()> {
+        self.measured(Self::seek_first)
+    }
+
+    /// Moves to the last key.
+    pub fn last(&mut self) -> Result<()> {
+        self.measured(Self::seek_last)
+    }
+
+    /// Moves to the first key at or after `key`.
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        self.measured(|cursor| {
+            if cursor.bounds.below_lower(key) { cursor.seek_first() } else { cursor.seek_from(key) }
+        })
+    }
+
+    /// Moves to the last key at or before `key`.
+    pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        self.measured(|cursor| {
+            if cursor.bounds.above_upper(key) {
+                return cursor.seek_last();
+            }
+            cursor.merge.seek_for_prev(key, 0);
+            cursor.find_backward(From::Here)
+        })
+    }
+
+    /// Measures a seek, if the database keeps statistics.
+    #[inline]
+    fn measured(&mut self, seek: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        match self.pinned.statistics.clone() {
+            None => seek(self),
+            Some(statistics) => statistics.time(Call::Seek, || seek(self)),
+        }
+    }
+
+    fn seek_first(&mut self) -> Result<()> {
         match self.bounds.lower.clone() {
             Bound::Unbounded if self.pinned.empty_spans.any() => self.seek_from(b""),
             Bound::Unbounded => {
@@ -112,8 +151,7 @@ impl DbCursor {
         }
     }
 
-    /// Moves to the last key.
-    pub fn last(&mut self) -> Result<()> {
+    fn seek_last(&mut self) -> Result<()> {
         match self.bounds.upper.clone() {
             Bound::Unbounded => {
                 let spans = &self.pinned.empty_spans;
@@ -139,15 +177,6 @@ impl DbCursor {
         }
     }
 
-    /// Moves to the first key at or after `key`.
-    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
-        let key = key.as_ref();
-        if self.bounds.below_lower(key) {
-            return self.first();
-        }
-        self.seek_from(key)
-    }
-
     fn seek_from(&mut self, key: &[u8]) -> Result<()> {
         let spans = &self.pinned.empty_spans;
         match spans.any().then(|| spans.end_around(key, &self.spans_for)).flatten() {
@@ -164,16 +193,6 @@ impl DbCursor {
                 self.find_forward(false, From::Key(key))
             }
         }
-    }
-
-    /// Moves to the last key at or before `key`.
-    pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
-        let key = key.as_ref();
-        if self.bounds.above_upper(key) {
-            return self.last();
-        }
-        self.merge.seek_for_prev(key, 0);
-        self.find_backward(From::Here)
     }
 
     /// Moves to the last key before `key`.

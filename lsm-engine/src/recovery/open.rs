@@ -11,6 +11,7 @@ use std::sync::Arc;
 use lsm_core::vfs::{LockGuard, LockMode, Vfs};
 use lsm_wal::{Position, RecoveryReport, WalOptions};
 use parking_lot::RwLock;
+use tracing::field::Empty;
 
 use crate::database::{DEFAULT_NAME, Database, WriteSide};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,8 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
             "Options::env belongs to the parent of this forked process and has no threads here",
         ));
     }
+    let _span =
+        tracing::info_span!("open", path = %directory.display(), read_only = options.read_only).entered();
     let vfs = Arc::clone(&options.vfs);
     if options.read_only || !options.create_if_missing {
         existing_current(&*vfs, directory)?;
@@ -76,11 +79,16 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
         memory: Arc::clone(&memory),
         obsolete_files: Arc::clone(&resources.obsolete_files),
     };
-    let tables = open_tables(opener, &*env, &state)?;
+    let tables = tracing::info_span!("open_tables").in_scope(|| open_tables(opener, &*env, &state))?;
     let options_found = &keyspace_options;
     let found = Found { state: &state, current: &current, options: options_found, tables, unused_number };
     let mut replay = Replay::new(&resources, &options, found)?;
-    let report = replay.run(&mut recovery)?;
+    let report = {
+        let span = tracing::info_span!("replay", records = Empty, bytes = Empty).entered();
+        let report = replay.run(&mut recovery)?;
+        span.record("records", report.records).record("bytes", report.bytes);
+        report
+    };
     let opening = Opening { resources: Arc::clone(&resources), options, lock };
     let database = if opening.options.read_only {
         opening.read_only(replay, &state)?

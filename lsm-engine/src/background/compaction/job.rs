@@ -9,6 +9,8 @@ use lsm_core::env::{Job, Step};
 use lsm_core::{MergingCursor, Slice};
 use lsm_sstable::{CursorAccess, FilterPolicy};
 use parking_lot::Mutex;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::install::{count, holds_all, install};
 use super::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
@@ -34,6 +36,7 @@ pub(crate) struct Running {
     run: u64,
     shape: RunningShape,
     started_micros: u64,
+    span: Span,
     parts_left: AtomicUsize,
     outputs: Mutex<Vec<NewTable>>,
     failure: Mutex<Option<Error>>,
@@ -156,6 +159,7 @@ impl Running {
         context.resources.counters.compaction_bytes_out.add(written);
         context.resources.counters.compaction_times.record_micros(micros);
         self.tree.count_compaction(self.output_level, read, written);
+        self.span.record("tables_out", outputs.len()).record("bytes_out", written);
         context.write.controller.observe(read, micros);
         context.resources.events.emit(EventKind::CompactionEnd {
             keyspace: Arc::clone(&self.tree.name),
@@ -207,6 +211,8 @@ impl Job for CompactionJob {
     fn step(&mut self) -> Step {
         let context = Arc::clone(&self.context);
         let _inside = context.resources.enter(Inside::Job);
+        let running = Arc::clone(&self.running);
+        let _entered = running.span.enter();
         if !self.step_part() {
             return Step::Again;
         }
@@ -259,6 +265,7 @@ impl Plan<'_> {
             run,
             shape: running_shape,
             started_micros: context.resources.env.monotonic_micros(),
+            span: span(tree, compaction, &inputs),
             parts_left: AtomicUsize::new(splits.len() + 1),
             outputs: Mutex::default(),
             failure: Mutex::default(),
@@ -281,6 +288,23 @@ impl Plan<'_> {
         }
         (running, jobs)
     }
+}
+
+/// The span of a compaction.
+fn span(tree: &Tree, compaction: &Compaction, inputs: &[Placement]) -> Span {
+    let (tables, bytes) = count(inputs);
+    tracing::info_span!(
+        "compaction",
+        keyspace = &*tree.name,
+        policy = tree.options().compaction.name(),
+        reason = %compaction.reason,
+        input_level = inputs.iter().map(|input| input.level).min(),
+        output_level = compaction.output_level,
+        tables_in = tables,
+        bytes_in = bytes,
+        tables_out = Empty,
+        bytes_out = Empty
+    )
 }
 
 /// What all parts of a merge have in common.
