@@ -18,6 +18,7 @@ use crate::tree;
 Examples:
   lsm stats lsm-demo
   lsm stats lsm-demo --json | jq .files
+  lsm stats lsm-demo --prometheus > lsm.prom
 
 Read amplification is the number of sorted runs that a read has to look into where no filter spares it. \
 Space amplification is the size of all levels divided by that of the last one: overwritten and deleted \
@@ -28,6 +29,12 @@ pub(crate) struct Stats {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Print Prometheus text, for a textfile collector
+    ///
+    /// It shows the shape of the tree. Work and latencies are those of the process that prints them: a running program
+    /// serves its own with `Metrics::to_prometheus`.
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
 }
 
 impl Stats {
@@ -36,7 +43,9 @@ impl Stats {
         let metrics = db.metrics();
         let files = files(&self.db)?;
         let mut out = Output::stdout();
-        if self.json {
+        if self.prometheus {
+            out.raw(metrics.to_prometheus().as_bytes())?;
+        } else if self.json {
             out.line(format_args!("{}", as_json(&metrics, &files)))?;
         } else {
             print(&mut out, &metrics, &files)?;
