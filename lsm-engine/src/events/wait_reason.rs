@@ -70,6 +70,8 @@ impl WaitReason {
             Self::Manifest => "manifest",
             Self::BackgroundWork => "background_work",
             Self::Close => "close",
+            Self::TransactionLock => "transaction_lock",
+            Self::Conflict => "conflict",
         }
     }
 
