@@ -6,6 +6,7 @@ use lsm_core::vfs::Vfs;
 use lsm_core::{SequenceNumber, Slice, ValueKind};
 
 pub use crate::options::StoredOptions;
+pub use crate::recorder::RecordedEvents;
 pub use crate::version::current::Current;
 pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 pub use crate::write::{Operation, Operations};
@@ -31,6 +32,8 @@ pub enum Kind {
     Reserve,
     /// The lock file; it has no content.
     Lock,
+    /// A file of the flight recorder; see [`RecordedEvents`].
+    Events,
 }
 
 /// The kind of the file with this name; `None` if it is not a file of a database.
@@ -42,6 +45,7 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         FileKind::Current | FileKind::CurrentNext => Kind::Current,
         FileKind::Reserve => Kind::Reserve,
         FileKind::Lock => Kind::Lock,
+        FileKind::Events(_) => Kind::Events,
     })
 }
 

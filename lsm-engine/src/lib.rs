@@ -52,6 +52,7 @@ mod metrics;
 mod options;
 mod read;
 mod read_modify_write;
+mod recorder;
 mod recovery;
 mod reentry;
 mod resources;

@@ -272,9 +272,9 @@ fn restore(directory: &Path, whole: &Files) {
     write_files(directory, whole);
 }
 
-/// The lock and the reserve hold nothing.
+/// The lock and the reserve hold nothing, and the flight recorder no data.
 fn holds_data(name: &str) -> bool {
-    !["LOCK", "RESERVE"].contains(&name)
+    !["LOCK", "RESERVE"].contains(&name) && !name.starts_with("EVENTS-")
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod size;
 mod stopwatch;
+mod time;
 mod tree;
 mod warnings;
 

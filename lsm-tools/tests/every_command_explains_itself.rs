@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "count",
     "stats",
     "dump",
+    "events",
     "verify",
     "compact",
     "simulate",

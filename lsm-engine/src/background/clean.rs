@@ -1,5 +1,5 @@
-//! The clean-up job: unlinks obsolete files, pins and unpins tables so that they fit their memory, and starts
-//! compactions that become due by time alone.
+//! The clean-up job: unlinks obsolete files, pins and unpins tables so that they fit their memory, starts compactions
+//! that become due by time alone, and writes the flight recorder.
 
 use std::sync::Arc;
 
@@ -60,6 +60,9 @@ impl Job for CleanJob {
             self.look_at_micros = now_micros + LOOK_MICROS;
             self.compactions.ask_by_time();
             self.record_time();
+            self.context.recorder.write();
+        } else {
+            self.context.recorder.write_if_many();
         }
         self.compactions.start_due();
         let deadline_micros = match self.fitter.step(&self.context) {

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::compaction::{CompactionQueue, NewTable};
 use crate::keyspaces::{Tree, Trees, Visibility};
+use crate::recorder::Recorder;
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::VersionSet;
@@ -21,6 +22,7 @@ pub(crate) struct JobContext {
     pub(crate) versions: Arc<VersionSet>,
     pub(crate) write: Arc<WritePath>,
     pub(crate) compaction_queue: CompactionQueue,
+    pub(crate) recorder: Recorder,
     /// Number of jobs that have not ended.
     jobs: AtomicUsize,
 }
@@ -28,6 +30,7 @@ pub(crate) struct JobContext {
 impl JobContext {
     pub(crate) fn new(trees: Arc<RwLock<Trees>>, versions: Arc<VersionSet>, write: Arc<WritePath>) -> Self {
         Self {
+            recorder: Recorder::new(Arc::clone(&write.resources), Arc::clone(&write.status)),
             resources: Arc::clone(&write.resources),
             status: Arc::clone(&write.status),
             trees,

@@ -1,4 +1,4 @@
-//! Background work: flushes, compactions, and the removal of obsolete files.
+//! Background work: flushes, compactions, the removal of obsolete files, and the flight recorder.
 //!
 //! Input: immutable memtables, and the picks of compaction policies. Output: tables, and the version edits that install
 //! them. A job works in steps of a few milliseconds and never waits. Callers that wait for its work get its error.

@@ -53,9 +53,6 @@ impl Database {
             return self.close_result.get().cloned().unwrap_or(Ok(()));
         }
         let result = self.close_first();
-        if result.is_ok() {
-            self.resources.events.emit(EventKind::Closed);
-        }
         self.resources.events.end();
         self.close_result.get_or_init(|| result.clone());
         self.close_ended.notify();
@@ -110,6 +107,10 @@ impl Database {
             (Err(error), _) | (_, Err(error)) => Err(error),
             _ => Ok(()),
         };
+        if clean && result.is_ok() {
+            self.resources.events.emit(EventKind::Closed);
+        }
+        side.background.recorder.close();
         self.lock.lock().take();
         result
     }

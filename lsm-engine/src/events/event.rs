@@ -158,6 +158,16 @@ pub enum EventKind {
         /// The message of the error.
         message: Arc<str>,
     },
+    /// Stalls that were so short that the flight recorder keeps only their sum. Events that a database itself reports do
+    /// not have this kind.
+    ShortStalls {
+        /// What writers waited for.
+        why: WaitReason,
+        /// Number of stalls since the flight recorder was written before.
+        count: u64,
+        /// Their total time.
+        micros: u64,
+    },
     /// The reader was too slow: this number of events before the next one are lost.
     Lagged(u64),
 }
@@ -213,6 +223,9 @@ impl fmt::Display for EventKind {
                 write!(f, "{during} failed")?;
                 keyspace.as_ref().map_or(Ok(()), |keyspace| write!(f, " in {keyspace:?}"))?;
                 write!(f, ": {message}")
+            }
+            Self::ShortStalls { why, count, micros } => {
+                write!(f, "writers waited {count} times for a short time: {why}, {} in all", ms(micros))
             }
             Self::Lagged(count) => write!(f, "{count} events are lost"),
         }

@@ -9,6 +9,6 @@ mod ring;
 mod wait_reason;
 
 pub use event::{Event, EventKind};
-pub(crate) use ring::{EventRing, Next};
+pub(crate) use ring::{EVENTS_MAX, EventRing, Next};
 pub(crate) use wait_reason::REASONS;
 pub use wait_reason::WaitReason;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::event::{Event, EventKind};
 
 /// Number of events in the ring.
-const EVENTS_MAX: usize = 512;
+pub(crate) const EVENTS_MAX: usize = 512;
 
 /// The last events of a database.
 pub(crate) struct EventRing {
@@ -65,6 +65,11 @@ impl EventRing {
     pub(crate) fn oldest(&self) -> u64 {
         let ring = self.ring.lock();
         ring.next - ring.events.len() as u64
+    }
+
+    /// Number of events from number `next` on, those that are gone included.
+    pub(crate) fn count_from(&self, next: u64) -> usize {
+        (self.ring.lock().next - next) as usize
     }
 
     /// The event with the number `*next`, and moves `next` on. If that event is gone, tells how many are.

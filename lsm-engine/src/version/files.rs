@@ -30,6 +30,8 @@ pub(crate) enum FileKind {
     CurrentNext,
     Reserve,
     Lock,
+    /// A file of the flight recorder.
+    Events(u64),
 }
 
 /// The kind of the file with this name; `None` if it is not a file of a database.
@@ -43,6 +45,9 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     }
     if let Some(number) = name.strip_prefix("MANIFEST-") {
         return parse_number(number).map(FileKind::Manifest);
+    }
+    if let Some(number) = name.strip_prefix("EVENTS-") {
+        return parse_number(number).map(FileKind::Events);
     }
     let (stem, suffix) = name.split_once('.')?;
     let number = parse_number(stem)?;
@@ -69,6 +74,21 @@ pub(crate) fn manifest(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("MANIFEST-{number:06}"))
 }
 
+pub(crate) fn events(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("EVENTS-{number:06}"))
+}
+
+/// The numbers of the files of the flight recorder, ascending.
+pub(crate) fn event_numbers(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<u64>> {
+    let number = |name: &String| match parse(name)? {
+        FileKind::Events(number) => Some(number),
+        _ => None,
+    };
+    let mut numbers: Vec<u64> = list(vfs, directory)?.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// The names of all files in a database directory.
 pub(crate) fn list(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<String>> {
     vfs.read_dir(directory).map_err(|error| Error::io("list", directory, error))
@@ -85,6 +105,7 @@ mod tests {
         for number in [0, 7, 999_999, 1_000_000, NUMBER_END - 1] {
             assert_eq!(parse(&name(table(directory, number))), Some(FileKind::Table(number)));
             assert_eq!(parse(&name(manifest(directory, number))), Some(FileKind::Manifest(number)));
+            assert_eq!(parse(&name(events(directory, number))), Some(FileKind::Events(number)));
         }
         for stranger in [
             "7.sst",
@@ -92,6 +113,7 @@ mod tests {
             "+00007.sst",
             "000007.sst.bak",
             "MANIFEST-",
+            "EVENTS-",
             "notes.txt",
             "000007",
             ".sst",

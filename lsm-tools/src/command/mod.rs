@@ -6,6 +6,7 @@ mod count;
 mod delete;
 mod demo;
 mod dump;
+mod events;
 mod get;
 mod load;
 mod put;
@@ -22,7 +23,7 @@ const LONG_ABOUT: &str = "\
 Load, query, inspect, verify and compact LSM databases.
 
 A database is a directory. Commands that only read open it read-only, change nothing on disk and may \
-run at the same time. Beside a process that writes, only dump and verify run.
+run at the same time. Beside a process that writes, only dump, events and verify run.
 
 Keys and values are bytes. As text they are printed, and read, with escapes: \\t, \\n, \\r, \\\\ and \\xNN.";
 
@@ -51,6 +52,7 @@ enum Command {
     Count(count::Count),
     Stats(stats::Stats),
     Dump(dump::Dump),
+    Events(events::Events),
     Verify(verify::Verify),
     Compact(compact::Compact),
     Simulate(simulate::Simulate),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Scan(command) => command.run(),
             Command::Count(command) => command.run(),
             Command::Dump(command) => command.run(),
+            Command::Events(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Compact(command) => command.run(),

@@ -82,6 +82,7 @@ fn kind(name: &str) -> &'static str {
         Some(Kind::Table) => "tables",
         Some(Kind::Reserve) => "reserve",
         Some(Kind::Lock) => "lock",
+        Some(Kind::Events) => "events",
         _ => "others",
     }
 }

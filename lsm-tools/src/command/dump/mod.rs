@@ -2,6 +2,7 @@
 
 mod current;
 mod dumper;
+mod events;
 mod log;
 mod manifest;
 mod table;
@@ -27,6 +28,7 @@ Examples:
   lsm dump db/000012.sst --no-values  # a table and its entries, tombstones too
   lsm dump db/MANIFEST-000001         # every change of the set of tables
   lsm dump db/CURRENT --format json
+  lsm dump db/EVENTS-000001         # the flight recorder; see `lsm events`
 
 Everything before the first damage is printed, then the error, and the exit code is 3. A log ends where its \
 records end; bytes that follow are listed as dropped. Nothing is changed.")]
@@ -63,6 +65,8 @@ enum FileType {
     Reserve,
     /// The lock file.
     Lock,
+    /// A file of the flight recorder.
+    Events,
 }
 
 impl Dump {
@@ -79,6 +83,7 @@ impl Dump {
             FileType::Sst => table::dump(&self.file, &mut dumper),
             FileType::Manifest => manifest::dump(&self.file, &mut dumper),
             FileType::Current => current::dump(&self.file, &mut dumper),
+            FileType::Events => events::dump(&self.file, &mut dumper),
             FileType::Reserve => nothing(
                 &self.file,
                 "reserve",
@@ -103,6 +108,7 @@ impl Dump {
             Some(Kind::Log) => Ok(FileType::Window),
             Some(Kind::Reserve) => Ok(FileType::Reserve),
             Some(Kind::Lock) => Ok(FileType::Lock),
+            Some(Kind::Events) => Ok(FileType::Events),
             _ if !is_file(&self.file)? => {
                 let what = "is a directory: name a file in it, or try `lsm stats`";
                 Err(Failure::Usage(format!("{} {what}", self.file.display())))

@@ -2,10 +2,13 @@ mod log;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_engine::inspect::{AddedTable, Current, Kind, LogStart, VersionEdit, current, kind_of};
+use lsm_engine::inspect::{
+    AddedTable, Current, Kind, LogStart, RecordedEvents, VersionEdit, current, kind_of,
+};
 use lsm_sstable::{Table, TableOpen};
 use lsm_wal::{RecordFileReader, RecoveryMode, RecoveryReport};
 
@@ -73,6 +76,7 @@ impl Verifier<'_> {
         let contents = self.manifest(&current)?;
         self.tables(&contents)?;
         self.log(&current, &contents)?;
+        self.events()?;
         self.left_over(&current, &contents)
     }
 
@@ -126,6 +130,20 @@ impl Verifier<'_> {
 
     fn manifest_path(&self, current: &Current) -> PathBuf {
         self.db.join(manifest_name(current))
+    }
+
+    /// Reads the flight recorder. Nothing needs it and it is not synced, so what is damaged there is only noted.
+    fn events(&mut self) -> Result<()> {
+        let mut recorded = RecordedEvents::of(Arc::new(PosixFs), self.db)?;
+        let mut count = 0_u64;
+        for event in &mut recorded {
+            event?;
+            count += 1;
+        }
+        for dropped in recorded.dropped() {
+            self.note(format_args!("the flight recorder is damaged, which harms no data: {dropped}"))?;
+        }
+        if count == 0 { Ok(()) } else { self.sound("EVENTS", format_args!("{} events", grouped(count))) }
     }
 
     /// Names what is not part of the database, which is no damage.
