@@ -222,6 +222,8 @@ pub struct LevelMetrics {
     pub tombstones: u64,
     /// Number of range tombstones.
     pub range_tombstones: u64,
+    /// Number of merge operands that are not folded into a value yet.
+    pub merge_operands: u64,
     /// Bytes of keys and values before encoding and compression.
     pub raw_bytes: u64,
     /// Number of compactions that wrote to the level since the database was opened, without trivial moves.

@@ -52,6 +52,7 @@ pub(crate) fn total(keyspace: &KeyspaceMetrics) -> LevelMetrics {
         sum.entries += level.entries;
         sum.tombstones += level.tombstones;
         sum.range_tombstones += level.range_tombstones;
+        sum.merge_operands += level.merge_operands;
     }
     sum
 }

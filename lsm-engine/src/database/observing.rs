@@ -189,6 +189,7 @@ fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
             level.entries += meta.entries;
             level.tombstones += meta.tombstones;
             level.range_tombstones += meta.range_tombstones;
+            level.merge_operands += table.table().properties().merge_operands;
             level.raw_bytes += meta.raw_key_bytes + meta.raw_value_bytes;
         }
         level

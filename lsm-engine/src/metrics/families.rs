@@ -229,6 +229,18 @@ impl Metrics {
             "The part of the bytes that compactions wrote in blocks that were copied unchanged.",
             self.compaction_bytes_copied,
         );
+        families.one(
+            Counter,
+            "lsm_merge_operands_folded_total",
+            "Merge operands that flushes and compactions have made part of a newer one or of a put.",
+            self.merge_operands_folded,
+        );
+        families.one(
+            Counter,
+            "lsm_merges_refused_total",
+            "Times that a flush or compaction kept operands because the merge operator refused them or panicked.",
+            self.merges_refused,
+        );
         families.one(Gauge, "lsm_compactions_running", "Running compactions.", self.compactions_running);
         families.one(
             Gauge,
@@ -274,7 +286,7 @@ impl Metrics {
                 Some(number(&[("keyspace", &keyspace.name)], keyspace.write_rate_limit? as f64))
             }),
         );
-        let each: [(Kind, &'static str, &'static str, OfLevel); 14] = [
+        let each: [(Kind, &'static str, &'static str, OfLevel); 15] = [
             (Gauge, "lsm_level_runs", "Sorted runs. A lookup asks at most one table of each.", |l| l.runs),
             (Gauge, "lsm_level_tables", "Tables.", |l| l.tables),
             (
@@ -293,6 +305,7 @@ impl Metrics {
             (Gauge, "lsm_level_entries", "Versions of keys, tombstones included.", |l| l.entries),
             (Gauge, "lsm_level_tombstones", "Point tombstones.", |l| l.tombstones),
             (Gauge, "lsm_level_range_tombstones", "Range tombstones.", |l| l.range_tombstones),
+            (Gauge, "lsm_level_merge_operands", "Merge operands.", |l| l.merge_operands),
             (Counter, "lsm_level_compactions_total", "Compactions that wrote to the level.", |l| {
                 l.compactions
             }),

@@ -8,7 +8,7 @@
 //! mark is 0x80. If the mark is 0, it refuses the table: whoever does not know the name would read it wrongly.
 
 use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
-use lsm_core::{DecodeError, Slice, expiry};
+use lsm_core::{DecodeError, Entry, Slice, ValueKind, expiry};
 
 use crate::meta::{TableId, TableMeta};
 
@@ -31,6 +31,8 @@ pub struct Properties {
     pub distinct_keys: u64,
     /// Bytes of key and value of the largest entry: a block is at least as large as its largest.
     pub largest_entry_bytes: u64,
+    /// Number of merge operands.
+    pub merge_operands: u64,
     /// Number of entries that expire.
     pub expiring: u64,
     /// When the first of them expires, in microseconds since 1970; 0 if there is none.
@@ -40,9 +42,18 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Takes note of an entry that expires.
+    /// Takes note of an entry, if it is of a kind that is counted apart.
+    #[inline]
+    pub(crate) fn count(&mut self, entry: Entry<'_>) {
+        match entry.kind {
+            ValueKind::PutWithExpiry => self.count_expiring(entry.value),
+            ValueKind::Merge => self.merge_operands += 1,
+            _ => {}
+        }
+    }
+
     #[cold]
-    pub(crate) fn count_expiring(&mut self, stored: &[u8]) {
+    fn count_expiring(&mut self, stored: &[u8]) {
         let Some((expiry_micros, _)) = expiry::split(stored) else { return };
         self.earliest_expiry_micros = match self.expiring {
             0 => expiry_micros,
@@ -78,13 +89,17 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
         (0, "tombstones", number(meta.tombstones)),
         (0, "values.raw_bytes", number(meta.raw_value_bytes)),
     ];
+    if properties.merge_operands > 0 {
+        // Whoever does not know operands would show them as values.
+        fields.push((0, "merge.operands", number(properties.merge_operands)));
+    }
     if properties.expiring > 0 {
         // Whoever does not know that entries expire would show what has expired.
         fields.push((0, "expiry.count", number(properties.expiring)));
         fields.push((SKIPPABLE, "expiry.earliest", number(properties.earliest_expiry_micros)));
         fields.push((SKIPPABLE, "expiry.latest", number(properties.latest_expiry_micros)));
-        fields.sort_by_key(|(_, name, _)| *name);
     }
+    fields.sort_by_key(|(_, name, _)| *name);
     let mut out = Vec::new();
     put_varint(&mut out, fields.len() as u64);
     for (mark, name, value) in &fields {
@@ -129,6 +144,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), DecodeEr
             b"expiry.earliest" => properties.earliest_expiry_micros = number()?,
             b"expiry.latest" => properties.latest_expiry_micros = number()?,
             b"filter" => properties.filter = text()?,
+            b"merge.operands" => properties.merge_operands = number()?,
             b"keys.distinct" => properties.distinct_keys = number()?,
             b"keys.largest" => meta.largest = Slice::copy_from(value),
             b"keys.raw_bytes" => meta.raw_key_bytes = number()?,
@@ -158,7 +174,12 @@ mod tests {
     fn properties_survive_and_hostile_bytes_are_refused() {
         let properties =
             Properties { filter: "bloom".into(), data_blocks: 3, expiring: 2, ..Properties::default() };
-        let properties = Properties { earliest_expiry_micros: 5, latest_expiry_micros: 900, ..properties };
+        let properties = Properties {
+            earliest_expiry_micros: 5,
+            latest_expiry_micros: 900,
+            merge_operands: 7,
+            ..properties
+        };
         let meta = TableMeta { entries: 300, largest: Slice::from("z"), ..TableMeta::default() };
         let encoded = encode(&properties, &meta);
         assert_eq!(decode(&encoded).unwrap(), (properties, meta));

@@ -82,8 +82,8 @@ struct Pass<'t> {
     meta: TableMeta,
     distinct_keys: u64,
     raw_data_bytes: u64,
-    /// The entries that expire.
-    expiring: Properties,
+    /// The entries of kinds that are counted apart.
+    counted: Properties,
 }
 
 impl<'t> Pass<'t> {
@@ -99,7 +99,7 @@ impl<'t> Pass<'t> {
             meta: TableMeta { smallest_sequence: SEQUENCE_MAX, ..TableMeta::default() },
             distinct_keys: 0,
             raw_data_bytes: 0,
-            expiring: Properties::default(),
+            counted: Properties::default(),
         }
     }
 
@@ -169,8 +169,8 @@ impl<'t> Pass<'t> {
                         "an entry of key \"{key}\" that expires has no whole time"
                     )));
                 }
-                self.expiring.count_expiring(entry.value);
             }
+            self.counted.count(entry);
             self.count(&entry);
         }
         self.frame = frame;
@@ -288,12 +288,14 @@ impl<'t> Pass<'t> {
         self.meta.range_tombstones = range_tombstones::count(tombstones);
         let mut expected = meta.clone();
         (expected.id, expected.file_bytes, expected.checksum) = Default::default();
-        let counts = |own: &Properties| (own.expiring, own.earliest_expiry_micros, own.latest_expiry_micros);
-        let counted = (self.distinct_keys, self.raw_data_bytes, counts(&self.expiring));
+        let counts = |own: &Properties| {
+            (own.merge_operands, own.expiring, own.earliest_expiry_micros, own.latest_expiry_micros)
+        };
+        let counted = (self.distinct_keys, self.raw_data_bytes, counts(&self.counted));
         let said = (properties.distinct_keys, properties.raw_data_bytes, counts(properties));
         if self.meta != expected || counted != said {
             let detail = format!(
-                "properties say {expected:?} and {said:?} distinct keys, raw bytes and expiries, the entries are {:?} and \
+                "properties say {expected:?} and {said:?} distinct keys, raw bytes, operands and expiries, the entries are {:?} and \
                  {counted:?}",
                 self.meta
             );
@@ -322,14 +324,16 @@ mod tests {
             let value = &expiry::prefix(micros);
             writer.add(Entry { key, sequence: 5, kind: ValueKind::PutWithExpiry, value }).unwrap();
         }
+        writer.add(Entry { key: b"e", sequence: 5, kind: ValueKind::Merge, value: b"operand" }).unwrap();
         writer.finish().unwrap();
-        let tampers: [fn(&mut Table); 9] = [
+        let tampers: [fn(&mut Table); 10] = [
             |table| table.meta.entries += 1,
-            |table| table.meta.largest = Slice::from("e"),
+            |table| table.meta.largest = Slice::from("f"),
             |table| table.meta.smallest_sequence = 4,
             |table| table.meta.raw_value_bytes = 0,
             |table| table.properties.distinct_keys = 1,
             |table| table.properties.raw_data_bytes += 1,
+            |table| table.properties.merge_operands = 0,
             |table| table.properties.expiring -= 1,
             |table| table.properties.earliest_expiry_micros += 1,
             |table| table.properties.latest_expiry_micros += 1,

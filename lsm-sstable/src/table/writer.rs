@@ -23,7 +23,7 @@ use lsm_core::hash::key_hash;
 use lsm_core::key::{self, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::{Vfs, VfsFile};
-use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind};
+use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block::TableBlock;
 use super::file_writer::FileWriter;
@@ -259,9 +259,7 @@ impl TableWriter {
         self.last_sequence = Some(entry.sequence);
         self.meta.entries += 1;
         self.meta.tombstones += u64::from(entry.kind.is_tombstone());
-        if entry.kind == ValueKind::PutWithExpiry {
-            self.properties.count_expiring(entry.value);
-        }
+        self.properties.count(*entry);
         self.meta.smallest_sequence = self.meta.smallest_sequence.min(entry.sequence);
         self.meta.largest_sequence = self.meta.largest_sequence.max(entry.sequence);
         let bytes = (entry.key.len() + entry.value.len()) as u64;

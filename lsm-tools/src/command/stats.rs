@@ -129,6 +129,7 @@ fn keyspace_as_json(keyspace: &KeyspaceMetrics) -> Value {
                 "entries": level.entries,
                 "tombstones": level.tombstones,
                 "range_tombstones": level.range_tombstones,
+                "merge_operands": level.merge_operands,
             })
         })
         .collect();

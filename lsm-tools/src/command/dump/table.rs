@@ -37,6 +37,7 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
             .number("data_blocks", properties.data_blocks)
             .number("data_bytes", properties.data_bytes)
             .number("raw_data_bytes", properties.raw_data_bytes)
+            .number("merge_operands", properties.merge_operands)
             .number("expiring", properties.expiring)
             .number("earliest_expiry_micros", properties.earliest_expiry_micros)
             .number("latest_expiry_micros", properties.latest_expiry_micros),
