@@ -162,13 +162,9 @@ impl<'t> Pass<'t> {
                     return Err(corruption(detail));
                 }
             }
-            if entry.kind == ValueKind::PutWithExpiry {
-                if expiry::split(entry.value).is_none() {
-                    let key = entry.key.escape_ascii();
-                    return Err(corruption(format!(
-                        "an entry of key \"{key}\" that expires has no whole time"
-                    )));
-                }
+            if entry.kind == ValueKind::PutWithExpiry && expiry::split(entry.value).is_none() {
+                let key = entry.key.escape_ascii();
+                return Err(corruption(format!("an entry of key \"{key}\" that expires has no whole time")));
             }
             self.counted.count(entry);
             self.count(&entry);
