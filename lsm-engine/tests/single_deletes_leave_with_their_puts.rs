@@ -17,10 +17,12 @@ impl World {
         Self { fs: SimFs::new(), env: Arc::new(SimEnv::new(1)) }
     }
 
+    fn options(&self) -> Options {
+        Options::new().vfs(Arc::new(self.fs.clone())).env(Arc::clone(&self.env) as Arc<dyn Env>)
+    }
+
     fn open(&self) -> Db {
-        let options =
-            Options::new().vfs(Arc::new(self.fs.clone())).env(Arc::clone(&self.env) as Arc<dyn Env>);
-        options.memory(1 << 20).open("/db").unwrap()
+        self.options().memory(1 << 20).open("/db").unwrap()
     }
 }
 
@@ -139,7 +141,7 @@ fn a_snapshot_keeps_what_it_sees() {
 #[test]
 fn recovery_of_several_memtables_keeps_single_deletes() {
     let world = World::new();
-    let db = world.open();
+    let db = world.options().memory(32 << 20).open("/db").unwrap();
     let value = [b'x'; 1000];
     for number in 0..300 {
         db.put(format!("key{number:03}"), value).unwrap();
@@ -157,7 +159,7 @@ fn recovery_of_several_memtables_keeps_single_deletes() {
     drop(db);
     let mut after = World::new();
     after.fs = image;
-    let db = after.open();
+    let db = after.options().memory(4 << 20).memtable_bytes(70_000).open("/db").unwrap();
     assert_eq!(db.get("first").unwrap(), None);
     assert_eq!(db.prefix("key").count(), 150);
     db.compact_range::<&[u8]>(..).unwrap();
