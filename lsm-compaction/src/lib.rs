@@ -33,6 +33,7 @@
 mod apply;
 mod compaction;
 pub mod expired_tables;
+mod filter;
 mod garbage;
 mod key_range_merge;
 mod manual;
@@ -47,6 +48,7 @@ pub use compaction::{Action, Compaction, InputLevel, InputTable, Reason};
 pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, MergeFailure, OlderTables, OlderVersions};
 
 pub use expired_tables::expired_tables;
+pub use filter::{CompactionAt, CompactionFilter, Decision, LazyValue};
 pub use manual::{ManualOptions, manual};
 pub use output_run::OutputRun;
 pub use policy::{

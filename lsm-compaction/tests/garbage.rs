@@ -283,7 +283,13 @@ proptest! {
             0 => vec![time(SEQUENCES.end)],
             _ => snapshots.iter().map(|number| time(*number)).collect(),
         };
-        let rules = GarbageRules { snapshots: snapshots.clone(), times_micros, bottommost, zero_sequences };
+        let rules = GarbageRules {
+            snapshots: snapshots.clone(),
+            times_micros,
+            bottommost,
+            zero_sequences,
+            ..GarbageRules::default()
+        };
         let fragments = Arc::new(FragmentedRangeTombstones::new(input_tombstones.clone()));
 
         let merge_operator = || operator.map(|operator| Arc::new(operator) as Arc<dyn MergeOperator>);

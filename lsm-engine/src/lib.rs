@@ -86,6 +86,7 @@ pub use transaction::{
 pub use waits::Wait;
 
 pub use lsm_compaction as compaction_policies;
+pub use lsm_compaction::{CompactionAt, CompactionFilter, Decision, LazyValue};
 pub use lsm_core::merge_operator::{BuiltInMerge, MergeError, MergeOperator, decode_set, encode_set};
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};
 pub use lsm_sstable::{

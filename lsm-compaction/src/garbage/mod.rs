@@ -21,8 +21,12 @@
 //! delete may have replaced a tombstone in an earlier merge, with an older put still further down, which would come
 //! back. So [`OlderVersions::may_hold_precisely`] is asked, and without a precise answer a single delete is a delete.
 //!
+//! A compaction filter is asked about a put that no snapshot sees, if it is the newest version of its key in the merge. What
+//! it deletes is a tombstone from then on, and goes as tombstones do.
+//!
 //! Blob pointers are puts whose loss is reported.
 
+mod filtering;
 mod merging;
 mod older;
 mod stream;
@@ -45,6 +49,8 @@ pub struct GarbageRules {
     /// For each number of `snapshots` the time of its first reader, in microseconds since 1970; at the end, the present
     /// time. It ascends, and no later reader has an earlier time. Without a time, nothing has expired.
     pub times_micros: Vec<u64>,
+    /// The number of the newest snapshot, 0 if there is none: a compaction filter is asked only about newer versions.
+    pub newest_snapshot: SequenceNumber,
     /// Nothing older than the inputs exists outside the merge for any key in their range. If not set, an
     /// [`OlderVersions`] is asked key by key.
     pub bottommost: bool,

@@ -7,8 +7,10 @@ use lsm_core::{
     Block, BlockCursor, Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind, expiry,
 };
 
+use super::filtering::{Filtered, Filtering};
 use super::merging::{Base, Folded, MergeFailure, Merging};
 use super::{GarbageRules, OlderVersions};
+use crate::filter::{CompactionAt, CompactionFilter};
 
 /// Stands for "no stripe of this key is closed yet".
 const OPEN: usize = usize::MAX;
@@ -59,6 +61,7 @@ pub struct CompactionStream<C, O = ()> {
     blob_sink: Option<BlobSink>,
     /// Without an operator, operands are kept as they are.
     merging: Option<Box<Merging>>,
+    filtering: Option<Box<Filtering>>,
     counts: GarbageCounts,
 
     state: State,
@@ -97,6 +100,10 @@ enum Kept {
     /// It has expired and becomes a tombstone.
     AtCursorExpired,
     Folded,
+    /// A compaction filter has deleted it, and it becomes a tombstone.
+    AtCursorDeleted,
+    /// It gets the value that a compaction filter gave, and its sequence number goes if this is set.
+    AtCursorReplaced(bool),
     /// A single delete of the key at hand, with its sequence number. The cursor stands at the entry behind.
     SingleDelete(SequenceNumber),
 }
@@ -123,6 +130,10 @@ pub struct GarbageCounts {
     pub expired_dropped: u64,
     /// Puts that have expired, returned as tombstones.
     pub expired_to_tombstones: u64,
+    /// Puts that a compaction filter deleted: left out, or returned as tombstones.
+    pub filter_deleted: u64,
+    /// Puts that a compaction filter gave another value.
+    pub filter_replaced: u64,
     /// Entries returned with sequence number 0 instead of their own.
     pub sequences_zeroed: u64,
     /// Blob pointers among the entries left out.
@@ -166,6 +177,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             upper: upper.map(Slice::from),
             blob_sink: None,
             merging: None,
+            filtering: None,
             counts: GarbageCounts::default(),
             state: State::Start,
             key: Vec::new(),
@@ -187,6 +199,13 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     #[must_use]
     pub fn with_merge_operator(mut self, operator: Option<Arc<dyn MergeOperator>>) -> Self {
         self.merging = operator.map(|operator| Box::new(Merging::new(operator)));
+        self
+    }
+
+    /// Asks this compaction filter, if there is one. A panic of it unwinds through [`next`](Self::next).
+    #[must_use]
+    pub fn with_filter(mut self, filter: Option<Arc<dyn CompactionFilter>>, at: CompactionAt) -> Self {
+        self.filtering = filter.map(|filter| Box::new(Filtering::new(filter, at)));
         self
     }
 
@@ -224,6 +243,16 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 Kept::AtCursorExpired => {
                     self.counts.expired_to_tombstones += 1;
                     (entry.kind, entry.value) = (ValueKind::Delete, b"");
+                }
+                Kept::AtCursorDeleted => (entry.kind, entry.value) = (ValueKind::Delete, b""),
+                Kept::AtCursorReplaced(is_zeroed) => {
+                    if let Some(filtering) = &self.filtering {
+                        entry.value = filtering.replacement();
+                    }
+                    if is_zeroed {
+                        self.counts.sequences_zeroed += 1;
+                        entry.sequence = 0;
+                    }
                 }
                 Kept::AtCursor | Kept::Folded | Kept::SingleDelete(_) => {}
             }
@@ -317,7 +346,23 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 ValueKind::PutWithExpiry => expiry::split(entry.value).map(|(micros, _)| micros),
                 _ => None,
             };
-            match self.judge(sequence, kind, expiry_micros) {
+            let verdict = self.judge(sequence, kind, expiry_micros);
+            if is_new_key
+                && self.filtering.is_some()
+                && matches!(verdict, Verdict::Keep | Verdict::KeepZeroed)
+            {
+                let is_zeroed = matches!(verdict, Verdict::KeepZeroed) && sequence != 0;
+                match self.filter(sequence) {
+                    Filtered::Kept => {}
+                    Filtered::Replaced => return Ok(Some(Kept::AtCursorReplaced(is_zeroed))),
+                    Filtered::Deleted if self.rules.stripe(sequence) == 0 && self.nothing_older() => {
+                        self.cursor.next();
+                        continue;
+                    }
+                    Filtered::Deleted => return Ok(Some(Kept::AtCursorDeleted)),
+                }
+            }
+            match verdict {
                 Verdict::Keep => return Ok(Some(Kept::AtCursor)),
                 Verdict::KeepZeroed if sequence == 0 => return Ok(Some(Kept::AtCursor)),
                 Verdict::KeepZeroed => return Ok(Some(Kept::AtCursorZeroed)),
@@ -337,6 +382,26 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 }
             }
         }
+    }
+
+    /// Asks the filter about the newest version of the key at hand, which is kept and stands at the cursor.
+    #[cold]
+    fn filter(&mut self, sequence: SequenceNumber) -> Filtered {
+        let stripe = self.rules.stripe(sequence);
+        let has_snapshot = self.rules.newest_snapshot != 0 && sequence <= self.rules.newest_snapshot;
+        if has_snapshot || self.rules.stripe_end(stripe).is_none() {
+            return Filtered::Kept;
+        }
+        let (Some(filtering), Some(entry)) = (&mut self.filtering, self.cursor.entry()) else {
+            return Filtered::Kept;
+        };
+        let filtered = filtering.ask(entry);
+        match filtered {
+            Filtered::Kept => {}
+            Filtered::Deleted => self.counts.filter_deleted += 1,
+            Filtered::Replaced => self.counts.filter_replaced += 1,
+        }
+        filtered
     }
 
     /// Applies the rules to a version of the key at hand.
@@ -526,11 +591,11 @@ impl<C: BlockCursor, O: OlderVersions> CompactionStream<C, O> {
     /// called, [`next`](Self::next) goes on with its first entry.
     ///
     /// Entries without a sequence number are older than everything: a newer version of a key, or a range tombstone,
-    /// is all that could hide one. A merge with range tombstones takes all blocks apart.
+    /// is all that could hide one. A merge with range tombstones or a compaction filter takes all blocks apart.
     #[inline]
     pub fn block(&mut self) -> Option<Block<'_>> {
         self.advance();
-        let block = self.cursor.block()?;
+        let block = self.cursor.block().filter(|_| self.filtering.is_none())?;
         let is_kept = self.state == State::Ahead
             && self.tombstones.is_empty()
             && self.upper.as_ref().is_none_or(|upper| *block.last_key < **upper)

@@ -107,12 +107,13 @@ impl Visibility {
         let taken = self.snapshots.lock();
         let mut snapshots: Vec<_> = taken.keys().copied().collect();
         let mut times_micros: Vec<_> = taken.values().map(|taken| taken.now_micros).collect();
+        let newest_snapshot = snapshots.last().copied().unwrap_or(0);
         let (visible, now_micros) = (self.sequence(), self.now_micros());
         if snapshots.last() != Some(&visible) {
             snapshots.push(visible);
             times_micros.push(now_micros);
         }
-        GarbageRules { snapshots, times_micros, ..GarbageRules::default() }
+        GarbageRules { snapshots, times_micros, newest_snapshot, ..GarbageRules::default() }
     }
 
     /// The sequence numbers that bound the snapshot stripes, ascending: those of the snapshots, then the visible number

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsm_compaction::CompactionPolicy;
+use lsm_compaction::{CompactionFilter, CompactionPolicy};
 use lsm_core::expiry;
 use lsm_core::merge_operator::{BuiltInMerge, MergeOperator};
 use lsm_memtable::MemtableFactory;
@@ -50,6 +50,7 @@ pub struct KeyspaceOptions {
     pub(super) ttl: Option<Duration>,
     pub(super) filter: Option<Filter>,
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
+    pub(super) compaction_filter: Option<Arc<dyn CompactionFilter>>,
     pub(super) change_prefix_extractor: bool,
     pub(super) compaction: Option<Arc<dyn CompactionPolicy>>,
     pub(super) change_compaction: bool,
@@ -112,6 +113,18 @@ impl KeyspaceOptions {
     /// Its name is recorded; see [`change_prefix_extractor`](Self::change_prefix_extractor).
     pub fn prefix_extractor(mut self, extractor: Arc<dyn PrefixExtractor>) -> Self {
         self.prefix_extractor = Some(extractor);
+        self
+    }
+
+    /// User code that decides about values while compactions rewrite them; none by default. It is not stored, so give it at
+    /// each opening. If it panics, background work of the keyspace stops and its data is as it was.
+    ///
+    /// What it deletes or changes is so for all later readers at once. Snapshots and iterators from before keep their view,
+    /// and hold the tables that they need. Tables that are moved or copied whole are not looked into: with a filter, blocks
+    /// are not copied unchanged, but a table that overlaps nothing is still moved.
+    /// [`compact_range`](crate::Keyspace::compact_range) rewrites all.
+    pub fn compaction_filter(mut self, filter: Arc<dyn CompactionFilter>) -> Self {
+        self.compaction_filter = Some(filter);
         self
     }
 

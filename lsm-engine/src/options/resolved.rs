@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsm_compaction::{CompactionPolicy, Leveled, built_in_policy};
+use lsm_compaction::{CompactionFilter, CompactionPolicy, Leveled, built_in_policy};
 use lsm_core::expiry;
 use lsm_core::merge_operator::{BuiltInMerge, MergeOperator};
 use lsm_memtable::MemtableFactory;
@@ -26,6 +26,7 @@ pub(crate) struct ResolvedOptions {
     pub(crate) ttl_micros: u64,
     filter: Filter,
     pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
+    pub(crate) compaction_filter: Option<Arc<dyn CompactionFilter>>,
     /// Its name differs from the stored one if the stored one is neither built in nor given.
     pub(crate) compaction: Arc<dyn CompactionPolicy>,
     /// `None` if the keyspace stores none, or one that is neither built in nor given.
@@ -88,6 +89,7 @@ impl ResolvedOptions {
             },
             filter: given.filter.clone().or_else(filter).unwrap_or(Filter::Bloom(10.0)),
             prefix_extractor: given.prefix_extractor.clone().or_else(extractor),
+            compaction_filter: given.compaction_filter.clone(),
             compaction: given
                 .compaction
                 .clone()

@@ -70,6 +70,12 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
         Ok(Progress::More)
     }
 
+    /// Whether a compaction filter has deleted or changed something.
+    pub(crate) fn has_filtered(&self) -> bool {
+        let counts = self.stream.counts();
+        counts.filter_deleted + counts.filter_replaced > 0
+    }
+
     fn report_merges(&self) {
         self.output.count_folded(self.stream.counts().operands_folded);
         if let Some(failure) = self.stream.merge_failure() {

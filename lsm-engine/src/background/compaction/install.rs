@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lsm_compaction::Compaction;
+use lsm_core::SequenceNumber;
 
 use crate::background::context::JobContext;
 use crate::error::Result;
@@ -53,19 +54,41 @@ pub(super) fn count(tables: &[Placement]) -> (u64, u64) {
     (tables.len() as u64, tables.iter().map(|placement| placement.table.meta().file_bytes).sum())
 }
 
-/// Drops tables with live data from a keyspace. Like a clear, the drop has a sequence number: older snapshots keep the
-/// state that has the tables.
+/// Drops tables with live data from a keyspace.
 fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
     let newest = removed.iter().map(|dropped| dropped.table.meta().largest_sequence).max().unwrap_or(0);
+    change_data(context, tree, removed, Vec::new(), newest);
+}
+
+/// Makes a logged change of tables visible in which a compaction filter has deleted or changed data.
+pub(super) fn install_for_later_readers(
+    context: &JobContext,
+    tree: &Arc<Tree>,
+    removed: &[Placement],
+    added: Vec<Placement>,
+) {
+    // A write since then has a trace that the filter leaves, so transactions need no other.
+    change_data(context, tree, removed, added, 0);
+}
+
+/// Replaces tables by others with other data. Like a clear, the change has a sequence number: older snapshots keep the
+/// state that has the tables. Writes up to `untraced` may leave no trace.
+fn change_data(
+    context: &JobContext,
+    tree: &Arc<Tree>,
+    removed: &[Placement],
+    added: Vec<Placement>,
+    untraced: SequenceNumber,
+) {
     let mut committer = context.write.committer.lock();
     let sequence = committer.use_up_number();
     tree.empty_spans.outdate_older_states();
     tree.update(|state| ReadState {
         begun_count: state.begun_count + 1,
-        version: Arc::new(state.version.changed(removed, Vec::new())),
+        version: Arc::new(state.version.changed(removed, added)),
         cleared: sequence,
         before_clear: Some(Arc::clone(state)),
-        untraced: state.untraced.max(newest),
+        untraced: state.untraced.max(untraced),
         ..(**state).clone()
     });
     context.visibility.publish(sequence);

@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lsm_compaction::{
-    Compaction, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunningShape, TreeShape,
+    Compaction, CompactionAt, CompactionStream, GarbageRules, OlderTables, OutputRun, Reason, RunningShape,
+    TreeShape,
 };
 use lsm_core::env::{Job, Step};
 use lsm_core::{MergingCursor, Slice};
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::install::{count, holds_all, install};
+use super::install::{count, holds_all, install, install_for_later_readers};
 use super::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::background::context::JobToken;
@@ -38,6 +39,8 @@ pub(crate) struct Running {
     started_micros: u64,
     span: Span,
     parts_left: AtomicUsize,
+    /// A compaction filter has deleted or changed something.
+    has_filtered: AtomicBool,
     outputs: Mutex<Vec<NewTable>>,
     failure: Mutex<Option<Error>>,
 }
@@ -148,7 +151,11 @@ impl Running {
         };
         context.versions.log_edit(&mut manifest, edit)?;
         self.inputs.iter().for_each(|input| input.table.mark_obsolete());
-        install(&self.tree, &self.inputs, added);
+        if self.has_filtered.load(Ordering::Acquire) {
+            install_for_later_readers(context, &self.tree, &self.inputs, added);
+        } else {
+            install(&self.tree, &self.inputs, added);
+        }
         drop(manifest);
         let (_, read) = count(&self.inputs);
         let written: u64 = outputs.iter().map(|table| table.bytes).sum();
@@ -200,7 +207,10 @@ impl CompactionJob {
         }
         match caught("a compaction", || build.step()) {
             Ok(Progress::More) => return false,
-            Ok(Progress::Done(tables)) => self.running.outputs.lock().extend(tables),
+            Ok(Progress::Done(tables)) => {
+                self.running.has_filtered.fetch_or(build.has_filtered(), Ordering::AcqRel);
+                self.running.outputs.lock().extend(tables);
+            }
             Err(error) => self.running.fail(error),
         }
         true
@@ -267,6 +277,7 @@ impl Plan<'_> {
             started_micros: context.resources.env.monotonic_micros(),
             span: span(tree, compaction, &inputs),
             parts_left: AtomicUsize::new(splits.len() + 1),
+            has_filtered: AtomicBool::new(false),
             outputs: Mutex::default(),
             failure: Mutex::default(),
             inputs,
@@ -347,6 +358,9 @@ impl Parts<'_> {
         let deepest = tree_shape.levels.iter().rposition(|level| !level.runs.is_empty());
         let last_level = deepest.is_none_or(|deepest| compaction.output_level >= deepest);
         let options = &running.tree.options();
+        let now_micros = rules.times_micros.last().copied().unwrap_or(0);
+        let at = CompactionAt::new(compaction.output_level, last_level, now_micros);
+        let stream = stream.with_filter(options.compaction_filter.clone(), at);
         let output_options = OutputOptions {
             target_bytes: compaction.target_table_bytes,
             is_one_table: compaction.reason == Reason::SmallTables,
