@@ -1,7 +1,9 @@
+use std::cell::RefCell;
+
 use lsm_core::Slice;
 
 use super::own_cursor::OwnCursor;
-use super::transaction::Transaction;
+use super::state::State;
 use super::walks::WalkId;
 use crate::error::Result;
 use crate::keyspaces::successor;
@@ -13,7 +15,7 @@ use crate::read::KeyRange;
 /// It moves like a [`DbCursor`](crate::DbCursor). In a serializable transaction, what lies between the keys that a walk
 /// visited counts as read, too: a key that another writer puts there is a conflict.
 pub struct TransactionCursor<'t> {
-    transaction: &'t Transaction,
+    open: &'t RefCell<State>,
     cursor: OwnCursor,
     /// The range in which the cursor moves.
     limits: KeyRange,
@@ -50,12 +52,12 @@ impl Span {
 
 impl<'t> TransactionCursor<'t> {
     pub(super) fn new(
-        transaction: &'t Transaction,
+        open: &'t RefCell<State>,
         cursor: OwnCursor,
         limits: KeyRange,
         walk: Option<WalkId>,
     ) -> Self {
-        Self { transaction, cursor, limits, walk, span: None }
+        Self { open, cursor, limits, walk, span: None }
     }
 
     /// Moves to the first key.
@@ -151,7 +153,7 @@ impl<'t> TransactionCursor<'t> {
     fn end_span(&mut self) {
         if let (Some(walk), Some(mut span)) = (self.walk, self.span.take()) {
             span.include(self.cursor.entry().map(|(key, _)| key), &self.limits);
-            self.transaction.track_span(walk, span.range);
+            self.open.borrow_mut().track_span(walk, span.range);
         }
     }
 }
@@ -160,7 +162,7 @@ impl Drop for TransactionCursor<'_> {
     fn drop(&mut self) {
         self.end_span();
         if let Some(walk) = self.walk.take() {
-            self.transaction.end_walk(walk);
+            self.open.borrow_mut().walks.end(walk);
         }
     }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::conflicts::conflict;
+use super::session::Session;
 use super::state::State;
-use super::transaction::Transaction;
+
 use crate::error::Result;
 use crate::keyspaces::{Tree, Visibility};
 use crate::locks::{LockMode, Lockable};
 use crate::read::{Changes, KeyRange};
 
-impl Transaction {
+impl Session {
     /// Locks a key or range, if the transaction takes locks. Afterwards its snapshot has what is locked as it is now.
     #[inline]
     pub(super) fn lock(

@@ -12,6 +12,7 @@ mod options;
 mod overlay;
 mod own_cursor;
 mod savepoint;
+mod session;
 mod state;
 mod tracked;
 mod transact;

@@ -1,23 +1,21 @@
 use std::cell::RefCell;
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 
 use lsm_core::{Slice, ValueKind};
 
 use super::conflicts;
 use super::cursor::TransactionCursor;
-use super::iterator::{Source, TransactionIter};
+use super::iterator::TransactionIter;
 use super::options::{Isolation, TransactionOptions};
-use super::overlay::{Overlay, Own, Undo};
 use super::savepoint::Savepoint;
+use super::session::{Reading, Session};
 use super::state::{Limits, State};
 use super::untracked::Untracked;
-use super::view::View;
-use super::walks::{Walk, WalkId};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
-use crate::locks::{LockMode, LockOwner, Lockable};
+use crate::locks::{LockOwner, Lockable};
 use crate::read::{Bounds, KeyRange, borrow_range};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
@@ -53,12 +51,10 @@ use crate::write::{check_key, check_range, check_value};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Transaction {
-    pub(super) database: Arc<Database>,
+    session: Session,
     default: Keyspace,
-    pub(super) options: TransactionOptions,
-    /// Tells it from other transactions.
+    /// Tells it from other transactions of the database.
     id: u64,
-    pub(super) state: RefCell<State>,
 }
 
 impl Transaction {
@@ -73,12 +69,11 @@ impl Transaction {
         let batch_bytes_max = database.resources.memory.budget.batch_bytes_max as usize;
         let limits =
             Limits { written_bytes_max: batch_bytes_max, tracked_bytes_max: batch_bytes_max / TRACKED_PART };
+        let state = RefCell::new(State::new(Arc::new(snapshot), limits, locks));
         Self {
-            id,
-            database: Arc::clone(database),
+            session: Session { database: Arc::clone(database), options, state },
             default: default.clone(),
-            options,
-            state: RefCell::new(State::new(Arc::new(snapshot), limits, locks)),
+            id,
         }
     }
 
@@ -90,22 +85,22 @@ impl Transaction {
 
     /// The sequence number of the last write of others that the transaction sees.
     pub fn sequence(&self) -> lsm_core::SequenceNumber {
-        self.state.borrow().snapshot.sequence()
+        self.session.state.borrow().snapshot.sequence()
     }
 
     /// Memory that the transaction takes for its writes and for what it has read, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.state.borrow().memory_bytes()
+        self.session.state.borrow().memory_bytes()
     }
 
     /// The value of `key` in the default keyspace.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.read(&self.default, key.as_ref(), self.reading())
+        self.session.read(&self.default, key.as_ref(), self.reading())
     }
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.read(keyspace, key.as_ref(), self.reading())
+        self.session.read(keyspace, key.as_ref(), self.reading())
     }
 
     /// The values of several keys of the default keyspace, in the order of the keys.
@@ -130,7 +125,7 @@ impl Transaction {
 
     /// The value of `key` in `keyspace`; see [`get_for_update`](Self::get_for_update).
     pub fn get_for_update_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.read(keyspace, key.as_ref(), Reading::ForUpdate)
+        self.session.read(keyspace, key.as_ref(), Reading::ForUpdate)
     }
 
     /// Iterates over the keys and values of a range of the default keyspace, in key order, from both ends. The
@@ -145,7 +140,7 @@ impl Transaction {
         keyspace: &Keyspace,
         range: impl RangeBounds<K>,
     ) -> TransactionIter<'_> {
-        self.iter_within(keyspace, borrow_range(&range), self.reading())
+        self.session.iter_within(keyspace, borrow_range(&range), self.reading())
     }
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
@@ -155,7 +150,7 @@ impl Transaction {
 
     /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter<'_> {
-        self.iter_prefix(keyspace, prefix.as_ref(), self.reading())
+        self.session.iter_prefix(keyspace, prefix.as_ref(), self.reading())
     }
 
     /// Iterates over all keys and values of the default keyspace.
@@ -170,13 +165,13 @@ impl Transaction {
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<TransactionCursor<'_>> {
-        Ok(self.view(keyspace, &Bounds::ALL, self.reading())?.cursor(Bounds::ALL, None))
+        Ok(self.session.view(keyspace, &Bounds::ALL, self.reading())?.cursor(Bounds::ALL, None))
     }
 
     /// Reads that the commit does not check, whatever the isolation. Use them for what may change without harm, such as
     /// statistics, or for a guess that is checked in another way.
     pub fn untracked(&self) -> Untracked<'_> {
-        Untracked::new(self, &self.default)
+        Untracked::new(&self.session, &self.default)
     }
 
     /// Sets `key` to `value` in the default keyspace.
@@ -210,10 +205,10 @@ impl Transaction {
         let (start, end) = (range.start.as_ref(), range.end.as_ref());
         check_range(start, end)?;
         if start == end {
-            return self.database.write_path()?.check();
+            return self.session.database.write_path()?.check();
         }
         let range = || KeyRange { start: Slice::copy_from(start), end: Some(Slice::copy_from(end)) };
-        self.change(keyspace, || Lockable::Range(range()), |writes| writes.delete_range(start, end))
+        self.session.change(keyspace, || Lockable::Range(range()), |writes| writes.delete_range(start, end))
     }
 
     /// Marks this point. [`rollback_to`](Self::rollback_to) takes back the writes after it.
@@ -230,8 +225,8 @@ impl Transaction {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn savepoint(&self) -> Savepoint {
-        let database = self.database.resources.database_id;
-        Savepoint { database, transaction: self.id, number: self.state.borrow_mut().savepoint() }
+        let database = self.session.database.resources.database_id;
+        Savepoint { database, transaction: self.id, number: self.session.state.borrow_mut().savepoint() }
     }
 
     /// Takes back all writes after `savepoint`, and the savepoints after it. The savepoint itself stays. What was read
@@ -240,11 +235,13 @@ impl Transaction {
     /// Fails with [`Error::Foreign`] for a savepoint of another transaction, and with
     /// [`Error::InvalidArgument`] for one that was itself taken back. Nothing changes then.
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<()> {
-        if (savepoint.database, savepoint.transaction) != (self.database.resources.database_id, self.id) {
+        if (savepoint.database, savepoint.transaction)
+            != (self.session.database.resources.database_id, self.id)
+        {
             let detail = format!("savepoint {} belongs to another transaction", savepoint.number);
             return Err(Error::foreign(detail));
         }
-        if self.state.borrow_mut().rollback_to(savepoint.number) {
+        if self.session.state.borrow_mut().rollback_to(savepoint.number) {
             return Ok(());
         }
         let number = savepoint.number;
@@ -259,12 +256,12 @@ impl Transaction {
     /// A transaction without writes never conflicts: it has seen one consistent state. Its ticket is that of nothing,
     /// and durable.
     pub fn commit(self) -> Result<Ticket> {
-        let mut state = self.state.into_inner();
+        let mut state = self.session.state.into_inner();
         if !state.has_writes() {
-            self.database.check_open()?;
+            self.session.database.check_open()?;
             return Ok(Ticket::of_nothing(state.snapshot.sequence()));
         }
-        let path = self.database.write_path()?;
+        let path = self.session.database.write_path()?;
         let mut batch = state.batch();
         Ticket::new(path, conflicts::commit(path, &mut state, &mut batch)?)
     }
@@ -273,134 +270,21 @@ impl Transaction {
     pub fn rollback(self) {}
 
     fn reading(&self) -> Reading {
-        match self.options.isolation {
+        match self.session.options.isolation {
             Isolation::Serializable => Reading::Checked,
             Isolation::Snapshot => Reading::Unchecked,
         }
-    }
-
-    pub(super) fn read(&self, keyspace: &Keyspace, key: &[u8], reading: Reading) -> Result<Option<Slice>> {
-        let tree = keyspace.tree_for(&self.database)?;
-        if let Some(mode) = reading.lock_mode() {
-            self.lock(tree, mode, || Lockable::Key(Slice::copy_from(key)))?;
-        }
-        let mut state = self.state.borrow_mut();
-        let (index, point) = (state.part(tree), state.snapshot.point());
-        if let Some(part) = state.parts.get(index).filter(|part| !part.writes.is_empty()) {
-            match part.writes.get(key) {
-                Own::Written(write) => return Ok(write.value(&point).map(Slice::copy_from)),
-                Own::Deleted => return Ok(None),
-                Own::Unknown => {}
-            }
-        }
-        if reading == Reading::Unchecked {
-            state.has_unchecked_reads |= self.options.isolation == Isolation::Snapshot;
-        } else {
-            state.track_key(index, key);
-        }
-        let value = tree.load().get(key, &point)?;
-        // A drop empties the state. Check after the read: it must fail rather than see that.
-        tree.check_usable()?;
-        Ok(value)
-    }
-
-    /// One keyspace as the transaction sees it now.
-    pub(super) fn view(&self, keyspace: &Keyspace, bounds: &Bounds, reading: Reading) -> Result<View<'_>> {
-        let tree = keyspace.tree_for(&self.database)?;
-        if let Some(mode) = reading.lock_mode() {
-            self.lock(tree, mode, || Lockable::Range(bounds.into()))?;
-        }
-        let mut state = self.state.borrow_mut();
-        let tracks = reading != Reading::Unchecked;
-        state.has_unchecked_reads |= !tracks && self.options.isolation == Isolation::Snapshot;
-        let part = state.part(tree);
-        let writes = state.parts.get(part).map(|part| Arc::clone(&part.writes)).unwrap_or_default();
-        let snapshot = Arc::clone(&state.snapshot);
-        let view = View { transaction: self, part, state: tree.load_full(), snapshot, writes, tracks };
-        tree.check_usable()?;
-        Ok(view)
-    }
-
-    pub(super) fn iter_within(
-        &self,
-        keyspace: &Keyspace,
-        (lower, upper): (Bound<&[u8]>, Bound<&[u8]>),
-        reading: Reading,
-    ) -> TransactionIter<'_> {
-        if let (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) =
-            (lower, upper)
-            && start > end
-        {
-            return TransactionIter::new(Err(Error::inverted(start, end)));
-        }
-        let bounds = Bounds { lower: lower.map(Slice::copy_from), upper: upper.map(Slice::copy_from) };
-        let view = self.view(keyspace, &bounds, reading);
-        TransactionIter::new(view.map(|view| Source { view, bounds, prefix: None }))
-    }
-
-    pub(super) fn iter_prefix(
-        &self,
-        keyspace: &Keyspace,
-        prefix: &[u8],
-        reading: Reading,
-    ) -> TransactionIter<'_> {
-        let bounds = Bounds::prefix(prefix);
-        let view = self.view(keyspace, &bounds, reading);
-        TransactionIter::new(view.map(|view| Source { view, bounds, prefix: Some(Slice::copy_from(prefix)) }))
-    }
-
-    pub(super) fn begin_walk(&self, walk: Walk) -> WalkId {
-        self.state.borrow_mut().walks.begin(walk)
-    }
-
-    pub(super) fn track_span(&self, walk: WalkId, span: KeyRange) {
-        self.state.borrow_mut().track_span(walk, span);
-    }
-
-    pub(super) fn end_walk(&self, walk: WalkId) {
-        self.state.borrow_mut().walks.end(walk);
     }
 
     fn write(&self, keyspace: &Keyspace, kind: ValueKind, key: &[u8], stored: Slice) -> Result<()> {
         check_key(key)?;
         check_value(&stored)?;
         let key = Slice::copy_from(key);
-        self.change(keyspace, || Lockable::Key(key.clone()), |writes| writes.write(key.clone(), kind, stored))
-    }
-
-    fn change(
-        &self,
-        keyspace: &Keyspace,
-        what: impl FnOnce() -> Lockable,
-        change: impl FnOnce(&mut Overlay) -> Undo,
-    ) -> Result<()> {
-        let tree = keyspace.tree_for(&self.database)?;
-        self.database.write_path()?.check()?;
-        self.lock(tree, LockMode::Exclusive, what)?;
-        let mut state = self.state.borrow_mut();
-        let part = state.part(tree);
-        state.write(part, change)
-    }
-}
-
-/// How something is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// The commit does not care.
-    Unchecked,
-    /// The commit checks it.
-    Checked,
-    /// The commit checks it, and it is going to be changed.
-    ForUpdate,
-}
-
-impl Reading {
-    fn lock_mode(self) -> Option<LockMode> {
-        match self {
-            Self::Unchecked => None,
-            Self::Checked => Some(LockMode::Shared),
-            Self::ForUpdate => Some(LockMode::Exclusive),
-        }
+        self.session.change(
+            keyspace,
+            || Lockable::Key(key.clone()),
+            |writes| writes.write(key.clone(), kind, stored),
+        )
     }
 }
 
@@ -420,7 +304,7 @@ impl std::fmt::Debug for Transaction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Transaction")
             .field("sequence", &self.sequence())
-            .field("options", &self.options)
+            .field("options", &self.session.options)
             .finish_non_exhaustive()
     }
 }

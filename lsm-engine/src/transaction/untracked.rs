@@ -4,23 +4,23 @@ use lsm_core::Slice;
 
 use super::cursor::TransactionCursor;
 use super::iterator::TransactionIter;
-use super::transaction::{Reading, Transaction};
+use super::session::{Reading, Session};
 use crate::error::Result;
 use crate::keyspace::Keyspace;
 use crate::read::{Bounds, borrow_range};
 
-/// Reads of a transaction that the commit does not check; see [`Transaction::untracked`].
+/// Reads of a transaction that the commit does not check; see [`Transaction::untracked`](crate::Transaction::untracked).
 ///
 /// They see the same as its other reads: the snapshot and the transaction's own writes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Untracked<'t> {
-    transaction: &'t Transaction,
+    session: &'t Session,
     default: &'t Keyspace,
 }
 
 impl<'t> Untracked<'t> {
-    pub(super) fn new(transaction: &'t Transaction, default: &'t Keyspace) -> Self {
-        Self { transaction, default }
+    pub(super) fn new(session: &'t Session, default: &'t Keyspace) -> Self {
+        Self { session, default }
     }
 
     /// The value of `key` in the default keyspace.
@@ -30,7 +30,7 @@ impl<'t> Untracked<'t> {
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.transaction.read(keyspace, key.as_ref(), Reading::Unchecked)
+        self.session.read(keyspace, key.as_ref(), Reading::Unchecked)
     }
 
     /// The values of several keys of the default keyspace, in the order of the keys.
@@ -58,7 +58,7 @@ impl<'t> Untracked<'t> {
         keyspace: &Keyspace,
         range: impl RangeBounds<K>,
     ) -> TransactionIter<'t> {
-        self.transaction.iter_within(keyspace, borrow_range(&range), Reading::Unchecked)
+        self.session.iter_within(keyspace, borrow_range(&range), Reading::Unchecked)
     }
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
@@ -68,7 +68,7 @@ impl<'t> Untracked<'t> {
 
     /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter<'t> {
-        self.transaction.iter_prefix(keyspace, prefix.as_ref(), Reading::Unchecked)
+        self.session.iter_prefix(keyspace, prefix.as_ref(), Reading::Unchecked)
     }
 
     /// A cursor over the default keyspace.
@@ -78,6 +78,12 @@ impl<'t> Untracked<'t> {
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<TransactionCursor<'t>> {
-        Ok(self.transaction.view(keyspace, &Bounds::ALL, Reading::Unchecked)?.cursor(Bounds::ALL, None))
+        Ok(self.session.view(keyspace, &Bounds::ALL, Reading::Unchecked)?.cursor(Bounds::ALL, None))
+    }
+}
+
+impl std::fmt::Debug for Untracked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Untracked").finish_non_exhaustive()
     }
 }

@@ -1,11 +1,12 @@
 //! What a cursor of a transaction reads.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::cursor::TransactionCursor;
 use super::overlay::Overlay;
 use super::own_cursor::OwnCursor;
-use super::transaction::Transaction;
+use super::state::State;
 use super::walks::Walk;
 use crate::keyspaces::ReadState;
 use crate::read::{Bounds, DbCursor};
@@ -14,7 +15,8 @@ use crate::snapshot::Snapshot;
 /// One keyspace as a transaction sees it at one moment.
 #[derive(Clone)]
 pub(super) struct View<'t> {
-    pub(super) transaction: &'t Transaction,
+    /// The transaction.
+    pub(super) open: &'t RefCell<State>,
     /// The index of the keyspace among those of the transaction.
     pub(super) part: usize,
     pub(super) state: Arc<ReadState>,
@@ -31,8 +33,8 @@ impl<'t> View<'t> {
         let cursor = OwnCursor::new(base, &self.writes, bounds, point);
         let walk = self.tracks.then(|| {
             let (part, snapshot) = (self.part, Arc::clone(&self.snapshot));
-            self.transaction.begin_walk(Walk { part, range: Clone::clone(&range), snapshot })
+            self.open.borrow_mut().walks.begin(Walk { part, range: Clone::clone(&range), snapshot })
         });
-        TransactionCursor::new(self.transaction, cursor, range, walk)
+        TransactionCursor::new(self.open, cursor, range, walk)
     }
 }
