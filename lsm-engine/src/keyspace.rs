@@ -282,7 +282,7 @@ impl Keyspace {
     /// An estimate of the number of keys, from the counts that memtables and tables keep. It reads no data.
     ///
     /// It assumes that each tombstone in a table deletes one entry in another. It counts a key twice that was overwritten
-    /// and not compacted since, and it does not know of range deletes, expired entries and deletes in memtables. After
+    /// or merged and not compacted since, and it does not know of range deletes, expired entries and deletes in memtables. After
     /// [`compact_range`](Self::compact_range) of everything it is exact, except for what expires or a snapshot keeps.
     pub fn len_estimate(&self) -> Result<u64> {
         Ok(self.state()?.len_estimate())

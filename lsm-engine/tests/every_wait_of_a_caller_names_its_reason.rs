@@ -362,6 +362,7 @@ fn each_reason_tells_what_ends_the_wait() {
         WaitReason::DiskSpace,
         WaitReason::CommitLock,
         WaitReason::LogSync,
+        WaitReason::Update,
         WaitReason::Flush,
         WaitReason::Compaction,
         WaitReason::Manifest,

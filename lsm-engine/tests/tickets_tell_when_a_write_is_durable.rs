@@ -10,7 +10,7 @@ use std::thread;
 
 use lsm_engine::env::{Env, Event, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs};
-use lsm_engine::{Db, ErrorKind, KeyspaceOptions, Options, Result, Ticket, WriteBatch};
+use lsm_engine::{Db, ErrorKind, EventKind, KeyspaceOptions, Options, Result, Ticket, WriteBatch};
 
 struct World {
     fs: SimFs,
@@ -301,10 +301,16 @@ fn a_panic_in_a_callback_harms_nobody_else() {
     let (db, told) = (world.open(), Told::default());
     let tickets = [(); 3].map(|()| db.submit_put("key", "value").unwrap());
     told.by(&tickets[0]);
+    let mut events = db.events();
     tickets[1].on_durable(|_| panic!("of a callback"));
     told.by(&tickets[2]);
     world.env.run_until_idle();
     assert_eq!(told.take().iter().filter(|result| result.is_ok()).count(), 2);
+    let is_reported = |kind: &EventKind| match kind {
+        EventKind::Error { message, .. } => message.contains("of a callback"),
+        _ => false,
+    };
+    assert!(std::iter::from_fn(|| events.try_next()).any(|event| is_reported(&event.kind)));
     // Also one that runs at once.
     tickets[1].on_durable(|_| panic!("of a callback"));
     told.by(&db.submit_put("key", "value").unwrap());

@@ -270,6 +270,24 @@ fn a_panic_in_a_callback_does_not_stop_the_others() {
     env.drop_jobs();
 }
 
+/// Jobs are dropped when their process or their environment ends.
+#[test]
+fn a_log_whose_jobs_are_gone_can_be_closed() {
+    let (fs, env) = (disk(), SimEnv::new(1));
+    let mut log = create(&fs, Arc::new(env.clone()));
+    let told = Told::default();
+    let first = ticket(&mut log);
+    told.by(&first);
+    first.wait().unwrap();
+    env.drop_jobs();
+    told.by(&ticket(&mut log));
+    Box::new(log).close().unwrap();
+    drop(first);
+    let results = told.take();
+    assert_eq!(results.len(), 2);
+    assert!(results.iter().all(Result::is_ok));
+}
+
 /// The last thread of the environment ends before it has called everybody.
 #[test]
 fn everybody_is_called_when_the_environment_ends() {

@@ -30,10 +30,12 @@ pub enum WaitReason {
     TransactionLock,
     /// [`Db::transact`](crate::Db::transact) pauses after a conflict, before it runs the transaction again.
     Conflict,
+    /// An update, such as [`Db::update`](crate::Db::update), waits for others that update the same key.
+    Update,
 }
 
 /// All reasons; the position of each is its number.
-pub(crate) const REASONS: [WaitReason; 13] = [
+pub(crate) const REASONS: [WaitReason; 14] = [
     WaitReason::Level0Runs,
     WaitReason::CompactionDebt,
     WaitReason::Memory,
@@ -47,6 +49,7 @@ pub(crate) const REASONS: [WaitReason; 13] = [
     WaitReason::Close,
     WaitReason::TransactionLock,
     WaitReason::Conflict,
+    WaitReason::Update,
 ];
 
 impl WaitReason {
@@ -72,6 +75,7 @@ impl WaitReason {
             Self::Close => "close",
             Self::TransactionLock => "transaction_lock",
             Self::Conflict => "conflict",
+            Self::Update => "update",
         }
     }
 
@@ -97,6 +101,9 @@ impl WaitReason {
             Self::DiskSpace => "free disk space: flushes are tried again twice a second",
             Self::CommitLock => "the end of the write that holds the lock",
             Self::LogSync => "the sync of the log",
+            Self::Update => {
+                "the updates that came before; after five milliseconds it tries again in any case"
+            }
             Self::Flush => "the flush of the memtables, or an error of it",
             Self::Compaction => "the end of the compactions that are due, or an error of one",
             Self::Manifest => "the end of the other change",
@@ -119,6 +126,7 @@ impl fmt::Display for WaitReason {
             Self::DiskSpace => "memory is used up and the disk is full",
             Self::CommitLock => "another write holds the commit lock",
             Self::LogSync => "the log is synced",
+            Self::Update => "other updates of the same key have their turn",
             Self::Flush => "flushes are running",
             Self::Compaction => "compactions are running",
             Self::Manifest => "the manifest is being changed",

@@ -6,7 +6,7 @@ use lsm_core::Error;
 use lsm_wal::{DurableCallback, LogObserver, LogSync, Position};
 
 use crate::callbacks::caught;
-use crate::events::WaitReason;
+use crate::events::{EventKind, WaitReason};
 use crate::reentry::Inside;
 use crate::resources::Resources;
 
@@ -64,6 +64,8 @@ impl LogSync for LogHandle {
             });
             if let Err(error) = called {
                 tracing::error!(%error, "a callback of a ticket panicked");
+                let (during, message) = ("a callback of a ticket".into(), error.to_string().into());
+                resources.events.emit(EventKind::Error { during, keyspace: None, message });
             }
         };
         match self.check_process() {

@@ -2,6 +2,7 @@
 
 use lsm_core::env::Event;
 
+use crate::events::WaitReason;
 use crate::lock_order::assert_none_held;
 use crate::resources::Resources;
 use crate::write::queue::{Waiting, WriteQueue};
@@ -51,11 +52,17 @@ impl Turn<'_> {
             return;
         }
         assert_none_held(resources.place());
-        let deadline_micros = resources.env.monotonic_micros().saturating_add(TURN_MICROS);
+        let mut deadline = None;
         loop {
             let seen = self.moved.epoch();
-            let has_come = self.place.as_ref().is_none_or(Waiting::is_first);
-            if has_come || !resources.env.wait(self.moved, seen, Some(deadline_micros)) {
+            if self.place.as_ref().is_none_or(Waiting::is_first) {
+                return;
+            }
+            let (_, micros) = deadline.get_or_insert_with(|| {
+                let micros = resources.env.monotonic_micros().saturating_add(TURN_MICROS);
+                (resources.waits.begin(WaitReason::Update, None), micros)
+            });
+            if !resources.env.wait(self.moved, seen, Some(*micros)) {
                 return;
             }
         }

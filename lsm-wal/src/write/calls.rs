@@ -47,7 +47,7 @@ impl Calls {
             !due.calls.is_empty() && !std::mem::replace(&mut due.has_job, true)
         };
         if is_first {
-            env.spawn(Priority::High, Box::new(CallingJob(Arc::clone(self))));
+            env.spawn(Priority::High, Box::new(CallingJob { calls: Arc::clone(self), has_ended: false }));
         }
     }
 
@@ -66,7 +66,7 @@ impl Calls {
 }
 
 impl Drop for Calls {
-    /// The environment ended and dropped the job: everybody is called all the same.
+    /// The environment has dropped the job: everybody is called all the same.
     fn drop(&mut self) {
         let calls = std::mem::take(&mut self.due.lock().calls);
         for (callback, result) in calls {
@@ -75,26 +75,40 @@ impl Drop for Calls {
     }
 }
 
-struct CallingJob(Arc<Calls>);
+struct CallingJob {
+    calls: Arc<Calls>,
+    has_ended: bool,
+}
 
 impl Job for CallingJob {
     fn step(&mut self) -> Step {
         for _ in 0..CALLS_A_STEP {
             let next = {
-                let mut due = self.0.due.lock();
+                let mut due = self.calls.due.lock();
                 let next = due.calls.pop_front();
                 due.calling = next.is_some().then(|| thread::current().id());
                 due.has_job = next.is_some();
                 next
             };
             let Some((callback, result)) = next else {
-                self.0.ended.notify();
+                self.has_ended = true;
+                self.calls.ended.notify();
                 return Step::Done;
             };
             call(callback, result);
         }
-        self.0.due.lock().calling = None;
+        self.calls.due.lock().calling = None;
         Step::Again
+    }
+}
+
+impl Drop for CallingJob {
+    /// The environment dropped the job before its end. Nobody must wait for it.
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.calls.due.lock().has_job = false;
+            self.calls.ended.notify();
+        }
     }
 }
 
