@@ -8,8 +8,8 @@ use std::time::Duration;
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{
-    BuiltInMerge, Db, ErrorKind, KeyspaceOptions, LevelMetrics, MergeError, MergeOperator, Options, Result,
-    Slice, Snapshot, WriteBatch, decode_set, encode_set,
+    BuiltInMerge, Db, ErrorKind, EventKind, KeyspaceOptions, LevelMetrics, MergeError, MergeOperator,
+    Options, Result, Slice, Snapshot, WriteBatch, decode_set, encode_set,
 };
 
 fn options() -> Options {
@@ -292,6 +292,7 @@ fn names_of_operators_are_checked() {
 fn operands_that_do_not_fit_fail_their_key_alone_and_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let db = options().merge_operator(Arc::new(BuiltInMerge::add_i64())).open(directory.path()).unwrap();
+    let mut events = db.events();
     let one = 1_i64.to_le_bytes();
     for key in ["a", "b", "c"] {
         db.merge(key, one).unwrap();
@@ -325,6 +326,13 @@ fn operands_that_do_not_fit_fail_their_key_alone_and_are_kept() {
     }
     assert!(db.metrics().merges_refused > 0);
     assert_eq!(db.metrics().background_error, None);
+    let errors = std::iter::from_fn(|| events.try_next()).filter_map(|event| match event.kind {
+        EventKind::Error { during, message, .. } => Some((during.to_string(), message.to_string())),
+        _ => None,
+    });
+    let message = "merge operator \"lsm.add-i64\" refuses key \"b\", among others perhaps: a number takes 8 bytes, \
+                   little-endian; one has 3; its operands are kept";
+    assert_eq!(errors.collect::<Vec<_>>(), [("merge".to_owned(), message.to_owned())], "reported once");
     db.put("b", one).unwrap();
     db.merge("b", one).unwrap();
     assert_eq!(db.get("b").unwrap().unwrap(), 2_i64.to_le_bytes());

@@ -8,6 +8,7 @@ use lsm_core::merge_operator::{MergeError, MergeOperator, Operands};
 
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::options::{ResolvedOptions, StoredOptions};
 
 /// The merge operator of a keyspace.
@@ -35,12 +36,20 @@ impl Merging {
             .map(|operator| Arc::new(Guarded(Arc::clone(operator))) as Arc<dyn MergeOperator>)
     }
 
-    /// Reports that background work kept operands, the first time.
-    pub(crate) fn warn_refused(&self, failure: &MergeFailure) {
-        if !self.has_warned.swap(true, Ordering::Relaxed) {
-            let (key, operator) = (failure.key.escape_ascii(), self.name.as_deref());
-            tracing::warn!(keyspace = &*self.keyspace, %key, operator, error = %failure.error, "the merge operator refused operands, which were kept");
+    /// The event that background work kept operands, the first time.
+    pub(crate) fn first_refusal(&self, failure: &MergeFailure) -> Option<EventKind> {
+        if self.has_warned.swap(true, Ordering::Relaxed) {
+            return None;
         }
+        let operator = self.name.as_deref().unwrap_or_default();
+        let message = format!(
+            "merge operator {operator:?} refuses key \"{}\", among others perhaps: {}; its operands are kept",
+            failure.key.escape_ascii(),
+            failure.error
+        );
+        tracing::warn!(keyspace = &*self.keyspace, "{message}");
+        let keyspace = Some(Arc::clone(&self.keyspace));
+        Some(EventKind::Error { during: "merge".into(), keyspace, message: message.into() })
     }
 
     /// Fails if the keyspace takes no operands.

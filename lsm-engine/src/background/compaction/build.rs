@@ -79,8 +79,7 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
     fn report_merges(&self) {
         self.output.count_folded(self.stream.counts().operands_folded);
         if let Some(failure) = self.stream.merge_failure() {
-            self.output.count_refused(failure.count);
-            self.merging.warn_refused(failure);
+            self.output.count_refused(failure.count, self.merging.first_refusal(failure));
         }
     }
 }

@@ -176,8 +176,11 @@ impl Output {
         self.resources.counters.merge_operands_folded.add(operands);
     }
 
-    pub(super) fn count_refused(&self, keys: u64) {
+    pub(super) fn count_refused(&self, keys: u64, event: Option<EventKind>) {
         self.resources.counters.merges_refused.add(keys);
+        if let Some(event) = event {
+            self.resources.events.emit(event);
+        }
     }
 
     /// Estimated size of the current table.
