@@ -1,3 +1,5 @@
+#[cfg(feature = "metrics")]
+mod facade;
 mod families;
 mod histogram;
 mod prometheus;

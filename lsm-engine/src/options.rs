@@ -174,7 +174,7 @@ impl Options {
 
     /// Whether to measure each read and write: [`Metrics::operations`](crate::Metrics::operations), and the reads of each
     /// level in [`LevelMetrics`](crate::LevelMetrics). Off by default, because it takes two looks at the clock for each
-    /// call, some 50 ns in all. All other metrics are always there.
+    /// call, 50 to 150 ns in all. All other metrics are always there.
     pub fn statistics(mut self, on: bool) -> Self {
         self.statistics = on;
         self

@@ -17,7 +17,8 @@ pub(super) enum Kind {
 
 #[derive(Clone, Debug)]
 pub(super) enum Value<'m> {
-    Number(f64),
+    Count(u64),
+    Seconds(f64),
     Latency(&'m Latency),
 }
 
@@ -55,7 +56,7 @@ impl<'m> Families<'m> {
 
     /// A family of one number without labels.
     fn one(&mut self, kind: Kind, name: &'static str, help: &'static str, value: u64) {
-        self.begin(kind, name, help).push(number(&[], value as f64));
+        self.begin(kind, name, help).push(count(&[], value));
     }
 
     /// A family of durations, and the family of their quantiles.
@@ -76,16 +77,23 @@ impl<'m> Families<'m> {
         let samples = self.begin(Kind::Gauge, names.1, help);
         for (name, latency) in latencies {
             let quantile = |&(quantile, part): &(&str, f64)| {
-                number(&[(label, name), ("quantile", quantile)], latency.quantile(part).as_secs_f64())
+                seconds(&[(label, name), ("quantile", quantile)], latency.quantile(part).as_secs_f64())
             };
             samples.extend(QUANTILES.iter().map(quantile));
         }
     }
 }
 
-fn number<'m>(labels: &[Label<'_>], value: f64) -> Sample<'m> {
-    let labels = labels.iter().map(|&(name, value)| (name, value.to_owned())).collect();
-    Sample { labels, value: Value::Number(value) }
+fn sample<'m>(labels: &[Label<'_>], value: Value<'m>) -> Sample<'m> {
+    Sample { labels: labels.iter().map(|&(name, value)| (name, value.to_owned())).collect(), value }
+}
+
+fn count<'m>(labels: &[Label<'_>], count: u64) -> Sample<'m> {
+    sample(labels, Value::Count(count))
+}
+
+fn seconds<'m>(labels: &[Label<'_>], seconds: f64) -> Sample<'m> {
+    sample(labels, Value::Seconds(seconds))
 }
 
 impl Metrics {
@@ -104,7 +112,7 @@ impl Metrics {
         let names = ("lsm_background_seconds", "lsm_background_quantile_seconds");
         families.latencies(names, "How long background work took.", "work", self.background.iter());
         let open = families.begin(Kind::Gauge, "lsm_open_seconds", "How long opening the database took.");
-        open.push(number(&[], self.background.open.as_secs_f64()));
+        open.push(seconds(&[], self.background.open.as_secs_f64()));
         families.0
     }
 
@@ -121,13 +129,13 @@ impl Metrics {
                 ("cache", self.cache_bytes),
                 ("tables", self.pinned_bytes),
             ]
-            .map(|(part, bytes)| number(&[("part", part)], bytes as f64)),
+            .map(|(part, bytes)| count(&[("part", part)], bytes)),
         );
         let held =
             "Memory of flushed memtables and compacted tables that iterators and snapshots still read.";
         families.begin(Gauge, "lsm_held_bytes", held).extend(
             [("memtables", self.held_memtable_bytes), ("tables", self.held_table_bytes)]
-                .map(|(part, bytes)| number(&[("part", part)], bytes as f64)),
+                .map(|(part, bytes)| count(&[("part", part)], bytes)),
         );
         families.one(
             Gauge,
@@ -257,7 +265,7 @@ impl Metrics {
                 ("lock", self.stall_lock_micros),
                 ("sync", self.stall_sync_micros),
             ]
-            .map(|(reason, micros)| number(&[("reason", reason)], micros as f64 / 1e6)),
+            .map(|(reason, micros)| seconds(&[("reason", reason)], micros as f64 / 1e6)),
         );
         families.one(Gauge, "lsm_writers_waiting", "Writers that wait for memory now.", self.writers_waiting);
         families.one(
@@ -277,13 +285,15 @@ impl Metrics {
     fn level_families(&self, families: &mut Families<'_>) {
         use Kind::{Counter, Gauge};
         let failed = "1 if an error stopped the background work of the keyspace, otherwise 0.";
-        families.begin(Gauge, "lsm_keyspace_failed", failed).extend(self.keyspaces.iter().map(|keyspace| {
-            number(&[("keyspace", &keyspace.name)], f64::from(u8::from(keyspace.failure.is_some())))
-        }));
+        families.begin(Gauge, "lsm_keyspace_failed", failed).extend(
+            self.keyspaces.iter().map(|keyspace| {
+                count(&[("keyspace", &keyspace.name)], u64::from(keyspace.failure.is_some()))
+            }),
+        );
         let limit = "Rate limit of the writers of a keyspace, while its compactions are behind.";
         families.begin(Gauge, "lsm_write_rate_limit_bytes_per_second", limit).extend(
             self.keyspaces.iter().filter_map(|keyspace| {
-                Some(number(&[("keyspace", &keyspace.name)], keyspace.write_rate_limit? as f64))
+                Some(count(&[("keyspace", &keyspace.name)], keyspace.write_rate_limit?))
             }),
         );
         let each: [(Kind, &'static str, &'static str, OfLevel); 15] = [
@@ -345,7 +355,7 @@ impl Metrics {
             for keyspace in &self.keyspaces {
                 samples.extend(keyspace.levels.iter().enumerate().map(|(level, metrics)| {
                     let labels = [("keyspace", keyspace.name.as_str()), ("level", &level.to_string())];
-                    number(&labels, value(metrics) as f64)
+                    count(&labels, value(metrics))
                 }));
             }
         }

@@ -47,7 +47,8 @@ impl Family<'_> {
         for sample in &self.samples {
             let labels = &sample.labels;
             match sample.value {
-                Value::Number(value) => write_sample(out, name, "", labels, None, value)?,
+                Value::Count(count) => write_sample(out, name, "", labels, None, count)?,
+                Value::Seconds(seconds) => write_sample(out, name, "", labels, None, seconds)?,
                 Value::Latency(latency) => write_latency(out, name, labels, latency)?,
             }
         }
@@ -61,11 +62,11 @@ fn write_latency(
     labels: &[(&'static str, String)],
     latency: &Latency,
 ) -> fmt::Result {
-    let count = latency.count() as f64;
+    let count = latency.count();
     for power in POWERS {
         // A bucket of this format includes its bound.
         let bound = ((1_u64 << power) - 1) as f64 / 1e9;
-        let below = latency.count_below_power(power) as f64;
+        let below = latency.count_below_power(power);
         write_sample(out, name, "_bucket", labels, Some(("le", &bound.to_string())), below)?;
     }
     write_sample(out, name, "_bucket", labels, Some(("le", "+Inf")), count)?;
@@ -79,7 +80,7 @@ fn write_sample(
     suffix: &str,
     labels: &[(&'static str, String)],
     last_label: Option<(&str, &str)>,
-    value: f64,
+    value: impl fmt::Display,
 ) -> fmt::Result {
     write!(out, "{name}{suffix}")?;
     let labels = labels.iter().map(|(name, value)| (*name, value.as_str())).chain(last_label);
