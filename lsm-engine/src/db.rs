@@ -450,6 +450,39 @@ impl Db {
         self.database.wait_for_compactions()
     }
 
+    /// Pauses background work, for example while something else needs the disk: no flush or compaction begins, those that
+    /// run stop within milliseconds, and no file is deleted. Reads, writes and syncs of the log go on. A second call
+    /// changes nothing; one [`resume_background_work`](Self::resume_background_work) ends the pause.
+    ///
+    /// When memory for memtables is used up, writers wait until the pause ends; [`health`](Self::health) and
+    /// [`waits`](Self::waits) then name [`WaitReason::MemoryWhilePaused`](crate::WaitReason). Calls that wait for flushes
+    /// or compactions wait, too. [`close`](Self::close) and dropping the last handle end the pause.
+    pub fn pause_background_work(&self) -> Result<()> {
+        self.database.pause_background_work()
+    }
+
+    /// Resumes background work after [`pause_background_work`](Self::pause_background_work). Does nothing if it is not
+    /// paused.
+    pub fn resume_background_work(&self) -> Result<()> {
+        self.database.resume_background_work()
+    }
+
+    /// Limits what deep merges write, in bytes per second of all of them together; `None`, as after opening, for no limit.
+    /// Deep merges are those that take no table of level 0. Flushes and merges of level 0 are never limited.
+    ///
+    /// The limit does not count while a keyspace has more than half of the debt or of the runs in level 0 at which its
+    /// writers are slowed. So it smooths the use of the disk, but does not make writers wait. A limit of 0 is refused.
+    pub fn set_background_bytes_per_second(&self, rate: Option<u64>) -> Result<()> {
+        self.database.write_side()?.write.status.control.set_bytes_per_second(rate)
+    }
+
+    /// Cancels all manual compactions that run now, in all keyspaces: [`compact_range`](Self::compact_range) returns
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) within milliseconds. No data is lost: what a cancelled step has
+    /// written is discarded, and tables that earlier steps compacted stay.
+    pub fn cancel_manual_compactions(&self) -> Result<()> {
+        self.database.cancel_manual_compactions()
+    }
+
     /// Figures about the current state of the database.
     pub fn metrics(&self) -> Metrics {
         self.database.metrics()

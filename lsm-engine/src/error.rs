@@ -52,6 +52,10 @@ pub enum Error {
     #[error("writing has stopped until the database is reopened: {0}")]
     WritingStopped(Arc<Error>),
 
+    /// The manual compaction was cancelled. The data is as it was, apart from what its earlier steps compacted.
+    #[error("the manual compaction was cancelled by Db::cancel_manual_compactions")]
+    Cancelled,
+
     /// The keyspace was dropped.
     #[error("keyspace {0:?} was dropped")]
     KeyspaceDropped(Arc<str>),
@@ -125,6 +129,8 @@ pub enum ErrorKind {
     Deadlock,
     /// Use the handle with the database or transaction that it came from.
     Foreign,
+    /// Someone cancelled the work. Nothing is lost; call again to have it done.
+    Cancelled,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
     Callback,
 }
@@ -140,6 +146,7 @@ impl Error {
                 ErrorKind::InvalidArgument
             }
             Self::OptionsMismatch(_) => ErrorKind::OptionsMismatch,
+            Self::Cancelled => ErrorKind::Cancelled,
             // Reopening does not help until the callback is fixed, so the kind must say so.
             Self::WritingStopped(reason) if reason.kind() == ErrorKind::Callback => ErrorKind::Callback,
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,

@@ -37,6 +37,7 @@
 mod background;
 mod batch;
 mod callbacks;
+mod control;
 mod database;
 mod db;
 mod error;

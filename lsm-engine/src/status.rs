@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lsm_core::env::Event;
 use parking_lot::Mutex;
 
+use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventKind, EventRing};
 
 /// Whether a database is open and takes writes, and its background errors.
 pub(crate) struct Status {
     pub(crate) events: Arc<EventRing>,
+    pub(crate) control: Control,
     closed: AtomicBool,
     /// Background jobs must end.
     stopping: AtomicBool,
@@ -28,6 +30,7 @@ impl Status {
     pub(crate) fn new(events: Arc<EventRing>) -> Self {
         Self {
             events,
+            control: Control::default(),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -51,6 +54,7 @@ impl Status {
     /// Asks background jobs to end.
     pub(crate) fn ask_to_stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.control.wake_jobs();
         self.progress.notify();
     }
 
@@ -71,6 +75,7 @@ impl Status {
             self.events.emit(EventKind::Error { during: "writing".into(), keyspace: None, message });
         }
         self.stopped.store(true, Ordering::Release);
+        self.control.wake_jobs();
         self.progress.notify();
     }
 

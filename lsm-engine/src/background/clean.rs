@@ -51,9 +51,13 @@ impl Job for CleanJob {
         let resources = &self.context.resources;
         let _inside = resources.enter(Inside::Job);
         let seen = resources.obsolete_files.event().epoch();
-        resources.remove_obsolete_files();
         if self.context.status.is_stopping() {
+            resources.remove_obsolete_files();
             return Step::Done;
+        }
+        let paused = self.context.status.control.pause();
+        if paused.is_none() {
+            resources.remove_obsolete_files();
         }
         let now_micros = resources.env.monotonic_micros();
         if now_micros >= self.look_at_micros {
@@ -63,6 +67,9 @@ impl Job for CleanJob {
             self.context.recorder.write();
         } else {
             self.context.recorder.write_if_many();
+        }
+        if let Some(Step::Pending { event, seen, .. }) = paused {
+            return Step::Pending { event, seen, deadline_micros: Some(self.look_at_micros) };
         }
         self.compactions.start_due();
         let deadline_micros = match self.fitter.step(&self.context) {

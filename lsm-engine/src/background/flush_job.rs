@@ -99,6 +99,9 @@ impl Job for FlushJob {
             self.give_up(None);
             return Step::Done;
         }
+        if let Some(pending) = context.status.control.pause() {
+            return pending;
+        }
         if std::mem::take(&mut self.paused) {
             retried(&self.context).for_each(|tree| tree.retry_flush_at(0));
         }

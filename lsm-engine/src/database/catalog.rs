@@ -159,6 +159,7 @@ impl Database {
             }
         });
         side.write.unflushed.recheck(&tree);
+        side.write.status.control.wake_jobs();
         side.background.compaction_queue.add(&tree);
         self.visibility.recheck_cleared(&tree);
         drop(manifest);

@@ -61,10 +61,11 @@ impl Database {
 
     fn close_first(&self) -> Result<()> {
         if let Some(side) = &self.writer {
+            side.write.status.control.set_paused(false);
             side.write.status.progress.notify();
         }
         self.locks.wake_all();
-        let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.rotate_and_flush(side));
+        let flushed = self.writer.as_ref().map_or(Ok(()), |side| self.rotate_and_flush(side, || Ok(())));
         // End the jobs and release the lock in any case.
         let shut_down = self.shut_down(flushed.is_ok());
         flushed.and(shut_down).inspect_err(|_| {

@@ -41,7 +41,7 @@ impl Database {
             compaction_bytes_out: self.resources.counters.compaction_bytes_out.get(),
             compaction_bytes_copied: self.resources.counters.compaction_bytes_copied.get(),
             stall_rate_micros: waited(WaitReason::Level0Runs) + waited(WaitReason::CompactionDebt),
-            stall_memory_micros: waited(WaitReason::Memory),
+            stall_memory_micros: waited(WaitReason::Memory) + waited(WaitReason::MemoryWhilePaused),
             stall_space_micros: waited(WaitReason::DiskSpace),
             stall_lock_micros: waited(WaitReason::CommitLock),
             stall_sync_micros: waited(WaitReason::LogSync),
@@ -103,7 +103,7 @@ impl Database {
             return Health::ReadOnly(error);
         }
         let is_long = |wait: &Wait| match wait.why {
-            WaitReason::Memory | WaitReason::DiskSpace => true,
+            WaitReason::Memory | WaitReason::DiskSpace | WaitReason::MemoryWhilePaused => true,
             WaitReason::CommitLock | WaitReason::LogSync => wait.micros >= LONG_MICROS,
             _ => false,
         };

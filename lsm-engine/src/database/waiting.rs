@@ -5,18 +5,77 @@ use std::sync::Arc;
 
 use super::{Database, WriteSide};
 use crate::background::Manual;
+use crate::control::Uncancelled;
 use crate::error::{Error, Result};
-use crate::events::WaitReason;
+use crate::events::{EventKind, WaitReason};
 use crate::keyspaces::{Memtable, Tree};
+use crate::waits::Waiting;
 
 impl Database {
     pub(crate) fn flush_all(&self) -> Result<()> {
         self.resources.check_may_wait()?;
-        self.rotate_and_flush(self.write_side()?)
+        self.rotate_and_flush(self.write_side()?, || Ok(()))
+    }
+
+    /// Waits like [`Resources::wait_for`](crate::resources::Resources::wait_for) for background work, which may be
+    /// paused.
+    fn wait_for_work(
+        &self,
+        why: WaitReason,
+        side: &WriteSide,
+        mut done: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
+        let mut waiting: Option<Waiting<'_>> = None;
+        self.resources.wait_until(&side.write.status.progress, || {
+            let is_done = done()?;
+            if !is_done {
+                let why = if side.write.status.control.is_paused() { WaitReason::Paused } else { why };
+                match &mut waiting {
+                    Some(waiting) => waiting.change(why),
+                    None => waiting = Some(self.resources.waits.begin(why, None)),
+                }
+            }
+            Ok(is_done)
+        })
+    }
+
+    /// Pauses background work: no flush or compaction begins, and those that run stop before their next step.
+    pub(crate) fn pause_background_work(&self) -> Result<()> {
+        let status = &self.write_side()?.write.status;
+        if status.control.set_paused(true) {
+            status.events.emit(EventKind::Paused);
+        }
+        // Callers that wait say from now on that work is paused.
+        status.progress.notify();
+        // `close` ends a pause, but this one may have come after it.
+        self.check_open().inspect_err(|_| {
+            status.control.set_paused(false);
+        })
+    }
+
+    /// Resumes paused background work.
+    pub(crate) fn resume_background_work(&self) -> Result<()> {
+        let side = self.write_side()?;
+        let status = &side.write.status;
+        if status.control.set_paused(false) {
+            status.events.emit(EventKind::Resumed);
+        }
+        // This job starts the compactions that became due meanwhile.
+        self.resources.obsolete_files.event().notify();
+        status.progress.notify();
+        Ok(())
+    }
+
+    pub(crate) fn cancel_manual_compactions(&self) -> Result<()> {
+        let status = &self.write_side()?.write.status;
+        status.control.cancel();
+        status.progress.notify();
+        Ok(())
     }
 
     /// Rotates all memtables and waits until they are in tables.
-    pub(super) fn rotate_and_flush(&self, side: &WriteSide) -> Result<()> {
+    /// Each time before it waits, it calls `check`, which may fail.
+    pub(super) fn rotate_and_flush(&self, side: &WriteSide, check: impl Fn() -> Result<()>) -> Result<()> {
         side.write.status.check_writing()?;
         // This makes a failed flush try again now.
         let errors_before = side.write.status.flush_error.count();
@@ -35,7 +94,8 @@ impl Database {
         };
         // The error of one keyspace is returned only after the memtables of the others are in tables.
         let mut retried = Vec::new();
-        self.resources.wait_for(WaitReason::Flush, &side.write.status.progress, || {
+        self.wait_for_work(WaitReason::Flush, side, || {
+            check()?;
             side.write.status.check_writing()?;
             while let Some((tree, immutable)) = waiting.pop() {
                 if !has_unflushed(&tree, &immutable) {
@@ -76,7 +136,7 @@ impl Database {
         let (flush_errors, compaction_errors) = (status.flush_error.count(), status.compaction_error.count());
         side.write.flush_wanted.notify();
         self.all_trees().iter().for_each(|tree| side.background.compaction_queue.add(tree));
-        self.resources.wait_for(WaitReason::Compaction, &side.write.status.progress, || {
+        self.wait_for_work(WaitReason::Compaction, side, || {
             self.check_open()?;
             side.write.status.check_writing()?;
             side.write.status.flush_error.check(flush_errors)?;
@@ -99,8 +159,9 @@ impl Database {
         }
         let side = self.write_side()?;
         self.resources.check_may_wait()?;
+        let begun = side.write.status.control.uncancelled();
         let held = side.compactions.hold(tree.id);
-        let done = self.compact_held(side, tree, range);
+        let done = self.compact_held(side, tree, range, begun);
         drop(held);
         side.background.compaction_queue.add(tree);
         side.compactions.start_due();
@@ -115,16 +176,26 @@ impl Database {
         side: &WriteSide,
         tree: &Arc<Tree>,
         range: (Bound<&[u8]>, Bound<&[u8]>),
+        begun: Uncancelled,
     ) -> Result<()> {
-        self.rotate_and_flush(side)?;
+        let control = &side.write.status.control;
+        self.rotate_and_flush(side, || control.check(begun))?;
         let since = side.versions.numbers.next();
         let errors_before = side.write.status.compaction_error.count();
-        self.resources.wait_for(WaitReason::Compaction, &side.write.status.progress, || {
+        self.wait_for_work(WaitReason::Compaction, side, || {
             loop {
                 self.check_open()?;
                 side.write.status.check_writing()?;
+                if control.check(begun).is_err() && side.compactions.is_manual_running(tree) {
+                    // Its jobs end with their next step. Then the data is as it was.
+                    return Ok(false);
+                }
+                control.check(begun)?;
                 side.write.status.compaction_error.check(errors_before)?;
-                match side.compactions.start_manual(tree, range, since)? {
+                if control.is_paused() {
+                    return Ok(false);
+                }
+                match side.compactions.start_manual(tree, range, since, begun)? {
                     Manual::Started => {}
                     Manual::Wait => return Ok(false),
                     Manual::Done => return Ok(true),

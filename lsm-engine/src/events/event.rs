@@ -140,6 +140,10 @@ pub enum EventKind {
         /// The limit; `None` if it ended.
         bytes_per_second: Option<u64>,
     },
+    /// A user paused background work.
+    Paused,
+    /// A user resumed background work.
+    Resumed,
     /// A snapshot expired; see [`Options::snapshot_age_max`](crate::Options::snapshot_age_max).
     SnapshotExpired {
         /// The label of the snapshot, if it has one.
@@ -181,6 +185,8 @@ impl fmt::Display for EventKind {
                 write!(f, "opened {how}: {replayed_records} records replayed, {}", ms(micros))
             }
             Self::Closed => f.write_str("closed"),
+            Self::Paused => f.write_str("background work paused"),
+            Self::Resumed => f.write_str("background work resumed"),
             Self::FlushBegin { keyspace, bytes } => write!(f, "flush of {keyspace:?} begins: {bytes} bytes"),
             Self::FlushEnd { keyspace, tables, bytes, micros } => {
                 write!(f, "flush of {keyspace:?} ends: {tables} tables, {bytes} bytes, {}", ms(micros))

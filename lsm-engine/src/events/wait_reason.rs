@@ -32,10 +32,14 @@ pub enum WaitReason {
     Conflict,
     /// An update, such as [`Db::update`](crate::Db::update), waits for others that update the same key.
     Update,
+    /// The call waits for background work, which is paused.
+    Paused,
+    /// A write waits for memory, and background work is paused.
+    MemoryWhilePaused,
 }
 
 /// All reasons; the position of each is its number.
-pub(crate) const REASONS: [WaitReason; 14] = [
+pub(crate) const REASONS: [WaitReason; 16] = [
     WaitReason::Level0Runs,
     WaitReason::CompactionDebt,
     WaitReason::Memory,
@@ -50,13 +54,15 @@ pub(crate) const REASONS: [WaitReason; 14] = [
     WaitReason::TransactionLock,
     WaitReason::Conflict,
     WaitReason::Update,
+    WaitReason::Paused,
+    WaitReason::MemoryWhilePaused,
 ];
 
 impl WaitReason {
     /// Whether it is a reason for which writers wait longer than a sync takes. Such waits are events from their
     /// beginning.
     pub(crate) fn is_stall(self) -> bool {
-        matches!(self, Self::Memory | Self::DiskSpace)
+        matches!(self, Self::Memory | Self::DiskSpace | Self::MemoryWhilePaused)
     }
 
     /// Its name in lists of metrics.
@@ -76,6 +82,8 @@ impl WaitReason {
             Self::TransactionLock => "transaction_lock",
             Self::Conflict => "conflict",
             Self::Update => "update",
+            Self::Paused => "paused",
+            Self::MemoryWhilePaused => "memory_while_paused",
         }
     }
 
@@ -87,6 +95,7 @@ impl WaitReason {
                 | Self::CompactionDebt
                 | Self::Memory
                 | Self::DiskSpace
+                | Self::MemoryWhilePaused
                 | Self::CommitLock
                 | Self::LogSync
         )
@@ -113,6 +122,7 @@ impl WaitReason {
                 "the end of the transactions that are in the way, or the timeout of the lock"
             }
             Self::Conflict => "the time of the pause, at most some milliseconds",
+            Self::Paused | Self::MemoryWhilePaused => "a call of Db::resume_background_work, or of close",
         }
     }
 }
@@ -134,6 +144,8 @@ impl fmt::Display for WaitReason {
             Self::Close => "another thread closes the database",
             Self::TransactionLock => "another transaction holds the lock",
             Self::Conflict => "the transaction pauses after a conflict",
+            Self::Paused => "background work is paused",
+            Self::MemoryWhilePaused => "memory is used up and background work is paused",
         })
     }
 }

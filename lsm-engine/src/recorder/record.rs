@@ -34,6 +34,8 @@ const SNAPSHOT_EXPIRED: u8 = 15;
 const ERROR: u8 = 16;
 const LAGGED: u8 = 17;
 const SHORT_STALLS: u8 = 18;
+const PAUSED: u8 = 19;
+const RESUMED: u8 = 20;
 
 const CUT: &str = "an event is cut";
 
@@ -101,6 +103,8 @@ impl Fields {
             EventKind::Error { .. } => ERROR,
             EventKind::Lagged(_) => LAGGED,
             EventKind::ShortStalls { .. } => SHORT_STALLS,
+            EventKind::Paused => PAUSED,
+            EventKind::Resumed => RESUMED,
         };
         self.0.push(tag);
         self.numbers([event.number, event.unix_micros]);
@@ -108,7 +112,7 @@ impl Fields {
             EventKind::Opened { was_clean, replayed_records, micros } => {
                 self.numbers([u64::from(*was_clean), *replayed_records, *micros]);
             }
-            EventKind::Closed => {}
+            EventKind::Closed | EventKind::Paused | EventKind::Resumed => {}
             EventKind::FlushBegin { keyspace, bytes } => {
                 self.text(keyspace);
                 self.numbers([*bytes]);
@@ -193,6 +197,8 @@ impl Body<'_> {
                 micros: self.number()?,
             },
             CLOSED => EventKind::Closed,
+            PAUSED => EventKind::Paused,
+            RESUMED => EventKind::Resumed,
             FLUSH_BEGIN => EventKind::FlushBegin { keyspace: self.text()?, bytes: self.number()? },
             FLUSH_END => EventKind::FlushEnd {
                 keyspace: self.text()?,
@@ -326,6 +332,8 @@ mod tests {
             EventKind::Error { during: "a flush".into(), keyspace: Some(key()), message: "no space".into() },
             EventKind::Lagged(12),
             EventKind::ShortStalls { why, count: 3, micros: 4 },
+            EventKind::Paused,
+            EventKind::Resumed,
         ];
         let event = |(number, kind)| Event { number, unix_micros: 1_700_000_000_000_000 + number, kind };
         (0..).zip(kinds).map(event).collect()

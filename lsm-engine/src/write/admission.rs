@@ -129,7 +129,11 @@ impl WritePath {
     fn memory_wait(&self) -> WaitReason {
         let error = self.status.flush_error.current();
         let is_full = error.is_some_and(|error| error.kind() == ErrorKind::NoSpace);
-        if is_full { WaitReason::DiskSpace } else { WaitReason::Memory }
+        match is_full {
+            _ if self.status.control.is_paused() => WaitReason::MemoryWhilePaused,
+            true => WaitReason::DiskSpace,
+            false => WaitReason::Memory,
+        }
     }
 
     #[cold]
@@ -161,6 +165,9 @@ impl WritePath {
             }
             let made = self.make_room(&mut committer, wanted);
             drop(committer);
+            if self.status.control.is_paused() {
+                return Ok(false);
+            }
             // If tables take too much memory, compactions may free some. Ask once, so that failing ones are not
             // repeated.
             if made.is_err() && self.resources.memory.tables_exceed_share() {

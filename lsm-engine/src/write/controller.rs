@@ -69,6 +69,11 @@ impl Pressure {
         self.debt > self.level_0_runs
     }
 
+    /// Whether writers will be slowed if the debt grows to twice what it is.
+    pub(crate) fn is_near(self) -> bool {
+        self.factor() > 0.5
+    }
+
     pub(crate) fn slows(self) -> bool {
         self.factor() > 1.0
     }

@@ -211,7 +211,19 @@ impl World {
     }
 
     fn maintain(&mut self) {
-        match self.random.below(5) {
+        match self.random.below(6) {
+            5 => {
+                let steps = self.random.below(30);
+                let result = self.risking(|| {
+                    self.db().pause_background_work()?;
+                    for _ in 0..steps {
+                        self.env.0.step();
+                    }
+                    self.db().cancel_manual_compactions()?;
+                    self.db().resume_background_work()
+                });
+                self.returned("pause", false, result);
+            }
             0 => {
                 let result = self.risking(|| self.db().flush());
                 self.returned("flush", true, result);

@@ -76,6 +76,11 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
         counts.filter_deleted + counts.filter_replaced > 0
     }
 
+    /// Estimated bytes of the tables that were written so far. 0 when the build is done.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.output.written_bytes()
+    }
+
     fn report_merges(&self) {
         self.output.count_folded(self.stream.counts().operands_folded);
         if let Some(failure) = self.stream.merge_failure() {

@@ -13,6 +13,7 @@ use super::job::{self, Plan, Running, Starter};
 use super::policy::{inputs as policy_inputs, is_its_own, pick};
 use super::scheduler::{Debt, Scheduler};
 use crate::background::context::JobContext;
+use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
@@ -58,6 +59,12 @@ impl Compactions {
         Hold { compactions: self, keyspace }
     }
 
+    /// Whether a compaction of a keyspace runs for which a user asked.
+    pub(crate) fn is_manual_running(&self, tree: &Tree) -> bool {
+        let scheduler = self.scheduler.lock();
+        scheduler.running.iter().any(|running| running.is_manual() && running.tree().id == tree.id)
+    }
+
     pub(crate) fn running_count(&self) -> usize {
         self.scheduler.lock().running.len()
     }
@@ -69,6 +76,9 @@ impl Compactions {
 
     /// Starts the due compactions, as many as there are threads for.
     pub(crate) fn start_due(&self) {
+        if self.context.status.control.is_paused() {
+            return;
+        }
         let (mut scheduler, _inside) = self.lock_to_ask();
         drop_covered_tables(&self.context, &mut scheduler);
         let parallel_max = self.context.resources.env.worker_count().saturating_sub(1).max(1);
@@ -106,12 +116,13 @@ impl Compactions {
 
     /// Starts the next step of a manual compaction, which brings a range of keys down to the last level. `since` is a
     /// number given out at its beginning: level 0 runs with this number or higher stay out, and tables of the last
-    /// level with such a number are not rewritten again.
+    /// level with such a number are not rewritten again. A cancellation after `begun` ends the step.
     pub(crate) fn start_manual(
         &self,
         tree: &Arc<Tree>,
         range: (Bound<&[u8]>, Bound<&[u8]>),
         since: u64,
+        begun: Uncancelled,
     ) -> Result<Manual> {
         let (mut scheduler, _inside) = self.lock_to_ask();
         tree.check_usable()?;
@@ -131,7 +142,7 @@ impl Compactions {
         let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
         match validate(&shape, &compaction) {
             Ok(()) => {
-                self.start(&mut scheduler, tree, &version, &shape, &compaction)?;
+                self.start(&mut scheduler, tree, &version, &shape, &compaction, Some(begun))?;
                 Ok(Manual::Started)
             }
             Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
@@ -175,6 +186,7 @@ impl Compactions {
             .values()
             .map(|debt| (&debt.tree.name, &debt.tree.limit, pressure(debt)))
             .collect();
+        self.context.status.control.set_urgent(limits.iter().any(|(.., pressure)| pressure.is_near()));
         if self.context.write.controller.adjust(&self.context.resources.waits, &limits) {
             self.context.status.progress.notify();
         }
@@ -215,7 +227,7 @@ impl Compactions {
                 continue;
             }
             scheduler.next_keyspace = tree.id + 1;
-            match self.start(scheduler, tree, &version, &shape, &compaction) {
+            match self.start(scheduler, tree, &version, &shape, &compaction, None) {
                 Ok(()) => return true,
                 Err(error) => {
                     tracing::warn!(keyspace = &*tree.name, %error, "failed to start a compaction");
@@ -236,6 +248,7 @@ impl Compactions {
         version: &Version,
         shape: &TreeShape,
         compaction: &Compaction,
+        manual: Option<Uncancelled>,
     ) -> Result<()> {
         let mut inputs = policy_inputs(version, shape, compaction);
         let fewer;
@@ -259,7 +272,7 @@ impl Compactions {
                 let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
                 let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
                 tree.busy.lock().extend(inputs.iter().map(|input| input.table.number()));
-                let plan = Plan { tree, shape, compaction, inputs, run, running_shape };
+                let plan = Plan { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual };
                 let (running, jobs) = plan.prepare(&self.context, &starter);
                 scheduler.running.push(running);
                 for job in jobs {

@@ -18,11 +18,13 @@ use super::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress}
 use crate::background::context::JobContext;
 use crate::background::context::JobToken;
 use crate::callbacks::caught;
+use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::keyspaces::Tree;
 use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
+use crate::status::Status;
 use crate::version::edit::VersionEdit;
 use crate::version::{Placement, Run, RunCursor, Version, common_prefix, gather_range_tombstones};
 
@@ -36,6 +38,10 @@ pub(crate) struct Running {
     output_level: usize,
     run: u64,
     shape: RunningShape,
+    /// It takes tables of level 0, so it does not keep to the rate of deep merges.
+    from_level_0: bool,
+    /// Set if a user asked for it.
+    manual: Option<Uncancelled>,
     started_micros: u64,
     span: Span,
     parts_left: AtomicUsize,
@@ -62,6 +68,18 @@ impl Running {
         self.run
     }
 
+    pub(crate) fn is_manual(&self) -> bool {
+        self.manual.is_some()
+    }
+
+    /// Fails if the rest of the compaction is not wanted any more.
+    fn check_wanted(&self, status: &Status) -> Result<()> {
+        if status.is_stopping() || self.tree.is_dropped() || self.failed() {
+            return Err(Error::Closed);
+        }
+        self.manual.map_or(Ok(()), |begun| status.control.check(begun))
+    }
+
     fn failed(&self) -> bool {
         self.failure.lock().is_some()
     }
@@ -81,14 +99,14 @@ impl Running {
         if let Err(error) = &result {
             context.resources.close_files_after(error);
             // `Closed` means that the compaction was given up because the keyspace or the database ended.
-            if !matches!(error, Error::Closed) {
+            if !matches!(error, Error::Closed | Error::Cancelled) {
                 tracing::warn!(keyspace = &*self.tree.name, %error, "a compaction failed");
                 // Pause the keyspace before the files are discarded, since that wakes the job that starts compactions.
                 starter.failed(&self.tree);
             }
             context.discard(&outputs);
             fenced = self.fenced(error);
-            if !self.tree.is_dropped() {
+            if !self.tree.is_dropped() && !matches!(error, Error::Cancelled) {
                 context.status.note_compaction_error(&self.tree.name, error.clone());
             }
             if matches!(error, Error::Callback(_)) {
@@ -194,6 +212,8 @@ struct CompactionJob {
     starter: Arc<dyn Starter>,
     running: Arc<Running>,
     build: Option<Build<MergingCursor<RunCursor>, Older>>,
+    /// Bytes that count for the rate of deep merges so far.
+    counted_bytes: u64,
     _token: JobToken,
 }
 
@@ -201,19 +221,43 @@ impl CompactionJob {
     /// Works for a while. Returns whether the part has ended.
     fn step_part(&mut self) -> bool {
         let Some(build) = &mut self.build else { return true };
-        if self.context.status.is_stopping() || self.running.tree.is_dropped() || self.running.failed() {
-            self.running.fail(Error::Closed);
+        if let Err(error) = self.running.check_wanted(&self.context.status) {
+            self.running.fail(error);
             return true;
         }
         match caught("a compaction", || build.step()) {
-            Ok(Progress::More) => return false,
+            Ok(Progress::More) => {
+                let bytes = build.written_bytes();
+                self.count(bytes);
+                return false;
+            }
             Ok(Progress::Done(tables)) => {
                 self.running.has_filtered.fetch_or(build.has_filtered(), Ordering::AcqRel);
+                self.count(tables.iter().map(|table| table.bytes).sum());
                 self.running.outputs.lock().extend(tables);
             }
             Err(error) => self.running.fail(error),
         }
         true
+    }
+
+    /// Counts what the part has written, `bytes` so far, for the rate of deep merges.
+    fn count(&mut self, bytes: u64) {
+        if !self.running.from_level_0 {
+            let (env, more) = (&*self.context.resources.env, bytes.saturating_sub(self.counted_bytes));
+            self.context.status.control.count_written(env, more);
+            self.counted_bytes = self.counted_bytes.max(bytes);
+        }
+    }
+
+    /// What to return in place of a step, if users want the part to wait.
+    fn wait(&self) -> Option<Step> {
+        let control = &self.context.status.control;
+        let pending = control.pause().or_else(|| {
+            (!self.running.from_level_0).then(|| control.limit(&*self.context.resources.env)).flatten()
+        })?;
+        // Look after the epoch of the event was read: whatever ends the compaction notifies it.
+        self.running.check_wanted(&self.context.status).ok().map(|()| pending)
     }
 }
 
@@ -223,6 +267,9 @@ impl Job for CompactionJob {
         let _inside = context.resources.enter(Inside::Job);
         let running = Arc::clone(&self.running);
         let _entered = running.span.enter();
+        if let Some(pending) = self.wait() {
+            return pending;
+        }
         if !self.step_part() {
             return Step::Again;
         }
@@ -233,6 +280,10 @@ impl Job for CompactionJob {
             Ok(())
         }) {
             self.running.fail(error);
+        }
+        if self.running.failed() {
+            // The other parts may wait.
+            context.status.control.wake_jobs();
         }
         if self.running.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.running.finish(&self.context, &*self.starter);
@@ -250,6 +301,9 @@ pub(super) struct Plan<'p> {
     /// The run that the outputs form or join.
     pub(super) run: u64,
     pub(super) running_shape: RunningShape,
+    pub(super) from_level_0: bool,
+    /// Set if a user asked for it.
+    pub(super) manual: Option<Uncancelled>,
 }
 
 impl Plan<'_> {
@@ -259,7 +313,7 @@ impl Plan<'_> {
         context: &Arc<JobContext>,
         starter: &Arc<dyn Starter>,
     ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
-        let Self { tree, shape, compaction, inputs, run, running_shape } = self;
+        let Self { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual } = self;
         let (tables, bytes) = count(&inputs);
         context.resources.events.emit(EventKind::CompactionBegin {
             keyspace: Arc::clone(&tree.name),
@@ -274,6 +328,8 @@ impl Plan<'_> {
             output_level: compaction.output_level,
             run,
             shape: running_shape,
+            from_level_0,
+            manual,
             started_micros: context.resources.env.monotonic_micros(),
             span: span(tree, compaction, &inputs),
             parts_left: AtomicUsize::new(splits.len() + 1),
@@ -294,6 +350,7 @@ impl Plan<'_> {
                 context: Arc::clone(context),
                 starter: Arc::clone(starter),
                 running: Arc::clone(&running),
+                counted_bytes: 0,
                 _token: JobToken::new(context),
             }));
         }

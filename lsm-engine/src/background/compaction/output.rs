@@ -188,6 +188,11 @@ impl Output {
         self.writer.as_ref().map_or(0, |(_, writer)| writer.estimated_bytes())
     }
 
+    /// Estimated bytes of all tables so far.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.finished.iter().map(|table| table.bytes).sum::<u64>() + self.bytes()
+    }
+
     /// Finishes the last table, including range tombstones after the last entry.
     pub(crate) fn finish(&mut self) -> Result<Vec<NewTable>> {
         let upper = self.options.upper.clone();

@@ -1,0 +1,310 @@
+//! Pauses of background work, cancelled manual compactions, the rate of deep merges, and options that change live.
+
+use std::sync::{Arc, Mutex};
+
+use lsm_engine::compaction_policies::{Leveled, LeveledOptions};
+use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::vfs::{SimFs, Vfs};
+use lsm_engine::{Compression, Db, ErrorKind, EventKind, Health, Options, WaitReason};
+
+const MEMORY: usize = 1 << 20;
+
+/// What is called whenever a caller begins to wait.
+type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
+
+/// A simulated environment that calls its hook.
+struct Observed {
+    env: Arc<SimEnv>,
+    hook: Hook,
+}
+
+impl Env for Observed {
+    fn monotonic_micros(&self) -> u64 {
+        self.env.monotonic_micros()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        self.env.unix_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.env.random()
+    }
+
+    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
+        self.env.spawn(priority, job);
+    }
+
+    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
+        if let Some(hook) = &mut *self.hook.lock().unwrap() {
+            hook();
+        }
+        self.env.wait(event, seen, deadline_micros)
+    }
+}
+
+/// A database on one thread. Whenever a caller waits, a hook is called with the number of the wait.
+struct World {
+    fs: SimFs,
+    env: Arc<SimEnv>,
+    hook: Hook,
+    db: Db,
+}
+
+impl World {
+    fn new(memory: usize) -> Self {
+        let (fs, env, hook) = (SimFs::new(), Arc::new(SimEnv::new(1)), Hook::default());
+        let observed = Observed { env: Arc::clone(&env), hook: Arc::clone(&hook) };
+        let options = Options::new().memory(memory).vfs(Arc::new(fs.clone()));
+        let db = options.env(Arc::new(observed)).open("/db").unwrap();
+        Self { fs, env, hook, db }
+    }
+
+    fn at_each_wait(&self, then: impl FnMut(&Db, usize) + Send + 'static) -> Arc<Mutex<Vec<WaitReason>>> {
+        let (db, reasons, mut then) = (self.db.clone(), Arc::new(Mutex::new(Vec::new())), then);
+        let seen = Arc::clone(&reasons);
+        *self.hook.lock().unwrap() = Some(Box::new(move || {
+            let count = {
+                let mut seen = seen.lock().unwrap();
+                seen.extend(db.waits().iter().map(|wait| wait.why));
+                seen.len()
+            };
+            then(&db, count);
+        }));
+        reasons
+    }
+
+    fn fill(&self, count: usize) {
+        for key in 0..count {
+            self.db.put(format!("key{key:05}"), [b'v'; 1000]).unwrap();
+        }
+    }
+
+    fn check(&self, count: usize) {
+        let found =
+            self.db.iter().map(|entry| entry.unwrap()).inspect(|(_, value)| assert_eq!(*value, [b'v'; 1000]));
+        assert_eq!(found.count(), count);
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let mut names = self.fs.read_dir("/db".as_ref()).unwrap();
+        names.retain(|name| name.contains(".sst"));
+        names.sort();
+        names
+    }
+
+    fn end(self) {
+        *self.hook.lock().unwrap() = None;
+        assert_eq!(self.db.waits(), []);
+        self.db.close().unwrap();
+        self.env.drop_jobs();
+    }
+}
+
+#[test]
+fn writers_that_a_pause_makes_wait_are_told_and_memory_stays_below_its_bound() {
+    let world = World::new(MEMORY);
+    world.db.pause_background_work().unwrap();
+    let reasons = world.at_each_wait(|db, count| {
+        if count < 3 {
+            // It changes nothing, but the writer looks again.
+            db.pause_background_work().unwrap();
+        } else if count == 3 {
+            let Health::Waiting { why, .. } = db.health() else { panic!("{:?}", db.health()) };
+            assert_eq!(why, WaitReason::MemoryWhilePaused);
+            assert!(why.ended_by().contains("resume_background_work"));
+            assert_eq!(db.metrics().flushes, 0);
+            assert!(db.metrics().memory_bytes() <= MEMORY as u64);
+            db.resume_background_work().unwrap();
+        }
+    });
+    world.fill(1500);
+    assert_eq!(reasons.lock().unwrap()[..3], [WaitReason::MemoryWhilePaused; 3]);
+    let metrics = world.db.metrics();
+    assert!(metrics.flushes > 0 && metrics.stall_memory_micros <= metrics.stall_micros);
+    world.check(1500);
+    let mut events = world.db.events();
+    let kinds: Vec<_> = std::iter::from_fn(|| events.try_next()).map(|event| event.kind).collect();
+    let position = |wanted| kinds.iter().position(|kind| *kind == wanted).expect("the event");
+    assert!(position(EventKind::Paused) < position(EventKind::Resumed));
+    world.end();
+}
+
+#[test]
+fn nothing_is_written_or_deleted_in_the_background_during_a_pause() {
+    let world = World::new(8 * MEMORY);
+    world.fill(1000);
+    world.db.flush().unwrap();
+    // The snapshot keeps the first versions, so that the compaction has something to write, in several steps.
+    let snapshot = world.db.snapshot().unwrap();
+    world.fill(1000);
+    world.db.flush().unwrap();
+    let started = world.tables();
+    world.at_each_wait(|db, count| {
+        match count {
+            // The compaction has begun. Its jobs stop, and the caller goes on to wait.
+            2..6 => db.pause_background_work().unwrap(),
+            6 => db.resume_background_work().unwrap(),
+            _ => {}
+        }
+    });
+    world.db.compact_range::<&str>(..).unwrap();
+    *world.hook.lock().unwrap() = None;
+    assert_ne!(world.tables(), started);
+    world.db.pause_background_work().unwrap();
+    drop(snapshot);
+    world.fill(10);
+    let before = world.tables();
+    world.env.run_until_idle();
+    assert_eq!(world.tables(), before);
+    world.db.resume_background_work().unwrap();
+    world.db.wait_for_compactions().unwrap();
+    world.check(1000);
+    world.end();
+}
+
+#[test]
+fn calls_that_wait_for_paused_work_say_so_and_go_on_when_it_is_resumed() {
+    let world = World::new(8 * MEMORY);
+    for call in [Db::flush, Db::wait_for_compactions, |db: &Db| db.compact_range::<&str>(..)] {
+        world.db.pause_background_work().unwrap();
+        // More than a memtable.
+        world.fill(1500);
+        let reasons = world.at_each_wait(|db, count| {
+            assert!(matches!(db.health(), Health::Writing), "writes go through");
+            match count {
+                0..4 => db.pause_background_work().unwrap(),
+                4 => db.resume_background_work().unwrap(),
+                _ => {}
+            }
+        });
+        call(&world.db).unwrap();
+        assert_eq!(reasons.lock().unwrap()[..4], [WaitReason::Paused; 4]);
+        *world.hook.lock().unwrap() = None;
+        assert_eq!(world.db.metrics().immutable_memtable_bytes, 0);
+    }
+    world.end();
+}
+
+#[test]
+fn closing_or_dropping_a_paused_database_ends_and_keeps_everything() {
+    for close in [true, false] {
+        let world = World::new(8 * MEMORY);
+        world.fill(100);
+        world.db.flush().unwrap();
+        world.fill(200);
+        world.db.pause_background_work().unwrap();
+        let World { fs, env, db, .. } = world;
+        if close {
+            let other = db.clone();
+            db.close().unwrap();
+            assert_eq!(other.pause_background_work().unwrap_err().kind(), ErrorKind::Closed);
+            assert_eq!(other.resume_background_work().unwrap_err().kind(), ErrorKind::Closed);
+        } else {
+            drop(db);
+        }
+        env.drop_jobs();
+        let options = Options::new().vfs(Arc::new(fs)).env(Arc::clone(&env) as Arc<dyn Env>);
+        let db = options.open("/db").unwrap();
+        assert_eq!(db.iter().count(), 200);
+        assert_eq!(db.recovery().was_clean, close);
+        drop(db);
+        env.drop_jobs();
+    }
+}
+
+/// The caller waits for a flush, then for compactions. It is cancelled at each wait in turn.
+#[test]
+fn a_cancelled_manual_compaction_returns_and_leaves_the_data_as_it_was() {
+    let mut cancelled = 0;
+    for paused in [false, true] {
+        for at in 1.. {
+            let world = World::new(8 * MEMORY);
+            for _ in 0..2 {
+                world.fill(2000);
+                world.db.flush().unwrap();
+            }
+            world.fill(20);
+            if paused {
+                world.db.pause_background_work().unwrap();
+            }
+            world.at_each_wait(move |db, count| {
+                if count == at {
+                    db.cancel_manual_compactions().unwrap();
+                }
+            });
+            let result = world.db.compact_range::<&str>(..);
+            *world.hook.lock().unwrap() = None;
+            world.db.resume_background_work().unwrap();
+            let is_over = result.is_ok();
+            if let Err(error) = result {
+                assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+                cancelled += 1;
+            }
+            world.check(2000);
+            world.env.run_until_idle();
+            world.check(2000);
+            // What was half written is gone, and the next one goes through.
+            let named: u64 = world.db.metrics().keyspaces[0].levels.iter().map(|level| level.tables).sum();
+            assert_eq!(world.tables().len() as u64, named);
+            world.db.compact_range::<&str>(..).unwrap();
+            world.check(2000);
+            world.end();
+            // Nothing would ever wake the caller for a second wait in a pause.
+            if is_over || at > 20 || paused {
+                break;
+            }
+        }
+    }
+    assert!(cancelled >= 4, "{cancelled}");
+}
+
+#[test]
+fn deep_merges_keep_to_their_rate_and_flushes_do_not() {
+    let policy = Leveled::new(LeveledOptions {
+        base_bytes: 128 << 10,
+        fanout: 4,
+        target_table_bytes: 64 << 10,
+        ..LeveledOptions::default()
+    });
+    // Time only passes when jobs wait.
+    let run = |rate: Option<u64>| {
+        let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
+        let options = Options::new()
+            .memory(4 * MEMORY)
+            .vfs(Arc::new(fs))
+            .compaction(Arc::new(policy))
+            .compression(Compression::None);
+        let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        assert_eq!(
+            db.set_background_bytes_per_second(Some(0)).unwrap_err().kind(),
+            ErrorKind::InvalidArgument
+        );
+        db.set_background_bytes_per_second(rate).unwrap();
+        let mut flushing = 0;
+        for round in 0..10 {
+            for key in 0..400 {
+                db.put(format!("key{:05}", (key * 7 + round * 13) % 2000), [b'v'; 1000]).unwrap();
+            }
+            let before = env.monotonic_micros();
+            db.flush().unwrap();
+            flushing += env.monotonic_micros() - before;
+        }
+        let before = env.monotonic_micros();
+        db.wait_for_compactions().unwrap();
+        let micros = env.monotonic_micros() - before;
+        let bytes = db.metrics().compaction_bytes_out;
+        drop(db);
+        env.drop_jobs();
+        (flushing, micros, bytes)
+    };
+    let (_, unlimited, bytes) = run(None);
+    assert!(unlimited < 1_000_000 && bytes > 100_000, "{unlimited} for {bytes} bytes");
+    let (flushing, limited, bytes) = run(Some(10_000));
+    assert!(flushing < 1_000_000, "{flushing}");
+    // Only the deep part of the bytes counts.
+    let at_most = bytes * 100;
+    assert!((1_500_000..at_most).contains(&limited), "{limited} for {bytes} bytes");
+    let (_, faster, _) = run(Some(40_000));
+    assert!(faster * 2 < limited, "{faster} against {limited}");
+}
