@@ -14,6 +14,7 @@ use crate::health::Health;
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
+use crate::pins::Pin;
 use crate::read::DbCursor;
 use crate::read::Iter;
 use crate::read_modify_write::CompareAndSwap;
@@ -530,6 +531,22 @@ impl Db {
     /// ```
     pub fn health(&self) -> Health {
         self.database.health(&self.database.all_trees())
+    }
+
+    /// What keeps old data in memory and on the disk, the oldest first: snapshots, transactions, and iterators over a
+    /// state of their keyspace that is out of date. An iterator over the present state keeps nothing and is not listed.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// let report = db.snapshot()?.labeled("nightly report");
+    /// for pin in db.pins() {
+    ///     println!("{:?} {:?}: {:?} old", pin.kind, pin.label, pin.age);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pins(&self) -> Vec<Pin> {
+        self.database.pins()
     }
 
     /// The calls that wait now, on any thread, the longest waiting one first: what each waits for, since when, and, by

@@ -60,6 +60,11 @@ pub enum Error {
     #[error("keyspace {0:?} was dropped")]
     KeyspaceDropped(Arc<str>),
 
+    /// The snapshot, or what the iterator or transaction reads, is older than
+    /// [`Options::snapshot_age_max`](crate::Options::snapshot_age_max).
+    #[error("{0}")]
+    SnapshotExpired(Arc<str>),
+
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
@@ -117,6 +122,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// Another write came between. Read again, decide again, and write again.
     Conflict,
+    /// Take a new snapshot, iterator or transaction, and read again.
+    SnapshotExpired,
     /// The database was closed or the keyspace dropped. Open it again.
     Closed,
     /// Open the keyspace with the merge operator that the message names.
@@ -152,6 +159,7 @@ impl Error {
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,
             Self::KeyspaceDropped(_) | Self::Closed => ErrorKind::Closed,
             Self::Conflict(_) => ErrorKind::Conflict,
+            Self::SnapshotExpired(_) => ErrorKind::SnapshotExpired,
             Self::OperatorMissing(_) => ErrorKind::OperatorMissing,
             Self::OperatorFailed(_) => ErrorKind::OperatorFailed,
             Self::LockTimeout(_) => ErrorKind::LockTimeout,

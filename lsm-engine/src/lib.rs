@@ -51,6 +51,7 @@ mod locks;
 mod memory;
 mod metrics;
 mod options;
+mod pins;
 mod read;
 mod read_modify_write;
 mod recorder;
@@ -76,6 +77,7 @@ pub use metrics::{
     BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, Metrics, OperationMetrics, WaitMetrics,
 };
 pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Options};
+pub use pins::{Pin, PinKind};
 pub use read::{DbCursor, Iter, Keys, Values};
 pub use read_modify_write::CompareAndSwap;
 pub use recovery::Recovery;

@@ -6,6 +6,7 @@ mod stored;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_compaction::CompactionPolicy;
 use lsm_core::env::{Env, ThreadEnv};
@@ -43,6 +44,7 @@ pub struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) error_if_exists: bool,
     pub(crate) read_only: bool,
+    snapshot_age_max: Option<Duration>,
     pub(crate) recovery: RecoveryMode,
     pub(crate) log_segment_bytes: Option<u64>,
     pub(crate) statistics: bool,
@@ -78,6 +80,7 @@ impl Options {
             create_if_missing: true,
             error_if_exists: false,
             read_only: false,
+            snapshot_age_max: None,
             recovery: RecoveryMode::TolerateTornTail,
             log_segment_bytes: None,
             statistics: false,
@@ -155,6 +158,24 @@ impl Options {
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
+    }
+
+    /// How old a snapshot may become. Older ones expire, about a second later: they no longer keep old data in memory and
+    /// on the disk, and every read of them fails with [`Error::SnapshotExpired`]. So does a commit of a transaction that
+    /// began so long ago and has to look for conflicts. By default none expires.
+    ///
+    /// Iterators and cursors expire when what they read has been out of date for so long, because they keep the files of
+    /// that state. They notice when they are moved, return the error, and release the files; an iterator that nobody moves
+    /// or drops keeps its files. What an iterator has returned is right, whether it expires or not.
+    ///
+    /// At least one second. A database that is opened read-only ignores this, since it removes nothing.
+    pub fn snapshot_age_max(mut self, age: Duration) -> Self {
+        self.snapshot_age_max = Some(age);
+        self
+    }
+
+    pub(crate) fn snapshot_age_max_micros(&self) -> Option<u64> {
+        self.snapshot_age_max.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// How recovery treats a damaged end of the log. [`RecoveryMode::TolerateTornTail`] by default.
@@ -244,6 +265,11 @@ impl Options {
             return Err(Error::invalid(
                 "Options::open_files_max is 0; reading a table needs at least one open file",
             ));
+        }
+        if let Some(age) = self.snapshot_age_max.filter(|age| *age < Duration::from_secs(1)) {
+            return Err(Error::invalid(format!(
+                "Options::snapshot_age_max is {age:?}; it must be at least one second"
+            )));
         }
         let budget = self.budget();
         if budget.memtables_bytes_max < budget.memtable_bytes.saturating_mul(2) {

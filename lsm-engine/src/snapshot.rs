@@ -6,7 +6,8 @@ use lsm_core::{SequenceNumber, Slice};
 use crate::database::{Closer, Database};
 use crate::error::Result;
 use crate::keyspace::Keyspace;
-use crate::keyspaces::{ReadPoint, ReadState, Tree};
+use crate::keyspaces::{ReadPoint, ReadState, SnapshotPin, Tree};
+use crate::pins::PinKind;
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
@@ -15,7 +16,10 @@ use crate::read::Iter;
 /// expired then does not expire under its reader.
 ///
 /// Taking one costs almost nothing. While it lives, compactions keep the versions that it sees, and tables that a policy
-/// such as FIFO drops stay on the disk. Drop it when you are done.
+/// such as FIFO drops stay on the disk. Drop it when you are done. [`Options::snapshot_age_max`] ends those that nobody
+/// drops: then all reads fail with [`ErrorKind::SnapshotExpired`](crate::ErrorKind::SnapshotExpired).
+///
+/// [`Options::snapshot_age_max`]: crate::Options::snapshot_age_max
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -30,51 +34,84 @@ use crate::read::Iter;
 pub struct Snapshot {
     database: Arc<Database>,
     default: Arc<Tree>,
-    point: ReadPoint<'static>,
+    pin: SnapshotPin,
     closer: Arc<Closer>,
 }
 
 impl Snapshot {
     pub(crate) fn new(database: Arc<Database>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
-        let point = database.visibility.take_snapshot();
-        Self { database, default, point, closer }
+        let pin = database.visibility.take_snapshot();
+        Self { database, default, pin, closer }
     }
 
-    /// A snapshot of the same database as it is now.
+    /// A snapshot of the same database as it is now, for the same transaction.
     pub(crate) fn renewed(&self) -> Self {
         let (database, default) = (Arc::clone(&self.database), Arc::clone(&self.default));
-        Self::new(database, default, Arc::clone(&self.closer))
+        let renewed = Self::new(database, default, Arc::clone(&self.closer));
+        self.database.visibility.change_snapshot(&renewed.pin, |taken| taken.kind = PinKind::Transaction);
+        if let Some(label) = self.database.visibility.snapshot_label(&self.pin) {
+            renewed.set_label(label);
+        }
+        renewed
+    }
+
+    /// Gives the snapshot a label, which [`Db::pins`](crate::Db::pins) shows.
+    #[must_use]
+    pub fn labeled(self, label: impl Into<Arc<str>>) -> Self {
+        self.set_label(label.into());
+        self
+    }
+
+    pub(crate) fn set_label(&self, label: Arc<str>) {
+        self.database.visibility.change_snapshot(&self.pin, |taken| taken.label = Some(label));
+    }
+
+    /// Says that it belongs to a transaction.
+    pub(crate) fn set_kind(&self, kind: PinKind) {
+        self.database.visibility.change_snapshot(&self.pin, |taken| taken.kind = kind);
+    }
+
+    /// Fails if the snapshot has expired. Call it after the read state was loaded, or after what depends on the snapshot
+    /// was found.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        self.pin.check()
     }
 
     /// The sequence number of the last write that the snapshot sees.
     pub fn sequence(&self) -> SequenceNumber {
-        self.point.sequence
+        self.pin.point.sequence
     }
 
     /// The point that it reads at.
     pub(crate) fn point(&self) -> ReadPoint<'static> {
-        self.point
+        self.pin.point
     }
 
     /// The value of `key` in the default keyspace.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.default.load().get(key.as_ref(), &self.point)
+        let state = self.default.load();
+        self.check()?;
+        state.get(key.as_ref(), &self.pin.point)
     }
 
     /// The value of `key` in `keyspace`.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.state_of(keyspace)?.get(key.as_ref(), &self.point)
+        self.state_of(keyspace)?.get(key.as_ref(), &self.pin.point)
     }
 
     /// Iterates over the keys and values of a range of the default keyspace.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::range(self.default.load_full(), self.point, &range)
+        match self.state() {
+            Ok(state) => Iter::range(state, self.pin.point, &range),
+            Err(error) => Iter::failed(error),
+        }
     }
 
     /// Iterates over the keys and values of a range of `keyspace`.
     pub fn range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
         match self.state_of(keyspace) {
-            Ok(state) => Iter::range(state, self.point, &range),
+            Ok(state) => Iter::range(state, self.pin.point, &range),
             Err(error) => Iter::failed(error),
         }
     }
@@ -86,13 +123,16 @@ impl Snapshot {
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::prefix(self.default.load_full(), self.point, prefix.as_ref())
+        match self.state() {
+            Ok(state) => Iter::prefix(state, self.pin.point, prefix.as_ref()),
+            Err(error) => Iter::failed(error),
+        }
     }
 
     /// Iterates over the keys of `keyspace` that start with `prefix`, and their values.
     pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
         match self.state_of(keyspace) {
-            Ok(state) => Iter::prefix(state, self.point, prefix.as_ref()),
+            Ok(state) => Iter::prefix(state, self.pin.point, prefix.as_ref()),
             Err(error) => Iter::failed(error),
         }
     }
@@ -137,18 +177,28 @@ impl Snapshot {
         self.range_in(keyspace, range).count_entries()
     }
 
-    /// A cursor over the default keyspace.
+    /// A cursor over the default keyspace. If the snapshot has expired, the first call that moves the cursor says so.
     pub fn cursor(&self) -> DbCursor {
-        DbCursor::new(self.default.load_full(), self.point, Bounds::ALL, None)
+        let state = self.state().unwrap_or_else(|_| self.default.load().expired());
+        DbCursor::new(state, self.pin.point, Bounds::ALL, None)
     }
 
     /// A cursor over `keyspace`.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<DbCursor> {
-        Ok(DbCursor::new(self.state_of(keyspace)?, self.point, Bounds::ALL, None))
+        Ok(DbCursor::new(self.state_of(keyspace)?, self.pin.point, Bounds::ALL, None))
+    }
+
+    /// The read state of the default keyspace.
+    fn state(&self) -> Result<Arc<ReadState>> {
+        let state = self.default.load_full();
+        self.check()?;
+        Ok(state)
     }
 
     fn state_of(&self, keyspace: &Keyspace) -> Result<Arc<ReadState>> {
-        keyspace.state_for(&self.database)
+        let state = keyspace.state_for(&self.database)?;
+        self.check()?;
+        Ok(state)
     }
 }
 
@@ -157,13 +207,13 @@ impl Drop for Snapshot {
         if self.database.resources.check_process().is_err() {
             return;
         }
-        self.database.visibility.release_snapshot(self.point.sequence);
+        self.database.visibility.release_snapshot(&self.pin);
     }
 }
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot").field("sequence", &self.point.sequence).finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("sequence", &self.pin.point.sequence).finish_non_exhaustive()
     }
 }
 

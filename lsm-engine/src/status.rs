@@ -14,6 +14,8 @@ use crate::events::{EventKind, EventRing};
 pub(crate) struct Status {
     pub(crate) events: Arc<EventRing>,
     pub(crate) control: Control,
+    /// See [`Options::snapshot_age_max`](crate::Options::snapshot_age_max).
+    pub(crate) snapshot_age_max_micros: Option<u64>,
     closed: AtomicBool,
     /// Background jobs must end.
     stopping: AtomicBool,
@@ -27,10 +29,11 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(crate) fn new(events: Arc<EventRing>) -> Self {
+    pub(crate) fn new(events: Arc<EventRing>, snapshot_age_max_micros: Option<u64>) -> Self {
         Self {
             events,
             control: Control::default(),
+            snapshot_age_max_micros,
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),

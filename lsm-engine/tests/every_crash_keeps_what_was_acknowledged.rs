@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::inspect::RecordedEvents;
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{
     BuiltInMerge, Db, Durability, Keyspace, KeyspaceOptions, Options, Result, Ticket, WriteBatch,
@@ -275,6 +276,11 @@ fn later(seed: u64) -> Arc<SimEnv> {
 /// Opens the files after a crash and compares the data with the model.
 fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
     verify_log(fs, Path::new(DIRECTORY), what);
+    // The flight recorder can be read, whatever the crash left of it.
+    if fs.metadata(Path::new(DIRECTORY)).is_ok() {
+        let mut recorded = RecordedEvents::of(Arc::new(fs.clone()), Path::new(DIRECTORY)).unwrap();
+        recorded.try_for_each(|event| event.map(drop)).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    }
     // Time has passed since the crash.
     let env = later(3);
     let db = options(fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}: {error}", what()));

@@ -8,6 +8,7 @@ use lsm_core::env::{Job, Step};
 use super::compaction::Compactions;
 use super::context::{JobContext, JobToken};
 use super::pinning::{Fit, TableFitter};
+use crate::events::EventKind;
 use crate::reentry::Inside;
 
 /// Interval of looking for compactions that become due by time alone.
@@ -44,6 +45,25 @@ impl CleanJob {
             tracing::warn!(%error, "failed to record the time");
         }
     }
+
+    /// Ends the snapshots and iterators that are older than they may be.
+    fn expire_readers(&self) {
+        let Some(age_max_micros) = self.context.status.snapshot_age_max_micros else { return };
+        let expired = self.context.visibility.expire_snapshots(age_max_micros);
+        let trees = self.context.all_trees();
+        for tree in &trees {
+            tree.expire_iterators(age_max_micros);
+            if !expired.is_empty() {
+                // Policies may now want a compaction that a snapshot made useless.
+                self.context.compaction_queue.add(tree);
+            }
+        }
+        for (sequence, age_micros, taken) in expired {
+            let label = taken.label;
+            tracing::warn!(sequence, age_micros, label = label.as_deref(), "a snapshot expired");
+            self.context.resources.events.emit(EventKind::SnapshotExpired { label, sequence, age_micros });
+        }
+    }
 }
 
 impl Job for CleanJob {
@@ -64,6 +84,7 @@ impl Job for CleanJob {
             self.look_at_micros = now_micros + LOOK_MICROS;
             self.compactions.ask_by_time();
             self.record_time();
+            self.expire_readers();
             self.context.recorder.write();
         } else {
             self.context.recorder.write_if_many();

@@ -93,7 +93,8 @@ impl Database {
         trees.read().all().for_each(|tree| tree.keep_statistics(&resources.statistics));
         let status = match &writer {
             Some(side) => Arc::clone(&side.write.status),
-            None => Arc::new(Status::new(Arc::clone(&resources.events))),
+            // A database that is only read keeps all its data, so nothing expires.
+            None => Arc::new(Status::new(Arc::clone(&resources.events), None)),
         };
         Self {
             resources,

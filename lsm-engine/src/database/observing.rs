@@ -12,6 +12,7 @@ use crate::keyspaces::{RateLimit, Tree};
 use crate::metrics::{
     BackgroundMetrics, Call, KeyspaceMetrics, LevelMetrics, LevelReads, LevelWork, Metrics, OperationMetrics,
 };
+use crate::pins::Pin;
 use crate::reentry::Inside;
 use crate::waits::{LONG_MICROS, Wait};
 
@@ -82,6 +83,14 @@ impl Database {
             .filter(|error| error.kind() == ErrorKind::NoSpace)
             .map(|error| error.to_string());
         metrics
+    }
+
+    /// What keeps old data, the oldest first.
+    pub(crate) fn pins(&self) -> Vec<Pin> {
+        let mut pins = self.visibility.snapshot_pins();
+        pins.extend(self.all_trees().iter().flat_map(|tree| tree.iterator_pins()));
+        pins.sort_by_key(|pin| std::cmp::Reverse(pin.age));
+        pins
     }
 
     /// What a write to one of these keyspaces would meet now. It waits for nobody.

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use lsm_core::hash::key_hash;
 use lsm_core::{Cursor, Entry, SequenceNumber, Slice, ValueKind};
@@ -36,6 +37,9 @@ pub(crate) struct ReadState {
     pub(crate) generation: u64,
     /// All states of the keyspace share it.
     pub(crate) empty_spans: Arc<EmptySpans>,
+    /// Set when this state has been out of date for longer than
+    /// [`Options::snapshot_age_max`](crate::Options::snapshot_age_max): cursors over it expire. `None` without that option.
+    pub(crate) expired: Option<Arc<AtomicBool>>,
     pub(crate) merging: Arc<Merging>,
     /// All states of the keyspace share it. `None` if the database keeps no statistics.
     pub(crate) statistics: Option<Arc<ReadStatistics>>,
@@ -54,9 +58,23 @@ impl ReadState {
             begun_count: 0,
             generation: 0,
             empty_spans: Arc::default(),
+            expired: None,
             merging: Arc::new(merging),
             statistics: None,
         }
+    }
+
+    /// A state without data, over which cursors have expired.
+    #[cold]
+    pub(crate) fn expired(&self) -> Arc<Self> {
+        Arc::new(Self {
+            memtable: None,
+            immutable: Vec::new(),
+            version: Arc::default(),
+            before_clear: None,
+            expired: Some(Arc::new(AtomicBool::new(true))),
+            ..self.clone()
+        })
     }
 
     /// The state that a reader at `sequence` must use.
@@ -70,6 +88,18 @@ impl ReadState {
             }
         }
         state
+    }
+
+    /// Whether a state is kept for snapshots from before a clear.
+    pub(super) fn keeps(&self, state: &Arc<Self>) -> bool {
+        let mut kept = self.before_clear.as_ref();
+        while let Some(before) = kept {
+            if Arc::ptr_eq(before, state) {
+                return true;
+            }
+            kept = before.before_clear.as_ref();
+        }
+        false
     }
 
     /// The chain of states before clears that readers at these numbers (ascending) still use. States that no reader uses

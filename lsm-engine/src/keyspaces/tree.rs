@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use crate::keyspaces::read_state::ReadState;
 use crate::memory::{Charge, Memory, Part};
 use crate::metrics::{LevelWork, MaybeStatistics, ReadStatistics};
 use crate::options::{ResolvedOptions, StoredOptions};
+use crate::pins::{Pin, PinKind};
 use crate::status::Status;
 use crate::version::edit::KeyspaceRecord;
 use crate::version::manifest::KeyspaceState;
@@ -50,6 +52,8 @@ pub(crate) struct Tree {
     pub(crate) limit: RateLimit,
     /// What compactions have written, by level.
     level_work: Mutex<Vec<LevelWork>>,
+    /// States that were replaced and still have readers, and when each was replaced, by the clock of waits.
+    replaced: Mutex<Vec<(Weak<ReadState>, u64)>>,
     /// Told when background work stops, so that callers waiting for it check again.
     status: OnceLock<Arc<Status>>,
     /// The memory that the keyspace takes without any data.
@@ -93,6 +97,7 @@ impl Tree {
             flush_retry_micros: AtomicU64::new(0),
             limit: RateLimit::default(),
             level_work: Mutex::default(),
+            replaced: Mutex::default(),
             status: OnceLock::new(),
         }
     }
@@ -100,6 +105,10 @@ impl Tree {
     /// Sets the status of the database, which is told when background work stops.
     pub(crate) fn set_status(&self, status: &Arc<Status>) {
         self.status.get_or_init(|| Arc::clone(status));
+        if status.snapshot_age_max_micros.is_some() {
+            // Readers of the first state expire, too.
+            self.update(|state| (**state).clone());
+        }
     }
 
     pub(crate) fn options(&self) -> Arc<ResolvedOptions> {
@@ -158,11 +167,59 @@ impl Tree {
     pub(crate) fn update(&self, change: impl FnOnce(&Arc<ReadState>) -> ReadState) {
         let _changing = self.change.lock();
         let state = self.state.load();
-        let next = Arc::new(ReadState { generation: state.generation + 1, ..change(&state) });
+        let status = self.status.get();
+        let has_bound = status.is_some_and(|status| status.snapshot_age_max_micros.is_some());
+        let (generation, expired) = (state.generation + 1, has_bound.then(Arc::default));
+        let next = Arc::new(ReadState { generation, expired, ..change(&state) });
         drop(state);
         let old = self.state.swap(Arc::clone(&next));
         if !Arc::ptr_eq(&old.version, &next.version) {
             next.version.retire(&old.version);
+        }
+        let mut replaced = self.replaced.lock();
+        replaced.retain(|(state, _)| state.strong_count() > 0);
+        // One reference is `old`, and one may be the state that is kept from before a clear.
+        if Arc::strong_count(&old) > 1 + usize::from(next.keeps(&old)) {
+            let now_micros = status.map_or(0, |status| status.events.env().monotonic_micros());
+            replaced.push((Arc::downgrade(&old), now_micros));
+        }
+    }
+
+    /// The states that are out of date and still have readers, and how long they have been out of date.
+    fn replaced(&self) -> Vec<(Arc<ReadState>, u64)> {
+        let now_micros = self.status.get().map_or(0, |status| status.events.env().monotonic_micros());
+        let replaced = self.replaced.lock();
+        let age = |since_micros: u64| now_micros.saturating_sub(since_micros);
+        replaced.iter().filter_map(|(state, since)| Some((state.upgrade()?, age(*since)))).collect()
+    }
+
+    /// Iterators and cursors over states that are out of date.
+    pub(crate) fn iterator_pins(&self) -> Vec<Pin> {
+        let current = self.load_full();
+        let pin = |(state, age_micros): (Arc<ReadState>, u64)| {
+            let readers = Arc::strong_count(&state) - 1 - usize::from(current.keeps(&state));
+            let obsolete = state.version.tables().filter(|table| table.is_obsolete());
+            (readers > 0).then(|| Pin {
+                kind: PinKind::Iterators,
+                label: None,
+                keyspace: Some(Arc::clone(&self.name)),
+                sequence: None,
+                age: Duration::from_micros(age_micros),
+                readers: readers as u64,
+                table_bytes: obsolete.map(|table| table.meta().file_bytes).sum(),
+            })
+        };
+        self.replaced().into_iter().filter_map(pin).collect()
+    }
+
+    /// Expires the cursors over states that have been out of date for longer than `age_max_micros`.
+    pub(crate) fn expire_iterators(&self, age_max_micros: u64) {
+        for (state, age_micros) in self.replaced() {
+            if age_micros > age_max_micros
+                && let Some(expired) = &state.expired
+            {
+                expired.store(true, Ordering::Relaxed);
+            }
         }
     }
 

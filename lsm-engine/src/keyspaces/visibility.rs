@@ -1,8 +1,8 @@
 //! What readers see: the visible sequence number, the live snapshots, and the time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lsm_compaction::GarbageRules;
 use lsm_core::SequenceNumber;
@@ -10,25 +10,19 @@ use parking_lot::Mutex;
 
 use crate::keyspaces::read_point::{Now, ReadPoint};
 use crate::keyspaces::read_state::ReadState;
+use crate::keyspaces::snapshots::{SnapshotPin, Snapshots, Taken};
 use crate::keyspaces::tree::Tree;
 use crate::keyspaces::tree_set::TreeSet;
+use crate::pins::Pin;
 use crate::version::Clock;
 
 /// The visible sequence number, the live snapshots, and the time.
 pub(crate) struct Visibility {
     visible: AtomicU64,
     clock: Arc<Clock>,
-    /// The live snapshots by sequence number. Higher numbers have later times.
-    snapshots: Mutex<BTreeMap<SequenceNumber, Snapshots>>,
+    snapshots: Mutex<Snapshots>,
     /// Keyspaces that keep a state from before a clear for older snapshots.
     cleared: TreeSet,
-}
-
-/// The live snapshots with one sequence number.
-struct Snapshots {
-    count: usize,
-    /// The time of the first of them. Later ones have later times.
-    now_micros: u64,
 }
 
 impl Visibility {
@@ -77,36 +71,65 @@ impl Visibility {
     }
 
     /// Reads the visible number and the time and registers them, under the lock from which merges copy the list.
-    pub(crate) fn take_snapshot(&self) -> ReadPoint<'static> {
+    pub(crate) fn take_snapshot(&self) -> SnapshotPin {
         let mut snapshots = self.snapshots.lock();
-        let (sequence, now_micros) = (self.sequence(), self.now_micros());
-        snapshots.entry(sequence).or_insert(Snapshots { count: 0, now_micros }).count += 1;
-        ReadPoint { sequence, now: Now::At(now_micros) }
+        snapshots.take(self.sequence(), self.now_micros(), self.clock.age_micros())
     }
 
-    /// Ends a snapshot at this sequence number.
-    pub(crate) fn release_snapshot(&self, sequence: SequenceNumber) {
-        let mut snapshots = self.snapshots.lock();
-        if let Some(taken) = snapshots.get_mut(&sequence) {
-            taken.count -= 1;
-            if taken.count == 0 {
-                snapshots.remove(&sequence);
-            }
-        }
-        drop(snapshots);
+    /// Ends a snapshot.
+    pub(crate) fn release_snapshot(&self, pin: &SnapshotPin) {
+        self.snapshots.lock().release(pin);
         self.release_cleared();
     }
 
+    /// Changes what is registered of a snapshot.
+    pub(crate) fn change_snapshot(&self, pin: &SnapshotPin, change: impl FnOnce(&mut Taken)) {
+        self.snapshots.lock().change(pin, change);
+    }
+
+    /// The label of a snapshot.
+    pub(crate) fn snapshot_label(&self, pin: &SnapshotPin) -> Option<Arc<str>> {
+        let mut label = None;
+        self.snapshots.lock().change(pin, |taken| label.clone_from(&taken.label));
+        label
+    }
+
+    /// Ends the snapshots that are older than `age_max_micros`. Their readers get errors from now on. Returns them with
+    /// their sequence numbers and ages.
+    pub(crate) fn expire_snapshots(&self, age_max_micros: u64) -> Vec<(SequenceNumber, u64, Taken)> {
+        let now_micros = self.clock.age_micros();
+        let expired = self.snapshots.lock().expire(now_micros.saturating_sub(age_max_micros));
+        if !expired.is_empty() {
+            self.release_cleared();
+        }
+        let age = |taken: &Taken| now_micros.saturating_sub(taken.since_micros);
+        expired.into_iter().map(|(sequence, taken)| (sequence, age(&taken), taken)).collect()
+    }
+
+    /// The live snapshots.
+    pub(crate) fn snapshot_pins(&self) -> Vec<Pin> {
+        let now_micros = self.clock.age_micros();
+        let pin = |(sequence, taken): (SequenceNumber, &Taken)| Pin {
+            kind: taken.kind,
+            label: taken.label.clone(),
+            keyspace: None,
+            sequence: Some(sequence),
+            age: Duration::from_micros(now_micros.saturating_sub(taken.since_micros)),
+            readers: 1,
+            table_bytes: 0,
+        };
+        self.snapshots.lock().iter().map(pin).collect()
+    }
+
     pub(crate) fn snapshot_count(&self) -> usize {
-        self.snapshots.lock().values().map(|taken| taken.count).sum()
+        self.snapshots.lock().len()
     }
 
     /// What a merge must know of readers: the snapshot stripes and the times of their readers. The lock ensures that later
     /// snapshots have no earlier time than the last one.
     pub(crate) fn garbage_rules(&self) -> GarbageRules {
         let taken = self.snapshots.lock();
-        let mut snapshots: Vec<_> = taken.keys().copied().collect();
-        let mut times_micros: Vec<_> = taken.values().map(|taken| taken.now_micros).collect();
+        let (mut snapshots, mut times_micros) = taken.stripes();
         let newest_snapshot = snapshots.last().copied().unwrap_or(0);
         let (visible, now_micros) = (self.sequence(), self.now_micros());
         if snapshots.last() != Some(&visible) {
@@ -121,7 +144,7 @@ impl Visibility {
     /// ensures that later snapshots are not below the last number.
     pub(crate) fn snapshot_stripes(&self) -> Vec<SequenceNumber> {
         let snapshots = self.snapshots.lock();
-        let mut stripes: Vec<_> = snapshots.keys().copied().collect();
+        let (mut stripes, _) = snapshots.stripes();
         let visible = self.sequence();
         if stripes.last() != Some(&visible) {
             stripes.push(visible);

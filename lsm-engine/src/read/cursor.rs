@@ -2,10 +2,11 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lsm_core::{Cursor, Entry, MergingCursor, SEQUENCE_MAX, Slice, ValueKind, expiry};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keyspaces::{ReadPoint, ReadState};
 use crate::metrics::Call;
 use crate::read::bounds::{Bounds, End};
@@ -53,6 +54,8 @@ pub struct DbCursor {
     /// The cursor must not use empty spans that are not empty at this point.
     pub(super) spans_for: ReadPoint<'static>,
     pub(super) pinned: Arc<ReadState>,
+    /// The cursor may expire.
+    expires: bool,
 }
 
 /// The position of the merging cursor, relative to the entry that the user sees.
@@ -90,8 +93,25 @@ impl DbCursor {
             edge: Vec::new(),
             learn_count: LEARN_COUNT,
             spans_for: ReadPoint { sequence: spans_up_to, ..point },
+            expires: pinned.expired.is_some(),
             pinned,
         }
+    }
+
+    /// Fails if the cursor has expired. Then it releases what it reads.
+    #[cold]
+    fn check_expired(&mut self) -> Result<()> {
+        if !self.pinned.expired.as_ref().is_some_and(|expired| expired.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        self.place = Place::Nowhere;
+        self.pinned = self.pinned.expired();
+        self.merge = merged(&self.pinned, &self.bounds, None);
+        self.tombstones = RangeDeletes::new(&self.pinned);
+        Err(Error::SnapshotExpired(
+            "what the iterator reads has been out of date for longer than Options::snapshot_age_max: make a new one"
+                .into(),
+        ))
     }
 
     /// Moves to the first key.
@@ -127,6 +147,9 @@ impl DbCursor {
     /// Measures a seek, if the database keeps statistics.
     #[inline]
     fn measured(&mut self, seek: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.expires {
+            self.check_expired()?;
+        }
         match self.pinned.statistics.clone() {
             None => seek(self),
             Some(statistics) => statistics.time(Call::Seek, || seek(self)),
@@ -204,6 +227,9 @@ impl DbCursor {
     /// Moves to the next key. Does nothing if the cursor has no position.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its entries")]
     pub fn next(&mut self) -> Result<()> {
+        if self.expires {
+            self.check_expired()?;
+        }
         match self.place {
             Place::Nowhere => return Ok(()),
             Place::Forward => {
@@ -223,6 +249,9 @@ impl DbCursor {
 
     /// Moves to the previous key. Does nothing if the cursor has no position.
     pub fn prev(&mut self) -> Result<()> {
+        if self.expires {
+            self.check_expired()?;
+        }
         match self.place {
             Place::Nowhere => return Ok(()),
             Place::Forward => {

@@ -167,7 +167,7 @@ impl Opening {
         remove_manifests_below(&**vfs, directory, manifest_number)?;
         let (trees, mut committer, mut unsettled) = replay.into_parts();
         committer.set_log_end(start.0, first_segment);
-        let status = Arc::new(Status::new(Arc::clone(&resources.events)));
+        let status = Arc::new(Status::new(Arc::clone(&resources.events), options.snapshot_age_max_micros()));
         let visibility = Arc::new(Visibility::new(visible, Arc::clone(&clock)));
         let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
         let reserve = Arc::clone(&resources.disk_reserve);

@@ -83,6 +83,8 @@ impl State {
                 Found::Unknown => is_unknown = true,
             }
         }
+        // Without the snapshot, compactions may have taken the number of a later version.
+        self.snapshot.check()?;
         Ok(is_unknown)
     }
 
@@ -92,6 +94,7 @@ impl State {
         for walk in old {
             if path.visibility.sequence() > walk.snapshot.sequence() {
                 self.check_range(walk.part, &walk.range, walk.snapshot.sequence())?;
+                walk.snapshot.check()?;
             }
             self.track_range(walk.part, walk.range);
         }

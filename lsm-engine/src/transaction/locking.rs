@@ -49,9 +49,9 @@ impl State {
             Lockable::Key(key) => KeyRange::of_key(&key),
             Lockable::Range(range) => range,
         };
-        let Some(changed) = Changes::new(&tree.load(), before).of_range(&range.bounds())? else {
-            return Ok(());
-        };
+        let changed = Changes::new(&tree.load(), before).of_range(&range.bounds())?;
+        self.snapshot.check()?;
+        let Some(changed) = changed else { return Ok(()) };
         if self.has_unchecked_reads {
             return Err(conflict(&tree.name, &range, changed));
         }

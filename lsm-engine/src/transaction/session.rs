@@ -65,7 +65,9 @@ impl Session {
         } else {
             state.track_key(index, key);
         }
-        let value = tree.load().get(key, &point)?;
+        let read = tree.load();
+        state.snapshot.check()?;
+        let value = read.get(key, &point)?;
         // A drop empties the state. Check after the read: it must fail rather than see that.
         tree.check_usable()?;
         Ok(value)
@@ -83,7 +85,9 @@ impl Session {
         let part = state.part(tree);
         let writes = state.parts.get(part).map(|part| Arc::clone(&part.writes)).unwrap_or_default();
         let snapshot = Arc::clone(&state.snapshot);
-        let view = View { open: &self.state, part, state: tree.load_full(), snapshot, writes, tracks };
+        let read = tree.load_full();
+        snapshot.check()?;
+        let view = View { open: &self.state, part, state: read, snapshot, writes, tracks };
         tree.check_usable()?;
         Ok(view)
     }

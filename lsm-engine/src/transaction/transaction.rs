@@ -16,6 +16,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::locks::{LockOwner, Lockable};
+use crate::pins::PinKind;
 use crate::read::{Bounds, KeyRange, borrow_range};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
@@ -64,6 +65,7 @@ impl Transaction {
         snapshot: Snapshot,
         options: TransactionOptions,
     ) -> Self {
+        snapshot.set_kind(PinKind::Transaction);
         let id = database.locks.next_transaction();
         let locks = options.locks.map(|timeout| LockOwner::new(&database.locks, id, timeout));
         let batch_bytes_max = database.resources.memory.budget.batch_bytes_max as usize;
@@ -75,6 +77,13 @@ impl Transaction {
             default: default.clone(),
             id,
         }
+    }
+
+    /// Gives the transaction a label, which [`Db::pins`](crate::Db::pins) shows.
+    #[must_use]
+    pub fn labeled(self, label: impl Into<Arc<str>>) -> Self {
+        self.session.state.borrow().snapshot.set_label(label.into());
+        self
     }
 
     /// The number of the transaction, by which messages about locks name it. Numbers start at 1 when the database is

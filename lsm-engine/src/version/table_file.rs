@@ -185,6 +185,10 @@ impl TableFile {
         self.file.obsolete.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_obsolete(&self) -> bool {
+        self.file.obsolete.load(Ordering::Acquire)
+    }
+
     /// Charges its memory to readers, because only old versions have the table.
     pub(super) fn charge_to_readers(&self) {
         self.charge.lock().move_to(Part::Readers);

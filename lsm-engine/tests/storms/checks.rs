@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lsm_engine::{Error, Result};
+use lsm_engine::{Db, Error, Result};
 use lsm_sstable::{Table, TableOpen};
 
 use crate::manifest::{edits, verify_log};
@@ -42,6 +42,8 @@ impl World {
     }
 
     pub(super) fn check_readers(&mut self) {
+        // Every wait ends, also in an error.
+        assert_eq!(self.db.as_ref().map(Db::waits), self.db.as_ref().map(|_| Vec::new()));
         let keys: Vec<_> = (0..40).map(|_| self.random.key()).collect();
         for space in &self.spaces {
             let check = |snapshot, state| {
