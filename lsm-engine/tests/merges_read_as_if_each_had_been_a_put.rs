@@ -208,7 +208,7 @@ fn an_operator_that_nobody_gave_is_named_and_its_operands_stay() {
         assert_eq!(
             error.to_string(),
             "keyspace \"default\" uses merge operator \"test.fickle\", which is not built in, so key \"merged\" has no \
-             value; open the keyspace with KeyspaceOptions::merge_operator"
+             value; give it with KeyspaceOptions::merge_operator when the keyspace is first opened"
         );
         assert_eq!(db.iter().next().unwrap().unwrap_err().kind(), ErrorKind::OperatorMissing);
         assert_eq!(pairs(db.range("n"..)), expected(&[("plain", "1")]));
@@ -247,7 +247,8 @@ fn a_keyspace_without_an_operator_takes_no_operands() {
         assert_eq!(error.kind(), ErrorKind::OperatorMissing);
         assert_eq!(
             error.to_string(),
-            "keyspace \"default\" has no merge operator; give one with KeyspaceOptions::merge_operator"
+            "keyspace \"default\" has no merge operator; give it with KeyspaceOptions::merge_operator when the keyspace is \
+             first opened"
         );
     }
     assert_eq!((db.iter().count(), lists.iter().count()), (0, 0));
@@ -352,7 +353,8 @@ fn an_operator_that_panics_fails_reads_and_loses_nothing() {
     for _ in 0..2 {
         let error = db.get("a").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Callback);
-        let message = "a panic during a merge of key \"a\" of keyspace \"default\" by operator \"test.fickle\": told to";
+        let message = "a panic during a merge: told to (merge operator \"test.fickle\", key \"a\" of keyspace \
+                       \"default\")";
         assert_eq!(error.to_string(), message);
         assert_eq!(db.iter().next().unwrap().unwrap_err().kind(), ErrorKind::Callback);
         assert_eq!(db.get("b").unwrap().unwrap(), "0");
@@ -567,4 +569,69 @@ fn an_operator_that_fails_at_any_one_call_loses_nothing() {
         let outcomes: Vec<_> = (1..=calls).map(|call| run(call, panics).1).collect();
         assert!(outcomes.contains(&0) && outcomes.contains(&1), "reads and background work failed");
     }
+}
+
+#[test]
+fn threads_that_merge_into_the_same_keys_lose_no_update() {
+    const THREADS: u64 = 4;
+    const ROUNDS: u64 = 2000;
+    let directory = tempfile::tempdir().unwrap();
+    let options = || Options::new().memory(2 << 20).memtable_bytes(70_000);
+    let db = options().merge_operator(Arc::new(BuiltInMerge::add_u64())).open(directory.path()).unwrap();
+    let sum = |entries: &mut dyn Iterator<Item = Result<(Slice, Slice)>>| {
+        entries.map(|entry| u64::from_le_bytes((*entry.unwrap().1).try_into().unwrap())).sum::<u64>()
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let db = &db;
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let mut batch = WriteBatch::new();
+                        let key = (round * (thread + 1)) % 10;
+                        batch.merge(format!("key{key}"), 1_u64.to_le_bytes());
+                        batch.merge(format!("key{}", 9 - key), 1_u64.to_le_bytes());
+                        db.write(batch).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut before = 0;
+        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let snapshot = db.snapshot().unwrap();
+            let (forward, backward) = (sum(&mut snapshot.iter()), sum(&mut snapshot.iter().rev()));
+            assert!(forward == backward && forward.is_multiple_of(2) && forward >= before);
+            before = forward;
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(sum(&mut db.iter()), 2 * THREADS * ROUNDS);
+        db.compact_range::<&str>(..).unwrap();
+    }
+    drop(db);
+    assert_eq!(sum(&mut options().open(directory.path()).unwrap().iter()), 2 * THREADS * ROUNDS);
+}
+
+/// A keyspace that is found on the disk is not opened by its user yet, but recovery and tools read it.
+#[test]
+fn other_keyspaces_find_an_operator_that_is_given_for_the_default_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = || -> Arc<dyn MergeOperator> { Arc::new(Fickle::default()) };
+    let db = options().merge_operator(own()).open(directory.path()).unwrap();
+    let lists = db.keyspace("lists", KeyspaceOptions::new().merge_operator(own())).unwrap();
+    lists.merge("a", "1").unwrap();
+    lists.merge("a", "2").unwrap();
+    drop((db, lists));
+    let open = |options: Options| {
+        let db = options.open(directory.path()).unwrap();
+        db.existing_keyspace("lists").unwrap().unwrap().get("a")
+    };
+    assert_eq!(open(options().read_only(true)).unwrap_err().kind(), ErrorKind::OperatorMissing);
+    assert_eq!(open(options().read_only(true).merge_operator(own())).unwrap().unwrap(), "1,2");
+    assert_eq!(
+        open(options()).unwrap_err().kind(),
+        ErrorKind::OperatorMissing,
+        "recovery keeps the operands"
+    );
+    assert_eq!(open(options().merge_operator(own())).unwrap().unwrap(), "1,2");
 }

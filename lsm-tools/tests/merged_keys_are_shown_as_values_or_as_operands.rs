@@ -57,7 +57,7 @@ fn without_its_operator_a_key_is_named_and_raw_shows_the_operands() {
     fill(&db);
     drop(db);
     let missing = "keyspace \"default\" uses merge operator \"test.own\", which is not built in, so key \"key\" has no \
-                   value; open the keyspace with KeyspaceOptions::merge_operator";
+                   value; give it with KeyspaceOptions::merge_operator when the keyspace is first opened";
     assert_eq!(lsm(["get", path, "key"]).failure(4), format!("lsm: {missing}\n"));
     assert_eq!(lsm(["get", path, "plain"]).stdout(), "value\n");
     assert!(lsm(["scan", path]).failure(4).contains("test.own"));

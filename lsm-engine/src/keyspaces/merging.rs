@@ -54,28 +54,23 @@ impl Merging {
 
     /// Fails if the keyspace takes no operands.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        match (&self.operator, &self.name) {
-            (Some(_), _) => Ok(()),
-            (None, Some(name)) => Err(self.missing(name, "")),
-            (None, None) => Err(Error::OperatorMissing(
-                format!(
-                    "keyspace {:?} has no merge operator; give one with KeyspaceOptions::merge_operator",
-                    self.keyspace
-                )
-                .into(),
-            )),
-        }
+        if self.operator.is_some() { Ok(()) } else { Err(self.missing(None)) }
     }
 
-    fn missing(&self, name: &str, key: &str) -> Error {
-        Error::OperatorMissing(
-            format!(
-                "keyspace {:?} uses merge operator {name:?}, which is not built in{key}; open the keyspace with \
-                 KeyspaceOptions::merge_operator",
-                self.keyspace
-            )
-            .into(),
-        )
+    /// The error that there is no operator, for a write or for a read of `key`.
+    #[cold]
+    fn missing(&self, key: Option<&[u8]>) -> Error {
+        let why = match &self.name {
+            Some(name) => format!("uses merge operator {name:?}, which is not built in"),
+            None => "has no merge operator".to_owned(),
+        };
+        let key = key.map(|key| format!(", so key \"{}\" has no value", key.escape_ascii()));
+        let detail = format!(
+            "keyspace {:?} {why}{}; give it with KeyspaceOptions::merge_operator when the keyspace is first opened",
+            self.keyspace,
+            key.unwrap_or_default()
+        );
+        Error::OperatorMissing(detail.into())
     }
 
     /// Folds operands, if they take much memory and the operator can.
@@ -95,21 +90,32 @@ impl Merging {
         base: Option<&[u8]>,
         operands: &Operands,
     ) -> Result<Option<Vec<u8>>> {
-        let named = || format!("key \"{}\" of keyspace {:?}", key.escape_ascii(), self.keyspace);
-        let Some(operator) = &self.operator else {
-            let name = self.name.as_deref().unwrap_or_default();
-            return Err(self.missing(name, &format!(", so key \"{}\" has no value", key.escape_ascii())));
-        };
-        let during = || format!("a merge of {} by operator {:?}", named(), operator.name());
-        caught(&during(), || Ok(operands.full(&**operator, key, base)))?.map_err(|error| {
-            let name = operator.name();
-            let detail = format!(
-                "merge operator {name:?} refuses {} with {} operands: {error}; put or delete the key to go on",
-                named(),
-                operands.len()
-            );
-            Error::OperatorFailed(detail.into())
-        })
+        let Some(operator) = &self.operator else { return Err(self.missing(Some(key))) };
+        match caught("a merge", || Ok(operands.full(&**operator, key, base))) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.refused(key, operands, &error)),
+            Err(Error::Callback(said)) => {
+                let (name, key) = (operator.name(), key.escape_ascii());
+                let keyspace = &self.keyspace;
+                let detail =
+                    format!("{said} (merge operator {name:?}, key \"{key}\" of keyspace {keyspace:?})");
+                Err(Error::Callback(detail.into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn refused(&self, key: &[u8], operands: &Operands, error: &MergeError) -> Error {
+        let detail = format!(
+            "merge operator {:?} refuses key \"{}\" of keyspace {:?} with {} operands: {error}; put or delete the key to \
+             go on",
+            self.name.as_deref().unwrap_or_default(),
+            key.escape_ascii(),
+            self.keyspace,
+            operands.len()
+        );
+        Error::OperatorFailed(detail.into())
     }
 }
 
