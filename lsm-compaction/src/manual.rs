@@ -18,22 +18,30 @@ pub struct ManualOptions {
     /// The number that the next file had when the manual compaction began: tables of the last level with this id
     /// or a greater one have been rewritten since, and are not rewritten again.
     pub rewritten_since: u64,
+    /// Rewrite all data of the range, since a compaction filter is to look at it: move no table, and leave none of the last
+    /// level as it is. Default no.
+    pub rewrite_all: bool,
 }
 
 impl Default for ManualOptions {
     fn default() -> Self {
-        Self { target_table_bytes: 64 << 20, compaction_bytes_max: 1600 << 20, rewritten_since: u64::MAX }
+        Self {
+            target_table_bytes: 64 << 20,
+            compaction_bytes_max: 1600 << 20,
+            rewritten_since: u64::MAX,
+            rewrite_all: false,
+        }
     }
 }
 
 /// Keys from the first to the second bound.
 type KeyRange<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
 
-/// The next step of bringing all data of a key range into one run at the bottom of the tree, without tombstones;
-/// `None` once it is there.
+/// The next step of bringing all data of a key range into one run at the bottom of the tree, without tombstones and what
+/// has expired; `None` once it is there.
 ///
 /// Works level by level from the top, whatever policy shaped the tree, and at last rewrites tables of the last
-/// level that still hold tombstones, once. A tree with level 0 alone stays as it is.
+/// level that still hold those, once. A tree with level 0 alone stays as it is.
 ///
 /// The step does not regard what is running: while [`validate`](crate::validate) refuses it with
 /// [`Rejection::Busy`](crate::Rejection::Busy) or [`RunningOverlap`](crate::Rejection::RunningOverlap), wait for
@@ -69,7 +77,7 @@ pub fn manual(shape: &TreeShape, range: KeyRange<'_>, options: &ManualOptions) -
         let (smallest, largest) = bounds_of(run.range(in_range(run, range)))?;
         return Some(key_range_merge(last, first_run, last, options).merge(shape, smallest, largest));
     }
-    rewrite(oldest, in_range(oldest, range), last, options)
+    rewrite(shape, oldest, in_range(oldest, range), last, options)
 }
 
 /// Positions of the tables of a run that may hold a key of the range.
@@ -133,8 +141,8 @@ fn step_down(
     let (smallest, largest) = ends(run, &positions)?;
     let merge = range_merge.merge(shape, smallest, largest);
     let from_one_run = merge.input_tables(shape).len() == positions.len();
-    let tombstones = run.range(positions).any(|table| table.has_tombstones());
-    if from_one_run && !(tombstones && merge.is_bottommost(shape)) {
+    let has_garbage = run.range(positions).any(|table| has_garbage(shape, table));
+    if from_one_run && !options.rewrite_all && !(has_garbage && merge.is_bottommost(shape)) {
         return Some(Compaction { action: Action::Move, ..merge });
     }
     Some(merge)
@@ -145,15 +153,26 @@ fn ends<'r>(run: &'r RunShape, positions: &Range<usize>) -> Option<(&'r Slice, &
     Some((&run.get(positions.start)?.smallest, &run.get(positions.end.checked_sub(1)?)?.largest))
 }
 
-/// Rewrites tables of the last level, some of a run, that hold tombstones.
+/// Whether some of a table can leave at the bottom.
+fn has_garbage(shape: &TreeShape, table: &TableShape) -> bool {
+    table.has_tombstones() || table.expired(shape.expired_micros) > 0
+}
+
+/// Rewrites tables of the last level, some of a run, that hold garbage.
 fn rewrite(
+    shape: &TreeShape,
     run: &RunShape,
     positions: Range<usize>,
     level: usize,
     options: &ManualOptions,
 ) -> Option<Compaction> {
-    let due = |table: &TableShape| table.has_tombstones() && table.id < options.rewritten_since;
-    let may = |summary: &Summary| summary.tombstones.is_some();
+    let due = |table: &TableShape| {
+        table.id < options.rewritten_since && (options.rewrite_all || has_garbage(shape, table))
+    };
+    let may = |summary: &Summary| {
+        let expired = summary.earliest_expiry_micros.is_some_and(|earliest| earliest <= shape.expired_micros);
+        options.rewrite_all || summary.tombstones.is_some() || expired
+    };
     let first = run
         .find_map(may, |position, table| (positions.contains(&position) && due(table)).then_some(position))?;
     let mut bytes: u64 = 0;

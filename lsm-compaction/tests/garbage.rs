@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use lsm_compaction::{
-    CompactionStream, GarbageCounts, GarbageRules, OlderTables, OlderVersions, RunShape, TableShape,
+    CompactionAt, CompactionFilter, CompactionStream, Decision, GarbageCounts, GarbageRules, LazyValue,
+    OlderTables, OlderVersions, RunShape, TableShape,
 };
 use lsm_core::key::compare;
 use lsm_core::merge_operator::{BuiltInMerge, MergeError, MergeOperator};
@@ -926,4 +927,83 @@ fn a_block_waits_for_operands_that_were_gathered_before_it() {
     let (kept, _, in_blocks) = drain_blocks(sources, Vec::new(), rules, (None, None), operator, || true);
     assert_eq!((kept.len(), in_blocks), (13, 10));
     assert!(kept.is_sorted_by(|a, b| compare(&a.key, a.sequence, &b.key, b.sequence).is_lt()));
+}
+
+/// Deletes and replaces by the last digit of the sequence number, which is the value.
+#[derive(Debug)]
+struct ByDigit(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl CompactionFilter for ByDigit {
+    fn decide(&self, _: &[u8], value: LazyValue<'_>, _: CompactionAt) -> Decision {
+        self.0.lock().unwrap().push(value.get().to_vec());
+        match value.get().last() {
+            Some(b'3') => Decision::Delete,
+            Some(b'5') => Decision::Replace(b"new".to_vec()),
+            _ => Decision::Keep,
+        }
+    }
+}
+
+/// The entries that are kept, the values that the filter was asked about, and the counts.
+fn filter(
+    versions: &[(&str, SequenceNumber, ValueKind)],
+    rules: GarbageRules,
+) -> (Vec<Version>, Vec<Vec<u8>>, GarbageCounts) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let versions = versions.iter().map(|(key, sequence, kind)| Version::new(key, *sequence, *kind)).collect();
+    let tombstones = Arc::new(FragmentedRangeTombstones::empty());
+    let mut stream = CompactionStream::new(Versions::new(versions), tombstones, rules)
+        .with_filter(Some(Arc::new(ByDigit(Arc::clone(&asked)))), CompactionAt::new(1, true, 0));
+    let kept = drain(&mut stream);
+    let asked = asked.lock().unwrap().clone();
+    (kept, asked, *stream.counts())
+}
+
+#[test]
+fn a_filter_is_asked_about_the_newest_puts_that_no_snapshot_sees() {
+    let versions = [
+        ("a", 13, Put),
+        ("a", 12, Put),
+        ("b", 14, Delete),
+        ("b", 11, Put),
+        ("c", 15, Put),
+        ("d", 3, Put),
+        ("e", 25, Put),
+        ("f", 16, Merge),
+        ("f", 10, Put),
+        ("g", 17, PutWithExpiry),
+    ];
+    // A snapshot at 4; 20 is the visible number.
+    let rules = |bottommost| GarbageRules {
+        snapshots: vec![4, 20],
+        newest_snapshot: 4,
+        bottommost,
+        ..GarbageRules::default()
+    };
+    let (kept, asked, counts) = filter(&versions, rules(false));
+    assert_eq!(asked, [b"13", b"15", b"17"], "not what a snapshot sees, or may be seen by a later one");
+    let shown: Vec<_> = kept.iter().map(|v| (v.key[0], v.sequence, v.kind)).collect();
+    let expected = [
+        (b'a', 13, Delete),
+        (b'b', 14, Delete),
+        (b'c', 15, Put),
+        (b'd', 3, Put),
+        (b'e', 25, Put),
+        (b'f', 16, Merge),
+        (b'f', 10, Put),
+        (b'g', 17, PutWithExpiry),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!((&*kept[0].value, &*kept[2].value), (&b""[..], &b"new"[..]));
+    assert_eq!((counts.filter_deleted, counts.filter_replaced), (1, 1));
+    // Without snapshots and with nothing below, what is deleted is gone.
+    let rules = GarbageRules { snapshots: vec![20], bottommost: true, zero_sequences: true, ..rules(true) };
+    let (kept, asked, _) = filter(&versions, GarbageRules { newest_snapshot: 0, ..rules });
+    assert_eq!(asked, [&b"13"[..], b"15", b"3", b"17"]);
+    let shown: Vec<_> = kept.iter().map(|v| (v.key[0], v.sequence, v.kind)).collect();
+    let expected =
+        [(b'c', 0, Put), (b'e', 25, Put), (b'f', 16, Merge), (b'f', 10, Put), (b'g', 17, PutWithExpiry)];
+    assert_eq!(shown[..2], expected[..2]);
+    assert_eq!(shown.last(), expected.last());
+    assert_eq!(kept[0].value, b"new");
 }

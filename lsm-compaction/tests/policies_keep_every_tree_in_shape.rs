@@ -158,6 +158,7 @@ proptest! {
                 target_table_bytes: TABLE_BYTES,
                 compaction_bytes_max: 30,
                 rewritten_since: tree.next_id(),
+                ..ManualOptions::default()
             };
             let (first, end) = (key(first), key(first.saturating_add(count)));
             let range = (Bound::Included(&*first), Bound::Excluded(&*end));

@@ -138,7 +138,8 @@ impl Compactions {
             let flushed = runs.iter().take_while(|run| run.number() >= since).count();
             level_0.runs.drain(..flushed);
         }
-        let options = ManualOptions { rewritten_since: since, ..ManualOptions::default() };
+        let rewrite_all = tree.options().compaction_filter.is_some();
+        let options = ManualOptions { rewritten_since: since, rewrite_all, ..ManualOptions::default() };
         let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
         match validate(&shape, &compaction) {
             Ok(()) => {
