@@ -5,7 +5,7 @@ mod between;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,9 @@ use between::Between;
 use lsm_engine::CompareAndSwap::{Found, Swapped};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
-use lsm_engine::{BuiltInMerge, Db, Durability, ErrorKind, KeyspaceOptions, Options, Slice, WriteBatch};
+use lsm_engine::{
+    BuiltInMerge, Db, Durability, ErrorKind, KeyspaceOptions, Options, Slice, WaitReason, WriteBatch,
+};
 
 struct World {
     fs: SimFs,
@@ -135,6 +137,13 @@ fn keys_and_values_of_an_iterator_come_from_both_ends() {
     assert_eq!(keys.map(Result::unwrap).collect::<Vec<_>>(), ["b", "c"]);
     let values = db.range("b"..).values().rev();
     assert_eq!(values.map(Result::unwrap).collect::<Vec<_>>(), ["D", "C", "B"]);
+    let transaction = db.transaction().unwrap();
+    transaction.put("e", "E").unwrap();
+    transaction.delete("a").unwrap();
+    let keys = transaction.iter().keys().rev().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(keys, ["e", "d", "c", "b"]);
+    let values = transaction.range("d"..).values().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(values, ["D", "E"]);
     let mut inverted = db.range("b".."a").keys();
     assert_eq!(inverted.next().unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert!(inverted.next().is_none());
@@ -541,4 +550,36 @@ fn an_updated_value_expires_as_a_put_one_does() {
     assert_eq!(number(space.get("key").unwrap().as_deref()), 2);
     world.env.advance(HOUR.as_micros() as u64 / 2);
     assert_eq!(space.update("key", increment).unwrap(), Some(1_u64.to_be_bytes()));
+}
+
+#[test]
+fn an_update_that_waits_for_its_turn_says_so() {
+    let (db, was_seen) = (threaded(), AtomicBool::new(false));
+    let waits = || db.waits().iter().any(|wait| wait.why == WaitReason::Update);
+    let mut calls = 0;
+    thread::scope(|scope| {
+        let new = db.update("key", |_| {
+            calls += 1;
+            match calls {
+                // It queues up after some conflicts.
+                1..5 => db.put("key", "other").unwrap(),
+                5 => {
+                    scope.spawn(|| {
+                        while !was_seen.load(Ordering::Relaxed) {
+                            db.update("key", |old| old.map(<[u8]>::to_vec)).unwrap();
+                        }
+                    });
+                    while !waits() {
+                        thread::yield_now();
+                    }
+                    was_seen.store(true, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+            Some("new")
+        });
+        assert_eq!(new.unwrap(), Some("new"));
+    });
+    assert!(!waits());
+    db.close().unwrap();
 }

@@ -180,6 +180,52 @@ fn explore_all(syncs: Option<u64>) {
     explore(PctScheduler::new_from_seed(SEED, 3, SCHEDULES), syncs);
 }
 
+/// A thread asks for callbacks while another one closes the log.
+fn explore_the_close(scheduler: impl Scheduler + 'static, syncs: Option<u64>) {
+    Runner::new(scheduler, Config::default()).run(move || {
+        let World { log, sync, .. } = World::new(syncs);
+        let mut log = log.into_inner().unwrap();
+        let ends: Vec<_> =
+            (0..RECORDS).map_while(|tag| log.append(tag, b"forty bytes and these").ok()).collect();
+        let (told, told_count) = (Arc::new(Mutex::new(Vec::new())), ends.len());
+        let (slots, event) = (Arc::clone(&told), Event::new());
+        let notified = event.clone();
+        let asking = thread::spawn(move || {
+            for end in ends {
+                let (slot, notified) = (Arc::clone(&slots), notified.clone());
+                sync.on_durable(
+                    end,
+                    Box::new(move |result| {
+                        slot.lock().unwrap().push(result);
+                        notified.notify();
+                    }),
+                );
+            }
+        });
+        let closed = Box::new(log).close();
+        asking.join().unwrap();
+        loop {
+            let seen = event.epoch();
+            let count = told.lock().unwrap().len();
+            assert!(count <= told_count, "somebody was called twice");
+            if count == told_count {
+                break;
+            }
+            Explored.wait(&event, seen, None);
+        }
+        let fine = told.lock().unwrap().iter().all(Result::is_ok);
+        assert!(fine || closed.is_err() && syncs.is_some());
+    });
+}
+
+#[test]
+fn everybody_is_called_once_although_the_log_is_closed_meanwhile() {
+    for syncs in [None, Some(0), Some(1)] {
+        explore_the_close(RandomScheduler::new_from_seed(SEED, SCHEDULES), syncs);
+        explore_the_close(PctScheduler::new_from_seed(SEED, 3, SCHEDULES), syncs);
+    }
+}
+
 #[test]
 fn nobody_returns_before_the_position_is_durable_and_nobody_hangs() {
     explore_all(None);

@@ -46,6 +46,16 @@ impl<'t> TransactionIter<'t> {
         Self { source, error, front: None, back: None }
     }
 
+    /// Only the keys.
+    pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<Slice>> + use<'t> {
+        self.map(|entry| entry.map(|(key, _)| key))
+    }
+
+    /// Only the values, in the order of their keys.
+    pub fn values(self) -> impl DoubleEndedIterator<Item = Result<Slice>> + use<'t> {
+        self.map(|entry| entry.map(|(_, value)| value))
+    }
+
     fn step_front(&mut self) -> Result<Option<(Slice, Slice)>> {
         let Some(source) = &self.source else { return Ok(None) };
         let cursor = if let Some(cursor) = &mut self.front {
