@@ -451,6 +451,13 @@ impl Db {
         self.database.wait_for_compactions()
     }
 
+    /// Changes options of the default keyspace while it is open; see
+    /// [`Keyspace::set_options`](crate::Keyspace::set_options). The rate of background work has
+    /// [its own call](Self::set_background_bytes_per_second).
+    pub fn set_options(&self, options: KeyspaceOptions) -> Result<()> {
+        self.default.set_options(options)
+    }
+
     /// Pauses background work, for example while something else needs the disk: no flush or compaction begins, those that
     /// run stop within milliseconds, and no file is deleted. Reads, writes and syncs of the log go on. A second call
     /// changes nothing; one [`resume_background_work`](Self::resume_background_work) ends the pause.

@@ -43,6 +43,17 @@ pub enum Error {
     #[error("{0}")]
     OptionsMismatch(Arc<str>),
 
+    /// An option cannot change while the database is open.
+    #[error(
+        "keyspace {keyspace:?}: KeyspaceOptions::{option} cannot change while the database is open; give it when you open the keyspace"
+    )]
+    NotLive {
+        /// Name of the keyspace.
+        keyspace: Arc<str>,
+        /// Name of the option.
+        option: &'static str,
+    },
+
     /// The database was opened read-only, and the call writes.
     #[error("the database was opened read-only")]
     ReadOnly,
@@ -136,6 +147,8 @@ pub enum ErrorKind {
     Deadlock,
     /// Use the handle with the database or transaction that it came from.
     Foreign,
+    /// Give the option when you open the keyspace.
+    NotLive,
     /// Someone cancelled the work. Nothing is lost; call again to have it done.
     Cancelled,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
@@ -154,6 +167,7 @@ impl Error {
             }
             Self::OptionsMismatch(_) => ErrorKind::OptionsMismatch,
             Self::Cancelled => ErrorKind::Cancelled,
+            Self::NotLive { .. } => ErrorKind::NotLive,
             // Reopening does not help until the callback is fixed, so the kind must say so.
             Self::WritingStopped(reason) if reason.kind() == ErrorKind::Callback => ErrorKind::Callback,
             Self::ReadOnly | Self::WritingStopped(_) => ErrorKind::ReadOnly,

@@ -5,10 +5,12 @@ use std::time::Duration;
 use lsm_core::{Entry, Slice, ValueKind};
 use lsm_wal::Durability;
 
+use crate::callbacks::caught;
 use crate::database::{Closer, Database};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::keyspaces::{ReadState, Tree};
+use crate::options::KeyspaceOptions;
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
@@ -298,6 +300,19 @@ impl Keyspace {
     /// What a write to this keyspace would meet now; see [`Db::health`](crate::Db::health).
     pub fn health(&self) -> Health {
         self.database.health(std::slice::from_ref(&self.tree))
+    }
+
+    /// Changes options while the keyspace is open, and stores them: compression, block size, filter, time to live, compaction
+    /// filter, and the compaction policy or its settings. What is not given stays. Tables that exist already keep their form until a
+    /// compaction rewrites them.
+    ///
+    /// Fails with [`ErrorKind::NotLive`](crate::ErrorKind::NotLive), and changes nothing, if an option is given that can
+    /// only be given when the keyspace is opened: prefix extractor, merge operator, memtable. A policy of another name
+    /// needs [`KeyspaceOptions::change_compaction`].
+    #[expect(clippy::needless_pass_by_value, reason = "callers write the options in place")]
+    pub fn set_options(&self, options: KeyspaceOptions) -> Result<()> {
+        self.check()?;
+        caught("a change of options", || self.database.set_options(&self.tree, &options))
     }
 
     /// Deletes everything in the keyspace, durably. Its tables are removed without a merge, once no iterator or snapshot

@@ -90,6 +90,12 @@ impl Options {
         }
     }
 
+    /// The defaults for a program that leaves `cores` processor cores to the database: so many background threads, at
+    /// least two, so that a flush need not wait for a compaction. [`new`](Self::new) takes all cores of the machine.
+    pub fn for_cores(cores: usize) -> Self {
+        Self::new().background_threads(cores.max(2))
+    }
+
     /// The memory budget in bytes: 512 MiB by default, at least 1 MiB. It bounds everything that the engine holds:
     /// memtables, block cache, indexes, filters and buffers; [`Metrics::memory_bytes`](crate::Metrics::memory_bytes) is
     /// the sum. By default one half is for cached blocks, indexes and filters. The other half is for memtables and for

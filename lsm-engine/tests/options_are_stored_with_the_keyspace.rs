@@ -2,14 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_engine::compaction_policies::{
     Compaction, CompactionPolicy, Fifo, FifoOptions, Leveled, LeveledOptions, SizeTiered, TreeShape,
 };
+use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::inspect::{Kind, StoredOptions, VersionEdit, kind_of};
-use lsm_engine::vfs::{PosixFs, Vfs};
+use lsm_engine::vfs::{PosixFs, SimFs, Vfs};
 use lsm_engine::{
-    Compression, Db, DelimitedPrefix, ErrorKind, FixedPrefix, Keyspace, KeyspaceOptions, Options, Result,
+    BuiltInMerge, Compression, Db, DelimitedPrefix, ErrorKind, FixedPrefix, Keyspace, KeyspaceOptions,
+    Options, Result,
 };
 use lsm_sstable::{Properties, Table, TableOpen};
 use lsm_wal::{RecordFileReader, RecoveryMode};
@@ -227,4 +230,89 @@ fn a_policy_that_is_not_built_in_must_be_given_for_writing() {
     let leveled = KeyspaceOptions::new().compaction(Arc::new(Leveled::default())).change_compaction(true);
     let db = options().keyspace(leveled).open(root.path()).unwrap();
     refused(db.keyspace("users", KeyspaceOptions::new()), ["users", "lazy", "KeyspaceOptions::compaction"]);
+}
+
+#[test]
+fn options_that_change_live_hold_for_new_tables_and_are_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path()).unwrap();
+    let users = db.keyspace("users", KeyspaceOptions::new().block_bytes(500)).unwrap();
+    fill(&users, &db);
+    users.clear().unwrap();
+    let given = KeyspaceOptions::new()
+        .compression(Compression::None)
+        .compression_above(Compression::Lz4)
+        .filter_bits_per_key(0.0)
+        .compaction(Arc::new(SizeTiered::default()));
+    refused(users.set_options(given.clone()), ["users", "leveled", "size-tiered"]);
+    users.set_options(given.change_compaction(true)).unwrap();
+    fill(&users, &db);
+    db.wait_for_compactions().unwrap();
+    let policy =
+        |db: &Db| db.metrics().keyspaces.iter().find(|it| it.name == "users").unwrap().policy.clone();
+    assert_eq!(policy(&db), "size-tiered");
+    drop(users);
+    db.close().unwrap();
+    let written = properties(root.path()).pop().unwrap();
+    assert_eq!((&*written.compression, &*written.filter), ("lz4", ""));
+    let expected = [
+        ("block_bytes", "500"),
+        ("compression", "none"),
+        ("compression_above", "lz4"),
+        ("filter", "none"),
+        ("policy", "size-tiered"),
+    ];
+    let now = stored(root.path(), 1);
+    for (name, value) in expected {
+        assert_eq!(now.text(name), Some(value), "{name}");
+    }
+    let db = options().open(root.path()).unwrap();
+    assert_eq!(policy(&db), "size-tiered");
+    assert_eq!(db.existing_keyspace("users").unwrap().unwrap().iter().count(), 200);
+}
+
+#[test]
+fn a_time_to_live_that_changes_live_holds_for_later_puts() {
+    let env = Arc::new(SimEnv::new(1));
+    let options = Options::new().vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.open("/db").unwrap();
+    db.put("before", "value").unwrap();
+    db.set_options(KeyspaceOptions::new().ttl(Duration::from_secs(5))).unwrap();
+    db.put("with", "value").unwrap();
+    db.set_options(KeyspaceOptions::new().ttl(None)).unwrap();
+    db.put("after", "value").unwrap();
+    env.advance(6_000_000);
+    let left: Vec<_> = db.iter().map(|entry| entry.unwrap().0).collect();
+    assert_eq!(left, ["after", "before"]);
+    drop(db);
+    env.drop_jobs();
+}
+
+#[test]
+fn options_that_cannot_change_live_are_refused_by_name_and_nothing_changes() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path()).unwrap();
+    let users = db.keyspace("users", KeyspaceOptions::new()).unwrap();
+    let before = stored(root.path(), 1);
+    let also = || KeyspaceOptions::new().block_bytes(1000);
+    for (given, option) in [
+        (also().prefix_extractor(Arc::new(FixedPrefix { bytes: 1 })), "prefix_extractor"),
+        (also().merge_operator(Arc::new(BuiltInMerge::add_u64())), "merge_operator"),
+        (also().memtable(Arc::new(lsm_memtable::BPlusMemtable::default())), "memtable"),
+    ] {
+        let error = users.set_options(given).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotLive, "{error}");
+        assert!(error.to_string().contains("users") && error.to_string().contains(option), "{error}");
+    }
+    assert_eq!(
+        users.set_options(KeyspaceOptions::new().block_bytes(7)).unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(stored(root.path(), 1), before);
+    db.drop_keyspace("users").unwrap();
+    assert_eq!(users.set_options(also()).unwrap_err().kind(), ErrorKind::Closed);
+    drop(users);
+    db.close().unwrap();
+    let db = options().read_only(true).open(root.path()).unwrap();
+    assert_eq!(db.set_options(also()).unwrap_err().kind(), ErrorKind::ReadOnly);
 }

@@ -87,16 +87,37 @@ impl Database {
             drop((inside, manifest));
             return self.configure(tree, given);
         }
-        if stored != *tree.stored() {
-            let record = KeyspaceRecord { options: Arc::new(stored), ..tree.record() };
-            let options = Arc::clone(&record.options);
-            side.versions
-                .log_edit(&mut manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
-            tree.set_stored(options);
-        }
+        store(side, &mut manifest, tree, stored)?;
         self.reopen_with(tree, given, options)?;
         side.write.times_to_live.note(tree);
         side.background.compaction_queue.add(tree);
+        Ok(())
+    }
+
+    /// Changes and stores options of an open keyspace. New tables have them.
+    pub(crate) fn set_options(&self, tree: &Arc<Tree>, given: &KeyspaceOptions) -> Result<()> {
+        given.check()?;
+        given.check_live(&tree.name)?;
+        let side = self.write_side()?;
+        self.resources.check_may_change_keyspaces()?;
+        let (mut manifest, _inside) = (side.lock_manifest(), self.resources.enter(Inside::Manifest));
+        tree.check_usable()?;
+        let stored = given.added_to(&tree.stored(), &tree.name, true)?;
+        let options = Arc::new(tree.options().changed(given));
+        let reopened = if given.gives_table_readers() {
+            Some(Arc::new(tree.load().version.reopened(&self.resources.memory, &options)?))
+        } else {
+            None
+        };
+        store(side, &mut manifest, tree, stored)?;
+        tree.set_options(options);
+        if let Some(version) = reopened {
+            tree.update(|state| ReadState { version, ..(**state).clone() });
+        }
+        side.write.times_to_live.note(tree);
+        side.background.compaction_queue.add(tree);
+        // This job asks the policy.
+        self.resources.obsolete_files.event().notify();
         Ok(())
     }
 
@@ -192,6 +213,18 @@ impl Database {
         side.write.status.progress.notify();
         Ok(())
     }
+}
+
+/// Stores other options of a keyspace in the manifest.
+fn store(side: &WriteSide, manifest: &mut Manifest, tree: &Tree, stored: StoredOptions) -> Result<()> {
+    if stored == *tree.stored() {
+        return Ok(());
+    }
+    let record = KeyspaceRecord { options: Arc::new(stored), ..tree.record() };
+    let options = Arc::clone(&record.options);
+    side.versions.log_edit(manifest, VersionEdit { keyspaces: vec![record], ..VersionEdit::default() })?;
+    tree.set_stored(options);
+    Ok(())
 }
 
 /// Logs an edit that must not become durable before earlier writes.

@@ -135,6 +135,12 @@ impl Tree {
         Some(self.ttl_micros.load(Ordering::Relaxed)).filter(|&micros| micros != 0)
     }
 
+    /// Changes the options while the keyspace is open.
+    pub(crate) fn set_options(&self, options: Arc<ResolvedOptions>) {
+        self.ttl_micros.store(options.ttl_micros, Ordering::Relaxed);
+        self.options.store(options);
+    }
+
     pub(crate) fn is_configured(&self) -> bool {
         self.configured.load(Ordering::Acquire)
     }

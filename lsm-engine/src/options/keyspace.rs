@@ -208,6 +208,19 @@ impl KeyspaceOptions {
         }
     }
 
+    /// Fails if an option is given that cannot change while the keyspace is open.
+    pub(crate) fn check_live(&self, keyspace: &Arc<str>) -> Result<()> {
+        let fixed = [
+            ("prefix_extractor", self.prefix_extractor.is_some()),
+            ("merge_operator", self.merge_operator.is_some()),
+            ("memtable", self.memtable.is_some()),
+        ];
+        match fixed.into_iter().find(|&(_, is_given)| is_given) {
+            Some((option, _)) => Err(Error::NotLive { keyspace: Arc::clone(keyspace), option }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether tables must be opened again to be read with these options.
     pub(crate) fn gives_table_readers(&self) -> bool {
         matches!(self.filter, Some(Filter::Given(_))) || self.prefix_extractor.is_some()

@@ -101,6 +101,23 @@ impl ResolvedOptions {
         }
     }
 
+    /// These options with what is given, apart from what [cannot change](KeyspaceOptions::check_live).
+    pub(crate) fn changed(&self, given: &KeyspaceOptions) -> Self {
+        Self {
+            compression: given.compression.unwrap_or(self.compression),
+            compression_above: given.compression_above.unwrap_or(self.compression_above),
+            block_bytes: given.block_bytes.unwrap_or(self.block_bytes),
+            ttl_micros: given.ttl.map_or(self.ttl_micros, |ttl| expiry::micros_until(ttl).unwrap_or(0)),
+            filter: given.filter.clone().unwrap_or_else(|| self.filter.clone()),
+            compaction: given.compaction.clone().unwrap_or_else(|| Arc::clone(&self.compaction)),
+            compaction_filter: given.compaction_filter.clone().or_else(|| self.compaction_filter.clone()),
+            prefix_extractor: self.prefix_extractor.clone(),
+            merge_operator: self.merge_operator.clone(),
+            memtable: Arc::clone(&self.memtable),
+            read_buffer_bytes: self.read_buffer_bytes,
+        }
+    }
+
     /// Fails if the stored compaction policy is neither built in nor given.
     pub(crate) fn check_policy(&self, keyspace: &str, stored: &StoredOptions) -> Result<()> {
         let policy = stored.policy();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsm_engine::env::SimEnv;
 use lsm_engine::vfs::{InjectedFault, SimFs, Vfs};
-use lsm_engine::{Db, Error, Keyspace, Result, Snapshot};
+use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Result, Snapshot};
 
 use crate::fused::Fuse;
 use crate::random::Random;
@@ -211,7 +211,17 @@ impl World {
     }
 
     fn maintain(&mut self) {
-        match self.random.below(6) {
+        match self.random.below(7) {
+            6 => {
+                let given = KeyspaceOptions::new()
+                    .block_bytes(256 << self.random.below(4))
+                    .filter_bits_per_key(self.random.below(20) as f64)
+                    .compaction(self.random.policy())
+                    .change_compaction(true);
+                let keyspace = self.spaces[self.random.below(self.spaces.len())].keyspace();
+                let result = self.risking(|| keyspace.set_options(given));
+                self.returned("set options", false, result);
+            }
             5 => {
                 let steps = self.random.below(30);
                 let result = self.risking(|| {
