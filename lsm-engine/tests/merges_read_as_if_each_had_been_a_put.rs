@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lsm_engine::compaction_policies::{Leveled, LeveledOptions};
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{
-    BuiltInMerge, Db, ErrorKind, EventKind, KeyspaceOptions, LevelMetrics, MergeError, MergeOperator,
-    Options, Result, Slice, Snapshot, WriteBatch, decode_set, encode_set,
+    BuiltInMerge, Compression, Db, ErrorKind, EventKind, KeyspaceOptions, LevelMetrics, MergeError,
+    MergeOperator, Options, Result, Slice, Snapshot, WriteBatch, decode_set, encode_set,
 };
 
 fn options() -> Options {
@@ -634,4 +635,46 @@ fn other_keyspaces_find_an_operator_that_is_given_for_the_default_one() {
         "recovery keeps the operands"
     );
     assert_eq!(open(options().merge_operator(own())).unwrap().unwrap(), "1,2");
+}
+
+/// A lookup asks one table of a run, so a key must not be cut in two, however many operands it has.
+#[test]
+fn operands_of_one_key_stay_in_one_table_whatever_its_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = LeveledOptions { target_table_bytes: 1000, base_bytes: 4000, ..LeveledOptions::default() };
+    // It has no parts, and snapshots keep the operands apart, so that none can be folded.
+    let keyspace = KeyspaceOptions::new().compaction(Arc::new(Leveled::new(small))).block_bytes(256);
+    let keyspace = keyspace.compression(Compression::None).merge_operator(Arc::new(Fickle::default()));
+    let options = options().memory(2 << 20).memtable_bytes(70_000).keyspace(keyspace);
+    let db = options.open(directory.path()).unwrap();
+    let keys = ["a", "b", "c"];
+    let mut snapshots = Vec::new();
+    for round in 0..40 {
+        for key in keys {
+            for _ in 0..20 {
+                db.merge(key, format!("{round:010}")).unwrap();
+            }
+        }
+        snapshots.push(db.snapshot().unwrap());
+        if round % 4 == 3 {
+            db.flush().unwrap();
+            db.wait_for_compactions().unwrap();
+        }
+    }
+    let metrics = db.metrics();
+    let levels = || metrics.keyspaces[0].levels.iter();
+    assert!(levels().map(|level| level.merge_operands).sum::<u64>() > 2000, "most operands are still there");
+    assert_eq!(
+        levels().map(|level| (level.runs, level.tables)).max().unwrap(),
+        (1, 3),
+        "a table for each key"
+    );
+    for (round, snapshot) in snapshots.iter().enumerate() {
+        let expected =
+            (0..=round).flat_map(|round| vec![format!("{round:010}"); 20]).collect::<Vec<_>>().join(",");
+        for key in keys {
+            assert_eq!(snapshot.get(key).unwrap().unwrap(), expected.as_bytes());
+        }
+        assert_eq!(pairs(snapshot.iter().rev()).len(), 3);
+    }
 }
