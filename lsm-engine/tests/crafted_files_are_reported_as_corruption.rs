@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_core::checksum::{crc32, crc64};
-use lsm_core::{SEQUENCE_MAX, ValueKind};
+use lsm_core::{Entry, SEQUENCE_MAX, ValueKind};
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::inspect::{KeyspaceRecord, LogStart, StoredOptions, VersionEdit};
+use lsm_engine::inspect::{AddedTable, KeyspaceRecord, LogStart, StoredOptions, VersionEdit};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Compression, Db, ErrorKind, KeyspaceOptions, Options, Result};
+use lsm_engine::{Compression, Db, Error, ErrorKind, KeyspaceOptions, Options, Result};
+use lsm_sstable::{TableId, TableOptions, TableWriter};
 use lsm_wal::{Log, RecordFile, Wal, WalOptions};
 
 mod manifest;
@@ -271,4 +272,45 @@ fn a_write_after_the_last_sequence_number_fails() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     assert_eq!(db.get("the last").unwrap().unwrap(), "3");
     assert!(db.get("too many").unwrap().is_none());
+}
+
+/// A value that expires begins with eight bytes of its time.
+#[test]
+fn a_value_that_expires_without_a_whole_time_is_reported_by_each_read() {
+    let write = |fs: &SimFs| {
+        let path = Path::new(DIRECTORY).join("005000.sst");
+        let mut writer = TableWriter::create(fs, &path, TableId(7), &TableOptions::default()).unwrap();
+        for (key, value) in [(b"e1", &b"12345678value"[..]), (b"e2", b"1234567"), (b"e3", b"12345678value")] {
+            writer.add(Entry { key, sequence: 1, kind: ValueKind::PutWithExpiry, value }).unwrap();
+        }
+        writer.finish().unwrap()
+    };
+    let scratch = SimFs::new();
+    scratch.create_dir(Path::new(DIRECTORY)).unwrap();
+    let meta = write(&scratch);
+    let fs = craft(|edit| {
+        let (level, run, number) = (6, 1, 5000);
+        edit.next_number = Some(6000);
+        edit.added.push(AddedTable { level, run, number, meta, ..edit.added[0].clone() });
+    });
+    write(&fs);
+    let db = open(&fs).unwrap();
+    let check = |error: Error, what: &str| {
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{what}: {error}");
+        assert!(
+            error.to_string().contains("005000.sst") && error.to_string().contains("e2"),
+            "{what}: {error}"
+        );
+    };
+    check(db.get("e2").unwrap_err(), "get");
+    check(db.iter().find_map(Result::err).unwrap(), "forward");
+    check(db.iter().rev().find_map(Result::err).unwrap(), "backward");
+    let mut cursor = db.cursor().unwrap();
+    check(cursor.seek("e2").unwrap_err(), "seek");
+    assert_eq!(cursor.key(), None);
+    assert_eq!(db.get("e1").unwrap().unwrap(), "value");
+    assert_eq!(db.get("table").unwrap().unwrap(), "1");
+    // A merge keeps what it cannot read.
+    db.compact_range::<&[u8]>(..).unwrap();
+    check(db.get("e2").unwrap_err(), "after a merge");
 }
