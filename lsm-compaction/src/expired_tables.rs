@@ -2,7 +2,7 @@
 
 use crate::compaction::{Action, Compaction, InputLevel, Reason};
 use crate::output_run::OutputRun;
-use crate::shape::{RunShape, TableShape, TreeShape};
+use crate::shape::{RunShape, Summary, TableShape, TreeShape};
 use crate::validate::validate;
 
 /// The part of the entries of a table that may have expired, in percent.
@@ -11,10 +11,11 @@ const EXPIRED_PERCENT_MAX: u64 = 30;
 const EXPIRED_MICROS_MAX: u64 = 7 * 24 * 3600 * 1_000_000;
 
 /// Rewrites tables in place of which about 30 % of the entries have expired for all readers, or one entry a week ago.
-/// What has expired becomes a tombstone then, or nothing where there is nothing older to hide.
+/// What has expired becomes a tombstone then, or nothing where there is nothing older to hide. Tables of which all has
+/// expired, with nothing older to hide, are dropped without a look at them.
 ///
-/// For whoever pays for space, whatever the policy: no policy looks at expiry. A policy that drops data by age should
-/// not be helped, since what is rewritten is young again.
+/// For whoever pays for space, whatever the policy: no policy looks at expiry. Under a policy that drops data by age
+/// nothing should be rewritten, since it would be young again.
 pub fn expired_tables(shape: &TreeShape) -> Option<Compaction> {
     let runs = shape.levels.iter().enumerate().flat_map(|(level, level_shape)| {
         let last = level_shape.runs.len();
@@ -33,7 +34,7 @@ pub fn expired_tables(shape: &TreeShape) -> Option<Compaction> {
 }
 
 fn of_table(shape: &TreeShape, level: usize, run: &RunShape) -> Option<Compaction> {
-    let may = |summary: &crate::shape::Summary| {
+    let may = |summary: &Summary| {
         summary.earliest_expiry_micros.is_some_and(|earliest| earliest <= shape.expired_micros)
     };
     run.find_map(may, |position, table| {
@@ -41,7 +42,7 @@ fn of_table(shape: &TreeShape, level: usize, run: &RunShape) -> Option<Compactio
             return None;
         }
         let inputs = InputLevel::new(level, [table]);
-        accepted(shape, inputs, OutputRun::Join, table.bytes)
+        dropped(shape, &inputs).or_else(|| rewritten(shape, inputs, OutputRun::Join, table.bytes))
     })
 }
 
@@ -52,7 +53,8 @@ fn of_run(shape: &TreeShape, level: usize, run: &RunShape) -> Option<Compaction>
         return None;
     }
     let table_bytes = run.tables().map(|table| table.bytes).max()?;
-    accepted(shape, InputLevel::new(level, run.tables()), OutputRun::NewRun, table_bytes)
+    let inputs = InputLevel::new(level, run.tables());
+    dropped(shape, &inputs).or_else(|| rewritten(shape, inputs, OutputRun::NewRun, table_bytes))
 }
 
 fn is_due<'s>(shape: &TreeShape, tables: impl IntoIterator<Item = &'s TableShape>) -> bool {
@@ -66,18 +68,41 @@ fn is_due<'s>(shape: &TreeShape, tables: impl IntoIterator<Item = &'s TableShape
     is_overdue || (expired > 0 && expired.saturating_mul(100) >= entries.saturating_mul(EXPIRED_PERCENT_MAX))
 }
 
-fn accepted(
+/// The tables are dropped, if nothing of them is needed.
+fn dropped(shape: &TreeShape, inputs: &InputLevel) -> Option<Compaction> {
+    let is_needed = |table: &TableShape| {
+        table.expiring < table.entries
+            || table.latest_expiry_micros > shape.expired_micros
+            || table.range_tombstones > 0
+    };
+    if inputs.tables.iter().any(|table| is_needed(table)) {
+        return None;
+    }
+    accepted(shape, inputs.clone(), OutputRun::NewRun, 0, Action::Drop)
+}
+
+fn rewritten(
     shape: &TreeShape,
     inputs: InputLevel,
     output_run: OutputRun,
     target_table_bytes: u64,
 ) -> Option<Compaction> {
+    accepted(shape, inputs, output_run, target_table_bytes.max(1), Action::Merge)
+}
+
+fn accepted(
+    shape: &TreeShape,
+    inputs: InputLevel,
+    output_run: OutputRun,
+    target_table_bytes: u64,
+    action: Action,
+) -> Option<Compaction> {
     let compaction = Compaction {
         output_level: inputs.level,
         inputs: vec![inputs],
         output_run,
-        action: Action::Merge,
-        target_table_bytes: target_table_bytes.max(1),
+        action,
+        target_table_bytes,
         reason: Reason::Expiry,
     };
     validate(shape, &compaction).is_ok().then_some(compaction)

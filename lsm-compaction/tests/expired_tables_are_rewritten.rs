@@ -31,15 +31,30 @@ fn tree(levels: [Vec<Vec<Arc<TableShape>>>; 3], expired_micros: u64) -> TreeShap
     TreeShape { expired_micros, ..shape }
 }
 
-/// The ids of the inputs, and whether the output joins their run.
-fn pick(shape: &TreeShape) -> Option<(Vec<u64>, bool)> {
+/// The ids of the inputs, and what becomes of them.
+fn pick(shape: &TreeShape) -> Option<(Vec<u64>, How)> {
     let compaction = expired_tables(shape)?;
     validate(shape, &compaction).unwrap();
-    assert_eq!((compaction.action, compaction.reason), (Action::Merge, Reason::Expiry));
+    assert_eq!(compaction.reason, Reason::Expiry);
     assert_eq!(compaction.output_level, compaction.inputs[0].level, "in place");
     let ids = compaction.inputs.iter().flat_map(|input| input.tables.iter().map(|table| table.id));
-    Some((ids.collect(), compaction.output_run == OutputRun::Join))
+    let how = match compaction.action {
+        Action::Drop => How::Dropped,
+        _ if compaction.output_run == OutputRun::Join => How::Joined,
+        _ => How::Rewritten,
+    };
+    Some((ids.collect(), how))
 }
+
+#[derive(Debug, PartialEq)]
+enum How {
+    /// Rewritten, and the outputs join their run.
+    Joined,
+    /// Rewritten as a run.
+    Rewritten,
+    Dropped,
+}
+use How::{Dropped, Joined, Rewritten};
 
 #[test]
 fn a_table_of_the_last_run_is_rewritten_alone_once_a_third_has_expired() {
@@ -49,8 +64,8 @@ fn a_table_of_the_last_run_is_rewritten_alone_once_a_third_has_expired() {
     let at = |now| tree([vec![], vec![], vec![vec![one.clone(), two.clone()]]], now);
     assert_eq!(pick(&at(999)), None);
     assert_eq!(pick(&at(1500)), None, "a quarter");
-    assert_eq!(pick(&at(1600)), Some((vec![2], true)));
-    assert_eq!(pick(&at(u64::MAX)), Some((vec![2], true)));
+    assert_eq!(pick(&at(1600)), Some((vec![2], Joined)));
+    assert_eq!(pick(&at(u64::MAX)), Some((vec![2], Joined)));
 }
 
 #[test]
@@ -58,7 +73,7 @@ fn a_single_expired_entry_waits_for_a_week() {
     let table = table(1, ["a", "b"], 1_000_000, (1, 1000, 1000));
     let at = |now| tree([vec![], vec![], vec![vec![table.clone()]]], now);
     assert_eq!(pick(&at(1000 + WEEK - 1)), None);
-    assert_eq!(pick(&at(1000 + WEEK)), Some((vec![1], true)));
+    assert_eq!(pick(&at(1000 + WEEK)), Some((vec![1], Joined)));
 }
 
 #[test]
@@ -68,9 +83,23 @@ fn other_runs_are_rewritten_as_a_whole_and_busy_tables_wait() {
     let newer = vec![fresh(5, ["a", "c"]), expired(6, ["d", "e"])];
     let level_1 = vec![newer, vec![fresh(3, ["a", "z"])]];
     let mut shape = tree([vec![], level_1, vec![vec![fresh(1, ["a", "z"])]]], 10);
-    assert_eq!(pick(&shape), Some((vec![5, 6], false)));
+    assert_eq!(pick(&shape), Some((vec![5, 6], Rewritten)));
     shape.levels[1].runs[0].mark_busy(1);
     assert_eq!(pick(&shape), None);
-    let shape = tree([vec![vec![expired(9, ["a", "b"])]], vec![], vec![]], 10);
-    assert_eq!(pick(&shape), Some((vec![9], false)), "a run of level 0 keeps its place");
+}
+
+#[test]
+fn a_table_of_which_all_has_expired_is_dropped_if_it_hides_nothing() {
+    let expired = |id, keys| table(id, keys, 10, (10, 5, 5));
+    let fresh = |id, keys| table(id, keys, 10, (0, 0, 0));
+    let at = |last, now| tree([vec![vec![expired(9, ["a", "c"])]], vec![], vec![vec![last]]], now);
+    assert_eq!(pick(&at(fresh(1, ["x", "z"]), 5)), Some((vec![9], Dropped)));
+    assert_eq!(pick(&at(fresh(1, ["c", "z"]), 5)), Some((vec![9], Rewritten)), "it may hide something");
+    assert_eq!(pick(&at(fresh(1, ["x", "z"]), 4)), None);
+    let level = |run| tree([vec![], vec![], vec![run]], 10);
+    assert_eq!(pick(&level(vec![expired(1, ["a", "b"]), fresh(2, ["c", "d"])])), Some((vec![1], Dropped)));
+    let mut deletes = (*expired(1, ["a", "b"])).clone();
+    deletes.range_tombstones = 1;
+    assert_eq!(pick(&level(vec![Arc::new(deletes)])), Some((vec![1], Joined)));
+    assert_eq!(pick(&level(vec![table(1, ["a", "b"], 11, (10, 5, 5))])), Some((vec![1], Joined)));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsm_compaction::Compaction;
+use lsm_compaction::{Compaction, Reason};
 use lsm_core::SequenceNumber;
 
 use crate::background::context::JobContext;
@@ -34,6 +34,9 @@ pub(super) fn relocate(
     }
     if run.is_some() {
         replace_tables(context, &mut manifest, tree, inputs, moved)?;
+    } else if compaction.reason == Reason::Expiry {
+        // No reader sees anything of them.
+        replace_tables(context, &mut manifest, tree, inputs, Vec::new())?;
     } else {
         log_replacement(context, &mut manifest, tree, inputs, &[])?;
         drop_tables(context, tree, inputs);

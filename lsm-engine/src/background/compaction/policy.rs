@@ -35,12 +35,12 @@ pub(super) fn pick(memory: &Memory, tree: &Tree, shape: &TreeShape) -> Option<Co
     expired(tree, shape).or_else(|| small_tables(shape, fits))
 }
 
-/// A compaction that takes expired entries off the disk. None for a policy that drops old data, such as FIFO: what is
-/// rewritten would count as young again.
+/// A compaction that takes expired entries off the disk. Under a policy that drops old data, such as FIFO, only tables of
+/// which all has expired: what is rewritten would count as young again.
 fn expired(tree: &Tree, shape: &TreeShape) -> Option<Compaction> {
     let compaction = expired_tables(shape)?;
     let drops_data = ask(tree, "drops_data", || tree.options().compaction.drops_data())?;
-    (!drops_data).then_some(compaction)
+    (!drops_data || compaction.action == Action::Drop).then_some(compaction)
 }
 
 /// Whether `policy` is the stored policy of the keyspace. It differs if that is not built in and nobody has given it.
