@@ -230,7 +230,6 @@ impl WriteBatch {
     fn push_expiring(&mut self, keyspace: u32, key: &[u8], value: &[u8], after: Duration) {
         match after_micros(key, after) {
             Ok(micros) => {
-                self.expires = true;
                 self.push(keyspace, ValueKind::PutWithExpiry, key, Some(&stored_value(micros, value)));
             }
             Err(error) => self.refuse(error),
@@ -244,6 +243,7 @@ impl WriteBatch {
                 encode_operation(&mut self.payload, keyspace, kind, key, value);
                 self.count = count;
                 self.range_deletes += u32::from(kind == ValueKind::RangeDelete);
+                self.expires |= kind == ValueKind::PutWithExpiry;
                 if kind == ValueKind::Merge && !self.merged.contains(&keyspace) {
                     self.merged.push(keyspace);
                 }

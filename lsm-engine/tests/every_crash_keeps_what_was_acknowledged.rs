@@ -34,6 +34,8 @@ enum Step {
     Large(u32),
     /// Writes one key in each of two keyspaces, in one batch.
     Batch(&'static str, &'static str, u32),
+    /// Reads and writes two keyspaces in a transaction.
+    Transact(&'static str, &'static str, u32),
     /// Appends to a value without reading it.
     Merge(&'static str, u32),
     /// Puts a value that expires long after the test, or at once, which hides what was there.
@@ -52,7 +54,7 @@ enum Step {
 }
 use Step::{
     Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge, PopFirst,
-    Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Update, Wait,
+    Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Transact, Update, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -124,6 +126,12 @@ impl Model {
                 put(one, at);
                 put(other, at);
             }
+            Transact(one, other, at) => {
+                let (from, to) = (key(at), key(at + 2));
+                state.get_mut(one).unwrap().retain(|key, _| *key < from || *key >= to);
+                state.get_mut(one).unwrap().insert(key(at + 1), value(number, BYTES));
+                state.get_mut(other).unwrap().insert(key(at), value(number, BYTES));
+            }
             Merge(keyspace, at) => {
                 let operand = value(number, BYTES);
                 let entries = state.get_mut(keyspace).unwrap();
@@ -162,6 +170,7 @@ impl Model {
                 | PopFirst(_)
                 | Large(_)
                 | Batch(..)
+                | Transact(..)
                 | Merge(..)
                 | PutExpiring(..)
                 | Delete(..)
@@ -224,6 +233,15 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
                 batch.put_in(&keyspace(&db, one)?, key(at), &value);
                 batch.put_in(&keyspace(&db, other)?, key(at), &value);
                 db.write(batch)?;
+            }
+            Transact(one, other, at) => {
+                let (one, other) = (keyspace(&db, one)?, keyspace(&db, other)?);
+                let transaction = db.transaction()?;
+                transaction.range_in(&other, key(0)..).try_for_each(|entry| entry.map(drop))?;
+                transaction.delete_range_in(&one, key(at)..key(at + 2))?;
+                transaction.put_in(&one, key(at + 1), &value)?;
+                transaction.put_in(&other, key(at), &value)?;
+                tickets.push(transaction.commit()?);
             }
             Merge(name, at) => keyspace(&db, name)?.merge(key(at), &value)?,
             PutExpiring(name, at, after) => keyspace(&db, name)?.put_expiring(key(at), &value, after)?,
@@ -514,6 +532,30 @@ fn updates() {
             Update(DEFAULT, 3),
             Compact,
             PopFirst(DEFAULT),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn transactions_across_keyspaces() {
+    use Durability::Buffered;
+    crash_everywhere(
+        &[
+            Create("other"),
+            Transact(DEFAULT, "other", 1),
+            Put("other", 3, Buffered),
+            Transact("other", DEFAULT, 2),
+            Wait,
+            Flush,
+            Transact(DEFAULT, "other", 1),
+            Transact("other", DEFAULT, 3),
+            Compact,
+            DropAndReopen,
+            Transact(DEFAULT, "other", 2),
+            Reopen,
+            Transact("other", DEFAULT, 1),
         ],
         10,
         1,

@@ -12,6 +12,9 @@ const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Keys with a value to put or to merge (`true`), or to delete.
+type Writes = Vec<(Vec<u8>, Option<Vec<u8>>, bool)>;
+
 #[derive(Clone, Debug)]
 enum Op {
     Put(Vec<u8>, Vec<u8>),
@@ -22,9 +25,11 @@ enum Op {
     SingleDelete(Vec<u8>),
     DeleteRange(Vec<u8>, Vec<u8>),
     /// Puts, merges and deletes.
-    Batch(Vec<(Vec<u8>, Option<Vec<u8>>, bool)>),
+    Batch(Writes),
     /// A put and a delete that return tickets.
     Submit(Vec<u8>, Vec<u8>, Vec<u8>),
+    /// Puts, merges and deletes in a transaction, with what it writes after a savepoint taken back. Commits or not.
+    Transaction(Writes, usize, bool),
     /// Appends to the value, or deletes one that is long.
     Update(Vec<u8>, Vec<u8>),
     CompareAndSwap(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>),
@@ -67,6 +72,12 @@ fn op() -> impl Strategy<Value = Op> {
         4 => key().prop_map(Op::SingleDelete),
         3 => (key(), key()).prop_map(|(a, b)| Op::DeleteRange(a.clone().min(b.clone()), a.max(b))),
         4 => prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10).prop_map(Op::Batch),
+        4 => (
+            prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10),
+            0..10_usize,
+            prop::bool::weighted(0.8)
+        )
+            .prop_map(|(writes, kept, commits)| Op::Transaction(writes, kept, commits)),
         3 => (key(), value(), key()).prop_map(|(put, value, deleted)| Op::Submit(put, value, deleted)),
         3 => (key(), value()).prop_map(|(key, value)| Op::Update(key, value)),
         2 => (key(), prop::option::of(small()), prop::option::of(small()))
@@ -212,6 +223,43 @@ fn read_and_write(db: &Db, model: &mut Model, op: Op) {
     }
 }
 
+/// Runs a transaction, and takes back its writes from number `kept` on. Returns the model after it, if it commits.
+fn transact(db: &Db, model: &Model, writes: Writes, kept: usize, commits: bool) -> Option<Model> {
+    let transaction = db.transaction().unwrap();
+    let mut inside = model.clone();
+    let mut savepoint = None;
+    for (index, (key, value, merges)) in writes.into_iter().enumerate() {
+        if index == kept {
+            savepoint = Some((transaction.savepoint(), inside.clone()));
+        }
+        assert_eq!(transaction.get(&key).unwrap().as_deref(), inside.get(&key).map(|value| &**value));
+        match value {
+            Some(operand) if merges => {
+                transaction.merge(&key, &operand).unwrap();
+                merge(&mut inside, key, &operand);
+            }
+            Some(value) => {
+                transaction.put(&key, &value).unwrap();
+                inside.insert(key, value);
+            }
+            None => {
+                transaction.delete(&key).unwrap();
+                inside.remove(&key);
+            }
+        }
+    }
+    let all: Vec<_> = inside.clone().into_iter().collect();
+    assert_eq!(collect(transaction.iter()), all);
+    if let Some((savepoint, then)) = savepoint {
+        transaction.rollback_to(&savepoint).unwrap();
+        inside = then;
+    }
+    commits.then(|| {
+        transaction.commit().unwrap();
+        inside
+    })
+}
+
 fn run(ops: Vec<Op>) {
     let directory = tempfile::tempdir().unwrap();
     let mut db = open(directory.path()).unwrap();
@@ -267,6 +315,11 @@ fn run(ops: Vec<Op>) {
                     }
                 }
                 db.write(batch).unwrap();
+            }
+            Op::Transaction(writes, kept, commits) => {
+                if let Some(after) = transact(&db, &model, writes, kept, commits) {
+                    model = after;
+                }
             }
             Op::Snapshot => snapshots.push((db.snapshot().unwrap(), model.clone())),
             Op::DropSnapshot => {

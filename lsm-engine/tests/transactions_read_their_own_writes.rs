@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{
-    Db, ErrorKind, Isolation, Keyspace, KeyspaceOptions, Options, Result, Savepoint, Slice, Transaction,
-    TransactionOptions,
+    BuiltInMerge, Db, ErrorKind, Isolation, Keyspace, KeyspaceOptions, Options, Result, Savepoint, Slice,
+    Transaction, TransactionOptions,
 };
 use proptest::prelude::*;
 
@@ -18,6 +19,8 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, Debug)]
 enum Op {
     Put(u8, u8),
+    PutExpiring(u8, u8),
+    Merge(u8, u8),
     Delete(u8),
     DeleteRange(u8, u8),
     Savepoint,
@@ -39,6 +42,8 @@ fn bound() -> impl Strategy<Value = Bound<u8>> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (0_u8..24, any::<u8>()).prop_map(|(key, value)| Op::Put(key, value)),
+        2 => (0_u8..24, any::<u8>()).prop_map(|(key, value)| Op::PutExpiring(key, value)),
+        4 => (0_u8..24, any::<u8>()).prop_map(|(key, operand)| Op::Merge(key, operand)),
         4 => (0_u8..24).prop_map(Op::Delete),
         3 => (0_u8..24, 0_u8..24).prop_map(|(a, b)| Op::DeleteRange(a.min(b), a.max(b))),
         2 => Just(Op::Savepoint),
@@ -130,7 +135,8 @@ fn range(
 
 fn run(ops: Vec<Op>, locks: bool) {
     let (env, db) = open(1);
-    let side = db.keyspace("side", KeyspaceOptions::new()).unwrap();
+    let operator = Arc::new(BuiltInMerge::append(","));
+    let side = db.keyspace("side", KeyspaceOptions::new().merge_operator(operator)).unwrap();
     let mut model = Model::new();
     for number in (0..24).step_by(2) {
         side.put(key(number), [number]).unwrap();
@@ -140,7 +146,7 @@ fn run(ops: Vec<Op>, locks: bool) {
         }
     }
     // Snapshot isolation: the writes of the others below conflict with nothing that is only read.
-    let locks = locks.then_some(std::time::Duration::from_secs(1));
+    let locks = locks.then_some(Duration::from_secs(1));
     let options = TransactionOptions { isolation: Isolation::Snapshot, locks };
     let transaction = db.transaction_with(options).unwrap();
     let mut savepoints: Vec<(Savepoint, Model)> = Vec::new();
@@ -149,6 +155,18 @@ fn run(ops: Vec<Op>, locks: bool) {
             Op::Put(number, value) => {
                 transaction.put_in(&side, key(number), [value]).unwrap();
                 model.insert(key(number), vec![value]);
+            }
+            Op::PutExpiring(number, value) => {
+                transaction.put_expiring_in(&side, key(number), [value], Duration::from_secs(3600)).unwrap();
+                model.insert(key(number), vec![value]);
+            }
+            Op::Merge(number, operand) => {
+                transaction.merge_in(&side, key(number), [operand]).unwrap();
+                let value = model.entry(key(number)).or_default();
+                if !value.is_empty() {
+                    value.push(b',');
+                }
+                value.push(operand);
             }
             Op::Delete(number) => {
                 transaction.delete_in(&side, key(number)).unwrap();
@@ -197,6 +215,57 @@ proptest! {
     fn a_transaction_reads_like_a_sorted_map(ops in prop::collection::vec(op(), 1..40)) {
         run(ops, false);
     }
+}
+
+/// A put after an own single delete is written with that delete: otherwise the key would have two puts, of which a later
+/// single delete removes one.
+#[test]
+fn single_deletes_of_a_transaction_count_with_those_around_it() -> Result<()> {
+    let (env, db) = open(1);
+    db.put("a", "1")?;
+    db.put("b", "1")?;
+    db.flush()?;
+    let transaction = db.transaction()?;
+    transaction.single_delete("a")?;
+    assert_eq!(transaction.get("a")?, None);
+    transaction.put("a", "2")?;
+    transaction.put("c", "1")?;
+    transaction.single_delete("c")?;
+    transaction.single_delete("b")?;
+    transaction.commit()?;
+    db.flush()?;
+    db.single_delete("a")?;
+    for _ in 0..2 {
+        assert_eq!(db.iter().count(), 0);
+        db.compact_range::<&[u8]>(..)?;
+    }
+    drop(db);
+    env.drop_jobs();
+    Ok(())
+}
+
+#[test]
+fn merges_conflict_only_with_reads() -> Result<()> {
+    let env = Arc::new(SimEnv::new(1));
+    let keyspace = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::add_u64()));
+    let options = Options::new().memory(2 << 20).vfs(Arc::new(SimFs::new())).keyspace(keyspace);
+    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db")?;
+    let add = |transaction: &Transaction| transaction.merge("count", 1_u64.to_le_bytes());
+    let (one, two, reader) = (db.transaction()?, db.transaction()?, db.transaction()?);
+    for transaction in [&one, &two, &reader] {
+        add(transaction)?;
+    }
+    assert_eq!(reader.get("count")?.unwrap(), 1_u64.to_le_bytes());
+    one.commit()?;
+    two.commit()?;
+    assert_eq!(reader.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(db.get("count")?.unwrap(), 2_u64.to_le_bytes());
+    let other = db.keyspace("other", KeyspaceOptions::new())?;
+    let refused = db.transaction()?.merge_in(&other, "a", "1").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::OperatorMissing);
+    drop((other, db));
+    env.drop_jobs();
+    Ok(())
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Merging {
 
     /// The value that `operands` make of `base`.
     #[cold]
-    pub(super) fn full(
+    pub(crate) fn full(
         &self,
         key: &[u8],
         base: Option<&[u8]>,

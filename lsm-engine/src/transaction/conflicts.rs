@@ -118,7 +118,8 @@ impl Part {
         let changes = Changes::new(&state, after);
         let mut is_unknown = false;
         let (keys, ranges) = self.tracked.settled();
-        let written = self.writes.writes().map(|(key, _)| key);
+        // Merges do not depend on what others write: their operands add up.
+        let written = self.writes.writes().filter(|(_, write)| !write.is_merge()).map(|(key, _)| key);
         for key in keys.iter().chain(written) {
             let change = match place {
                 Where::Memory => changes.of_key_in_memory(key),

@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use lsm_core::{Slice, ValueKind};
+use lsm_core::merge_operator::Operands;
+use lsm_core::{SEQUENCE_MAX, Slice, ValueKind, expiry};
 
 use crate::batch::WriteBatch;
-use crate::keyspaces::{Meaning, ReadPoint};
+use crate::error::Result;
+use crate::keyspaces::{ReadPoint, ReadState};
 use crate::memory::batch_bytes;
 
 /// Upper bound of what the payload of a batch takes for an operation besides its key and value.
 const OPERATION_BYTES: usize = 16;
 
-/// The last write of a transaction to one key.
+/// The last write of a transaction to one key, and the merges after it.
 #[derive(Clone, Debug)]
 pub(super) struct OwnWrite {
     /// A delete of the same transaction before it. It is written as well: single deletes count the puts of a key.
     pub(super) before: Option<ValueKind>,
+    /// `Merge` if there are merges only. They apply to the value that the key had before the transaction.
     pub(super) kind: ValueKind,
-    /// The value in the form that a log record has.
+    /// The value in the form that a batch has.
     pub(super) stored: Slice,
+    /// The operands of the merges, oldest first.
+    pub(super) operands: Vec<Slice>,
 }
 
 /// What a transaction itself says about a key.
@@ -49,23 +54,33 @@ pub(super) struct Overlay {
 #[derive(Debug)]
 pub(super) enum Undo {
     Write { key: Slice, before: Option<OwnWrite> },
+    Merge { key: Slice },
     RangeDelete { added: Slice, writes: Vec<(Slice, OwnWrite)>, deleted: Vec<(Slice, Slice)> },
 }
 
 impl OwnWrite {
     fn operations(&self) -> u64 {
-        1 + u64::from(self.before.is_some())
+        let own = u64::from(self.before.is_some()) + u64::from(self.kind != ValueKind::Merge);
+        own + self.operands.len() as u64
     }
 
     fn payload_bytes(&self, key: &[u8]) -> usize {
-        self.operations() as usize * (key.len() + OPERATION_BYTES) + self.stored.len()
+        let operands: usize = self.operands.iter().map(|operand| operand.len()).sum();
+        self.operations() as usize * (key.len() + OPERATION_BYTES) + self.stored.len() + operands
     }
 
-    /// The value that readers of the transaction see.
-    pub(super) fn value(&self, point: &ReadPoint<'_>) -> Option<&[u8]> {
-        match point.meaning(self.kind, &self.stored) {
-            Meaning::Value(value) => Some(value),
-            Meaning::Absent | Meaning::Malformed | Meaning::Operand(_) => None,
+    /// Whether its value depends on that before the transaction.
+    pub(super) fn is_merge(&self) -> bool {
+        self.kind == ValueKind::Merge
+    }
+
+    /// The value without the merges; not for merges only.
+    fn base(&self) -> Option<Slice> {
+        match self.kind {
+            ValueKind::Put => Some(self.stored.clone()),
+            // The time until it expires counts from the commit.
+            ValueKind::PutWithExpiry => expiry::split(&self.stored).map(|(_, value)| Slice::copy_from(value)),
+            _ => None,
         }
     }
 }
@@ -111,25 +126,53 @@ impl Overlay {
         self.deleted.iter()
     }
 
-    /// The first key from `lower` on to which the transaction gave a value.
-    pub(super) fn first_value(&self, lower: Bound<&[u8]>, point: &ReadPoint<'_>) -> Option<(&Slice, &[u8])> {
-        let mut range = self.writes.range::<[u8], _>((lower, Bound::Unbounded));
-        range.find_map(|(key, write)| Some((key, write.value(point)?)))
+    /// The value that readers of the transaction see after `write` to `key`. `state` is the keyspace before the
+    /// transaction.
+    pub(super) fn value_of(
+        &self,
+        key: &[u8],
+        write: &OwnWrite,
+        state: &ReadState,
+        point: &ReadPoint<'_>,
+    ) -> Result<Option<Slice>> {
+        if write.operands.is_empty() {
+            return Ok(write.base());
+        }
+        let base = if !write.is_merge() {
+            write.base()
+        } else if self.deleted_around(key).is_some() {
+            None
+        } else {
+            state.get(key, point)?
+        };
+        let mut operands = Operands::default();
+        for operand in write.operands.iter().rev() {
+            operands.push_older(SEQUENCE_MAX, operand);
+        }
+        Ok(state.merging.full(key, base.as_deref(), &operands)?.map(Slice::from))
     }
 
-    /// The last key up to `upper` to which the transaction gave a value.
-    pub(super) fn last_value(&self, upper: Bound<&[u8]>, point: &ReadPoint<'_>) -> Option<(&Slice, &[u8])> {
-        let mut range = self.writes.range::<[u8], _>((Bound::Unbounded, upper));
-        range
-            .rfind(|(_, write)| write.value(point).is_some())
-            .and_then(|(key, write)| Some((key, write.value(point)?)))
+    /// The own writes from `lower` on.
+    pub(super) fn writes_from(
+        &self,
+        lower: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&Slice, &OwnWrite)> {
+        self.writes.range::<[u8], _>((lower, Bound::Unbounded))
+    }
+
+    /// The own writes up to `upper`.
+    pub(super) fn writes_up_to(
+        &self,
+        upper: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&Slice, &OwnWrite)> {
+        self.writes.range::<[u8], _>((Bound::Unbounded, upper))
     }
 
     /// Writes a key. Returns how to undo that.
     pub(super) fn write(&mut self, key: Slice, kind: ValueKind, stored: Slice) -> Undo {
         let old = self.remove(&key);
         let deletes = |kind: &ValueKind| kind.is_tombstone();
-        let mut write = OwnWrite { before: None, kind, stored };
+        let mut write = OwnWrite { before: None, kind, stored, operands: Vec::new() };
         if let Some(old) = &old {
             if write.kind == ValueKind::SingleDelete {
                 // The put before it, if any, is never written, so that there may be an older one.
@@ -140,6 +183,16 @@ impl Overlay {
         }
         self.insert(key.clone(), write);
         Undo::Write { key, before: old }
+    }
+
+    /// Merges an operand into the value of a key. Returns how to undo that.
+    pub(super) fn merge(&mut self, key: Slice, operand: Slice) -> Undo {
+        let none =
+            OwnWrite { before: None, kind: ValueKind::Merge, stored: Slice::new(), operands: Vec::new() };
+        let mut write = self.remove(&key).unwrap_or(none);
+        write.operands.push(operand);
+        self.insert(key.clone(), write);
+        Undo::Merge { key }
     }
 
     /// Deletes a range. Returns how to undo that.
@@ -167,6 +220,14 @@ impl Overlay {
                 self.remove(&key);
                 if let Some(before) = before {
                     self.insert(key, before);
+                }
+            }
+            Undo::Merge { key } => {
+                if let Some(mut write) = self.remove(&key) {
+                    write.operands.pop();
+                    if !write.is_merge() || !write.operands.is_empty() {
+                        self.insert(key, write);
+                    }
                 }
             }
             Undo::RangeDelete { added, writes, deleted } => {
@@ -214,8 +275,13 @@ impl Overlay {
             if let Some(kind) = write.before {
                 batch.push(keyspace, kind, key, None);
             }
-            let value = (!write.kind.is_tombstone()).then_some(&*write.stored);
-            batch.push(keyspace, write.kind, key, value);
+            if !write.is_merge() {
+                let value = (!write.kind.is_tombstone()).then_some(&*write.stored);
+                batch.push(keyspace, write.kind, key, value);
+            }
+            for operand in &write.operands {
+                batch.push(keyspace, ValueKind::Merge, key, Some(operand));
+            }
         }
     }
 }
@@ -223,11 +289,12 @@ impl Overlay {
 impl Undo {
     /// Memory that it takes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let written = |key: &Slice, write: &OwnWrite| key.len() + write.stored.len() + OVERHEAD_BYTES;
+        let written = |key: &Slice, write: &OwnWrite| OVERHEAD_BYTES + write.payload_bytes(key);
         match self {
             Self::Write { key, before } => {
                 OVERHEAD_BYTES + before.as_ref().map_or(key.len(), |before| written(key, before))
             }
+            Self::Merge { key } => OVERHEAD_BYTES + key.len(),
             Self::RangeDelete { added, writes, deleted } => {
                 let writes: usize = writes.iter().map(|(key, write)| written(key, write)).sum();
                 let range = |(start, end): &(Slice, Slice)| start.len() + end.len() + OVERHEAD_BYTES;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use lsm_core::Slice;
 
-use super::overlay::Overlay;
+use super::overlay::{Overlay, OwnWrite};
 use crate::error::Result;
-use crate::keyspaces::ReadPoint;
+use crate::keyspaces::{ReadPoint, ReadState};
 use crate::read::{Bounds, DbCursor};
 
 /// Merges a cursor over a snapshot with the writes of the transaction.
@@ -21,6 +21,8 @@ pub(super) struct OwnCursor {
 
 struct Own {
     writes: Arc<Overlay>,
+    /// The keyspace before the transaction.
+    state: Arc<ReadState>,
     bounds: Bounds,
     point: ReadPoint<'static>,
     /// The next own key in the direction of the cursor, with its value.
@@ -43,13 +45,27 @@ enum Direction {
 use Direction::{Backward, Forward};
 
 impl Own {
-    fn look(&mut self, direction: Direction, from: Bound<&[u8]>) {
-        let (writes, point, bounds) = (&self.writes, &self.point, &self.bounds);
-        let found = match direction {
-            Forward => writes.first_value(from, point).filter(|(key, _)| !bounds.above_upper(key)),
-            Backward => writes.last_value(from, point).filter(|(key, _)| !bounds.below_lower(key)),
-        };
-        self.next = found.map(|(key, value)| (key.clone(), Slice::copy_from(value)));
+    /// Finds the first own key with a value from `from` on, in the given direction.
+    fn look(&mut self, direction: Direction, from: Bound<&[u8]>) -> Result<()> {
+        self.next = None;
+        let writes = Arc::clone(&self.writes);
+        match direction {
+            Forward => self.look_among(writes.writes_from(from)),
+            Backward => self.look_among(writes.writes_up_to(from).rev()),
+        }
+    }
+
+    fn look_among<'o>(&mut self, writes: impl Iterator<Item = (&'o Slice, &'o OwnWrite)>) -> Result<()> {
+        for (key, write) in writes {
+            if self.bounds.above_upper(key) || self.bounds.below_lower(key) {
+                break;
+            }
+            if let Some(value) = self.writes.value_of(key, write, &self.state, &self.point)? {
+                self.next = Some((key.clone(), value));
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -57,10 +73,17 @@ impl OwnCursor {
     pub(super) fn new(
         base: DbCursor,
         writes: &Arc<Overlay>,
+        state: &Arc<ReadState>,
         bounds: Bounds,
         point: ReadPoint<'static>,
     ) -> Self {
-        let own = (!writes.is_empty()).then(|| Own { writes: Arc::clone(writes), bounds, point, next: None });
+        let own = (!writes.is_empty()).then(|| Own {
+            writes: Arc::clone(writes),
+            state: Arc::clone(state),
+            bounds,
+            point,
+            next: None,
+        });
         Self { base, own, place: Place::Nowhere }
     }
 
@@ -124,7 +147,7 @@ impl OwnCursor {
     fn start(&mut self, direction: Direction, from: impl FnOnce(&Bounds) -> Bound<Slice>) -> Result<()> {
         if let Some(own) = &mut self.own {
             let from = from(&own.bounds);
-            own.look(direction, from.as_ref().map(|key| &**key));
+            own.look(direction, from.as_ref().map(|key| &**key))?;
         }
         self.settle(direction)
     }
@@ -138,7 +161,7 @@ impl OwnCursor {
         match (&mut self.own, self.place) {
             (Some(own), Place::Own(_)) => {
                 let last = own.next.take().map(|(key, _)| key).unwrap_or_default();
-                own.look(direction, Bound::Excluded(&last));
+                own.look(direction, Bound::Excluded(&last))?;
             }
             _ => match direction {
                 Forward => self.base.next()?,
@@ -155,7 +178,7 @@ impl OwnCursor {
         match self.place {
             Place::Base(_) => {
                 if let Some(own) = &mut self.own {
-                    own.look(direction, Bound::Excluded(&key));
+                    own.look(direction, Bound::Excluded(&key))?;
                 }
                 self.place = Place::Base(direction);
             }

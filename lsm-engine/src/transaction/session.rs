@@ -53,9 +53,12 @@ impl Session {
         }
         let mut state = self.state.borrow_mut();
         let (index, point) = (state.part(tree), state.snapshot.point());
-        if let Some(part) = state.parts.get(index).filter(|part| !part.writes.is_empty()) {
-            match part.writes.get(key) {
-                Own::Written(write) => return Ok(write.value(&point).map(Slice::copy_from)),
+        let writes = state.parts.get(index).map(|part| &part.writes).filter(|writes| !writes.is_empty());
+        let mut merged = None;
+        if let Some(writes) = writes {
+            match writes.get(key) {
+                Own::Written(write) if write.is_merge() => merged = Some(Arc::clone(writes)),
+                Own::Written(write) => return writes.value_of(key, write, &tree.load(), &point),
                 Own::Deleted => return Ok(None),
                 Own::Unknown => {}
             }
@@ -65,9 +68,12 @@ impl Session {
         } else {
             state.track_key(index, key);
         }
-        let read = tree.load();
+        let before = tree.load();
         state.snapshot.check()?;
-        let value = read.get(key, &point)?;
+        let value = match merged.as_deref().map(|writes| (writes, writes.get(key))) {
+            Some((writes, Own::Written(write))) => writes.value_of(key, write, &before, &point)?,
+            _ => before.get(key, &point)?,
+        };
         // A drop empties the state. Check after the read: it must fail rather than see that.
         tree.check_usable()?;
         Ok(value)

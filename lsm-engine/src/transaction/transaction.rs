@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_core::{Slice, ValueKind};
 
@@ -20,7 +21,7 @@ use crate::pins::PinKind;
 use crate::read::{Bounds, KeyRange, borrow_range};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
-use crate::write::{check_key, check_range, check_value};
+use crate::write::{after_micros, check_key, check_range, check_value, stored_value};
 
 /// Reads and writes that take effect together at the commit, or not at all.
 ///
@@ -193,6 +194,67 @@ impl Transaction {
         self.write(keyspace, ValueKind::Put, key.as_ref(), Slice::copy_from(value.as_ref()))
     }
 
+    /// Sets `key` to `value` in the default keyspace, until `after` from the commit on; see
+    /// [`Db::put_expiring`](crate::Db::put_expiring).
+    pub fn put_expiring(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> Result<()> {
+        self.put_expiring_in(&self.default, key, value, after)
+    }
+
+    /// Sets `key` to `value` in `keyspace`, until `after` from the commit on.
+    pub fn put_expiring_in(
+        &self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> Result<()> {
+        let micros = after_micros(key.as_ref(), after)?;
+        let stored = stored_value(micros, value.as_ref());
+        self.write(keyspace, ValueKind::PutWithExpiry, key.as_ref(), stored.into())
+    }
+
+    /// Merges `operand` into the value of `key` in the default keyspace; see [`Keyspace::merge`]. Operands add up whatever
+    /// others write, so this is no conflict with other writes of the key, unless the transaction reads it.
+    pub fn merge(&self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
+        self.merge_in(&self.default, key, operand)
+    }
+
+    /// Merges `operand` into the value of `key` in `keyspace`.
+    pub fn merge_in(
+        &self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let (key, operand) = (key.as_ref(), operand.as_ref());
+        check_key(key)?;
+        check_value(operand)?;
+        let tree = keyspace.tree_for(&self.session.database)?;
+        tree.load().merging.check_writable()?;
+        let (key, operand) = (Slice::copy_from(key), Slice::copy_from(operand));
+        self.session.change(
+            keyspace,
+            || Lockable::Key(key.clone()),
+            |writes| writes.merge(key.clone(), operand),
+        )
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last, from the default keyspace; see
+    /// [`Db::single_delete`](crate::Db::single_delete).
+    pub fn single_delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.single_delete_in(&self.default, key)
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last, from `keyspace`.
+    pub fn single_delete_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
+        self.write(keyspace, ValueKind::SingleDelete, key.as_ref(), Slice::new())
+    }
+
     /// Deletes `key` from the default keyspace.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
         self.delete_in(&self.default, key)
@@ -262,8 +324,8 @@ impl Transaction {
     /// Fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another writer changed what the transaction
     /// depends on. After any error, nothing of the transaction is written.
     ///
-    /// A transaction without writes never conflicts: it has seen one consistent state. Its ticket is that of nothing,
-    /// and durable.
+    /// A transaction without writes never conflicts: it has seen one consistent state. Its ticket is durable at once. That
+    /// does not mean that what it has read is durable; call [`Db::sync`](crate::Db::sync) for that.
     pub fn commit(self) -> Result<Ticket> {
         let mut state = self.session.state.into_inner();
         if !state.has_writes() {

@@ -30,7 +30,7 @@ impl<'t> View<'t> {
         let point = self.snapshot.point();
         let range = (&bounds).into();
         let base = DbCursor::new(Arc::clone(&self.state), point, bounds.clone(), prefix);
-        let cursor = OwnCursor::new(base, &self.writes, bounds, point);
+        let cursor = OwnCursor::new(base, &self.writes, &self.state, bounds, point);
         let walk = self.tracks.then(|| {
             let (part, snapshot) = (self.part, Arc::clone(&self.snapshot));
             self.open.borrow_mut().walks.begin(Walk { part, range: Clone::clone(&range), snapshot })
