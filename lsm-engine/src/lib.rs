@@ -6,8 +6,8 @@
 //!
 //! Start with [`Db`]. [`Options`] sets the memory budget and replaces parts: memtable, compaction policy, filter, file
 //! system, clock and threads. [`Keyspace`] is a separate map in the same database (RocksDB: column family),
-//! [`WriteBatch`] an atomic write, [`Snapshot`] a consistent view. [`Error::kind`] tells what to do about an error, and
-//! [`Metrics`] shows what the engine does.
+//! [`WriteBatch`] an atomic write, [`Snapshot`] a consistent view, [`Transaction`] both together. A [`Ticket`] tells when a
+//! write is durable, [`Error::kind`] what to do about an error, and [`Metrics`] shows what the engine does.
 //!
 //! After `fork`, only the parent may use the database: the child has none of its threads. In the child, dropping a
 //! handle does nothing, writes fail, and a read may wait forever for a lock. The child may open other databases.
