@@ -216,6 +216,25 @@ fn a_failed_sync_fails_every_ticket_with_its_cause_and_each_once() {
     env.drop_jobs();
 }
 
+/// A failed write is no failed sync: what it had to write is still in the window.
+#[test]
+fn a_sync_that_finds_the_disk_full_fails_its_callbacks_and_a_later_one_succeeds() {
+    let (fs, env) = (disk(), SimEnv::new(1));
+    let mut log = create(&fs, Arc::new(env.clone()));
+    let (ticket, told) = (ticket(&mut log), Told::default());
+    fs.inject(Fault::on(OperationKind::Write, ErrorKind::StorageFull).named("000001.wal"));
+    told.by(&ticket);
+    env.run_until_idle();
+    assert!(matches!(&told.take()[..], [Err(error)] if error.is_disk_full()));
+    assert!(!ticket.is_durable());
+    told.by(&ticket);
+    env.run_until_idle();
+    assert!(matches!(told.take()[..], [Ok(())]));
+    assert!(end_on_disk(&fs) >= ticket.position());
+    drop(log);
+    env.drop_jobs();
+}
+
 #[test]
 fn closing_calls_everybody_once_before_it_returns() {
     for env in [None, Some(2)] {
