@@ -103,11 +103,13 @@ impl Status {
     /// Fails if writing was stopped.
     #[inline]
     pub(crate) fn check_writing(&self) -> Result<()> {
-        if !self.stopped.load(Ordering::Acquire) {
-            return Ok(());
-        }
+        if self.stopped.load(Ordering::Acquire) { Err(self.writing_stopped()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn writing_stopped(&self) -> Error {
         let failure = self.failure.lock().clone();
-        Err(Error::WritingStopped(Arc::new(failure.unwrap_or(Error::Closed))))
+        Error::WritingStopped(Arc::new(failure.unwrap_or(Error::Closed)))
     }
 }
 

@@ -113,7 +113,9 @@ fn owned((key, value): (&Vec<u8>, &Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
 
 fn open(path: &Path) -> Result<Db> {
     let operator = Arc::new(BuiltInMerge::append(","));
-    Options::new().memory(2 << 20).memtable_bytes(100_000).merge_operator(operator).open(path)
+    let options = Options::new().memory(2 << 20).memtable_bytes(100_000).merge_operator(operator);
+    // Reads take another way with statistics.
+    options.statistics(true).open(path)
 }
 
 fn merge(model: &mut Model, key: Vec<u8>, operand: &[u8]) {

@@ -138,9 +138,10 @@ impl Committer {
     }
 
     /// Appends a record. Its sequence numbers are used up, whether it succeeds or not.
+    #[inline]
     pub(super) fn append(&mut self, payload: &[u8], count: u64) -> Result<(SequenceNumber, Position)> {
         let sequence = self.next_sequence;
-        let log = self.log.as_mut().ok_or(Error::Closed)?;
+        let Some(log) = &mut self.log else { return Err(Error::Closed) };
         if count > (SEQUENCE_MAX + 1).saturating_sub(sequence) {
             return Err(Error::invalid(
                 "all sequence numbers are used up; load the data into a new database",
@@ -293,6 +294,7 @@ impl Committer {
     }
 
     /// Bytes by which the memtables of keyspaces may grow for a write, besides the written data.
+    #[inline]
     pub(crate) fn growth_bytes(&self, keyspaces: &[u32]) -> usize {
         let growth = |id: &u32| {
             // A memtable that becomes full adds an empty one. The set of range tombstones doubles when it grows.

@@ -58,7 +58,7 @@ impl World {
         if !generous && random.one_in(2) {
             options = options.cache_bytes(2048 << random.below(7));
         }
-        options
+        options.statistics(random.one_in(2))
     }
 
     /// Opens the files on the disk. Returns `false` if a crash happened meanwhile.
