@@ -229,7 +229,7 @@ fn user_code_may_make_all_calls_in_a_read_and_change_keyspaces_in_background_wor
     machine.env.drop_jobs();
 }
 
-/// Opening a keyspace reopens its tables with the given filter, under the manifest lock.
+/// Opening a keyspace asks for names first. Then it reopens the tables with the given filter, under the manifest lock.
 #[test]
 fn user_code_must_not_change_keyspaces_while_one_is_opened() {
     for method in ["filter name", "prefix name"] {
@@ -239,10 +239,15 @@ fn user_code_must_not_change_keyspaces_while_one_is_opened() {
         db.close().unwrap();
         machine.env.drop_jobs();
         let db = machine.open();
-        let inside = db.clone();
+        let (inside, locked) = (db.clone(), Arc::new(AtomicUsize::new(0)));
+        let locked_count = Arc::clone(&locked);
         machine.hook.set(method, move || {
             let odd = inside.existing_keyspace("odd").unwrap().unwrap();
             read_and_write(&inside, &odd);
+            if inside.flush().is_ok() {
+                return;
+            }
+            locked_count.fetch_add(1, Ordering::Relaxed);
             refused(odd.clear());
             refused(inside.keyspace("other", KeyspaceOptions::new()));
             refused(inside.drop_keyspace("odd"));
@@ -250,10 +255,38 @@ fn user_code_must_not_change_keyspaces_while_one_is_opened() {
         });
         db.keyspace("odd", machine.hooked()).unwrap();
         assert!(machine.hook.end() > 0, "{method}");
+        assert!(locked.load(Ordering::Relaxed) > 0, "{method} was not called under the lock");
         assert_eq!(db.keyspaces(), ["default", "odd"]);
         db.close().unwrap();
         machine.env.drop_jobs();
     }
+}
+
+#[test]
+fn a_keyspace_that_is_dropped_while_it_is_opened_stays_dropped() {
+    let machine = Machine::new();
+    let db = machine.open();
+    db.keyspace("odd", KeyspaceOptions::new()).unwrap().put("read", "value").unwrap();
+    db.close().unwrap();
+    machine.env.drop_jobs();
+    let db = machine.open();
+    let inside = db.clone();
+    machine.hook.set("prefix name", move || {
+        if inside.existing_keyspace("odd").unwrap().is_some() {
+            inside.drop_keyspace("odd").unwrap();
+        }
+    });
+    assert_eq!(
+        db.keyspace("odd", machine.hooked().change_compaction(true)).unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+    assert!(machine.hook.end() > 0);
+    db.close().unwrap();
+    machine.env.drop_jobs();
+    let db = machine.open();
+    assert_eq!(db.keyspaces(), ["default"]);
+    db.close().unwrap();
+    machine.env.drop_jobs();
 }
 
 #[test]

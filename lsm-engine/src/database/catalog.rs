@@ -82,6 +82,8 @@ impl Database {
         options.check_policy(&tree.name, &stored)?;
         self.resources.check_may_change_keyspaces()?;
         let (mut manifest, inside) = (side.lock_manifest(), self.resources.enter(Inside::Manifest));
+        // Another thread may have dropped it. An edit that names it again would bring it back.
+        tree.check_usable()?;
         if tree.is_configured() {
             // Another thread opened it meanwhile, perhaps with other options.
             drop((inside, manifest));
