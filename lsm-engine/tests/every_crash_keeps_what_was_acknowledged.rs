@@ -277,7 +277,8 @@ fn read_state(db: &Db) -> Result<State> {
     db.keyspaces()
         .into_iter()
         .map(|name| {
-            let entries = keyspace(db, &name)?.iter();
+            // By name alone: the merge operator is as stored.
+            let entries = db.keyspace(&name, KeyspaceOptions::new())?.iter();
             let entries = entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
             Ok((name, entries.collect::<Result<_>>()?))
         })

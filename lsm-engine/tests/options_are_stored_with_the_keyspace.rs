@@ -221,6 +221,7 @@ fn a_policy_that_is_not_built_in_must_be_given_for_writing() {
     refused(options().open(root.path()), ["default", "lazy", "KeyspaceOptions::compaction"]);
     let db = options().read_only(true).open(root.path()).unwrap();
     assert_eq!(db.get("key").unwrap().unwrap(), "value");
+    assert!(db.metrics().keyspaces.iter().all(|keyspace| keyspace.policy == "lazy"));
     drop(db.keyspace("users", KeyspaceOptions::new()).unwrap());
     db.close().unwrap();
     // What the default keyspace is given serves others of that name.
