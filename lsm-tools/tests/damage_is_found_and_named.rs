@@ -34,7 +34,8 @@ fn put_byte(path: &Path, at: usize, byte: u8) {
 
 /// Files that hold data, with their contents.
 fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
-    files(Path::new(db)).into_iter().filter(|(name, _)| name != "LOCK" && name != "RESERVE").collect()
+    let holds_data = |name: &str| name != "LOCK" && name != "RESERVE" && !name.starts_with("EVENTS-");
+    files(Path::new(db)).into_iter().filter(|(name, _)| holds_data(name)).collect()
 }
 
 /// A database whose writer was killed before it had filled the window of the log once, so that the last record ends at the

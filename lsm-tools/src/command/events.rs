@@ -21,7 +21,7 @@ const LOOK_MICROS: u64 = 500_000;
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  lsm events db                  # flushes, compactions, stalls and errors, with their times
+  lsm events db                  # flushes, compactions, stalls, errors
   lsm events db --follow         # and those to come
   lsm events db --format json
 
