@@ -214,7 +214,8 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         self.merging.as_ref()?.failure()
     }
 
-    /// Bytes of memory that gathered operands take. A megabyte or two, unless the operator makes large values of them.
+    /// Bytes of memory that gathered operands take. A few hundred kilobytes, unless the operator makes large
+    /// values of them.
     pub fn memory_bytes(&self) -> usize {
         self.merging.as_ref().map_or(0, |merging| merging.memory_bytes())
     }

@@ -14,8 +14,8 @@ pub struct Operands {
     shrink_at: usize,
 }
 
-/// Operands that take less stay as they are.
-const SHRINK_BYTES_MIN: usize = 1 << 20;
+/// Operands that take less stay as they are. A small part of the smallest memory that a database may have.
+const SHRINK_BYTES_MIN: usize = 128 << 10;
 
 impl Operands {
     /// Adds an operand that is older than the others.
@@ -133,7 +133,7 @@ mod tests {
             }
             memory_bytes_max = memory_bytes_max.max(operands.memory_bytes());
         }
-        assert!(memory_bytes_max < 4 << 20, "{memory_bytes_max}");
+        assert!(memory_bytes_max < 1 << 20, "{memory_bytes_max}");
         assert_eq!(operands.newest_sequence(), Some(1_000_000));
         let sum = operands.full(&add, b"key", None).unwrap().unwrap();
         assert_eq!(sum, 500_000_500_000_u64.to_le_bytes());
