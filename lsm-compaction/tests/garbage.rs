@@ -1007,3 +1007,35 @@ fn a_filter_is_asked_about_the_newest_puts_that_no_snapshot_sees() {
     assert_eq!(shown.last(), expected.last());
     assert_eq!(kept[0].value, b"new");
 }
+
+#[test]
+fn a_filter_is_asked_about_the_value_that_operands_make() {
+    let versions = |key: &str, base: SequenceNumber, operand: SequenceNumber| {
+        [Version::new(key, operand, Merge), Version::new(key, base, Put)]
+    };
+    // The values end with the digits 3, 5 and 7.
+    let versions = [versions("a", 12, 1003), versions("b", 14, 25), versions("c", 16, 27)].concat();
+    let run = |bottommost: bool, newest_snapshot: SequenceNumber| {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let filter = ByDigit(Arc::clone(&asked));
+        let rules =
+            GarbageRules { snapshots: vec![2000], newest_snapshot, bottommost, ..GarbageRules::default() };
+        let mut stream = CompactionStream::new(Versions::new(versions.clone()), Arc::default(), rules)
+            .with_merge_operator(Some(Arc::new(BuiltInMerge::append("+"))))
+            .with_filter(Some(Arc::new(filter)), CompactionAt::new(1, true, 0));
+        let kept = drain(&mut stream);
+        let counts = stream.counts();
+        let dropped =
+            counts.shadowed + counts.operands_folded + if bottommost { counts.filter_deleted } else { 0 };
+        assert_eq!(counts.entries_in, counts.entries_out + dropped);
+        let shown: Vec<_> =
+            kept.iter().map(|v| (v.sequence, v.kind, String::from_utf8(v.value.clone()).unwrap())).collect();
+        (shown, asked.lock().unwrap().len())
+    };
+    let entry = |sequence, kind, value: &str| (sequence, kind, value.to_owned());
+    let (replaced, kept) = (entry(25, Put, "new"), entry(27, Put, "16+27"));
+    assert_eq!(run(false, 0), (vec![entry(1003, Delete, ""), replaced.clone(), kept.clone()], 3));
+    assert_eq!(run(true, 0), (vec![replaced, kept.clone()], 3));
+    let values = vec![entry(1003, Put, "12+1003"), entry(25, Put, "14+25"), kept];
+    assert_eq!(run(true, 1500), (values, 0), "a snapshot sees them");
+}

@@ -114,6 +114,14 @@ impl Merging {
         }
     }
 
+    /// Replaces the value that the operands have made.
+    pub(super) fn replace(&mut self, new_kind: ValueKind, new_value: &[u8]) {
+        if let Ready::One(_, kind, value) = &mut self.ready {
+            *kind = new_kind;
+            new_value.clone_into(value);
+        }
+    }
+
     /// The result needs no sequence number.
     pub(super) fn zero_sequence(&mut self) {
         if let Ready::One(sequence, ..) = &mut self.ready {

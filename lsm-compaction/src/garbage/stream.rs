@@ -369,7 +369,8 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 Verdict::KeepZeroed => return Ok(Some(Kept::AtCursorZeroed)),
                 Verdict::KeepAsTombstone => return Ok(Some(Kept::AtCursorExpired)),
                 Verdict::Fold(stripe) => {
-                    if self.fold(stripe)? {
+                    let asks_filter = is_new_key && self.filtering.is_some() && self.may_filter(sequence);
+                    if self.fold(stripe, asks_filter)? {
                         self.state = State::ReturnedFolded;
                         return Ok(Some(Kept::Folded));
                     }
@@ -385,12 +386,16 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         }
     }
 
+    /// Whether no snapshot sees a version, now or later.
+    fn may_filter(&self, sequence: SequenceNumber) -> bool {
+        let has_snapshot = self.rules.newest_snapshot != 0 && sequence <= self.rules.newest_snapshot;
+        !has_snapshot && self.rules.stripe_end(self.rules.stripe(sequence)).is_some()
+    }
+
     /// Asks the filter about the newest version of the key at hand, which is kept and stands at the cursor.
     #[cold]
     fn filter(&mut self, sequence: SequenceNumber) -> Filtered {
-        let stripe = self.rules.stripe(sequence);
-        let has_snapshot = self.rules.newest_snapshot != 0 && sequence <= self.rules.newest_snapshot;
-        if has_snapshot || self.rules.stripe_end(stripe).is_none() {
+        if !self.may_filter(sequence) {
             return Filtered::Kept;
         }
         let (Some(filtering), Some(entry)) = (&mut self.filtering, self.cursor.entry()) else {
@@ -471,12 +476,12 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     }
 
     /// Folds the operand at the cursor, and those of its stripe below it. Then the cursor stands behind them. Returns
-    /// whether there is something to return.
+    /// whether there is something to return. The filter is asked about the value that they make.
     ///
     /// The result takes the place of the newest operand, whose sequence number it has, so it hides the rest of the
     /// stripe as a put would. If the operator refuses, nothing of the stripe is hidden.
     #[cold]
-    fn fold(&mut self, stripe: usize) -> Result<bool> {
+    fn fold(&mut self, stripe: usize, asks_filter: bool) -> Result<bool> {
         let below = self.gather(stripe)?;
         let at_bottom = stripe == 0 && self.nothing_older();
         let is_missing = below == Below::Deleted || (below == Below::NextKey && self.nothing_older());
@@ -487,8 +492,24 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             _ if is_missing => Base::Missing,
             _ => Base::Unknown,
         };
-        let folded = merging.fold(&self.key, base);
+        let mut folded = merging.fold(&self.key, base);
         self.counts.operands_folded += merging.folded_count();
+        let mut is_filtered = false;
+        if let (true, Folded::Value, Some(filtering)) = (asks_filter, &folded, &mut self.filtering) {
+            match merging.ready(&self.key).map(|entry| filtering.ask(entry)) {
+                Some(Filtered::Deleted) => {
+                    self.counts.filter_deleted += 1;
+                    is_filtered = true;
+                    merging.replace(ValueKind::Delete, b"");
+                    folded = Folded::Absent;
+                }
+                Some(Filtered::Replaced) => {
+                    self.counts.filter_replaced += 1;
+                    merging.replace(ValueKind::Put, filtering.replacement());
+                }
+                Some(Filtered::Kept) | None => {}
+            }
+        }
         match folded {
             Folded::Operands => return Ok(true),
             Folded::Value if is_zeroed => {
@@ -496,7 +517,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 merging.zero_sequence();
             }
             Folded::Absent if at_bottom => {
-                self.counts.tombstones_dropped += 1;
+                self.counts.tombstones_dropped += u64::from(!is_filtered);
                 merging.pass();
             }
             Folded::Value | Folded::Absent => {}
