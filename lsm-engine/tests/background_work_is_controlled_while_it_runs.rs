@@ -1,5 +1,6 @@
 //! Pauses of background work, cancelled manual compactions, the rate of deep merges, and options that change live.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use lsm_engine::compaction_policies::{Leveled, LeveledOptions};
@@ -9,6 +10,9 @@ use lsm_engine::{Compression, Db, ErrorKind, EventKind, Health, Options, WaitRea
 
 const MEMORY: usize = 1 << 20;
 
+/// Steps of jobs before the hook is called, so that they could do what they must not.
+const STEPS: usize = 50;
+
 /// What is called whenever a caller begins to wait.
 type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
 
@@ -16,6 +20,7 @@ type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
 struct Observed {
     env: Arc<SimEnv>,
     hook: Hook,
+    steps: usize,
 }
 
 impl Env for Observed {
@@ -37,6 +42,9 @@ impl Env for Observed {
 
     fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
         if let Some(hook) = &mut *self.hook.lock().unwrap() {
+            for _ in 0..self.steps {
+                self.env.step();
+            }
             hook();
         }
         self.env.wait(event, seen, deadline_micros)
@@ -52,9 +60,9 @@ struct World {
 }
 
 impl World {
-    fn new(memory: usize) -> Self {
+    fn new(memory: usize, steps: usize) -> Self {
         let (fs, env, hook) = (SimFs::new(), Arc::new(SimEnv::new(1)), Hook::default());
-        let observed = Observed { env: Arc::clone(&env), hook: Arc::clone(&hook) };
+        let observed = Observed { env: Arc::clone(&env), hook: Arc::clone(&hook), steps };
         let options = Options::new().memory(memory).vfs(Arc::new(fs.clone()));
         let db = options.env(Arc::new(observed)).open("/db").unwrap();
         Self { fs, env, hook, db }
@@ -86,13 +94,6 @@ impl World {
         assert_eq!(found.count(), count);
     }
 
-    fn tables(&self) -> Vec<String> {
-        let mut names = self.fs.read_dir("/db".as_ref()).unwrap();
-        names.retain(|name| name.contains(".sst"));
-        names.sort();
-        names
-    }
-
     fn end(self) {
         *self.hook.lock().unwrap() = None;
         assert_eq!(self.db.waits(), []);
@@ -103,7 +104,7 @@ impl World {
 
 #[test]
 fn writers_that_a_pause_makes_wait_are_told_and_memory_stays_below_its_bound() {
-    let world = World::new(MEMORY);
+    let world = World::new(MEMORY, STEPS);
     world.db.pause_background_work().unwrap();
     let reasons = world.at_each_wait(|db, count| {
         if count < 3 {
@@ -130,42 +131,69 @@ fn writers_that_a_pause_makes_wait_are_told_and_memory_stays_below_its_bound() {
     world.end();
 }
 
+/// The tables of a database, finished or not, with their lengths.
+fn tables(fs: &SimFs) -> Vec<(String, u64)> {
+    let mut names = fs.read_dir("/db".as_ref()).unwrap();
+    names.retain(|name| name.contains(".sst"));
+    names.sort();
+    let length = |name: &String| fs.metadata(&Path::new("/db").join(name)).unwrap().len;
+    names.into_iter().map(|name| (name.clone(), length(&name))).collect()
+}
+
 #[test]
 fn nothing_is_written_or_deleted_in_the_background_during_a_pause() {
-    let world = World::new(8 * MEMORY);
-    world.fill(1000);
-    world.db.flush().unwrap();
-    // The snapshot keeps the first versions, so that the compaction has something to write, in several steps.
-    let snapshot = world.db.snapshot().unwrap();
-    world.fill(1000);
-    world.db.flush().unwrap();
-    let started = world.tables();
-    world.at_each_wait(|db, count| {
-        match count {
-            // The compaction has begun. Its jobs stop, and the caller goes on to wait.
-            2..6 => db.pause_background_work().unwrap(),
-            6 => db.resume_background_work().unwrap(),
-            _ => {}
+    let world = World::new(8 * MEMORY, 3);
+    for _ in 0..2 {
+        world.fill(6000);
+        world.db.flush().unwrap();
+    }
+    let (fs, paused) = (world.fs.clone(), Arc::new(Mutex::new(None)));
+    let seen = Arc::clone(&paused);
+    world.at_each_wait(move |db, count| {
+        let mut seen = seen.lock().unwrap();
+        match &*seen {
+            None if db.metrics().compactions_running == 0 => {}
+            None => {
+                db.pause_background_work().unwrap();
+                *seen = Some((count, tables(&fs)));
+            }
+            Some((at, before)) if count <= *at + 5 => {
+                assert_eq!(tables(&fs), *before);
+                if count < *at + 5 {
+                    // The caller looks again, and jobs may take steps before it waits.
+                    db.pause_background_work().unwrap();
+                } else {
+                    db.resume_background_work().unwrap();
+                }
+            }
+            Some(_) => {}
         }
     });
     world.db.compact_range::<&str>(..).unwrap();
     *world.hook.lock().unwrap() = None;
-    assert_ne!(world.tables(), started);
+    let (_, before) = paused.lock().unwrap().take().expect("a pause");
+    assert_ne!(tables(&world.fs), before);
+    // Old tables are deleted when the last reader is gone, but not in a pause.
+    let reader = world.db.iter();
+    world.fill(6000);
+    world.db.compact_range::<&str>(..).unwrap();
     world.db.pause_background_work().unwrap();
-    drop(snapshot);
-    world.fill(10);
-    let before = world.tables();
-    world.env.run_until_idle();
-    assert_eq!(world.tables(), before);
+    drop(reader);
+    let before = tables(&world.fs);
+    for _ in 0..100 {
+        world.env.step();
+    }
+    assert_eq!(tables(&world.fs), before);
     world.db.resume_background_work().unwrap();
-    world.db.wait_for_compactions().unwrap();
-    world.check(1000);
+    world.env.run_until_idle();
+    assert!(tables(&world.fs).len() < before.len());
+    world.check(6000);
     world.end();
 }
 
 #[test]
 fn calls_that_wait_for_paused_work_say_so_and_go_on_when_it_is_resumed() {
-    let world = World::new(8 * MEMORY);
+    let world = World::new(8 * MEMORY, STEPS);
     for call in [Db::flush, Db::wait_for_compactions, |db: &Db| db.compact_range::<&str>(..)] {
         world.db.pause_background_work().unwrap();
         // More than a memtable.
@@ -189,7 +217,7 @@ fn calls_that_wait_for_paused_work_say_so_and_go_on_when_it_is_resumed() {
 #[test]
 fn closing_or_dropping_a_paused_database_ends_and_keeps_everything() {
     for close in [true, false] {
-        let world = World::new(8 * MEMORY);
+        let world = World::new(8 * MEMORY, STEPS);
         world.fill(100);
         world.db.flush().unwrap();
         world.fill(200);
@@ -216,20 +244,24 @@ fn closing_or_dropping_a_paused_database_ends_and_keeps_everything() {
 /// The caller waits for a flush, then for compactions. It is cancelled at each wait in turn.
 #[test]
 fn a_cancelled_manual_compaction_returns_and_leaves_the_data_as_it_was() {
-    let mut cancelled = 0;
+    let (mut cancelled, mut interrupted) = (0, 0);
     for paused in [false, true] {
         for at in 1.. {
-            let world = World::new(8 * MEMORY);
+            let world = World::new(8 * MEMORY, 0);
             for _ in 0..2 {
-                world.fill(2000);
+                world.fill(5000);
                 world.db.flush().unwrap();
             }
             world.fill(20);
             if paused {
                 world.db.pause_background_work().unwrap();
             }
+            let running = Arc::new(Mutex::new(None));
+            let seen = Arc::clone(&running);
             world.at_each_wait(move |db, count| {
                 if count == at {
+                    let metrics = db.metrics();
+                    *seen.lock().unwrap() = (metrics.compactions_running > 0).then_some(metrics.compactions);
                     db.cancel_manual_compactions().unwrap();
                 }
             });
@@ -240,15 +272,20 @@ fn a_cancelled_manual_compaction_returns_and_leaves_the_data_as_it_was() {
             if let Err(error) = result {
                 assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
                 cancelled += 1;
+                // One that was running was not installed.
+                if let Some(compactions) = *running.lock().unwrap() {
+                    interrupted += 1;
+                    assert_eq!(world.db.metrics().compactions, compactions);
+                }
             }
-            world.check(2000);
+            world.check(5000);
             world.env.run_until_idle();
-            world.check(2000);
+            world.check(5000);
             // What was half written is gone, and the next one goes through.
             let named: u64 = world.db.metrics().keyspaces[0].levels.iter().map(|level| level.tables).sum();
-            assert_eq!(world.tables().len() as u64, named);
+            assert_eq!(tables(&world.fs).len() as u64, named);
             world.db.compact_range::<&str>(..).unwrap();
-            world.check(2000);
+            world.check(5000);
             world.end();
             // Nothing would ever wake the caller for a second wait in a pause.
             if is_over || at > 20 || paused {
@@ -256,7 +293,7 @@ fn a_cancelled_manual_compaction_returns_and_leaves_the_data_as_it_was() {
             }
         }
     }
-    assert!(cancelled >= 4, "{cancelled}");
+    assert!(cancelled >= 4 && interrupted > 0, "{cancelled}, {interrupted}");
 }
 
 #[test]
