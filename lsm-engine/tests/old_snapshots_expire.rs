@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
-use lsm_engine::{Db, ErrorKind, EventKind, KeyspaceOptions, Options, PinKind, Result, Snapshot};
+use lsm_engine::{Db, ErrorKind, EventKind, Iter, KeyspaceOptions, Options, PinKind, Result, Snapshot};
 
 /// A small random generator (xorshift).
 struct Random(u64);
@@ -248,15 +248,32 @@ fn an_age_of_less_than_a_second_is_refused_by_name() {
 /// Whatever a snapshot answers is what was there when it was taken.
 #[test]
 fn a_snapshot_answers_rightly_until_it_expires() {
-    let mut expired_count = 0;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (mut expired_count, mut expired_walks) = (0, 0);
     for seed in 0..20 {
         let world = World::new(Some(Duration::from_secs(10)));
         let mut random = Random(seed * 2 + 1);
         let mut model: BTreeMap<String, String> = BTreeMap::new();
         let mut snapshots: Vec<(Snapshot, BTreeMap<String, String>)> = Vec::new();
+        // Iterators, and what they still have to return.
+        let mut walks: Vec<(Iter, BTreeMap<String, String>)> = Vec::new();
         for step in 0..300 {
             let key = format!("key{:02}", random.below(30));
-            match random.below(12) {
+            if random.below(10) == 0 {
+                walks.retain_mut(|(iter, left)| match (iter.next(), left.pop_first()) {
+                    (Some(Ok((key, value))), Some(expected)) => {
+                        assert_eq!((text(&key), text(&value)), expected, "seed {seed}, step {step}");
+                        true
+                    }
+                    (None, None) => false,
+                    (Some(Err(error)), _) if error.kind() == ErrorKind::SnapshotExpired => {
+                        expired_walks += 1;
+                        false
+                    }
+                    other => panic!("seed {seed}, step {step}: {other:?}"),
+                });
+            }
+            match random.below(14) {
                 0..=3 => {
                     world.db.put(&key, format!("{step}")).unwrap();
                     model.insert(key, format!("{step}"));
@@ -272,6 +289,14 @@ fn a_snapshot_answers_rightly_until_it_expires() {
                 }
                 6 => world.db.compact_range::<&str>(..).unwrap(),
                 7 | 8 => snapshots.push((world.db.snapshot().unwrap(), model.clone())),
+                12 => {
+                    let end = format!("key{:02}", random.below(30));
+                    if key < end {
+                        world.db.delete_range(&key..&end).unwrap();
+                        model.retain(|found, _| *found < key || *found >= end);
+                    }
+                }
+                13 => walks.push((world.db.iter(), model.clone())),
                 9 => {
                     world.env.advance(random.below(4_000_000));
                     world.env.run_until_idle();
@@ -281,7 +306,6 @@ fn a_snapshot_answers_rightly_until_it_expires() {
                     if let Some((snapshot, expected)) = snapshots.get(random.below(count.max(1)) as usize) {
                         match snapshot.iter().collect::<Result<Vec<_>>>() {
                             Ok(found) => {
-                                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                                 let found: BTreeMap<_, _> =
                                     found.iter().map(|(key, value)| (text(key), text(value))).collect();
                                 assert_eq!(found, *expected, "seed {seed}, step {step}");
@@ -298,8 +322,9 @@ fn a_snapshot_answers_rightly_until_it_expires() {
                 }
             }
         }
-        drop(snapshots);
+        drop((snapshots, walks));
         world.end();
     }
+    assert!(expired_walks > 10, "only {expired_walks} iterators expired");
     assert!(expired_count > 50, "only {expired_count} reads met an expired snapshot");
 }

@@ -220,3 +220,30 @@ fn reading_only_writes_no_events() {
     db.close().unwrap();
     assert_eq!(fs.fingerprint(), before);
 }
+
+/// The process may be killed after that, so the reason must be on the disk without a close.
+#[test]
+fn errors_that_stop_writing_or_fill_the_disk_are_recorded_before_the_end() {
+    for (kind, file, error) in
+        [(OperationKind::Sync, ".wal", Io::Other), (OperationKind::Create, ".sst", Io::StorageFull)]
+    {
+        let fs = SimFs::new();
+        let (env, db) = open(&fs);
+        db.put("key", "value").unwrap();
+        env.advance(2_000_000);
+        env.run_until_idle();
+        fs.inject(Fault::on(kind, error).named(file).sticky());
+        db.put("key", "other").unwrap();
+        let _ = (db.sync(), db.flush());
+        for _ in 0..3 {
+            env.advance(2_000_000);
+            env.run_until_idle();
+        }
+        let (events, _) = recorded(&fs.process_crash());
+        let is_error =
+            |event: &Event| matches!(&event.kind, EventKind::Error { message, .. } if message.contains(file));
+        assert!(events.iter().any(is_error), "{events:#?}");
+        drop(db);
+        env.drop_jobs();
+    }
+}

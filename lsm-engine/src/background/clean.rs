@@ -73,6 +73,10 @@ impl Job for CleanJob {
         let seen = resources.obsolete_files.event().epoch();
         if self.context.status.is_stopping() {
             resources.remove_obsolete_files();
+            if self.context.status.check_writing().is_err() {
+                // The process may end without a close, and the reason must not be lost.
+                self.context.recorder.write();
+            }
             return Step::Done;
         }
         let paused = self.context.status.control.pause();

@@ -49,12 +49,12 @@ impl Recorder {
 
     /// Writes the events since the last call.
     pub(crate) fn write(&self) {
-        // What is left of a full disk is for data.
+        let mut state = self.state.lock();
+        // What is left of a full disk is for data, except for a few bytes that tell of it.
         let error = self.status.flush_error.current();
-        if error.is_some_and(|error| error.kind() == ErrorKind::NoSpace) {
+        if state.file.is_none() && error.is_some_and(|error| error.kind() == ErrorKind::NoSpace) {
             return;
         }
-        let mut state = self.state.lock();
         let (events, next) = self.new_events(state.next);
         if events.is_empty() {
             return;
