@@ -197,6 +197,8 @@ pub struct KeyspaceMetrics {
     pub name: String,
     /// Name of its compaction policy.
     pub policy: String,
+    /// Name of its merge operator, if it has one. It may be one that nobody has given.
+    pub merge_operator: Option<String>,
     /// Rate limit of its writers in bytes per second, while its compactions are behind.
     pub write_rate_limit: Option<u64>,
     /// The levels, from level 0 down.

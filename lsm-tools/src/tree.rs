@@ -10,6 +10,9 @@ use crate::output::{Output, bytes, grouped};
 pub(crate) fn print(out: &mut Output, indent: &str, keyspace: &KeyspaceMetrics) -> Result<()> {
     let name = escaped(keyspace.name.as_bytes());
     out.line(format_args!("{indent}keyspace {name} ({})", keyspace.policy))?;
+    if let Some(operator) = &keyspace.merge_operator {
+        out.line(format_args!("{indent}  merge operator {}", escaped(operator.as_bytes())))?;
+    }
     if let Some(failure) = &keyspace.failure {
         out.line(format_args!("{indent}  background work has stopped: {failure}"))?;
     }

@@ -44,6 +44,11 @@ fn a_built_in_operator_needs_no_option() {
         "merge sequence=3 value=\"c\"\nmerge sequence=2 value=\"b\"\nput sequence=1 value=\"a\"\n"
     );
     lsm(["verify", path]).stdout();
+    assert!(
+        lsm(["stats", path])
+            .stdout()
+            .contains("keyspace default (leveled)\n  merge operator lsm.append:2d\n")
+    );
     lsm(["compact", path]).stdout();
     assert_eq!(lsm(["get", path, "key", "--versions", "--format", "json"]).stdout().lines().count(), 1);
     assert_eq!(lsm(["get", path, "key"]).stdout(), "a-b-c\n");

@@ -206,6 +206,7 @@ fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
     KeyspaceMetrics {
         name: tree.name.to_string(),
         policy: tree.stored().policy().to_owned(),
+        merge_operator: tree.stored().merge_operator().map(str::to_owned),
         levels: version.levels().iter().enumerate().map(level).collect(),
         write_rate_limit: tree.limit.rate(),
         failure: tree.failure().map(|error| error.to_string()),

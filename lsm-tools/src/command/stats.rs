@@ -136,6 +136,7 @@ fn keyspace_as_json(keyspace: &KeyspaceMetrics) -> Value {
     json!({
         "name": keyspace.name,
         "policy": keyspace.policy,
+        "merge_operator": keyspace.merge_operator,
         "failure": keyspace.failure,
         "levels": levels,
         "read_amplification": tree::total(keyspace).runs,
