@@ -1,5 +1,6 @@
 //! From the name of an engine to its type.
 
+use std::error::Error;
 use std::path::Path;
 
 use crate::bench;
@@ -8,6 +9,8 @@ use crate::engine::fjall;
 use crate::engine::lsm;
 #[cfg(feature = "rocksdb")]
 use crate::engine::rocksdb;
+#[cfg(any(feature = "rocksdb", feature = "fjall"))]
+use crate::engine::transactional;
 use crate::result::Result;
 use crate::sample::Sample;
 use crate::settings::Settings;
@@ -31,15 +34,28 @@ pub(crate) fn run(
     settings: &Settings,
     emit: &mut dyn FnMut(Sample),
 ) -> Result {
+    if group == Group::Transactions {
+        return match name {
+            "lsm" => bench::run_transactions::<lsm::Lsm>(dir, settings, emit),
+            #[cfg(feature = "rocksdb")]
+            "rocksdb" => {
+                bench::run_transactions::<transactional::rocksdb::OptimisticRocksDb>(dir, settings, emit)
+            }
+            #[cfg(feature = "fjall")]
+            "fjall" => bench::run_transactions::<transactional::fjall::OptimisticFjall>(dir, settings, emit),
+            _ => Err(unknown(name)),
+        };
+    }
     match name {
         "lsm" => bench::run::<lsm::Lsm>(group, selection, dir, settings, emit),
         #[cfg(feature = "rocksdb")]
         "rocksdb" => bench::run::<rocksdb::RocksDb>(group, selection, dir, settings, emit),
         #[cfg(feature = "fjall")]
         "fjall" => bench::run::<fjall::Fjall>(group, selection, dir, settings, emit),
-        _ => {
-            Err(format!("no engine {name:?} in this build; there are {NAMES:?} (see --features peers)")
-                .into())
-        }
+        _ => Err(unknown(name)),
     }
+}
+
+fn unknown(name: &str) -> Box<dyn Error + Send + Sync> {
+    format!("no engine {name:?} in this build; there are {NAMES:?} (see --features peers)").into()
 }

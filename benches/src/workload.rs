@@ -19,6 +19,10 @@ Workloads, in the order in which they run; each engine starts with an empty dire
   deleterandom       delete half of the keys, in random order
   scandeleted        iterate over all rows, at once after that
   fillsync           put keys, each on stable storage before the next: one thread, then (fillsync8) eight
+  transactions       optimistic transactions, each reading and writing two keys, until they commit: one thread,
+                     two, eight, with keys of their own (txn1, txn2, txn8) and with 16 keys for all (txnhot1 ...);
+                     then the commit of ten reads and ten writes (txncommit), and a plain batch of ten puts
+                     (txnbatch)
   open               open a settled, cleanly closed database and get one key; the row close has the closing
 
 Every value that comes back is checked against what was put, every scan against all that must be there; a wrong
@@ -54,6 +58,8 @@ pub(crate) enum Workload {
     ScanDeleted,
     /// Durable writes.
     FillSync,
+    /// Optimistic transactions.
+    Transactions,
     /// Open and close.
     Open,
 }
@@ -67,6 +73,8 @@ pub(crate) enum Group {
     Random,
     /// Durable writes.
     Sync,
+    /// Optimistic transactions.
+    Transactions,
     /// Open and close.
     Open,
 }
@@ -106,6 +114,7 @@ impl Workload {
         match self {
             Self::FillSeq => Group::Sequential,
             Self::FillSync => Group::Sync,
+            Self::Transactions => Group::Transactions,
             Self::Open => Group::Open,
             _ => Group::Random,
         }

@@ -8,12 +8,14 @@ mod streams;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use std::path::Path;
 
 use self::expected::Expected;
 use crate::dataset::{Dataset, Permutation, key};
 use crate::engine::Engine;
+use crate::engine::transactional::Transactional;
 use crate::meter::{Meter, repeat};
 use crate::result::Result;
 use crate::sample::Sample;
@@ -35,7 +37,18 @@ pub(crate) fn run<E: Engine>(
         Group::Random => bench.random::<E>(selection, emit),
         Group::Sync => bench.sync::<E>(emit),
         Group::Open => bench.open::<E>(emit),
+        Group::Transactions => Err("transactions run on a store of their own".into()),
     }
+}
+
+/// Runs the workloads of transactions on an empty store in `dir`.
+pub(crate) fn run_transactions<T: Transactional>(
+    dir: &Path,
+    settings: &Settings,
+    emit: &mut dyn FnMut(Sample),
+) -> Result {
+    let dataset = Dataset::new(settings.seed, settings.value_bytes as usize);
+    Bench { dir, settings, dataset }.transactions::<T>(emit)
 }
 
 struct Bench<'a> {

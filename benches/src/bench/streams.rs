@@ -9,3 +9,4 @@ pub(super) const OVERWRITE: u64 = 6;
 pub(super) const READ_BESIDE: u64 = 7;
 pub(super) const WRITE_BESIDE: u64 = 8;
 pub(super) const DELETE: u64 = 9;
+pub(super) const TRANSACTIONS: u64 = 10;

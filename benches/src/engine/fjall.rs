@@ -24,33 +24,34 @@ pub(crate) struct Fjall {
     db: Database,
 }
 
+/// The options of its keyspace for these settings.
+pub(super) fn keyspace_options(settings: &Settings) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(settings.memtable_bytes())
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(
+            settings.bloom_bits as f32,
+        ))))
+        // Whole and resident on all levels, as in RocksDB: the fastest that it offers.
+        .index_block_pinning_policy(PinningPolicy::all(true))
+        .filter_block_pinning_policy(PinningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(false))
+        .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+        .data_block_compression_policy(match settings.compression {
+            Compression::None => CompressionPolicy::disabled(),
+            // Its last level is the seventh, and the only one below level 0 while the store is small.
+            Compression::Lz4 => {
+                CompressionPolicy::new([CompressionType::None, CompressionType::None, CompressionType::Lz4])
+            }
+        })
+}
+
 impl Engine for Fjall {
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         let db = Database::builder(dir)
             .cache_size(settings.cache_bytes())
             .worker_threads(settings.background_threads.into())
             .open()?;
-        let keyspace = db.keyspace("default", || {
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(settings.memtable_bytes())
-                .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(
-                    BloomConstructionPolicy::BitsPerKey(settings.bloom_bits as f32),
-                )))
-                // Whole and resident on all levels, as in RocksDB: the fastest that it offers.
-                .index_block_pinning_policy(PinningPolicy::all(true))
-                .filter_block_pinning_policy(PinningPolicy::all(true))
-                .index_block_partitioning_policy(PartitioningPolicy::all(false))
-                .filter_block_partitioning_policy(PartitioningPolicy::all(false))
-                .data_block_compression_policy(match settings.compression {
-                    Compression::None => CompressionPolicy::disabled(),
-                    // Its last level is the seventh, and the only one below level 0 while the store is small.
-                    Compression::Lz4 => CompressionPolicy::new([
-                        CompressionType::None,
-                        CompressionType::None,
-                        CompressionType::Lz4,
-                    ]),
-                })
-        })?;
+        let keyspace = db.keyspace("default", || keyspace_options(settings))?;
         Ok(Self { keyspace, db })
     }
 

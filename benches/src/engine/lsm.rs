@@ -10,6 +10,12 @@ use crate::settings::{self, Settings};
 /// This project's engine, with its default memtable, policy and filter.
 pub(crate) struct Lsm(Db);
 
+impl Lsm {
+    pub(super) fn db(&self) -> &Db {
+        &self.0
+    }
+}
+
 impl Engine for Lsm {
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         let memtable_bytes = usize::try_from(settings.memtable_bytes())?;

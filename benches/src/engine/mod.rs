@@ -7,6 +7,7 @@ pub(crate) mod lsm;
 pub(crate) mod model;
 #[cfg(feature = "rocksdb")]
 pub(crate) mod rocksdb;
+pub(crate) mod transactional;
 
 use std::path::Path;
 use std::time::Duration;

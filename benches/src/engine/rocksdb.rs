@@ -17,29 +17,34 @@ pub(crate) struct RocksDb {
     synced: WriteOptions,
 }
 
+/// Its options for these settings.
+pub(super) fn options(settings: &Settings) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_size(4096);
+    table.set_bloom_filter(settings.bloom_bits.into(), false);
+    // A charge of 0 lets the cache size itself; the guide prefers this cache to the older LRU.
+    table.set_block_cache(&Cache::new_hyper_clock_cache(settings.cache_bytes() as usize, 0));
+    // Indexes and filters stay outside the cache, always resident: its default, and its fastest.
+
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(settings.memtable_bytes() as usize);
+    options.set_max_write_buffer_number(4);
+    options.set_max_background_jobs(settings.background_threads.into());
+    options.set_compression_type(DBCompressionType::None);
+    options.set_bottommost_compression_type(match settings.compression {
+        Compression::None => DBCompressionType::None,
+        Compression::Lz4 => DBCompressionType::Lz4,
+    });
+    options
+}
+
 impl Engine for RocksDb {
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
-        let mut table = BlockBasedOptions::default();
-        table.set_block_size(4096);
-        table.set_bloom_filter(settings.bloom_bits.into(), false);
-        // A charge of 0 lets the cache size itself; the guide prefers this cache to the older LRU.
-        table.set_block_cache(&Cache::new_hyper_clock_cache(settings.cache_bytes() as usize, 0));
-        // Indexes and filters stay outside the cache, always resident: its default, and its fastest.
-
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_block_based_table_factory(&table);
-        options.set_write_buffer_size(settings.memtable_bytes() as usize);
-        options.set_max_write_buffer_number(4);
-        options.set_max_background_jobs(settings.background_threads.into());
-        options.set_compression_type(DBCompressionType::None);
-        options.set_bottommost_compression_type(match settings.compression {
-            Compression::None => DBCompressionType::None,
-            Compression::Lz4 => DBCompressionType::Lz4,
-        });
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Self { db: DB::open(&options, dir)?, buffered: WriteOptions::default(), synced })
+        Ok(Self { db: DB::open(&options(settings), dir)?, buffered: WriteOptions::default(), synced })
     }
 
     #[inline]
