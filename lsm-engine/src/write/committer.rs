@@ -143,17 +143,23 @@ impl Committer {
         let sequence = self.next_sequence;
         let Some(log) = &mut self.log else { return Err(Error::Closed) };
         if count > (SEQUENCE_MAX + 1).saturating_sub(sequence) {
-            return Err(Error::invalid(
-                "all sequence numbers are used up; load the data into a new database",
-            ));
+            return Err(numbers_used_up());
         }
         self.next_sequence += count;
-        let position = log
-            .append(sequence, payload)
-            .inspect_err(|error| self.memory.file_cache.close_some_after(error))?;
+        let position = match log.append(sequence, payload) {
+            Ok(position) => position,
+            Err(error) => return Err(self.append_failed(error)),
+        };
         self.last_sequence = sequence + count - 1;
         self.log_end = position.0;
         Ok((sequence, position))
+    }
+
+    /// The error of a failed append. If descriptors ran out, the file cache closes some files.
+    #[cold]
+    fn append_failed(&self, error: lsm_core::Error) -> Error {
+        self.memory.file_cache.close_some_after(&error);
+        error.into()
     }
 
     /// Takes a number for a change that has no log record. The next process may give this number to a write.
@@ -488,6 +494,11 @@ impl Committer {
         }
         Ok(shares)
     }
+}
+
+#[cold]
+fn numbers_used_up() -> Error {
+    Error::invalid("all sequence numbers are used up; load the data into a new database")
 }
 
 /// Drops the writer of a memtable. Its `drop` may be user code.
