@@ -24,7 +24,9 @@ impl Filter {
     pub(super) fn from_text(text: &str, given: Option<&Self>) -> Option<Self> {
         match text.split_once(':') {
             None if text == "none" => Some(Self::None),
-            Some(("bloom", bits)) => bits.parse().ok().filter(|bits| *bits > 0.0).map(Self::Bloom),
+            Some(("bloom", bits)) => {
+                bits.parse().ok().filter(|bits: &f64| *bits > 0.0 && bits.is_finite()).map(Self::Bloom)
+            }
             _ => given.filter(|given| given.to_text() == text).cloned(),
         }
     }

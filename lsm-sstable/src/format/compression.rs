@@ -50,7 +50,9 @@ impl FromStr for Compression {
 
     fn from_str(text: &str) -> lsm_core::Result<Self> {
         #[cfg(feature = "zstd")]
-        if let Some(level) = text.strip_prefix("zstd:").and_then(|level| level.parse().ok()) {
+        if let Some(level) = text.strip_prefix("zstd:").and_then(|level| level.parse().ok())
+            && (1..=22).contains(&level)
+        {
             return Ok(Self::Zstd { level });
         }
         match text {
