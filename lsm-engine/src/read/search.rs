@@ -186,7 +186,8 @@ impl DbCursor {
     #[cold]
     fn fold(&mut self) -> Result<bool> {
         let state = Arc::clone(&self.pinned);
-        let Some(first) = self.merge.entry() else { return Ok(false) };
+        // Without an entry, the seek to it has failed. The next seek would forget that.
+        let Some(first) = self.merge.entry() else { return self.check().map(|()| false) };
         self.key.clear();
         self.key.extend_from_slice(first.key);
         let mut fold = Fold::default();
