@@ -270,7 +270,9 @@ fn a_table_next_to_one_held_by_a_snapshot_is_rewritten_once() {
     db.delete(key(0)).unwrap();
     // Each snapshot now sees another version at the last level, in the first table.
     db.compact_range::<&[u8]>(..).unwrap();
-    assert!(table_bytes(&db) >= before / 10 * 9, "the oldest snapshot still sees all of it");
+    // Larger tables take a little less.
+    assert!(table_bytes(&db) >= before / 100 * 99);
+    assert_eq!(oldest.iter().count(), KEYS as usize);
     let compactions = db.metrics().compactions;
     drop(oldest);
     machine.env.advance(1_000_000);
