@@ -163,7 +163,7 @@ impl<'s> Changes<'s> {
 
     /// The number of a clear or drop that may have removed all traces of a change.
     #[inline]
-    fn untraced(self) -> Option<SequenceNumber> {
+    pub(crate) fn untraced(self) -> Option<SequenceNumber> {
         (self.state.untraced > self.after).then_some(self.state.untraced)
     }
 

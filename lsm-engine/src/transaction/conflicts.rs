@@ -4,6 +4,8 @@
 //! count by themselves, and no list of past commits is needed. Almost all of the search happens outside the commit lock;
 //! under it, only what became visible meanwhile is searched, and only in memory.
 
+use std::sync::Arc;
+
 use lsm_core::SequenceNumber;
 use lsm_wal::Durability;
 
@@ -11,7 +13,7 @@ use super::state::{Part, State};
 use crate::batch::WriteBatch;
 use crate::error::{Error, Result};
 use crate::read::{Change, Changes, KeyRange};
-use crate::write::{WritePath, Written};
+use crate::write::{RangeWatch, WritePath, Written};
 
 /// After this many searches that a flush made useless, tables are read under the commit lock.
 const SEARCHES_MAX: u32 = 4;
@@ -32,11 +34,16 @@ enum Found {
 }
 
 /// Commits the writes of a transaction.
+///
+/// Ranges are not searched under the lock, since that takes a time that grows with what is in them: they are watched from
+/// before the search outside the lock, and it is enough to ask the watch.
 pub(super) fn commit(path: &WritePath, state: &mut State, batch: &mut WriteBatch) -> Result<Written> {
     let payload = batch.finish()?;
     state.check_keyspaces()?;
     state.check_old_walks(path)?;
     let start = state.snapshot.sequence();
+    let ranges = state.ranges();
+    let watch = (!ranges.is_empty()).then(|| path.committer.lock().watch(ranges));
     let (mut checked, mut searches) = (start, 0);
     loop {
         // Load the number first: each write up to it is then in the states that are searched.
@@ -54,6 +61,7 @@ pub(super) fn commit(path: &WritePath, state: &mut State, batch: &mut WriteBatch
             if path.visibility.sequence() == checked {
                 return Ok(());
             }
+            state.check_watch(watch.as_deref(), checked)?;
             is_stale = state.search(checked, search)?;
             if is_stale { Err(Error::invalid("tables changed")) } else { Ok(()) }
         });
@@ -71,6 +79,32 @@ impl State {
 
     fn check_keyspaces(&self) -> Result<()> {
         self.parts.iter().try_for_each(|part| part.tree.check_usable())
+    }
+
+    /// The ranges that the transaction depends on, with their keyspaces.
+    fn ranges(&mut self) -> Vec<(u32, KeyRange)> {
+        let of_part = |part: &mut Part| {
+            let id = part.tree.id;
+            let ranges: Vec<_> = part.ranges().map(|range| (id, range)).collect();
+            ranges
+        };
+        self.parts.iter_mut().flat_map(of_part).collect()
+    }
+
+    /// Fails if a write went into a range since it is watched, or if tables were dropped.
+    fn check_watch(&mut self, watch: Option<&RangeWatch>, checked: SequenceNumber) -> Result<()> {
+        let Some(watch) = watch else { return Ok(()) };
+        for part in &mut self.parts {
+            let untraced = Changes::new(&part.tree.load(), checked).untraced();
+            let range = part.ranges().next();
+            if let (Some(sequence), Some(range)) = (untraced, range) {
+                return Err(conflict(&part.tree.name, &range, sequence));
+            }
+        }
+        let Some(hit) = watch.hit() else { return Ok(()) };
+        let part = self.parts.iter().find(|part| part.tree.id == hit.keyspace);
+        let name = part.map(|part| Arc::clone(&part.tree.name)).unwrap_or_default();
+        Err(conflict(&name, &hit.range, hit.sequence))
     }
 
     /// Like [`check`](Self::check). Returns `true` if a table would have to be read.
@@ -113,11 +147,19 @@ impl State {
 }
 
 impl Part {
+    /// The ranges that were read or deleted.
+    fn ranges(&mut self) -> impl Iterator<Item = KeyRange> + use<'_> {
+        let (_, ranges) = self.tracked.settled();
+        let deleted = self.writes.deleted();
+        let deleted = deleted.map(|(start, end)| KeyRange { start: start.clone(), end: Some(end.clone()) });
+        ranges.iter().cloned().chain(deleted)
+    }
+
     fn search(&mut self, after: SequenceNumber, place: Where) -> Result<Found> {
         let state = self.tree.load();
         let changes = Changes::new(&state, after);
         let mut is_unknown = false;
-        let (keys, ranges) = self.tracked.settled();
+        let (keys, _) = self.tracked.settled();
         // Merges do not depend on what others write: their operands add up.
         let written = self.writes.writes().filter(|(_, write)| !write.is_merge()).map(|(key, _)| key);
         for key in keys.iter().chain(written) {
@@ -131,19 +173,12 @@ impl Part {
                 Change::Unknown => is_unknown = true,
             }
         }
-        let deleted = self
-            .writes
-            .deleted()
-            .map(|(start, end)| KeyRange { start: start.clone(), end: Some(end.clone()) });
-        for range in ranges.iter().cloned().chain(deleted) {
-            let change = match place {
-                Where::Memory => changes.of_range_in_memory(&range.bounds()),
-                Where::Everywhere => changes.of_range(&range.bounds())?.map_or(Change::None, Change::At),
-            };
-            match change {
-                Change::None => {}
-                Change::At(sequence) => return Ok(Found::Change(range, sequence)),
-                Change::Unknown => is_unknown = true,
+        // Ranges are watched instead.
+        if place == Where::Everywhere {
+            for range in self.ranges() {
+                if let Some(sequence) = changes.of_range(&range.bounds())? {
+                    return Ok(Found::Change(range, sequence));
+                }
             }
         }
         Ok(if is_unknown { Found::Unknown } else { Found::Nothing })

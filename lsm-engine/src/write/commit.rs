@@ -69,6 +69,10 @@ impl WritePath {
             // Check again under the lock: another thread may have dropped the keyspace meanwhile.
             tree.check_usable()?;
             check()?;
+            if !committer.watches.is_empty() {
+                let value = value.unwrap_or_default();
+                committer.note_one(&Operation { sequence: 0, keyspace: tree.id, kind, key, value });
+            }
             let value_bytes = [value.map_or(0, <[u8]>::len)];
             self.prepare(committer, tree.id, &reservation::of_one(kind, key, &value_bytes))?;
             let mut scratch = std::mem::take(&mut committer.scratch);
@@ -143,6 +147,9 @@ impl WritePath {
                 committer.check_merges(merged)?;
             }
             check()?;
+            if !committer.watches.is_empty() {
+                committer.note_batch(encoded);
+            }
             shares
                 .iter()
                 .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.reservation()))?;

@@ -1,7 +1,7 @@
 //! The state under the commit lock: the log and the active memtables of all keyspaces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use lsm_core::env::Event;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber};
@@ -16,6 +16,7 @@ use crate::version::{Numbers, Version};
 use crate::write::keyspace_writer::{ActiveMemtable, KeyspaceWriter};
 use crate::write::payload::{Operation, Operations};
 use crate::write::reservation::Shares;
+use crate::write::watch::RangeWatch;
 
 /// The state that the commit lock protects.
 pub(crate) struct Committer {
@@ -45,6 +46,8 @@ pub(crate) struct Committer {
     pub(super) scratch: Vec<u8>,
     /// The keyspace whose memtable was asked for its size last.
     measured: u32,
+    /// The ranges that transactions watch while they commit.
+    pub(super) watches: Vec<Weak<RangeWatch>>,
 }
 
 impl Committer {
@@ -72,6 +75,7 @@ impl Committer {
             flush_wanted: Event::new(),
             scratch: Vec::new(),
             measured: 0,
+            watches: Vec::new(),
         }
     }
 

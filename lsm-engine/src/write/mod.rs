@@ -20,6 +20,7 @@ mod reservation;
 mod times_to_live;
 mod update;
 mod update_queue;
+mod watch;
 mod written;
 
 pub(crate) use committer::Committer;
@@ -30,4 +31,5 @@ pub(crate) use path::{Compactor, WritePath};
 pub(crate) use payload::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
 pub use payload::{Operation, Operations};
 pub(crate) use update::Next;
+pub(crate) use watch::RangeWatch;
 pub(crate) use written::Written;
