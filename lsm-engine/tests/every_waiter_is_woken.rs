@@ -68,7 +68,7 @@ fn a_move_that_fails_again_and_again() {
     fail_a_move(true);
 }
 
-/// The flush cannot end, because tables cannot be opened. Meanwhile the log has stopped too.
+/// The flush cannot end, because tables cannot be opened. While a writer waits for it, the sync of the log fails.
 #[test]
 fn a_writer_that_waits_for_memory_gets_the_error_of_a_stopped_log() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
@@ -82,13 +82,13 @@ fn a_writer_that_waits_for_memory_gets_the_error_of_a_stopped_log() {
         db.put(number.to_string(), [7; 500]).unwrap();
     }
     fs.inject(Fault::on(OperationKind::Open, ErrorKind::Other).named(".sst").sticky());
-    fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).named(".wal"));
-    db.sync().unwrap_err();
+    let fault = fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).named(".wal"));
     assert_eq!(env.steps(), steps, "nothing was flushed yet");
     let mut batch = WriteBatch::new();
     (0..24).for_each(|number| _ = batch.put(format!("large {number}"), [7; 10_000]));
     let error = db.write(batch).unwrap_err();
     assert!(env.steps() > steps, "the writer did not wait");
+    assert_eq!(fault.fired(), 1);
     assert!(error.to_string().contains("injected fault"), "{error}");
     drop((other, db));
     env.drop_jobs();
