@@ -21,6 +21,7 @@ mod times_to_live;
 mod update;
 mod update_queue;
 mod watch;
+mod watching;
 mod written;
 
 pub(crate) use committer::Committer;

@@ -1,13 +1,12 @@
 //! Watched ranges: a transaction that is about to commit learns of writes into the ranges that it has read, without
 //! searching them under the commit lock.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::OnceLock;
 
 use lsm_core::{SequenceNumber, Slice, ValueKind};
 
 use crate::read::KeyRange;
-use crate::write::committer::Committer;
-use crate::write::payload::{Operation, Operations};
+use crate::write::payload::Operation;
 
 /// Ranges, and whether a write went into one since they are watched.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(crate) struct Hit {
 }
 
 impl RangeWatch {
-    fn new(mut ranges: Vec<(u32, KeyRange)>) -> Self {
+    pub(super) fn new(mut ranges: Vec<(u32, KeyRange)>) -> Self {
         ranges.sort_by(|(keyspace, range), (other, another)| {
             keyspace.cmp(other).then_with(|| range.start.cmp(&another.start))
         });
@@ -46,6 +45,14 @@ impl RangeWatch {
         self.hit.get()
     }
 
+    /// Notes an operation that is about to be written with the number `sequence` or a later one.
+    pub(super) fn note(&self, operation: &Operation<'_>, sequence: SequenceNumber) {
+        if let Some((keyspace, range)) = self.covered(operation) {
+            let (keyspace, range) = (*keyspace, range.clone());
+            self.hit.get_or_init(|| Hit { keyspace, range, sequence });
+        }
+    }
+
     /// The range that an operation writes into.
     fn covered(&self, operation: &Operation<'_>) -> Option<&(u32, KeyRange)> {
         let Operation { keyspace, kind, key, value, .. } = *operation;
@@ -59,39 +66,10 @@ impl RangeWatch {
     }
 }
 
-impl Committer {
-    /// Watches ranges from now on, until the result is dropped.
-    pub(crate) fn watch(&mut self, ranges: Vec<(u32, KeyRange)>) -> Arc<RangeWatch> {
-        let watch = Arc::new(RangeWatch::new(ranges));
-        self.watches.push(Arc::downgrade(&watch));
-        watch
-    }
-
-    /// Tells the watches of an operation that is about to be written.
-    #[cold]
-    pub(super) fn note_one(&mut self, operation: &Operation<'_>) {
-        let last = self.last_sequence();
-        self.watches.retain(|watch| {
-            let Some(watch) = Weak::upgrade(watch) else { return false };
-            if let Some((keyspace, range)) = watch.covered(operation) {
-                let (keyspace, range) = (*keyspace, range.clone());
-                watch.hit.get_or_init(|| Hit { keyspace, range, sequence: last + 1 });
-            }
-            true
-        });
-    }
-
-    /// Tells the watches of a batch that is about to be written.
-    #[cold]
-    pub(super) fn note_batch(&mut self, payload: &[u8]) {
-        for operation in Operations::new(payload, 0).flatten() {
-            self.note_one(&operation);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use lsm_core::env::{Env, SimEnv};
     use lsm_core::vfs::SimFs;
 
