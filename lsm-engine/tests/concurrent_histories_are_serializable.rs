@@ -544,3 +544,29 @@ fn the_checker_tells_serializable_histories_from_others() {
     let late = [one(&[put(0, 1)], 0, 1), one(&[get(0, None)], 2, 3)];
     assert!(!is_serializable(&late, &state(&[(0, 1)])));
 }
+
+/// Each transaction counts the rows and adds one with that number, under a key of its own. A row that comes between the
+/// search for conflicts and the commit must be noticed, too, so no number may occur twice.
+#[test]
+fn no_row_slips_in_at_the_moment_of_a_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Options::new().memory(8 << 20).open(directory.path()).unwrap();
+    thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let db = &db;
+            scope.spawn(move || {
+                for row in 0..150_u8 {
+                    db.transact(|transaction| {
+                        let count = transaction.range("row".."rox").count() as u64;
+                        transaction.put([b'r', b'o', b'w', thread, row], count.to_le_bytes())
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    let mut numbers: Vec<_> =
+        db.iter().map(|row| u64::from_le_bytes((*row.unwrap().1).try_into().unwrap())).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..600).collect::<Vec<_>>());
+}

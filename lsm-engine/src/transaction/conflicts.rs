@@ -195,3 +195,36 @@ pub(super) fn conflict(keyspace: &str, what: &KeyRange, sequence: SequenceNumber
         .into(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use super::*;
+    use crate::Options;
+    use crate::transaction::state::Limits;
+
+    #[test]
+    fn a_write_between_the_search_and_the_commit_is_noticed_in_a_range() {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new()));
+        let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        let limits = Limits { written_bytes_max: 1 << 20, tracked_bytes_max: 1 << 20 };
+        let mut state = State::new(Arc::new(db.snapshot().unwrap()), limits, None);
+        let part = state.part(&db.default.tree());
+        state.track_range(part, KeyRange { start: "b".into(), end: Some("d".into()) });
+        let path = db.database.write_path().unwrap();
+        let ranges = state.ranges();
+        let watch = path.committer.lock().watch(ranges);
+        let checked = path.visibility.sequence();
+        state.check(checked).unwrap();
+        db.put("a", "").unwrap();
+        state.check_watch(Some(&watch), checked).unwrap();
+        db.put("c", "").unwrap();
+        let error = state.check_watch(Some(&watch), checked).unwrap_err().to_string();
+        assert!(error.starts_with("the range from \"b\" up to \"d\" of keyspace \"default\""), "{error}");
+        drop((state, db));
+        env.drop_jobs();
+    }
+}
