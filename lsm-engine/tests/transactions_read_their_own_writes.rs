@@ -268,6 +268,36 @@ fn merges_conflict_only_with_reads() -> Result<()> {
     Ok(())
 }
 
+/// The work per merge must not grow with the operands before it.
+#[test]
+fn a_transaction_takes_many_merges_into_one_key_and_takes_them_back() -> Result<()> {
+    let env = Arc::new(SimEnv::new(1));
+    let keyspace = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::add_u64()));
+    let options = Options::new().memory(256 << 20).vfs(Arc::new(SimFs::new())).keyspace(keyspace);
+    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db")?;
+    let transaction = db.transaction()?;
+    let empty = transaction.memory_bytes();
+    let before = transaction.savepoint();
+    for _ in 0..100_000 {
+        transaction.merge("count", 1_u64.to_le_bytes())?;
+    }
+    assert_eq!(transaction.get("count")?.unwrap(), 100_000_u64.to_le_bytes());
+    transaction.rollback_to(&before)?;
+    assert_eq!(transaction.get("count")?, None);
+    transaction.delete("count")?;
+    let deleted = transaction.savepoint();
+    let with_delete = transaction.memory_bytes();
+    transaction.merge("count", 2_u64.to_le_bytes())?;
+    transaction.rollback_to(&deleted)?;
+    assert_eq!(transaction.memory_bytes(), with_delete);
+    assert_eq!(transaction.get("count")?, None);
+    transaction.rollback_to(&before)?;
+    assert!(transaction.memory_bytes() < empty + 1000, "the key that was read is tracked");
+    drop((transaction, db));
+    env.drop_jobs();
+    Ok(())
+}
+
 #[test]
 fn an_iterator_does_not_see_what_is_written_after_it_was_made() -> Result<()> {
     let (env, db) = open(1);

@@ -187,11 +187,15 @@ impl Overlay {
 
     /// Merges an operand into the value of a key. Returns how to undo that.
     pub(super) fn merge(&mut self, key: Slice, operand: Slice) -> Undo {
-        let none =
-            OwnWrite { before: None, kind: ValueKind::Merge, stored: Slice::new(), operands: Vec::new() };
-        let mut write = self.remove(&key).unwrap_or(none);
+        self.payload_bytes += key.len() + OPERATION_BYTES + operand.len();
+        self.operations += 1;
+        let write = self.writes.entry(key.clone()).or_insert_with(|| OwnWrite {
+            before: None,
+            kind: ValueKind::Merge,
+            stored: Slice::new(),
+            operands: Vec::new(),
+        });
         write.operands.push(operand);
-        self.insert(key.clone(), write);
         Undo::Merge { key }
     }
 
@@ -223,11 +227,13 @@ impl Overlay {
                 }
             }
             Undo::Merge { key } => {
-                if let Some(mut write) = self.remove(&key) {
-                    write.operands.pop();
-                    if !write.is_merge() || !write.operands.is_empty() {
-                        self.insert(key, write);
-                    }
+                let Some(write) = self.writes.get_mut(&key) else { return };
+                let Some(operand) = write.operands.pop() else { return };
+                let is_unwritten = write.is_merge() && write.operands.is_empty();
+                self.payload_bytes -= key.len() + OPERATION_BYTES + operand.len();
+                self.operations -= 1;
+                if is_unwritten {
+                    self.writes.remove(&key);
                 }
             }
             Undo::RangeDelete { added, writes, deleted } => {
