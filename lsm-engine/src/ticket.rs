@@ -3,6 +3,7 @@ use std::task::{Context, Poll};
 
 use lsm_core::SequenceNumber;
 
+use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::write::{WritePath, Written};
 
@@ -69,7 +70,15 @@ impl Ticket {
     pub fn on_durable(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
         match &self.log {
             Some(log) => log.on_durable(|result| callback(result.map_err(Error::from))),
-            None => callback(Ok(())),
+            None => {
+                let called = caught("a callback of a ticket", || {
+                    callback(Ok(()));
+                    Ok(())
+                });
+                if let Err(error) = called {
+                    tracing::error!(%error, "a callback of a ticket panicked");
+                }
+            }
         }
     }
 }

@@ -313,6 +313,8 @@ fn a_panic_in_a_callback_harms_nobody_else() {
     assert!(std::iter::from_fn(|| events.try_next()).any(|event| is_reported(&event.kind)));
     // Also one that runs at once.
     tickets[1].on_durable(|_| panic!("of a callback"));
+    let of_nothing = db.transaction().unwrap().commit().unwrap();
+    of_nothing.on_durable(|_| panic!("of a callback"));
     told.by(&db.submit_put("key", "value").unwrap());
     db.put("other", "value").unwrap();
     db.close().unwrap();
