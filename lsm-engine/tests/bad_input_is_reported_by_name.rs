@@ -463,6 +463,7 @@ fn keyspaces_of_another_database_are_refused() {
     let transaction = one.transaction().unwrap();
     assert_refused(transaction.get_in(&foreign, "a"), ErrorKind::Foreign, named);
     assert_refused(transaction.put_in(&foreign, "a", "b"), ErrorKind::Foreign, named);
+    assert_refused(transaction.delete_range_in(&foreign, "a".."a"), ErrorKind::Foreign, named);
     assert_refused(transaction.cursor_in(&foreign), ErrorKind::Foreign, named);
     assert_refused(transaction.prefix_in(&foreign, "a").next().unwrap(), ErrorKind::Foreign, named);
     transaction.commit().unwrap();

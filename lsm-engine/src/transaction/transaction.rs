@@ -276,6 +276,7 @@ impl Transaction {
         let (start, end) = (range.start.as_ref(), range.end.as_ref());
         check_range(start, end)?;
         if start == end {
+            keyspace.tree_for(&self.session.database)?;
             return self.session.database.write_path()?.check();
         }
         let range = || KeyRange { start: Slice::copy_from(start), end: Some(Slice::copy_from(end)) };
