@@ -68,17 +68,15 @@ impl Ticket {
     /// call that would wait for background work, such as [`flush`](crate::Db::flush), fails. A panic in it is logged
     /// and harms nobody else.
     pub fn on_durable(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
-        match &self.log {
-            Some(log) => log.on_durable(|result| callback(result.map_err(Error::from))),
-            None => {
-                let called = caught("a callback of a ticket", || {
-                    callback(Ok(()));
-                    Ok(())
-                });
-                if let Err(error) = called {
-                    tracing::error!(%error, "a callback of a ticket panicked");
-                }
-            }
+        if let Some(log) = &self.log {
+            return log.on_durable(|result| callback(result.map_err(Error::from)));
+        }
+        let called = caught("a callback of a ticket", || {
+            callback(Ok(()));
+            Ok(())
+        });
+        if let Err(error) = called {
+            tracing::error!(%error, "a callback of a ticket panicked");
         }
     }
 }
