@@ -9,8 +9,8 @@ use std::time::Duration;
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{
-    BuiltInMerge, Db, ErrorKind, Isolation, Keyspace, KeyspaceOptions, Options, Result, Savepoint, Slice,
-    Transaction, TransactionOptions,
+    BuiltInMerge, Db, ErrorKind, Isolation, Keyspace, KeyspaceOptions, MergeError, MergeOperator, Options,
+    Result, Savepoint, Slice, Transaction, TransactionCursor, TransactionOptions,
 };
 use proptest::prelude::*;
 
@@ -346,6 +346,146 @@ fn the_writes_of_a_transaction_are_bounded_and_the_refused_one_leaves_no_trace()
     transaction.commit()?;
     assert_eq!(db.iter().count(), 1);
     drop(db);
+    env.drop_jobs();
+    Ok(())
+}
+
+/// Takes no operand that is "!".
+#[derive(Debug)]
+struct Picky;
+
+impl MergeOperator for Picky {
+    fn name(&self) -> &'static str {
+        "picky"
+    }
+
+    fn full(&self, _: &[u8], _: Option<&[u8]>, operands: &[&[u8]]) -> Result<Option<Vec<u8>>, MergeError> {
+        if operands.contains(&&b"!"[..]) {
+            return Err(MergeError::new("refused"));
+        }
+        Ok(operands.last().map(|operand| operand.to_vec()))
+    }
+
+    fn partial(&self, _: &[u8], _: &[&[u8]]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+fn open_picky() -> (Arc<SimEnv>, Db) {
+    let env = Arc::new(SimEnv::new(1));
+    let options = Options::new().memory(2 << 20).vfs(Arc::new(SimFs::new())).merge_operator(Arc::new(Picky));
+    (Arc::clone(&env), options.env(env as Arc<dyn Env>).open("/db").unwrap())
+}
+
+/// What an iterator returns up to its end. A refused merge is "!".
+fn shown(entries: impl Iterator<Item = Result<(Slice, Slice)>>) -> Vec<String> {
+    let shown = entries.map(|entry| match entry {
+        Ok((key, value)) => format!("{}={}", key.escape_ascii(), value.escape_ascii()),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::OperatorFailed);
+            "!".to_owned()
+        }
+    });
+    shown.collect()
+}
+
+fn at(cursor: &TransactionCursor<'_>) -> String {
+    cursor.key().unwrap_or(b"none").escape_ascii().to_string()
+}
+
+type Change = fn(&Transaction) -> Result<()>;
+
+#[test]
+fn a_scan_passes_a_refused_merge_that_the_transaction_replaced() -> Result<()> {
+    let (env, db) = open_picky();
+    db.put("a", "1")?;
+    db.merge("p", "!")?;
+    db.put("q", "1")?;
+    db.put("z", "1")?;
+    let changes: [(Change, &[&str]); 5] = [
+        (|t| t.delete("p"), &["a=1", "q=1", "z=1"]),
+        (|t| t.put("p", "2"), &["a=1", "p=2", "q=1", "z=1"]),
+        (|t| t.delete_range("b".."q"), &["a=1", "q=1", "z=1"]),
+        (|t| t.delete_range("p".."r"), &["a=1", "z=1"]),
+        (|t| t.delete("p").and_then(|()| t.merge("p", "3")), &["a=1", "p=3", "q=1", "z=1"]),
+    ];
+    for (number, (change, expected)) in changes.into_iter().enumerate() {
+        for flushed in [false, true] {
+            if flushed {
+                db.flush()?;
+            }
+            let transaction = db.transaction()?;
+            change(&transaction)?;
+            assert_eq!(shown(transaction.iter()), expected, "change {number}");
+            let backward = shown(transaction.iter().rev());
+            assert!(backward.iter().rev().eq(expected), "change {number}: {backward:?}");
+            let mut cursor = transaction.cursor()?;
+            for (from, forward) in [("p", true), ("p", false), ("o", true), ("q", false)] {
+                if forward {
+                    cursor.seek(from)?;
+                } else {
+                    cursor.seek_for_prev(from)?;
+                }
+                let index = expected.iter().position(|entry| entry[..1] == at(&cursor)).unwrap();
+                cursor.prev()?;
+                cursor.next()?;
+                assert_eq!(at(&cursor), if index > 0 { &expected[index][..1] } else { "none" });
+            }
+        }
+    }
+    drop(db);
+    env.drop_jobs();
+    Ok(())
+}
+
+#[test]
+fn a_scan_fails_at_a_refused_merge_and_not_before() -> Result<()> {
+    let (env, db) = open_picky();
+    for key in ["a", "c", "x", "z"] {
+        db.put(key, "1")?;
+    }
+    let own = db.transaction()?;
+    own.merge("r", "!")?;
+    own.put("b", "2")?;
+    own.put("y", "2")?;
+    let of_others = {
+        db.merge("p", "!")?;
+        let transaction = db.transaction()?;
+        transaction.put("b", "2")?;
+        transaction.put("y", "2")?;
+        transaction
+    };
+    for transaction in [&own, &of_others] {
+        assert_eq!(shown(transaction.iter()), ["a=1", "b=2", "c=1", "!"]);
+        assert_eq!(shown(transaction.iter().rev()), ["z=1", "y=2", "x=1", "!"]);
+        assert_eq!(shown(transaction.range("d"..)), ["!"]);
+        assert_eq!(shown(transaction.range("s"..)), ["x=1", "y=2", "z=1"]);
+        assert_eq!(shown(transaction.range(.."d")), ["a=1", "b=2", "c=1"]);
+        let mut cursor = transaction.cursor()?;
+        cursor.seek("b")?;
+        cursor.next()?;
+        assert_eq!(at(&cursor), "c");
+        cursor.prev()?;
+        assert_eq!(at(&cursor), "b");
+        cursor.seek_for_prev("y")?;
+        cursor.prev()?;
+        assert_eq!(at(&cursor), "x");
+        cursor.next()?;
+        assert_eq!(at(&cursor), "y");
+        cursor.seek("c")?;
+        // After the error there is no position, and no move that would hide the key.
+        assert_eq!(cursor.next().unwrap_err().kind(), ErrorKind::OperatorFailed);
+        assert_eq!(at(&cursor), "none");
+        cursor.next()?;
+        assert_eq!(at(&cursor), "none");
+        assert_eq!(cursor.seek("d").unwrap_err().kind(), ErrorKind::OperatorFailed);
+        assert_eq!(at(&cursor), "none");
+        cursor.last()?;
+        assert_eq!(at(&cursor), "z");
+    }
+    assert_eq!(shown(db.iter()), ["a=1", "c=1", "!"]);
+    assert_eq!(shown(db.iter().rev()), ["z=1", "x=1", "!"]);
+    drop((own, of_others, db));
     env.drop_jobs();
     Ok(())
 }

@@ -54,8 +54,11 @@ pub struct DbCursor {
     /// The cursor must not use empty spans that are not empty at this point.
     pub(super) spans_for: ReadPoint<'static>,
     pub(super) pinned: Arc<ReadState>,
-    /// The cursor may expire.
-    expires: bool,
+    /// There may be something to do before a move: the cursor may expire, or keeps refusals.
+    prepares: bool,
+    keeps_refusals: bool,
+    /// Why the current key has no value, if the cursor keeps refusals.
+    refusal: Option<Error>,
 }
 
 /// The position of the merging cursor, relative to the entry that the user sees.
@@ -93,14 +96,38 @@ impl DbCursor {
             edge: Vec::new(),
             learn_count: LEARN_COUNT,
             spans_for: ReadPoint { sequence: spans_up_to, ..point },
-            expires: pinned.expired.is_some(),
+            prepares: pinned.expired.is_some(),
             pinned,
+            keeps_refusals: false,
+            refusal: None,
         }
+    }
+
+    /// From now on, a move to a key whose operands cannot be folded succeeds, for a caller that may not want its value.
+    /// A caller that does must ask for the [`refusal`](Self::refusal) first.
+    pub(crate) fn keep_refusals(&mut self) {
+        (self.keeps_refusals, self.prepares) = (true, true);
+    }
+
+    /// Why the current key has no value.
+    pub(crate) fn refusal(&self) -> Option<&Error> {
+        self.refusal.as_ref()
+    }
+
+    /// Keeps the error of a fold, unless a read has failed. Then the cursor stands on the key, without a value.
+    pub(super) fn keep_refusal(&mut self, error: Error) -> Result<()> {
+        if !self.keeps_refusals || self.merge.error().is_some() {
+            return Err(error);
+        }
+        self.value.clear();
+        self.refusal = Some(error);
+        Ok(())
     }
 
     /// Fails if the cursor has expired. Then it releases what it reads.
     #[cold]
-    fn check_expired(&mut self) -> Result<()> {
+    fn prepare(&mut self) -> Result<()> {
+        self.refusal = None;
         if !self.pinned.expired.as_ref().is_some_and(|expired| expired.load(Ordering::Relaxed)) {
             return Ok(());
         }
@@ -147,8 +174,8 @@ impl DbCursor {
     /// Measures a seek, if the database keeps statistics.
     #[inline]
     fn measured(&mut self, seek: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        if self.expires {
-            self.check_expired()?;
+        if self.prepares {
+            self.prepare()?;
         }
         match self.pinned.statistics.clone() {
             None => seek(self),
@@ -227,8 +254,8 @@ impl DbCursor {
     /// Moves to the next key. Does nothing if the cursor has no position.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its entries")]
     pub fn next(&mut self) -> Result<()> {
-        if self.expires {
-            self.check_expired()?;
+        if self.prepares {
+            self.prepare()?;
         }
         match self.place {
             Place::Nowhere => return Ok(()),
@@ -249,8 +276,8 @@ impl DbCursor {
 
     /// Moves to the previous key. Does nothing if the cursor has no position.
     pub fn prev(&mut self) -> Result<()> {
-        if self.expires {
-            self.check_expired()?;
+        if self.prepares {
+            self.prepare()?;
         }
         match self.place {
             Place::Nowhere => return Ok(()),

@@ -182,9 +182,14 @@ impl DbCursor {
     }
 
     /// Folds the operand at the current entry and the older versions of its key. Copies key and value, and leaves the
-    /// merge after the versions that it took. Returns whether the key has a value.
+    /// merge after the versions that it took. Returns whether the key has a value, or a refusal that is kept.
     #[cold]
     fn fold(&mut self) -> Result<bool> {
+        let folded = self.fold_versions();
+        folded.or_else(|error| self.keep_refusal(error).map(|()| true))
+    }
+
+    fn fold_versions(&mut self) -> Result<bool> {
         let state = Arc::clone(&self.pinned);
         // Without an entry, the seek to it has failed. The next seek would forget that.
         let Some(first) = self.merge.entry() else { return self.check().map(|()| false) };

@@ -25,8 +25,8 @@ struct Own {
     state: Arc<ReadState>,
     bounds: Bounds,
     point: ReadPoint<'static>,
-    /// The next own key in the direction of the cursor, with its value.
-    next: Option<(Slice, Slice)>,
+    /// The next own key in the direction of the cursor, with its value. An error is returned when the cursor gets there.
+    next: Option<(Slice, Result<Slice>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,32 +46,34 @@ use Direction::{Backward, Forward};
 
 impl Own {
     /// Finds the first own key with a value from `from` on, in the given direction.
-    fn look(&mut self, direction: Direction, from: Bound<&[u8]>) -> Result<()> {
-        self.next = None;
+    fn look(&mut self, direction: Direction, from: Bound<&[u8]>) {
         let writes = Arc::clone(&self.writes);
-        match direction {
+        self.next = match direction {
             Forward => self.look_among(writes.writes_from(from)),
             Backward => self.look_among(writes.writes_up_to(from).rev()),
-        }
+        };
     }
 
-    fn look_among<'o>(&mut self, writes: impl Iterator<Item = (&'o Slice, &'o OwnWrite)>) -> Result<()> {
+    fn look_among<'o>(
+        &self,
+        writes: impl Iterator<Item = (&'o Slice, &'o OwnWrite)>,
+    ) -> Option<(Slice, Result<Slice>)> {
         for (key, write) in writes {
             if self.bounds.above_upper(key) || self.bounds.below_lower(key) {
                 break;
             }
-            if let Some(value) = self.writes.value_of(key, write, &self.state, &self.point)? {
-                self.next = Some((key.clone(), value));
-                break;
+            let value = self.writes.value_of(key, write, &self.state, &self.point);
+            if let Some(value) = value.transpose() {
+                return Some((key.clone(), value));
             }
         }
-        Ok(())
+        None
     }
 }
 
 impl OwnCursor {
     pub(super) fn new(
-        base: DbCursor,
+        mut base: DbCursor,
         writes: &Arc<Overlay>,
         state: &Arc<ReadState>,
         bounds: Bounds,
@@ -84,20 +86,26 @@ impl OwnCursor {
             point,
             next: None,
         });
+        if own.is_some() {
+            base.keep_refusals();
+        }
         Self { base, own, place: Place::Nowhere }
     }
 
     pub(super) fn first(&mut self) -> Result<()> {
+        self.place = Place::Nowhere;
         self.base.first()?;
         self.start(Forward, |bounds| bounds.lower.clone())
     }
 
     pub(super) fn last(&mut self) -> Result<()> {
+        self.place = Place::Nowhere;
         self.base.last()?;
         self.start(Backward, |bounds| bounds.upper.clone())
     }
 
     pub(super) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        self.place = Place::Nowhere;
         self.base.seek(key)?;
         self.start(Forward, |bounds| {
             if bounds.below_lower(key) {
@@ -109,6 +117,7 @@ impl OwnCursor {
     }
 
     pub(super) fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        self.place = Place::Nowhere;
         self.base.seek_for_prev(key)?;
         self.start(Backward, |bounds| {
             if bounds.above_upper(key) {
@@ -120,18 +129,21 @@ impl OwnCursor {
     }
 
     pub(super) fn next(&mut self) -> Result<()> {
-        self.step(Forward)
+        self.step(Forward).inspect_err(|_| self.place = Place::Nowhere)
     }
 
     pub(super) fn prev(&mut self) -> Result<()> {
-        self.step(Backward)
+        self.step(Backward).inspect_err(|_| self.place = Place::Nowhere)
     }
 
     pub(super) fn entry(&self) -> Option<(&[u8], &[u8])> {
         match self.place {
             Place::Nowhere => None,
             Place::Base(_) => self.base.entry(),
-            Place::Own(_) => self.own.as_ref()?.next.as_ref().map(|(key, value)| (&**key, &**value)),
+            Place::Own(_) => {
+                let (key, value) = self.own.as_ref()?.next.as_ref()?;
+                Some((key, value.as_ref().ok()?))
+            }
         }
     }
 
@@ -147,7 +159,7 @@ impl OwnCursor {
     fn start(&mut self, direction: Direction, from: impl FnOnce(&Bounds) -> Bound<Slice>) -> Result<()> {
         if let Some(own) = &mut self.own {
             let from = from(&own.bounds);
-            own.look(direction, from.as_ref().map(|key| &**key))?;
+            own.look(direction, from.as_ref().map(|key| &**key));
         }
         self.settle(direction)
     }
@@ -161,7 +173,7 @@ impl OwnCursor {
         match (&mut self.own, self.place) {
             (Some(own), Place::Own(_)) => {
                 let last = own.next.take().map(|(key, _)| key).unwrap_or_default();
-                own.look(direction, Bound::Excluded(&last))?;
+                own.look(direction, Bound::Excluded(&last));
             }
             _ => match direction {
                 Forward => self.base.next()?,
@@ -178,7 +190,7 @@ impl OwnCursor {
         match self.place {
             Place::Base(_) => {
                 if let Some(own) = &mut self.own {
-                    own.look(direction, Bound::Excluded(&key))?;
+                    own.look(direction, Bound::Excluded(&key));
                 }
                 self.place = Place::Base(direction);
             }
@@ -195,10 +207,14 @@ impl OwnCursor {
         Ok(())
     }
 
-    /// Moves the base past what the transaction wrote or deleted, and finds which of the two comes first.
+    /// Moves the base past what the transaction wrote or deleted, and finds which of the two comes first. Fails if that
+    /// has no value because a merge was refused.
     fn settle(&mut self, direction: Direction) -> Result<()> {
+        self.place = Place::Nowhere;
         let Some(own) = &self.own else {
-            self.place = if self.base.key().is_some() { Place::Base(direction) } else { Place::Nowhere };
+            if self.base.key().is_some() {
+                self.place = Place::Base(direction);
+            }
             return Ok(());
         };
         while let Some(key) = self.base.key() {
@@ -222,13 +238,17 @@ impl OwnCursor {
             }
         }
         let base_is_next = match (self.base.key(), &own.next) {
-            (None, None) => {
-                self.place = Place::Nowhere;
-                return Ok(());
-            }
+            (None, None) => return Ok(()),
             (Some(base), Some((own, _))) => (base < &**own) == (direction == Forward),
             (base, _) => base.is_some(),
         };
+        let refusal = match &own.next {
+            Some((_, value)) if !base_is_next => value.as_ref().err(),
+            _ => self.base.refusal(),
+        };
+        if let Some(error) = refusal {
+            return Err(error.clone());
+        }
         self.place = if base_is_next { Place::Base(direction) } else { Place::Own(direction) };
         Ok(())
     }
