@@ -489,3 +489,23 @@ fn a_scan_fails_at_a_refused_merge_and_not_before() -> Result<()> {
     env.drop_jobs();
     Ok(())
 }
+
+#[test]
+fn a_get_of_no_keys_fails_for_a_foreign_keyspace_too() -> Result<()> {
+    let (env, db) = open(1);
+    let (other_env, other) = open(2);
+    let foreign = other.keyspace("side", KeyspaceOptions::new())?;
+    let transaction = db.transaction()?;
+    let none: [&str; 0] = [];
+    assert_eq!(transaction.multi_get_in(&foreign, none).unwrap_err().kind(), ErrorKind::Foreign);
+    assert_eq!(transaction.untracked().multi_get_in(&foreign, none).unwrap_err().kind(), ErrorKind::Foreign);
+    let dropped = db.keyspace("side", KeyspaceOptions::new())?;
+    assert_eq!(transaction.multi_get_in(&dropped, none)?.len(), 0);
+    db.drop_keyspace("side")?;
+    let with_key = transaction.multi_get_in(&dropped, ["a"]).unwrap_err().kind();
+    assert_eq!(transaction.multi_get_in(&dropped, none).unwrap_err().kind(), with_key);
+    drop((transaction, dropped, foreign, db, other));
+    env.drop_jobs();
+    other_env.drop_jobs();
+    Ok(())
+}

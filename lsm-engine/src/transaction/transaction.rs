@@ -124,6 +124,8 @@ impl Transaction {
         keyspace: &Keyspace,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Slice>>> {
+        // Without keys as well, a foreign keyspace fails.
+        keyspace.tree_for(&self.session.database)?;
         keys.into_iter().map(|key| self.get_in(keyspace, key)).collect()
     }
 
