@@ -552,6 +552,16 @@ fn invalid_table_options_are_refused_when_opening() {
         assert_refused(db.keyspace("other", keyspace), ErrorKind::InvalidArgument, "block_bytes");
         assert_eq!(db.keyspaces(), ["default"]);
     }
+    for bits in [f64::NAN, -1.0, f64::INFINITY, f64::NEG_INFINITY] {
+        let keyspace = KeyspaceOptions::new().filter_bits_per_key(bits);
+        let opened = options().keyspace(keyspace.clone()).open(&path);
+        assert_refused(opened, ErrorKind::InvalidArgument, "filter_bits_per_key");
+        assert!(!path.exists());
+        let other = tempfile::tempdir().unwrap();
+        let db = options().open(other.path()).unwrap();
+        let changed = db.set_options(keyspace);
+        assert_refused(changed, ErrorKind::InvalidArgument, "filter_bits_per_key");
+    }
     assert_refused(options().memory(1000).open(&path), ErrorKind::InvalidArgument, "memory");
 }
 

@@ -97,9 +97,9 @@ impl KeyspaceOptions {
 
     /// Bits per key of the Bloom filters, on average over all tables; 0 for no filter. 10 by default, which gives about
     /// 1 % false positives. Small runs get more bits per key than large ones, since a lookup asks all of them (Monkey,
-    /// Dayan et al., SIGMOD 2017).
+    /// Dayan et al., SIGMOD 2017). A negative or infinite number, or NaN, is refused when the keyspace is opened.
     pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
-        self.filter = Some(if bits > 0.0 { Filter::Bloom(bits) } else { Filter::None });
+        self.filter = Some(if bits == 0.0 { Filter::None } else { Filter::Bloom(bits) });
         self
     }
 
@@ -179,6 +179,13 @@ impl KeyspaceOptions {
         if let Some(bytes) = self.block_bytes.filter(|&bytes| !is_block_size(bytes)) {
             return Err(Error::invalid(format!(
                 "KeyspaceOptions::block_bytes is {bytes}; it must be from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}"
+            )));
+        }
+        if let Some(Filter::Bloom(bits)) = self.filter
+            && !(bits > 0.0 && bits.is_finite())
+        {
+            return Err(Error::invalid(format!(
+                "KeyspaceOptions::filter_bits_per_key is {bits}; it must be a number of at least 0"
             )));
         }
         self.check_ttl()?;
