@@ -356,7 +356,8 @@ impl Db {
     /// rollback does not take back.
     ///
     /// An error of `work` rolls the transaction back and is returned, unless it is a conflict. To give up without an
-    /// error, take back the writes with [`Transaction::rollback_to`]. The commit is not durable yet when this returns:
+    /// error, take back the writes with [`Transaction::rollback_to`]. A panic of `work` rolls it back, too, releases its
+    /// locks and its snapshot, and unwinds to the caller. The commit is not durable yet when this returns:
     /// call [`sync`](Self::sync), or use [`transaction`](Self::transaction), whose commit returns a [`Ticket`].
     ///
     /// ```

@@ -328,6 +328,13 @@ fn operands_that_do_not_fit_fail_their_key_alone_and_are_kept() {
     }
     assert!(db.metrics().merges_refused > 0);
     assert_eq!(db.metrics().background_error, None);
+    db.merge("0", "bad").unwrap();
+    db.merge("z", "bad").unwrap();
+    for popped in [db.pop_first(), db.pop_last()] {
+        assert_eq!(popped.unwrap_err().kind(), ErrorKind::OperatorFailed);
+    }
+    db.delete("0").unwrap();
+    assert_eq!(db.pop_first().unwrap().unwrap().0, "a");
     let errors = std::iter::from_fn(|| events.try_next()).filter_map(|event| match event.kind {
         EventKind::Error { during, message, .. } => Some((during.to_string(), message.to_string())),
         _ => None,

@@ -1,6 +1,7 @@
 //! Transactions with locks wait for each other instead of failing at the commit. Waits end: with the lock, after the
 //! timeout, with a deadlock that is named, or when the database closes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -255,6 +256,26 @@ fn transact_repeats_what_a_deadlock_or_conflict_ended() {
         db.put("x", "plain")
     });
     assert_eq!((failed.unwrap_err().kind(), tries), (ErrorKind::Conflict, 64));
+}
+
+#[test]
+fn a_panic_in_transact_unwinds_to_its_caller_and_leaves_no_lock_and_no_pin() {
+    let (env, db) = simulated();
+    let options = locking(Isolation::Serializable, Duration::from_millis(10));
+    let mut tries = 0;
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        db.transact_with(options, |transaction| -> Result<()> {
+            tries += 1;
+            transaction.put("a", "1")?;
+            assert_eq!(db.pins().len(), 1);
+            resume_unwind(Box::new("a panic of the user"));
+        })
+    }));
+    assert_eq!(*unwound.unwrap_err().downcast::<&str>().unwrap(), "a panic of the user");
+    assert_eq!((tries, db.pins().len(), db.get("a").unwrap()), (1, 0, None));
+    db.transact_with(options, |transaction| transaction.put("a", "2")).unwrap();
+    drop(db);
+    env.drop_jobs();
 }
 
 #[test]
