@@ -442,7 +442,9 @@ impl Db {
     }
 
     /// Compacts a range of the default keyspace down to the last level, and waits until that is done (a manual
-    /// compaction). Afterwards the disk holds no deleted or overwritten data of the range, except what a snapshot sees.
+    /// compaction). Afterwards the disk holds no deleted or overwritten data of the range, except what a snapshot sees, and
+    /// what only a snapshot held that ended before: tables of the last level without tombstones are left alone, unless
+    /// values in them have expired or the keyspace has a compaction filter.
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
         self.default.compact_range(range)
     }
