@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lsm_core::vfs::{Access, LockMode, Metadata, PosixFs, SimFs, Vfs};
+use lsm_core::vfs::{Access, LockMode, Metadata, Placed, PosixFs, SimFs, Vfs, copy_file, link_or_copy};
 
 use LockMode::{Exclusive, Shared};
 
@@ -336,5 +336,45 @@ fn many_threads_share_a_file() {
             }
         });
         assert_eq!(file.len().unwrap(), 80_000);
+    });
+}
+
+#[test]
+fn a_directory_is_removed_when_it_is_empty_and_renamed_with_all_that_is_in_it() {
+    on_each(|vfs, directory| {
+        let (old, new) = (directory.join("old"), directory.join("new"));
+        vfs.create_dir(&old).unwrap();
+        vfs.create_new(&old.join("file")).unwrap().write_at(b"abc", 0).unwrap();
+        assert_eq!(kind(vfs.remove_dir(&old)), Some(ErrorKind::DirectoryNotEmpty));
+        assert_eq!(kind(vfs.remove_dir(&old.join("file"))), Some(ErrorKind::NotADirectory));
+        assert_eq!(kind(vfs.remove_dir(&new)), Some(ErrorKind::NotFound));
+        vfs.rename(&old, &new).unwrap();
+        assert_eq!(vfs.read_dir(directory).unwrap(), ["new"]);
+        assert_eq!(read_all(vfs, &new.join("file")), b"abc");
+        vfs.remove_file(&new.join("file")).unwrap();
+        vfs.remove_dir(&new).unwrap();
+        assert!(vfs.read_dir(directory).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_file_is_linked_or_copied_to_a_name_that_is_free() {
+    on_each(|vfs, directory| {
+        let (one, two, three) = (directory.join("one"), directory.join("two"), directory.join("three"));
+        let bytes: Vec<u8> = (0..2_500_000_u32).map(|index| (index % 251) as u8).collect();
+        vfs.create_new(&one).unwrap().write_at(&bytes, 0).unwrap();
+        assert_eq!(link_or_copy(vfs, &one, &two).unwrap(), Placed::Linked);
+        assert_eq!(copy_file(vfs, &one, &three).unwrap(), 2_500_000);
+        for to in [&two, &three] {
+            assert!(read_all(vfs, to) == bytes);
+            assert_eq!(kind(link_or_copy(vfs, &one, to)), Some(ErrorKind::AlreadyExists));
+            assert_eq!(kind(copy_file(vfs, &one, to)), Some(ErrorKind::AlreadyExists));
+        }
+        let missing = directory.join("missing");
+        assert_eq!(kind(link_or_copy(vfs, &missing, &directory.join("four"))), Some(ErrorKind::NotFound));
+        assert_eq!(kind(copy_file(vfs, &missing, &directory.join("four"))), Some(ErrorKind::NotFound));
+        vfs.open_write(&two).unwrap().write_at(b"X", 0).unwrap();
+        assert_eq!((read_all(vfs, &one)[0], read_all(vfs, &three)[0]), (b'X', 0));
+        assert_eq!(vfs.read_dir(directory).unwrap(), ["one", "three", "two"]);
     });
 }

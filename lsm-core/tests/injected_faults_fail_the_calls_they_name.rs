@@ -3,7 +3,10 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use lsm_core::vfs::{Fault, LockMode, OperationKind, PosixFs, SimFs, Vfs, is_too_many_open_files};
+use lsm_core::vfs::{
+    AllLost, Fault, LockMode, OperationKind, Placed, PosixFs, SimFs, Vfs, copy_file, is_too_many_open_files,
+    link_or_copy,
+};
 
 fn kind<T>(result: std::io::Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
@@ -184,4 +187,37 @@ fn the_limit_on_open_files_is_raised_once_and_stays() {
     let limit = PosixFs.raise_open_files_limit();
     assert_eq!(PosixFs.raise_open_files_limit(), limit);
     assert!(limit.is_none_or(|limit| limit > 0));
+}
+
+#[test]
+fn what_cannot_be_linked_is_copied_and_a_failed_copy_leaves_no_file() {
+    let (from, to) = (Path::new("from"), Path::new("to"));
+    let disk = || {
+        let fs = SimFs::new();
+        fs.write_all(from, &[7; 10_000]).unwrap();
+        fs
+    };
+    for error in [
+        ErrorKind::CrossesDevices,
+        ErrorKind::Unsupported,
+        ErrorKind::PermissionDenied,
+        ErrorKind::TooManyLinks,
+    ] {
+        let fs = disk();
+        fs.inject(Fault::on(OperationKind::Link, error));
+        assert_eq!(link_or_copy(&fs, from, to).unwrap(), Placed::Copied(10_000));
+        fs.sync_dir(Path::new("/")).unwrap();
+        let after = fs.power_cut(&mut AllLost);
+        assert_eq!(after.read_all(to).unwrap(), [7; 10_000], "{error}");
+    }
+    let fs = disk();
+    let full = fs.inject(Fault::on(OperationKind::Link, ErrorKind::StorageFull));
+    assert_eq!(kind(link_or_copy(&fs, from, to)), Some(ErrorKind::StorageFull));
+    assert_eq!((full.fired(), fs.paths()), (1, vec![PathBuf::from("from")]));
+    for failing in [OperationKind::Read, OperationKind::Create, OperationKind::Write, OperationKind::Sync] {
+        let fs = disk();
+        let fault = fs.inject(Fault::on(failing, ErrorKind::Other));
+        assert_eq!(kind(copy_file(&fs, from, to)), Some(ErrorKind::Other));
+        assert_eq!((fault.fired(), fs.paths()), (1, vec![PathBuf::from("from")]), "{failing:?}");
+    }
 }

@@ -434,3 +434,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_linked_name_lasts_once_its_directory_is_synced() {
+    let fs = SimFs::new();
+    durable_file(&fs, "one", b"bytes");
+    fs.hard_link(Path::new("one"), Path::new("two")).unwrap();
+    assert_eq!(contents(&fs.power_cut(&mut AllLost), "two"), None);
+    fs.sync_dir(root()).unwrap();
+    fs.remove_file(Path::new("one")).unwrap();
+    fs.sync_dir(root()).unwrap();
+    let after = fs.power_cut(&mut AllLost);
+    assert_eq!((contents(&after, "one"), contents(&after, "two").unwrap()), (None, b"bytes".into()));
+}
+
+#[test]
+fn a_renamed_directory_has_one_name() {
+    let fs = SimFs::new();
+    fs.create_dir(Path::new("old")).unwrap();
+    fs.create_new(Path::new("old/file")).unwrap();
+    fs.sync_dir(Path::new("old")).unwrap();
+    fs.sync_dir(root()).unwrap();
+    fs.rename(Path::new("old"), Path::new("new")).unwrap();
+    for (fate, name) in [(Fate::Lost, "old/file"), (Fate::Kept, "new/file"), (Fate::BothNames, "new/file")] {
+        let after = fs.power_cut(&mut |_: &Piece<'_>| fate);
+        assert_eq!(after.paths(), [Path::new(name)], "{fate:?}");
+    }
+}
+
+#[test]
+fn a_removed_directory_is_back_until_its_parent_is_synced() {
+    let fs = SimFs::new();
+    let inner = Path::new("inner");
+    fs.create_dir(inner).unwrap();
+    fs.sync_dir(root()).unwrap();
+    fs.remove_dir(inner).unwrap();
+    assert!(fs.power_cut(&mut AllLost).metadata(inner).is_ok());
+    fs.sync_dir(root()).unwrap();
+    assert!(fs.power_cut(&mut AllLost).metadata(inner).is_err());
+}

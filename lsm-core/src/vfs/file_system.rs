@@ -25,13 +25,18 @@ pub trait Vfs: Send + Sync {
     /// Creates one directory; its parent must exist.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Renames a file, replacing what has the new name.
+    /// Renames a file, replacing what has the new name, or a directory, for which the new name must be free.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Unlinks a file. Open handles go on working.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Gives a file a second name in the same file system. Fails with `AlreadyExists` if it is taken.
+    /// Removes a directory, which must be empty: `DirectoryNotEmpty` otherwise.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name in the same file system; the name is durable after [`sync_dir`](Self::sync_dir) on
+    /// its directory. Fails with `AlreadyExists` if it is taken, with `CrossesDevices` in another file system, and
+    /// with several kinds where the file system has no such names; see [`link_or_copy`](super::link_or_copy).
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Names in a directory, sorted, without `.` and `..`. Names that are not UTF-8 are left out.

@@ -12,6 +12,7 @@
 //!   [`allocate`](VfsFile::allocate) may have extended the file by zeros.
 //! - No call retries, except when a signal interrupted it: what a failure means is for the caller to decide.
 
+mod copy;
 mod file;
 mod file_system;
 mod mapped_window;
@@ -21,6 +22,7 @@ mod posix;
 mod sim;
 mod window;
 
+pub use copy::{Placed, copy_file, link_or_copy};
 pub use file::{Access, VfsFile};
 pub use file_system::{LockGuard, LockMode, Metadata, Vfs};
 pub use posix::PosixFs;

@@ -125,6 +125,10 @@ impl<V: Vfs> Vfs for Synced<V> {
         self.vfs.remove_file(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.vfs.remove_dir(path)
+    }
+
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.vfs.hard_link(from, to)
     }

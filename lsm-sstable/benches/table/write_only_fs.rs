@@ -49,6 +49,10 @@ impl Vfs for WriteOnlyFs {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn hard_link(&self, _: &Path, _: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -88,6 +88,10 @@ impl Vfs for MemoryFs {
         unsupported()
     }
 
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        unsupported()
+    }
+
     fn hard_link(&self, _: &Path, _: &Path) -> io::Result<()> {
         unsupported()
     }

@@ -67,7 +67,8 @@ pub enum Fate {
     /// The sector is noise. Only where the disk had nothing durable, else [`Lost`](Fate::Lost): disks write a
     /// sector whole or not at all. Names and lengths are lost.
     Garbled,
-    /// The disk has the new name of a renamed file and still the old one. [`Kept`](Fate::Kept) for all else.
+    /// The disk has the new name of a renamed file and still the old one. [`Kept`](Fate::Kept) for all else: no
+    /// directory has two names.
     BothNames,
 }
 

@@ -106,11 +106,19 @@ impl DirectoryNode {
     }
 
     /// The directory after a power cut.
-    pub(super) fn after_power_cut(&self, id: InodeId, choice: &mut dyn Choice) -> Self {
+    pub(super) fn after_power_cut(
+        &self,
+        id: InodeId,
+        is_directory: impl Fn(InodeId) -> bool,
+        choice: &mut dyn Choice,
+    ) -> Self {
         let mut entries = self.durable.clone();
         for (index, change) in self.pending.iter().enumerate() {
             let kind = PieceKind::Entry { index, change: &change.kind };
-            let fate = choice.choose(&Piece { inode: id, kind, version_count: 1 });
+            let mut fate = choice.choose(&Piece { inode: id, kind, version_count: 1 });
+            if fate == Fate::BothNames && is_directory(change.inode) {
+                fate = Fate::Kept;
+            }
             change.apply(&mut entries, fate);
         }
         Self { current: entries.clone(), durable: entries, pending: Vec::new() }

@@ -35,6 +35,8 @@ pub enum OperationKind {
     Rename,
     /// [`Vfs::remove_file`](crate::vfs::Vfs::remove_file).
     Remove,
+    /// [`Vfs::remove_dir`](crate::vfs::Vfs::remove_dir).
+    RemoveDir,
     /// [`Vfs::hard_link`](crate::vfs::Vfs::hard_link).
     Link,
     /// [`Vfs::lock`](crate::vfs::Vfs::lock), which may create a file.

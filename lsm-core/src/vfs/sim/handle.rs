@@ -124,6 +124,17 @@ impl Vfs for SimFs {
         Ok(())
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.enter(OperationKind::RemoveDir, path)?;
+        let (parent, name) = state.tree.parent(path)?;
+        let id = state.tree.directory(parent)?.get(name).ok_or(io::ErrorKind::NotFound)?;
+        if state.tree.directory(id)?.entries().next().is_some() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        state.tree.directory_mut(parent)?.remove(name, id);
+        Ok(())
+    }
+
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.enter(OperationKind::Link, to)?;
         let id = state.tree.lookup(from)?;

@@ -196,10 +196,13 @@ impl Tree {
 
     /// What the next boot finds.
     pub(super) fn after_power_cut(&self, choice: &mut dyn Choice) -> Self {
+        let is_directory = |id| self.directory(id).is_ok();
         let after = |(id, node): (&InodeId, &Node)| {
             let node = match node {
                 Node::File(file) => Node::File(file.after_power_cut(*id, choice)),
-                Node::Directory(directory) => Node::Directory(directory.after_power_cut(*id, choice)),
+                Node::Directory(directory) => {
+                    Node::Directory(directory.after_power_cut(*id, is_directory, choice))
+                }
             };
             (*id, node)
         };
