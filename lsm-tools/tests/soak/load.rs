@@ -1,0 +1,65 @@
+//! What a load is.
+
+use lsm_engine::{Db, Keyspace, Slice};
+
+/// One kind of use, in a thread of its own.
+pub(crate) trait Load: Send {
+    /// Does a few operations. Panics if a read does not give what was written.
+    fn step(&mut self, db: &Db, random: &mut Random);
+
+    /// The last step was done: lets go of what it holds.
+    fn stopped(&mut self) {}
+
+    /// Panics if `db` does not hold what this load has written. No load runs meanwhile.
+    fn check(&self, db: &Db);
+
+    /// What it did, in one line.
+    fn report(&self) -> String;
+}
+
+/// A keyspace that must be there.
+pub(crate) fn keyspace(db: &Db, name: &str) -> Keyspace {
+    db.existing_keyspace(name).unwrap().unwrap_or_else(|| panic!("there is no keyspace {name}"))
+}
+
+/// Whether these are the same entries.
+pub(crate) fn equal<'m>(
+    mut found: impl Iterator<Item = (Slice, Slice)>,
+    mut expected: impl Iterator<Item = (&'m Vec<u8>, &'m Vec<u8>)>,
+) -> bool {
+    loop {
+        match (found.next(), expected.next()) {
+            (None, None) => return true,
+            (Some(found), Some(expected)) if found.0 == expected.0 && found.1 == expected.1 => {}
+            _ => return false,
+        }
+    }
+}
+
+/// `SplitMix64`.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn one_in(&mut self, odds: u64) -> bool {
+        self.below(odds) == 0
+    }
+
+    /// `bytes` bytes that do not shrink by compression.
+    pub(crate) fn bytes(&mut self, bytes: usize) -> Vec<u8> {
+        let mut value: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
+        value.truncate(bytes);
+        value
+    }
+}

@@ -1,0 +1,96 @@
+//! Starts the loads, lets them run, stops them, and compares.
+
+mod bank;
+mod counters;
+mod load;
+mod map;
+mod sessions;
+mod views;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lsm_engine::{Db, Options};
+
+use load::{Load, Random};
+use watch::Watch;
+
+pub(crate) struct Settings {
+    pub(crate) seconds: u64,
+    pub(crate) seed: u64,
+    pub(crate) memory: usize,
+    pub(crate) directory: PathBuf,
+}
+
+fn open(settings: &Settings) -> Db {
+    Options::new().memory(settings.memory).open(settings.directory.join("db")).unwrap()
+}
+
+/// The loads that know what the database must hold at the end.
+fn loads(db: &Db) -> Vec<Box<dyn Load>> {
+    vec![
+        Box::new(map::Map::new(db, 0)),
+        Box::new(map::Map::new(db, 1)),
+        Box::new(counters::Counters::new(db)),
+        Box::new(bank::Bank::new(db, 0)),
+        Box::new(bank::Bank::new(db, 1)),
+        Box::new(sessions::Sessions::new(db)),
+        Box::new(views::Views::new()),
+    ]
+}
+
+/// Runs everything at once. Returns the directories of all databases that are left.
+pub(crate) fn run(settings: &Settings) -> Vec<PathBuf> {
+    let db = open(settings);
+    bank::open_accounts(&db);
+    let mut loads = loads(&db);
+    let stop = AtomicBool::new(false);
+    let watch = thread::scope(|scope| {
+        for (number, load) in loads.iter_mut().enumerate() {
+            let (db, stop, mut random) = (&db, &stop, Random(settings.seed ^ (number as u64) << 32));
+            scope.spawn(move || {
+                let _stop_all = StopOnPanic(stop);
+                while !stop.load(Ordering::Relaxed) {
+                    load.step(db, &mut random);
+                }
+                load.stopped();
+            });
+        }
+        let end = Instant::now() + Duration::from_secs(settings.seconds);
+        let mut watch = Watch::new(settings.memory);
+        while Instant::now() < end && !stop.load(Ordering::Relaxed) {
+            watch.look(&db);
+            thread::sleep(Duration::from_millis(50));
+        }
+        stop.store(true, Ordering::Relaxed);
+        watch
+    });
+    for load in &loads {
+        load.check(&db);
+    }
+    watch.print(&db);
+    for load in &loads {
+        println!("{}", load.report());
+    }
+    db.close().unwrap();
+    let db = open(settings);
+    for load in &loads {
+        load.check(&db);
+    }
+    db.close().unwrap();
+    vec![settings.directory.join("db")]
+}
+
+/// A load that fails ends the others, so that the failure is told at once.
+struct StopOnPanic<'s>(&'s AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
