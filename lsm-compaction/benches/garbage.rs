@@ -6,53 +6,13 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lsm_compaction::{CompactionStream, GarbageRules};
 use lsm_core::range_tombstone::{FragmentedRangeTombstones, RangeTombstone};
-use lsm_core::{Cursor, Entry, Error, MergingCursor, SequenceNumber, ValueKind};
+use lsm_core::{Cursor, MergingCursor};
+use lsm_dev::Rows;
 
 const ROW_COUNT: u64 = 100_000;
-const KEY_BYTES: usize = 16;
-const ROW_BYTES: usize = KEY_BYTES + 8 + 100;
 
-/// Rows of fixed size in one shared buffer: key, sequence number, value.
-#[derive(Clone)]
-struct Rows {
-    bytes: Arc<Vec<u8>>,
-    at: usize,
-}
-
-impl Cursor for Rows {
-    fn first(&mut self) {
-        self.at = 0;
-    }
-    fn last(&mut self) {
-        self.at = self.bytes.len().saturating_sub(ROW_BYTES);
-    }
-    fn seek(&mut self, _: &[u8], _: SequenceNumber) {
-        self.at = 0;
-    }
-    fn seek_for_prev(&mut self, _: &[u8], _: SequenceNumber) {
-        self.at = 0;
-    }
-    #[inline]
-    fn next(&mut self) {
-        self.at = self.at.saturating_add(ROW_BYTES);
-    }
-    fn prev(&mut self) {
-        self.at = self.at.wrapping_sub(ROW_BYTES);
-    }
-    #[inline]
-    fn entry(&self) -> Option<Entry<'_>> {
-        let row = self.bytes.get(self.at..self.at.checked_add(ROW_BYTES)?)?;
-        let (key, rest) = row.split_at(KEY_BYTES);
-        let (sequence, value) = rest.split_first_chunk()?;
-        Some(Entry { key, sequence: u64::from_le_bytes(*sequence), kind: ValueKind::Put, value })
-    }
-    fn error(&self) -> Option<&Error> {
-        None
-    }
-}
-
-fn key(number: u64) -> [u8; KEY_BYTES] {
-    let mut key = [b'k'; KEY_BYTES];
+fn key(number: u64) -> [u8; Rows::KEY_BYTES] {
+    let mut key = [b'k'; Rows::KEY_BYTES];
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     key
 }
@@ -61,17 +21,15 @@ fn key(number: u64) -> [u8; KEY_BYTES] {
 fn sources(versions: u64) -> Vec<Rows> {
     (0..4)
         .map(|source| {
-            let mut rows: Vec<([u8; KEY_BYTES], u64)> = (0..ROW_COUNT / 4)
+            let mut rows: Vec<([u8; Rows::KEY_BYTES], u64)> = (0..ROW_COUNT / 4)
                 .map(|row| (key((row * 4 + source) / versions), 1 + row * 4 + source))
                 .collect();
             rows.sort_by_key(|(key, sequence)| (*key, std::cmp::Reverse(*sequence)));
-            let mut bytes = Vec::new();
+            let mut source = Rows::default();
             for (key, sequence) in rows {
-                bytes.extend_from_slice(&key);
-                bytes.extend_from_slice(&sequence.to_le_bytes());
-                bytes.extend_from_slice(&[7; 100]);
+                source.push(key, sequence);
             }
-            Rows { bytes: Arc::new(bytes), at: 0 }
+            source
         })
         .collect()
 }

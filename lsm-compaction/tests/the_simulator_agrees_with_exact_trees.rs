@@ -6,6 +6,7 @@ use lsm_compaction::simulator::{KeyDistribution, Report, Workload, simulate};
 use lsm_compaction::{
     CompactionPolicy, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions, SizeTiered, SizeTieredOptions,
 };
+use lsm_dev::Random;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tree::{Garbage, Tree};
@@ -37,25 +38,9 @@ fn policies() -> Vec<Box<dyn CompactionPolicy>> {
     ]
 }
 
-/// Splitmix64: the same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn chance(&mut self, share: f64) -> bool {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64 <= share && share > 0.0
-    }
+/// `true` with this probability.
+fn chance(random: &mut Random, share: f64) -> bool {
+    (random.next() >> 11) as f64 / (1_u64 << 53) as f64 <= share && share > 0.0
 }
 
 /// The keys that a workload writes, one after the other.
@@ -78,7 +63,7 @@ impl Writes {
         let mut order: Vec<u16> = (0..workload.keys).map(|key| u16::try_from(key).unwrap()).collect();
         let mut shuffle = |keys: &mut Vec<u16>| {
             for index in (1..keys.len()).rev() {
-                keys.swap(index, usize::try_from(random.below(index as u64 + 1)).unwrap());
+                keys.swap(index, random.below(index + 1));
             }
         };
         let mut by_rank = order.clone();
@@ -127,7 +112,7 @@ impl Writes {
     }
 
     fn next(&mut self) -> (u16, bool) {
-        let delete = self.random.chance(self.workload.delete_share);
+        let delete = chance(&mut self.random, self.workload.delete_share);
         if self.workload.distribution == KeyDistribution::Sequential {
             self.deletes = self.deletes.max(self.puts.saturating_sub(self.workload.keys));
             let counter = if delete && self.deletes < self.puts { &mut self.deletes } else { &mut self.puts };
@@ -135,7 +120,8 @@ impl Writes {
             *counter += 1;
             return (key, delete);
         }
-        let insert = !self.random.chance(self.workload.overwrite_share / (1.0 - self.workload.delete_share));
+        let insert =
+            !chance(&mut self.random, self.workload.overwrite_share / (1.0 - self.workload.delete_share));
         if self.inserted == 0 || !delete && insert && self.inserted < self.order.len() {
             self.inserted += 1;
             return (self.order[self.inserted - 1], false);

@@ -5,51 +5,10 @@ use std::collections::BinaryHeap;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lsm_core::{Cursor, Entry, Error, MergingCursor, SequenceNumber, ValueKind};
+use lsm_core::{Cursor, MergingCursor};
+use lsm_dev::Rows;
 
 const ROW_COUNT: usize = 100_000;
-const KEY_BYTES: usize = 16;
-const VALUE_BYTES: usize = 100;
-
-/// Rows of fixed size in one buffer.
-struct Rows {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-const ROW_BYTES: usize = KEY_BYTES + VALUE_BYTES;
-
-impl Cursor for Rows {
-    fn first(&mut self) {
-        self.at = 0;
-    }
-    fn last(&mut self) {
-        self.at = self.bytes.len().saturating_sub(ROW_BYTES);
-    }
-    fn seek(&mut self, _: &[u8], _: SequenceNumber) {
-        self.at = 0;
-    }
-    fn seek_for_prev(&mut self, _: &[u8], _: SequenceNumber) {
-        self.at = 0;
-    }
-    #[inline]
-    fn next(&mut self) {
-        self.at = self.at.saturating_add(ROW_BYTES);
-    }
-    #[inline]
-    fn prev(&mut self) {
-        self.at = self.at.wrapping_sub(ROW_BYTES);
-    }
-    #[inline]
-    fn entry(&self) -> Option<Entry<'_>> {
-        let row = self.bytes.get(self.at..self.at.checked_add(ROW_BYTES)?)?;
-        let (key, value) = row.split_at(KEY_BYTES);
-        Some(Entry { key, sequence: 1, kind: ValueKind::Put, value })
-    }
-    fn error(&self) -> Option<&Error> {
-        None
-    }
-}
 
 /// What a heap compares: keys, smallest on top.
 struct Peer(Rows);
@@ -75,7 +34,7 @@ impl PartialEq for Peer {
 impl Eq for Peer {}
 
 /// Deals sorted rows out over sources: `shares[i]` of the sum goes to source `i`, at random.
-fn deal(shares: &[u32], prefix: &[u8]) -> Vec<Vec<u8>> {
+fn deal(shares: &[u32], prefix: &[u8]) -> Vec<Rows> {
     let mut state = 88_172_645_463_325_252_u64;
     let mut random = move || {
         state ^= state << 13;
@@ -86,7 +45,7 @@ fn deal(shares: &[u32], prefix: &[u8]) -> Vec<Vec<u8>> {
     let mut keys: Vec<u64> = (0..ROW_COUNT).map(|_| random()).collect();
     keys.sort_unstable();
     let total: u32 = shares.iter().sum();
-    let mut sources = vec![Vec::new(); shares.len()];
+    let mut sources = vec![Rows::default(); shares.len()];
     for key in keys {
         let mut ticket = (random() % u64::from(total)) as u32;
         let mut source = 0;
@@ -94,16 +53,12 @@ fn deal(shares: &[u32], prefix: &[u8]) -> Vec<Vec<u8>> {
             ticket -= shares[source];
             source += 1;
         }
-        let mut row = [7; ROW_BYTES];
+        let mut row = [7; Rows::KEY_BYTES];
         row[..prefix.len()].copy_from_slice(prefix);
         row[prefix.len()..prefix.len() + 8].copy_from_slice(&key.to_be_bytes());
-        sources[source].extend_from_slice(&row);
+        sources[source].push(row, 1);
     }
     sources
-}
-
-fn rows(sources: &[Vec<u8>]) -> Vec<Rows> {
-    sources.iter().map(|bytes| Rows { bytes: bytes.clone(), at: 0 }).collect()
 }
 
 fn walk(cursor: &mut impl Cursor) -> u64 {
@@ -131,24 +86,24 @@ fn merge(criterion: &mut Criterion) {
     ];
     for (name, shares) in shapes {
         let sources = deal(shares, b"");
-        let mut cursor = MergingCursor::new(rows(&sources));
+        let mut cursor = MergingCursor::new(sources.clone());
         group.bench_function(BenchmarkId::new("loser tree", name), |b| {
             b.iter(|| black_box(walk(&mut cursor)));
         });
         let prefixed = deal(shares, b"user123");
-        let mut cursor = MergingCursor::with_prefix(rows(&prefixed), b"user123");
+        let mut cursor = MergingCursor::with_prefix(prefixed.clone(), b"user123");
         group.bench_function(BenchmarkId::new("loser tree, prefix", name), |b| {
             b.iter(|| black_box(walk(&mut cursor)));
         });
         let mut boxed: MergingCursor<Box<dyn Cursor>> = MergingCursor::new(
-            rows(&sources).into_iter().map(|source| Box::new(source) as Box<dyn Cursor>).collect(),
+            sources.clone().into_iter().map(|source| Box::new(source) as Box<dyn Cursor>).collect(),
         );
         group.bench_function(BenchmarkId::new("loser tree, dyn", name), |b| {
             b.iter(|| black_box(walk(&mut boxed)));
         });
         group.bench_function(BenchmarkId::new("binary heap", name), |b| {
             b.iter_batched(
-                || rows(&sources).into_iter().map(Peer).collect::<BinaryHeap<_>>(),
+                || sources.clone().into_iter().map(Peer).collect::<BinaryHeap<_>>(),
                 |mut heap| {
                     let mut sum = 0;
                     while let Some(mut top) = heap.peek_mut() {

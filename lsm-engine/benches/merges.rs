@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lsm_dev::Random;
 use lsm_engine::{BuiltInMerge, Db, Error, Keyspace, KeyspaceOptions, Options};
 
 const ROUNDS: u64 = 7;
@@ -17,15 +18,6 @@ fn key(number: u64) -> [u8; 16] {
     let mut key = *b"counter 00000000";
     key[8..].copy_from_slice(&number.to_be_bytes());
     key
-}
-
-/// `SplitMix64`.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut bits = *state;
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 fn merge(counters: &Keyspace, key: [u8; 16]) -> Result<(), Error> {
@@ -43,11 +35,11 @@ type Add = fn(&Keyspace, [u8; 16]) -> Result<(), Error>;
 
 /// Nanoseconds for each addition: of the calls, and with the background work.
 fn round(db: &Db, counters: &Keyspace, count: u64, seed: u64, add: Add) -> Result<[f64; 2], Error> {
-    let mut state = seed;
+    let mut random = Random(seed);
     let started = Instant::now();
     let operations = count / PART;
     for _ in 0..operations {
-        add(counters, key(random(&mut state) % count))?;
+        add(counters, key(random.next() % count))?;
     }
     let calls = started.elapsed();
     db.flush()?;

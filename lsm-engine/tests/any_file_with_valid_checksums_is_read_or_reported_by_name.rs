@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::checksum::{crc32, crc64};
+use lsm_dev::Random;
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, Error, ErrorKind, KeyspaceOptions, Options, Result, WriteBatch};
@@ -20,34 +21,17 @@ const RECORD_HEADER: usize = 32;
 /// Offset of the first record of a window.
 const AREA: usize = 4096;
 
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    /// Changes some bytes: to random ones, or to a large number in one of the encodings of numbers.
-    fn change(&mut self, bytes: &mut [u8]) {
-        let at = self.below(bytes.len());
-        let number = [0, 1, 1 << 31, (1 << 32) - 1, 1 << 56, 1 << 60, u64::MAX, self.next()][self.below(8)];
-        let new = match self.below(4) {
-            0 => vec![self.next() as u8],
-            1 => number.to_le_bytes().to_vec(),
-            2 => vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
-            _ => vec![0xff, 0xff, 0xff, 0xff, 0x0f],
-        };
-        bytes[at..].iter_mut().zip(new).for_each(|(old, new)| *old = new);
-    }
+/// Changes some bytes: to random ones, or to a large number in one of the encodings of numbers.
+fn change(random: &mut Random, bytes: &mut [u8]) {
+    let at = random.below(bytes.len());
+    let number = [0, 1, 1 << 31, (1 << 32) - 1, 1 << 56, 1 << 60, u64::MAX, random.next()][random.below(8)];
+    let new = match random.below(4) {
+        0 => vec![random.next() as u8],
+        1 => number.to_le_bytes().to_vec(),
+        2 => vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+        _ => vec![0xff, 0xff, 0xff, 0xff, 0x0f],
+    };
+    bytes[at..].iter_mut().zip(new).for_each(|(old, new)| *old = new);
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -142,13 +126,13 @@ fn change_records(fs: &SimFs, path: &Path, random: &mut Random) {
     let mut bytes = fs.read_all(path).unwrap();
     let records = records(&bytes, HEADER);
     if random.below(4) == 0 || records.is_empty() {
-        random.change(&mut bytes[8..HEADER - 8]);
+        change(random, &mut bytes[8..HEADER - 8]);
         let crc = crc64(0, &bytes[..HEADER - 8]);
         set_u64(&mut bytes, HEADER - 8, crc);
     } else {
         let (at, checksum) = records[random.below(records.len())];
         let from = if random.below(3) == 0 { at + 4 } else { at + RECORD_HEADER };
-        random.change(&mut bytes[from..checksum]);
+        change(random, &mut bytes[from..checksum]);
     }
     let (record_seed, seed) = (u32_at(&bytes, 12), u64_at(&bytes, 56));
     chain(&mut bytes, &records, record_seed, seed);
@@ -160,8 +144,8 @@ fn change_window(fs: &SimFs, path: &Path, random: &mut Random) {
     let mut bytes = fs.read_all(path).unwrap();
     let records = records(&bytes, AREA);
     match random.below(3) {
-        0 => random.change(&mut bytes[8..HEADER - 8]),
-        1 => random.change(&mut bytes[512..520]),
+        0 => change(random, &mut bytes[8..HEADER - 8]),
+        1 => change(random, &mut bytes[512..520]),
         _ if !records.is_empty() => {
             let first = records[0].0;
             // The first record continues the checksum of a segment.
@@ -173,7 +157,7 @@ fn change_window(fs: &SimFs, path: &Path, random: &mut Random) {
                 })
             });
             let (at, checksum) = records[random.below(records.len())];
-            random.change(&mut bytes[at + 4..checksum]);
+            change(random, &mut bytes[at + 4..checksum]);
             let record_seed = u32_at(&bytes, 12);
             chain(&mut bytes, &records, record_seed, before.unwrap());
         }
@@ -191,7 +175,7 @@ fn change_current(fs: &SimFs, random: &mut Random) {
     let path = Path::new(DIRECTORY).join("CURRENT");
     let mut bytes = fs.read_all(&path).unwrap();
     let end = bytes.len() - 4;
-    random.change(&mut bytes[8..end]);
+    change(random, &mut bytes[8..end]);
     let crc = crc32(0, &bytes[..end]);
     set_u32(&mut bytes, end, crc);
     write(fs, &path, &bytes);
@@ -212,11 +196,11 @@ fn change_table(fs: &SimFs, path: &Path, random: &mut Random) {
     parts.retain(|(start, end)| start < end);
     let part = random.below(parts.len() + 1);
     if let Some(&(start, end)) = parts.get(part) {
-        random.change(&mut bytes[start + 4..end]);
+        change(random, &mut bytes[start + 4..end]);
         let crc = crc32(crc32(seed, &(start as u64).to_le_bytes()), &bytes[start + 4..end]);
         set_u32(&mut bytes, start, crc);
     } else {
-        random.change(&mut bytes[footer..footer + 48]);
+        change(random, &mut bytes[footer..footer + 48]);
     }
     let checksum = crc64(0, &bytes[..footer]);
     set_u64(&mut bytes, footer + 48, checksum);

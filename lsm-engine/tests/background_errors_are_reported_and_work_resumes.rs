@@ -12,9 +12,7 @@ use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, Options};
 
-mod wide;
-
-use wide::Wide;
+use lsm_dev::{EnvLayer, Layer, Wide};
 
 /// The moment at which [`Scripted`] drops its keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +87,7 @@ fn compaction(tables: &[u64], output_level: usize, action: Action) -> Compaction
 
 struct Machine {
     fs: SimFs,
-    env: Arc<Wide>,
+    env: Arc<Layer<Wide>>,
     policy: Arc<Scripted>,
 }
 
@@ -97,7 +95,7 @@ impl Machine {
     fn new() -> Self {
         let fs = SimFs::new();
         fs.create_dir(Path::new("/data")).unwrap();
-        Self { fs, env: Arc::new(Wide(SimEnv::new(11))), policy: Arc::default() }
+        Self { fs, env: Arc::new(Wide::new(11)), policy: Arc::default() }
     }
 
     fn open(&self) -> Db {
@@ -141,7 +139,7 @@ fn a_move_does_not_install_tables_of_a_keyspace_dropped_meanwhile() {
     let db = machine.open();
     assert_eq!(db.get("key").unwrap().unwrap(), b"new value");
     drop((db, gone));
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// A program may keep its handles as long as it runs.
@@ -185,7 +183,7 @@ fn compact_range_fails_when_its_keyspace_is_dropped_meanwhile() {
     db.put("key", "value").unwrap();
     db.close().unwrap();
     drop(gone);
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// The output of a compaction within level 0 has a file number like that of a new flush, but holds old data.
@@ -206,8 +204,8 @@ fn compact_range_includes_the_output_of_a_running_compaction_in_level_0() {
     let runs =
         || db.metrics().keyspaces.iter().find(|keyspace| keyspace.name == "kept").unwrap().levels.clone();
     while !machine.policy.next.lock().unwrap().is_empty() {
-        machine.env.0.advance(1_000_000);
-        machine.env.0.step();
+        machine.env.advance(1_000_000);
+        machine.env.step();
     }
     assert_eq!(runs()[0].runs, 3);
     keyspace.compact_range::<&[u8]>(..).unwrap();
@@ -217,7 +215,7 @@ fn compact_range_includes_the_output_of_a_running_compaction_in_level_0() {
     assert_eq!(keyspace.get("a").unwrap().unwrap(), b"newest");
     db.close().unwrap();
     drop(keyspace);
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// Two runs in one leveled level would later have to be merged as a whole.
@@ -239,7 +237,7 @@ fn concurrent_compactions_into_an_empty_level_make_one_run() {
     assert_eq!((levels[1].runs, levels[1].tables), (1, 2));
     db.close().unwrap();
     drop(keyspace);
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// The output of a running merge spans the range between its inputs. Another compaction must not put tables there.
@@ -261,7 +259,7 @@ fn a_compaction_between_the_inputs_of_a_running_one_waits_for_it() {
     assert_eq!((levels[0].tables, levels[1].tables), (1, 1));
     db.close().unwrap();
     drop(keyspace);
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// Starts a flush, and then clears or drops its keyspace in the middle of it.
@@ -278,11 +276,11 @@ fn lose_while_flushing(lose: impl FnOnce(&Db, &Keyspace)) {
     assert!(number > 20_000, "{number}");
     let tables = machine.tables().len();
     while machine.tables().len() == tables {
-        assert!(machine.env.0.step());
+        assert!(machine.env.step());
     }
     assert_eq!(db.metrics().flushes, 0);
     lose(&db, &keyspace);
-    machine.env.0.run_until_idle();
+    machine.env.run_until_idle();
     assert!(machine.tables().is_empty());
     db.put("key", "value").unwrap();
     db.close().unwrap();
@@ -293,7 +291,7 @@ fn lose_while_flushing(lose: impl FnOnce(&Db, &Keyspace)) {
         assert_eq!(keyspace.iter().count(), 0);
     }
     db.close().unwrap();
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 #[test]
@@ -337,7 +335,7 @@ fn output_tables_are_cut_where_tables_of_the_next_level_begin() {
     }
     db.close().unwrap();
     drop(keyspace);
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// A queue is cleared again and again beside an old snapshot. States that no snapshot sees are not kept, and dropping
@@ -364,16 +362,16 @@ fn a_snapshot_keeps_only_what_it_sees_of_a_keyspace_that_is_cleared_often() {
         assert_eq!(snapshot.get("round").unwrap().unwrap(), round.to_be_bytes());
         assert_eq!(snapshot.iter().count(), 1);
     }
-    machine.env.0.run_until_idle();
+    machine.env.run_until_idle();
     assert_eq!(machine.tables().len(), 1);
     for (snapshot, round) in snapshots.drain(..) {
         assert_eq!(snapshot.get("round").unwrap().unwrap(), round.to_be_bytes());
     }
-    machine.env.0.run_until_idle();
+    machine.env.run_until_idle();
     assert_eq!(machine.tables().len(), 0);
     assert_eq!(db.get("round").unwrap(), None);
     db.close().unwrap();
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 }
 
 /// Moves the oldest run of level 0 down when the test says so.
@@ -414,17 +412,9 @@ struct Meeting {
     other_saw: AtomicU64,
 }
 
-impl Env for Meeting {
-    fn monotonic_micros(&self) -> u64 {
-        self.env.monotonic_micros()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        self.env.unix_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.env.random()
+impl EnvLayer for Meeting {
+    fn below(&self) -> &dyn Env {
+        &self.env
     }
 
     fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
@@ -462,7 +452,7 @@ fn wait_for_compactions_returns_after_a_manual_compaction() {
     let fs = SimFs::new();
     fs.create_dir(Path::new("/data")).unwrap();
     let policy = Arc::new(Mover::default());
-    let env = Arc::new(Meeting {
+    let env = Arc::new(Layer(Meeting {
         env: ThreadEnv::new(2),
         held: Mutex::default(),
         policy: Arc::clone(&policy),
@@ -470,7 +460,7 @@ fn wait_for_compactions_returns_after_a_manual_compaction() {
         one_waits: AtomicBool::new(false),
         other: OnceLock::new(),
         other_saw: AtomicU64::new(u64::MAX),
-    });
+    }));
     let db = Options::new()
         .memory(1 << 20)
         .vfs(Arc::new(fs))

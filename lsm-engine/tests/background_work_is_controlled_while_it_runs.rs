@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use lsm_dev::{Hook, Layer, Observed};
 use lsm_engine::compaction_policies::{Leveled, LeveledOptions};
-use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Compression, Db, ErrorKind, EventKind, Health, Options, WaitReason};
 
@@ -13,56 +14,18 @@ const MEMORY: usize = 1 << 20;
 /// Steps of jobs before the hook is called, so that they could do what they must not.
 const STEPS: usize = 50;
 
-/// What is called whenever a caller begins to wait.
-type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
-
-/// A simulated environment that calls its hook.
-struct Observed {
-    env: Arc<SimEnv>,
-    hook: Hook,
-    steps: usize,
-}
-
-impl Env for Observed {
-    fn monotonic_micros(&self) -> u64 {
-        self.env.monotonic_micros()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        self.env.unix_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.env.random()
-    }
-
-    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
-        self.env.spawn(priority, job);
-    }
-
-    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
-        if let Some(hook) = &mut *self.hook.lock().unwrap() {
-            for _ in 0..self.steps {
-                self.env.step();
-            }
-            hook();
-        }
-        self.env.wait(event, seen, deadline_micros)
-    }
-}
-
 /// A database on one thread. Whenever a caller waits, a hook is called with the number of the wait.
 struct World {
     fs: SimFs,
     env: Arc<SimEnv>,
-    hook: Hook,
+    hook: Hook<()>,
     db: Db,
 }
 
 impl World {
     fn new(memory: usize, steps: usize) -> Self {
         let (fs, env, hook) = (SimFs::new(), Arc::new(SimEnv::new(1)), Hook::default());
-        let observed = Observed { env: Arc::clone(&env), hook: Arc::clone(&hook), steps };
+        let observed = Layer(Observed { env: Arc::clone(&env), hook: Arc::clone(&hook), micros: 0, steps });
         let options = Options::new().memory(memory).vfs(Arc::new(fs.clone()));
         let db = options.env(Arc::new(observed)).open("/db").unwrap();
         Self { fs, env, hook, db }
@@ -71,7 +34,7 @@ impl World {
     fn at_each_wait(&self, then: impl FnMut(&Db, usize) + Send + 'static) -> Arc<Mutex<Vec<WaitReason>>> {
         let (db, reasons, mut then) = (self.db.clone(), Arc::new(Mutex::new(Vec::new())), then);
         let seen = Arc::clone(&reasons);
-        *self.hook.lock().unwrap() = Some(Box::new(move || {
+        *self.hook.lock().unwrap() = Some(Box::new(move |()| {
             let count = {
                 let mut seen = seen.lock().unwrap();
                 seen.extend(db.waits().iter().map(|wait| wait.why));

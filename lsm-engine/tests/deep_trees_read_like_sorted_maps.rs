@@ -8,18 +8,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::env::Env;
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, DbCursor, Keyspace, KeyspaceOptions, Options, Snapshot, WriteBatch};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
 
 mod random;
 mod reads;
-mod wide;
 
-use random::{Random, each_seed, merge};
+use lsm_dev::{Layer, Wide};
+use random::{Draw, Random, each_seed, merge};
 use reads::{Bytes, Model, View, Walk};
-use wide::Wide;
 
 const VALUE_BYTES_MAX: usize = 1000;
 
@@ -42,7 +41,7 @@ struct Stand {
 struct World {
     random: Random,
     fs: SimFs,
-    env: Arc<Wide>,
+    env: Arc<Layer<Wide>>,
     db: Option<Db>,
     spaces: Vec<Space>,
     snapshots: Vec<(Snapshot, BTreeMap<usize, Model>)>,
@@ -67,7 +66,7 @@ impl World {
         let mut world = Self {
             random,
             fs,
-            env: Arc::new(Wide(SimEnv::new(seed))),
+            env: Arc::new(Wide::new(seed)),
             db: None,
             spaces: Vec::new(),
             snapshots: Vec::new(),
@@ -298,7 +297,7 @@ impl World {
             0..=54 => (0..=self.random.below(8)).for_each(|_| self.write()),
             55..=64 => {
                 for _ in 0..self.random.below(6) {
-                    self.env.0.step();
+                    self.env.step();
                 }
             }
             65..=69 => self.look(),
@@ -361,7 +360,7 @@ fn run(seed: u64) {
     world.move_cursors();
     world.reopen();
     world.check();
-    world.env.0.drop_jobs();
+    world.env.drop_jobs();
 }
 
 #[test]

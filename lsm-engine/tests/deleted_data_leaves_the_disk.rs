@@ -9,9 +9,7 @@ use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{Db, Options};
 
-mod impatient;
-
-use impatient::Impatient;
+use lsm_dev::Impatient;
 
 const TABLE_BYTES: u64 = 128 << 10;
 const KEYS: u32 = 100_000;
@@ -346,7 +344,7 @@ fn wait_for_compactions_returns_when_a_drop_of_tables_succeeds_at_the_second_try
     let machine = Machine::new();
     // No merge follows that would wake the waiting caller.
     let policy = Leveled::new(LeveledOptions { hidden_percent_max: 101, ..leveled_options() });
-    let options = machine.options(Arc::new(policy)).env(Impatient::new(&machine.env, 1000));
+    let options = machine.options(Arc::new(policy)).env(Impatient::over(&machine.env, 1000));
     let db = options.open("/db").unwrap();
     load(&db);
     let before = table_bytes(&db);

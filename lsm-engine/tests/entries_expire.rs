@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lsm_dev::Random;
 use lsm_engine::compaction_policies::{
     CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
     SizeTiered, SizeTieredOptions,
@@ -20,19 +21,6 @@ const MINUTE: u64 = 60 * SECOND;
 const DAY: u64 = 24 * 60 * MINUTE;
 /// A time in 2023.
 const START: u64 = 1_700_000_000_000_000;
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % bound
-    }
-}
 
 struct World {
     fs: SimFs,
@@ -488,7 +476,7 @@ fn random_histories_agree_with_a_map_whose_entries_have_times() {
     for seed in 0..seeds {
         let mut random = Random(seed);
         let world = World::new();
-        let mut policy = policies()[random.below(3) as usize].clone();
+        let mut policy = policies()[random.below(3)].clone();
         let mut db = world.open_with(policy.clone());
         let mut model = Model::new();
         let mut snapshots: Vec<(Snapshot, Seen)> = Vec::new();
@@ -502,7 +490,7 @@ fn random_histories_agree_with_a_map_whose_entries_have_times() {
                     model.insert(key, (value, u64::MAX));
                 }
                 8..20 => {
-                    let micros = random.below(100) * SECOND;
+                    let micros = random.below(100) as u64 * SECOND;
                     db.put_expiring(&key, &value, Duration::from_micros(micros)).unwrap();
                     model.insert(key, (value, world.now() + micros));
                 }
@@ -524,21 +512,21 @@ fn random_histories_agree_with_a_map_whose_entries_have_times() {
                     let mut batch = WriteBatch::new();
                     for offset in 0..4 {
                         let key = vec![key[0] + offset];
-                        let micros = random.below(100) * SECOND;
+                        let micros = random.below(100) as u64 * SECOND;
                         batch.put_expiring(&key, &value, Duration::from_micros(micros));
                         model.insert(key, (value.clone(), world.now() + micros));
                     }
                     db.write(batch).unwrap();
                 }
                 27..31 => {
-                    world.pass(random.below(20) * SECOND);
+                    world.pass(random.below(20) as u64 * SECOND);
                 }
                 31 => {
                     // A wall clock that is set back has no effect.
-                    world.env.set_unix_micros(world.now() - random.below(DAY));
+                    world.env.set_unix_micros(world.now() - random.next() % DAY);
                 }
                 32 => {
-                    world.env.set_unix_micros(world.now() + random.below(50) * SECOND);
+                    world.env.set_unix_micros(world.now() + random.below(50) as u64 * SECOND);
                     // The database looks at its clock.
                     drop(db.snapshot().unwrap());
                 }
@@ -549,14 +537,14 @@ fn random_histories_agree_with_a_map_whose_entries_have_times() {
                     snapshots.push((db.snapshot().unwrap(), seen(&model, world.now())));
                 }
                 37 if !snapshots.is_empty() => {
-                    snapshots.swap_remove(random.below(snapshots.len() as u64) as usize);
+                    snapshots.swap_remove(random.below(snapshots.len()));
                 }
                 38 => {
                     snapshots.clear();
                     // Closed, only the wall clock tells what passes.
                     world.env.set_unix_micros(world.now());
                     db.close().unwrap();
-                    policy = policies()[random.below(3) as usize].clone();
+                    policy = policies()[random.below(3)].clone();
                     let keyspace = KeyspaceOptions::new().compaction(policy.clone()).change_compaction(true);
                     db = world.options().keyspace(keyspace).open("/db").unwrap();
                 }

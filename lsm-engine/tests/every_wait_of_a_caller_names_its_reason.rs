@@ -15,9 +15,7 @@ use lsm_engine::vfs::{Fault, OperationKind, PosixFs, SimFs};
 use lsm_engine::{Db, Durability, ErrorKind, EventKind, Health, KeyspaceOptions, Options, Wait, WaitReason};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, MemtableWriter};
 
-mod observed;
-
-use observed::{Hook, Observed, Synced};
+use lsm_dev::{Hook, Layer, Observed, Synced};
 
 /// What was seen at one wait.
 #[derive(Clone, Debug)]
@@ -40,7 +38,8 @@ impl World {
     fn new(options: Options) -> Self {
         let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
         let hook = Hook::default();
-        let observed = Observed { env: Arc::clone(&env), hook: Arc::clone(&hook) };
+        let observed =
+            Layer(Observed { env: Arc::clone(&env), hook: Arc::clone(&hook), micros: 1000, steps: 0 });
         let db = options.vfs(Arc::new(fs.clone())).env(Arc::new(observed)).open("/db").unwrap();
         let world = Self { fs, env, hook, db, seen: Arc::default() };
         world.observe(|_| {});
@@ -246,7 +245,7 @@ fn open_synced(
     mut hook: impl FnMut(&Db) + Send + 'static,
 ) -> (tempfile::TempDir, Db, impl Fn()) {
     let dir = tempfile::tempdir().unwrap();
-    let synced = Synced { vfs: PosixFs, hook: Hook::default() };
+    let synced = Layer(Synced { vfs: PosixFs, hook: Hook::default() });
     let (shared, armed) = (Shared::default(), Arc::clone(&synced.hook));
     let db = Options::new().memory(8 << 20).vfs(Arc::new(synced)).open(dir.path()).unwrap();
     shared.get_or_init(|| db.clone());

@@ -8,9 +8,7 @@ use lsm_engine::env::SimEnv;
 use lsm_engine::vfs::{Fault, OperationKind, SimFs};
 use lsm_engine::{KeyspaceOptions, Options, WriteBatch};
 
-mod impatient;
-
-use impatient::Impatient;
+use lsm_dev::Impatient;
 
 /// A policy that compacts but reports no debt. The end of a rate limit would wake waiting callers too.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ fn fail_a_move(is_sticky: bool) {
     let options = Options::new().memory(8 << 20).vfs(Arc::new(fs.clone()));
     let policy = LeveledOptions { level0_runs_max: 1, target_table_bytes: 500, ..LeveledOptions::default() };
     let options = options.compaction(Arc::new(Debtless(Leveled::new(policy))));
-    let db = options.env(Impatient::new(&env, 1000)).open("/db").unwrap();
+    let db = options.env(Impatient::over(&env, 1000)).open("/db").unwrap();
     db.put("key", [7; 2000]).unwrap();
     // The first edit is the one of the flush.
     let fault = Fault::on(OperationKind::Write, ErrorKind::Other).name_starting("MANIFEST-").skip(1);
@@ -73,7 +71,7 @@ fn a_move_that_fails_again_and_again() {
 fn a_writer_that_waits_for_memory_gets_the_error_of_a_stopped_log() {
     let (fs, env) = (SimFs::new(), Arc::new(SimEnv::new(1)));
     let options = Options::new().memory(1 << 20).vfs(Arc::new(fs.clone()));
-    let db = options.env(Impatient::new(&env, 1000)).open("/db").unwrap();
+    let db = options.env(Impatient::over(&env, 1000)).open("/db").unwrap();
     // With another keyspace, a flush syncs the log first.
     let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
     let steps = env.steps();

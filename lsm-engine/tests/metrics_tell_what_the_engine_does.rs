@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lsm_core::{SequenceNumber, ValueKind};
-use lsm_engine::env::{Env, Event, Job, Priority, SimEnv};
+use lsm_dev::{EnvLayer, Layer};
+use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{Db, Durability, KeyspaceOptions, Metrics, Options, WaitReason, WriteBatch};
 use lsm_memtable::{BPlusMemtable, Full, MemtableFactory, MemtableReader, MemtableWriter, Reservation};
@@ -221,7 +222,11 @@ fn latencies_are_the_time_that_calls_took() {
 /// Counts looks at the clock.
 struct Watched(SimEnv, AtomicU64);
 
-impl Env for Watched {
+impl EnvLayer for Watched {
+    fn below(&self) -> &dyn Env {
+        &self.0
+    }
+
     fn monotonic_micros(&self) -> u64 {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.monotonic_micros()
@@ -231,33 +236,17 @@ impl Env for Watched {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.monotonic_nanos()
     }
-
-    fn unix_micros(&self) -> u64 {
-        self.0.unix_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.0.random()
-    }
-
-    fn spawn(&self, priority: Priority, job: Box<dyn Job>) {
-        self.0.spawn(priority, job);
-    }
-
-    fn wait(&self, event: &Event, seen: u64, deadline_micros: Option<u64>) -> bool {
-        self.0.wait(event, seen, deadline_micros)
-    }
 }
 
 #[test]
 fn calls_that_are_not_measured_do_not_look_at_the_clock() {
     for on in [false, true] {
-        let env = Arc::new(Watched(SimEnv::new(1), AtomicU64::new(0)));
+        let env = Arc::new(Layer(Watched(SimEnv::new(1), AtomicU64::new(0))));
         let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new())).statistics(on);
         let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
         // The log notes when its first record was written.
         db.put("first", "value").unwrap();
-        let before = env.1.load(Ordering::Relaxed);
+        let before = env.0.1.load(Ordering::Relaxed);
         let mut cursor = db.cursor().unwrap();
         for key in 0..100_u8 {
             db.put([key], "value").unwrap();
@@ -265,10 +254,10 @@ fn calls_that_are_not_measured_do_not_look_at_the_clock() {
             cursor.seek([key]).unwrap();
             cursor.next().unwrap();
         }
-        let looks = env.1.load(Ordering::Relaxed) - before;
+        let looks = env.0.1.load(Ordering::Relaxed) - before;
         assert_eq!(looks, if on { 2 * 300 } else { 0 });
         drop((cursor, db));
-        env.0.drop_jobs();
+        env.0.0.drop_jobs();
     }
 }
 

@@ -16,7 +16,6 @@ mod random;
 mod reads;
 mod short;
 mod storms;
-mod wide;
 
 /// Enough seeds that every kind of fault happens.
 const SEEDS: u64 = 170;

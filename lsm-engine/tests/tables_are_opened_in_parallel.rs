@@ -3,27 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::env::Env;
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{Db, Error, ErrorKind, KeyspaceOptions, Options};
 
 mod never;
-mod wide;
 
+use lsm_dev::{Layer, Wide};
 use never::Never;
-use wide::Wide;
 
 const TABLES: usize = 400;
 
 struct Machine {
     fs: SimFs,
-    env: Arc<Wide>,
+    env: Arc<Layer<Wide>>,
 }
 
 impl Machine {
     /// A database of two keyspaces with many tables.
     fn new() -> Self {
-        let machine = Self { fs: SimFs::new(), env: Arc::new(Wide(SimEnv::new(1))) };
+        let machine = Self { fs: SimFs::new(), env: Arc::new(Wide::new(1)) };
         let db = machine.open(64 << 20).unwrap();
         let other = db.keyspace("other", Self::keyspace()).unwrap();
         for number in 0..TABLES {
@@ -34,7 +33,7 @@ impl Machine {
         db.wait_for_compactions().unwrap();
         drop(other);
         db.close().unwrap();
-        machine.env.0.run_until_idle();
+        machine.env.run_until_idle();
         assert_eq!(machine.tables().len(), 2 * TABLES);
         machine
     }
@@ -70,9 +69,9 @@ fn check(db: &Db) {
 #[test]
 fn workers_share_the_tables_and_pin_no_more_than_fits() {
     let machine = Machine::new();
-    let steps = machine.env.0.steps();
+    let steps = machine.env.steps();
     let db = machine.open(64 << 20).unwrap();
-    assert!(machine.env.0.steps() - steps >= 2 * TABLES as u64 / 16, "workers opened the tables");
+    assert!(machine.env.steps() - steps >= 2 * TABLES as u64 / 16, "workers opened the tables");
     let unpinned = |db: &Db| {
         let keyspaces = db.metrics().keyspaces;
         let levels = keyspaces.iter().flat_map(|keyspace| &keyspace.levels);
@@ -82,7 +81,7 @@ fn workers_share_the_tables_and_pin_no_more_than_fits() {
     check(&db);
     let pinned_bytes = db.metrics().pinned_bytes;
     db.close().unwrap();
-    machine.env.0.drop_jobs();
+    machine.env.drop_jobs();
 
     // Half of the memory is for tables, and three quarters of that for indexes and filters.
     let memory = usize::try_from(pinned_bytes).unwrap() / 10 * 9 * 8 / 3;
@@ -103,7 +102,7 @@ fn a_missing_or_damaged_table_is_named_and_no_job_keeps_running() {
         let error = machine.open(64 << 20).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corruption);
         assert!(error.to_string().contains(said) && error.to_string().contains(name(&path)), "{error}");
-        assert_eq!((machine.env.0.job_count(), machine.fs.open_files()), (0, 0));
+        assert_eq!((machine.env.job_count(), machine.fs.open_files()), (0, 0));
     };
     machine.fs.corrupt(&path, bytes.len() as u64 - 20, 1).unwrap();
     check_refused("");

@@ -13,6 +13,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use crossbeam_skiplist::SkipMap;
 use lsm_core::{SEQUENCE_MAX, ValueKind};
+use lsm_dev::Random;
 use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
 
 const ENTRIES: u64 = 550_000;
@@ -62,19 +63,10 @@ impl Measurement for ThreadTime {
     }
 }
 
-/// Splitmix64: the same keys in every run.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 fn random_keys(seed: u64) -> Vec<Key> {
-    let mut state = seed;
+    let mut random = Random(seed);
     let mut key = || {
-        let (high, low) = (random(&mut state), random(&mut state));
+        let (high, low) = (random.next(), random.next());
         (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
     };
     (0..ENTRIES).map(|_| key()).collect()
@@ -92,9 +84,9 @@ fn sequential_keys() -> Vec<Key> {
 
 fn shuffled(keys: &[Key]) -> Vec<Key> {
     let mut keys = keys.to_vec();
-    let mut state = 3;
+    let mut random = Random(3);
     for end in (1..keys.len()).rev() {
-        keys.swap(end, random(&mut state) as usize % (end + 1));
+        keys.swap(end, random.next() as usize % (end + 1));
     }
     keys
 }

@@ -1,6 +1,6 @@
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+pub(crate) use lsm_dev::{Random, each_seed};
 use lsm_engine::compaction_policies::{
     CompactionPolicy, Fifo, FifoOptions, LazyLeveled, LazyLeveledOptions, Leveled, LeveledOptions,
     SizeTiered, SizeTieredOptions,
@@ -23,42 +23,24 @@ pub(crate) fn merge(model: &mut Model, key: Bytes, operand: &[u8]) {
     model.insert(key, value);
 }
 
-/// Runs `LSM_SEEDS` seeds, starting with `LSM_SEED`. Returns how many.
-pub(crate) fn each_seed(count: u64, run: impl Fn(u64)) -> u64 {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let first = number("LSM_SEED").unwrap_or(0);
-    let count = number("LSM_SEEDS").unwrap_or(count);
-    for seed in first..first + count {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            eprintln!("LSM_SEED={seed} LSM_SEEDS=1 repeats this");
-            resume_unwind(panic);
-        }
-    }
-    count
+/// What random histories draw.
+pub(crate) trait Draw {
+    /// Mostly one of a few hundred keys with a common prefix, so that they get many versions. Sometimes an odd key.
+    fn key(&mut self) -> Bytes;
+
+    /// Mostly a few bytes, sometimes up to the given length.
+    fn value(&mut self, bytes_max: usize) -> Bytes;
+
+    fn range(&mut self) -> (Bytes, Bytes);
+
+    /// Tables and levels so small that a few hundred writes fill several.
+    fn keyspace_options(&mut self) -> KeyspaceOptions;
+
+    fn policy(&mut self) -> Arc<dyn CompactionPolicy>;
 }
 
-/// `SplitMix64`.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    pub(crate) fn one_in(&mut self, odds: usize) -> bool {
-        self.below(odds) == 0
-    }
-
-    /// Mostly one of a few hundred keys with a common prefix, so that they get many versions. Sometimes an odd key.
-    pub(crate) fn key(&mut self) -> Bytes {
+impl Draw for Random {
+    fn key(&mut self) -> Bytes {
         match self.below(12) {
             0 => (0..self.below(3)).map(|_| [0, b'k', b'l', 0xff][self.below(4)]).collect(),
             1 => format!("key-with-a-long-common-prefix{:02}", self.below(30)).into_bytes(),
@@ -66,14 +48,13 @@ impl Random {
         }
     }
 
-    /// Mostly a few bytes, sometimes up to the given length.
-    pub(crate) fn value(&mut self, bytes_max: usize) -> Bytes {
+    fn value(&mut self, bytes_max: usize) -> Bytes {
         let bytes = if self.one_in(14) { self.below(bytes_max) } else { self.below(50) };
         let first = self.next() as u8;
         (0..bytes).map(|at| first.wrapping_add((at * at) as u8)).collect()
     }
 
-    pub(crate) fn range(&mut self) -> (Bytes, Bytes) {
+    fn range(&mut self) -> (Bytes, Bytes) {
         let start = self.key();
         let end = if self.one_in(2) {
             self.key()
@@ -85,8 +66,7 @@ impl Random {
         (start.clone().min(end.clone()), start.max(end))
     }
 
-    /// Tables and levels so small that a few hundred writes fill several.
-    pub(crate) fn keyspace_options(&mut self) -> KeyspaceOptions {
+    fn keyspace_options(&mut self) -> KeyspaceOptions {
         let mut options = KeyspaceOptions::new()
             .block_bytes(256 << self.below(3))
             .compaction(self.policy())
@@ -103,7 +83,7 @@ impl Random {
         options
     }
 
-    pub(crate) fn policy(&mut self) -> Arc<dyn CompactionPolicy> {
+    fn policy(&mut self) -> Arc<dyn CompactionPolicy> {
         let target_table_bytes = 500 + self.below(2500) as u64;
         let hidden_percent_max = [1, 20, 101][self.below(3)];
         match self.below(4) {

@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Included};
 
 use lsm_engine::{Iter, Keyspace, Result, Slice, Snapshot};
 
-use crate::random::Random;
+use crate::random::{Draw, Random};
 
 pub(crate) type Bytes = Vec<u8>;
 pub(crate) type Model = BTreeMap<Bytes, Bytes>;

@@ -5,6 +5,7 @@ use lsm_engine::{Db, Error, Result};
 use lsm_sstable::{Table, TableOpen};
 
 use crate::manifest::{edits, verify_log};
+use crate::random::Draw;
 use crate::reads::{View, Walk, rows};
 
 use super::model::{State, difference, entries};

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::env::Env;
 use lsm_engine::vfs::{AllKept, AllLost, Seeded, SimFs};
 
-use crate::wide::Wide;
+use lsm_dev::Wide;
 
 use super::faults::AT_OPENING;
 use super::model::Commit;
@@ -47,10 +47,10 @@ impl World {
 
     /// Starts the next process, without jobs.
     pub(super) fn restart(&mut self) {
-        self.env.0.drop_jobs();
-        let wall_micros = self.env.0.unix_micros();
-        self.env = Arc::new(Wide(SimEnv::new(self.random.next())));
-        self.set_clock_to(if self.sets_clock_back { self.env.0.unix_micros() } else { wall_micros });
+        self.env.drop_jobs();
+        let wall_micros = self.env.unix_micros();
+        self.env = Arc::new(Wide::new(self.random.next()));
+        self.set_clock_to(if self.sets_clock_back { self.env.unix_micros() } else { wall_micros });
         self.faults = Faults::None;
         self.fired_before = self.fired();
     }

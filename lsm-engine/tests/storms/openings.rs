@@ -7,7 +7,7 @@ use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMe
 use lsm_sstable::BloomFilter;
 
 use crate::fused::Fused;
-use crate::random::lists;
+use crate::random::{Draw, lists};
 use crate::short::Short;
 
 use super::faults::{AT_CLOSE, AT_OPENING};

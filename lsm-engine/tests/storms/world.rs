@@ -2,15 +2,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_engine::env::SimEnv;
 use lsm_engine::vfs::{InjectedFault, SimFs, Vfs};
 use lsm_engine::{Db, Error, Keyspace, KeyspaceOptions, Result, Snapshot};
 
 use crate::fused::Fuse;
-use crate::random::Random;
+use crate::random::{Draw, Random};
 use crate::reads::Walk;
 use crate::short::Shortage;
-use crate::wide::Wide;
+use lsm_dev::{Layer, Wide};
 
 use super::faults::WHILE_OPEN;
 use super::model::{Promises, State};
@@ -45,7 +44,7 @@ pub(super) enum Faults {
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) fs: SimFs,
-    pub(super) env: Arc<Wide>,
+    pub(super) env: Arc<Layer<Wide>>,
     pub(super) db: Option<Db>,
     pub(super) memory: usize,
     pub(super) faults: Faults,
@@ -98,7 +97,7 @@ impl World {
             random,
             sets_clock_back,
             fs,
-            env: Arc::new(Wide(SimEnv::new(seed))),
+            env: Arc::new(Wide::new(seed)),
             db: None,
             memory: 0,
             faults: Faults::None,
@@ -159,7 +158,7 @@ impl World {
             },
             54..=64 => {
                 for _ in 0..self.random.below(8) {
-                    self.risking(|| self.env.0.step());
+                    self.risking(|| self.env.step());
                     self.check_memory();
                 }
             }
@@ -190,7 +189,7 @@ impl World {
             95 => self.let_time_pass(),
             96 => self.wait_for_a_ticket(),
             97 => {
-                self.risking(|| self.env.0.run_until_idle());
+                self.risking(|| self.env.run_until_idle());
                 self.check_memory();
             }
             _ => self.check_files_when_idle(),
@@ -203,7 +202,7 @@ impl World {
 
     /// Sometimes sets the clock to any time until 2096. No data may become older by that.
     fn let_time_pass(&mut self) {
-        self.env.0.advance(self.random.below(3_000_000) as u64);
+        self.env.advance(self.random.below(3_000_000) as u64);
         if self.random.one_in(3) {
             let micros = self.random.below(4_000_000_000) as u64 * 1_000_000;
             self.set_clock_to(micros);
@@ -227,7 +226,7 @@ impl World {
                 let result = self.risking(|| {
                     self.db().pause_background_work()?;
                     for _ in 0..steps {
-                        self.env.0.step();
+                        self.env.step();
                     }
                     self.db().cancel_manual_compactions()?;
                     self.db().resume_background_work()

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use lsm_engine::{Durability, Error, Keyspace, Result, Ticket, WriteBatch};
 
+use crate::random::Draw;
+
 use super::faults::WENT_ON;
 use super::model::{Commit, Op, difference};
 use super::world::{Faults, World, wants_memory};

@@ -14,6 +14,7 @@ use criterion::{
 use lsm_core::hash::key_hash;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_core::{Cursor, Entry, SEQUENCE_MAX, ValueKind};
+use lsm_dev::Layer;
 use lsm_sstable::{
     BlockCache, BloomFilter, Compression, CursorAccess, FilterPolicy, Table, TableId, TableMeta, TableOpen,
     TableOptions, TableWriter,
@@ -76,8 +77,8 @@ fn build(group: &mut BenchmarkGroup<'_, WallTime>, data: &Data, directory: &Path
     let path = directory.join("built.sst");
     for (name, compression) in [("none", Compression::None), ("lz4", Compression::Lz4)] {
         for (how, vfs, sequence) in [
-            ("to nowhere", &WriteOnlyFs::Discard as &dyn Vfs, 1000),
-            ("to the page cache", &WriteOnlyFs::PageCache, 1000),
+            ("to nowhere", &Layer(WriteOnlyFs::Discard) as &dyn Vfs, 1000),
+            ("to the page cache", &Layer(WriteOnlyFs::PageCache), 1000),
             ("synced", &PosixFs, 1000),
             ("synced, bottom", &PosixFs, 0),
         ] {

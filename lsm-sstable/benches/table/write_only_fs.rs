@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_core::vfs::{Access, LockGuard, LockMode, Metadata, PosixFs, Vfs, VfsFile, Window};
+use lsm_core::vfs::{Access, PosixFs, Vfs, VfsFile};
+use lsm_dev::{NoFs, VfsLayer};
 
 /// Creates files; anything else fails.
 #[derive(Clone, Copy)]
@@ -17,64 +18,16 @@ pub(crate) enum WriteOnlyFs {
 
 struct WriteOnlyFile(Option<Arc<dyn VfsFile>>);
 
-impl Vfs for WriteOnlyFs {
+impl VfsLayer for WriteOnlyFs {
+    fn below(&self) -> &dyn Vfs {
+        &NoFs
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         Ok(Arc::new(WriteOnlyFile(match self {
             Self::Discard => None,
             Self::PageCache => Some(PosixFs.create_new(path)?),
         })))
-    }
-
-    fn open_read(&self, _: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn open_write(&self, _: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn window(&self, _: &Path, _: u64) -> io::Result<Box<dyn Window>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove_file(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove_dir(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn hard_link(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn read_dir(&self, _: &Path) -> io::Result<Vec<String>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn metadata(&self, _: &Path) -> io::Result<Metadata> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn lock(&self, _: &Path, _: LockMode) -> io::Result<Box<dyn LockGuard>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use lsm_core::vfs::{Access, LockGuard, LockMode, Metadata, Vfs, VfsFile, Window};
+use lsm_core::vfs::{Access, Vfs, VfsFile};
 use lsm_core::{Entry, Result, ValueKind};
+use lsm_dev::{Layer, NoFs, VfsLayer};
 use lsm_sstable::{BlockCache, Table, TableId, TableMeta, TableOpen, TableOptions, TableWriter};
 
 pub(crate) const ID: TableId = TableId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
-/// Files in memory.
+/// A file system in memory.
+pub(crate) type MemoryFs = Layer<MemoryFiles>;
+
 #[derive(Clone, Default)]
-pub(crate) struct MemoryFs {
+pub(crate) struct MemoryFiles {
     files: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryFile>>>>,
 }
 
@@ -26,7 +29,7 @@ pub(crate) struct MemoryFile {
     reads: AtomicUsize,
 }
 
-impl MemoryFs {
+impl MemoryFiles {
     pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
         self.files.lock().unwrap()[path].bytes.lock().unwrap().clone()
     }
@@ -46,11 +49,11 @@ impl MemoryFs {
     }
 }
 
-fn unsupported<T>() -> io::Result<T> {
-    Err(io::ErrorKind::Unsupported.into())
-}
+impl VfsLayer for MemoryFiles {
+    fn below(&self) -> &dyn Vfs {
+        &NoFs
+    }
 
-impl Vfs for MemoryFs {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let mut files = self.files.lock().unwrap();
         if files.contains_key(path) {
@@ -72,48 +75,8 @@ impl Vfs for MemoryFs {
         self.open_read(path)
     }
 
-    fn window(&self, _: &Path, _: u64) -> io::Result<Box<dyn Window>> {
-        unsupported()
-    }
-
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn remove_file(&self, _: &Path) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn remove_dir(&self, _: &Path) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn hard_link(&self, _: &Path, _: &Path) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn read_dir(&self, _: &Path) -> io::Result<Vec<String>> {
-        unsupported()
-    }
-
-    fn metadata(&self, _: &Path) -> io::Result<Metadata> {
-        unsupported()
-    }
-
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
-    }
-
-    fn lock(&self, _: &Path, _: LockMode) -> io::Result<Box<dyn LockGuard>> {
-        unsupported()
-    }
-
-    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        unsupported()
     }
 }
 
