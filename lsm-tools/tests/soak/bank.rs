@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use lsm_dev::Random;
 use lsm_engine::{Db, Keyspace, KeyspaceOptions, Slice, TransactionOptions};
 
-use super::load::{Load, Random, keyspace};
+use super::load::{Load, keyspace};
 
 const NAME: &str = "accounts";
-const ACCOUNTS: u64 = 50;
+const ACCOUNTS: usize = 50;
 const CENTS: u64 = 1000;
 
 pub(crate) struct Bank {
@@ -17,7 +18,7 @@ pub(crate) struct Bank {
     transfers: u64,
 }
 
-fn account(number: u64) -> String {
+fn account(number: usize) -> String {
     format!("account/{number:03}")
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn open_accounts(db: &Db) {
 /// Panics if money appeared or got lost.
 pub(crate) fn check_total(accounts: impl Iterator<Item = lsm_engine::Result<(Slice, Slice)>>) {
     let total: u64 = accounts.map(|entry| cents(Some(entry.unwrap().1))).sum();
-    assert_eq!(total, ACCOUNTS * CENTS);
+    assert_eq!(total, ACCOUNTS as u64 * CENTS);
 }
 
 /// The same for the newest state of a database.
@@ -60,7 +61,8 @@ impl Bank {
 
 impl Load for Bank {
     fn step(&mut self, db: &Db, random: &mut Random) {
-        let (from, to, amount) = (random.below(ACCOUNTS), random.below(ACCOUNTS), random.below(CENTS));
+        let (from, to, amount) =
+            (random.below(ACCOUNTS), random.below(ACCOUNTS), random.below(CENTS as usize) as u64);
         let keyspace = &self.keyspace;
         db.transact_with(self.options, |transaction| {
             let Some(rest) = cents(transaction.get_in(keyspace, account(from))?).checked_sub(amount) else {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use lsm_dev::Random;
 use lsm_engine::{BuiltInMerge, Db, Keyspace, KeyspaceOptions};
 
-use super::load::{Load, Random, keyspace};
+use super::load::{Load, keyspace};
 
 const NAME: &str = "counters";
-const COUNTERS: u64 = 1000;
+const COUNTERS: usize = 1000;
 
 pub(crate) struct Counters {
     keyspace: Keyspace,
@@ -27,19 +28,19 @@ fn value(keyspace: &Keyspace, number: usize) -> u64 {
 impl Counters {
     pub(crate) fn new(db: &Db) -> Self {
         let options = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::add_u64()));
-        Self { keyspace: db.keyspace(NAME, options).unwrap(), model: vec![0; COUNTERS as usize], adds: 0 }
+        Self { keyspace: db.keyspace(NAME, options).unwrap(), model: vec![0; COUNTERS], adds: 0 }
     }
 }
 
 impl Load for Counters {
     fn step(&mut self, _: &Db, random: &mut Random) {
         // A few are hot, and get long lists of operands.
-        let number = if random.one_in(2) { random.below(5) } else { random.below(COUNTERS) } as usize;
+        let number = if random.one_in(2) { random.below(5) } else { random.below(COUNTERS) };
         if random.one_in(20) {
             assert_eq!(value(&self.keyspace, number), self.model[number]);
             return;
         }
-        let amount = random.below(1000);
+        let amount = random.below(1000) as u64;
         self.keyspace.merge(key(number), amount.to_le_bytes()).unwrap();
         self.model[number] += amount;
         self.adds += 1;

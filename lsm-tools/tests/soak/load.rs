@@ -1,5 +1,6 @@
 //! What a load is.
 
+use lsm_dev::Random;
 use lsm_engine::{Db, Keyspace, Slice};
 
 /// One kind of use, in a thread of its own.
@@ -36,30 +37,9 @@ pub(crate) fn equal<'m>(
     }
 }
 
-/// `SplitMix64`.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn one_in(&mut self, odds: u64) -> bool {
-        self.below(odds) == 0
-    }
-
-    /// `bytes` bytes that do not shrink by compression.
-    pub(crate) fn bytes(&mut self, bytes: usize) -> Vec<u8> {
-        let mut value: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
-        value.truncate(bytes);
-        value
-    }
+/// `count` bytes that do not shrink by compression.
+pub(crate) fn bytes(random: &mut Random, count: usize) -> Vec<u8> {
+    let mut value: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
+    value.truncate(count);
+    value
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use lsm_dev::Random;
 use lsm_engine::{Db, Keyspace, KeyspaceOptions, WriteBatch};
 
-use super::load::{Load, Random, equal, keyspace};
+use super::load::{Load, bytes, equal, keyspace};
 
 const NAME: &str = "map";
-const KEYS: u64 = 50_000;
+const KEYS: usize = 50_000;
 
 pub(crate) struct Map {
     keyspace: Keyspace,
@@ -23,7 +24,7 @@ impl Map {
         Self { keyspace, number, model: BTreeMap::new(), writes: 0, reads: 0 }
     }
 
-    fn key(&self, index: u64) -> Vec<u8> {
+    fn key(&self, index: usize) -> Vec<u8> {
         format!("{}/{index:08}", self.number).into_bytes()
     }
 
@@ -32,17 +33,17 @@ impl Map {
         self.model.insert(key, value);
     }
 
-    fn write_batch(&mut self, db: &Db, first: u64, random: &mut Random) {
+    fn write_batch(&mut self, db: &Db, first: usize, random: &mut Random) {
         let mut batch = WriteBatch::new();
         for index in first..first + 1 + random.below(20) {
-            let (key, value) = (self.key(index), random.bytes(100));
+            let (key, value) = (self.key(index), bytes(random, 100));
             batch.put_in(&self.keyspace, &key, &value);
             self.model.insert(key, value);
         }
         db.write(batch).unwrap();
     }
 
-    fn delete_range(&mut self, first: u64, random: &mut Random) {
+    fn delete_range(&mut self, first: usize, random: &mut Random) {
         let (start, end) = (self.key(first), self.key(first + 1 + random.below(200)));
         self.keyspace.delete_range(&start[..]..&end).unwrap();
         let gone: Vec<_> = self.model.range(start..end).map(|(key, _)| key.clone()).collect();
@@ -51,7 +52,7 @@ impl Map {
         }
     }
 
-    fn scan(&self, first: u64, random: &mut Random) {
+    fn scan(&self, first: usize, random: &mut Random) {
         let (start, end) = (self.key(first), self.key(first + 100));
         let expected = self.model.range(start.clone()..end.clone());
         let found = self.keyspace.range(&start[..]..&end).map(Result::unwrap);
@@ -68,7 +69,7 @@ impl Load for Map {
         let index = random.below(KEYS);
         let key = self.key(index);
         match random.below(20) {
-            0..8 => self.put(key, random.bytes(100)),
+            0..8 => self.put(key, bytes(random, 100)),
             8..10 => self.write_batch(db, index, random),
             10 | 11 => {
                 self.keyspace.delete(&key).unwrap();

@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lsm_dev::Random;
 use lsm_engine::{Db, Options};
 
-use load::{Load, Random};
+use load::Load;
 use watch::Watch;
 
 pub(crate) struct Settings {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lsm_dev::Random;
 use lsm_engine::{Db, Keyspace, KeyspaceOptions};
 
-use super::load::{Load, Random, keyspace};
+use super::load::{Load, bytes, keyspace};
 
 const NAME: &str = "sessions";
-const SESSIONS: u64 = 20_000;
+const SESSIONS: usize = 20_000;
 const LONG: Duration = Duration::from_secs(100_000);
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -29,7 +30,7 @@ impl Sessions {
 impl Load for Sessions {
     fn step(&mut self, _: &Db, random: &mut Random) {
         let key = format!("session/{:06}", random.below(SESSIONS)).into_bytes();
-        let value = random.bytes(60);
+        let value = bytes(random, 60);
         if random.one_in(4) {
             let found = self.keyspace.get(&key).unwrap();
             match self.model.get(&key) {

@@ -2,10 +2,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use lsm_dev::Random;
 use lsm_engine::{Db, Snapshot};
 
 use super::bank;
-use super::load::{Load, Random, keyspace};
+use super::load::{Load, keyspace};
 
 pub(crate) struct Views {
     /// A snapshot, the keyspace that was read, and what the read gave.
@@ -32,13 +33,13 @@ impl Load for Views {
     fn step(&mut self, db: &Db, random: &mut Random) {
         if self.held.len() < 4 {
             let snapshot = db.snapshot().unwrap().labeled("soak");
-            let name = ["map", "counters", "sessions"][random.below(3) as usize];
+            let name = ["map", "counters", "sessions"][random.below(3)];
             bank::check_total(snapshot.range_in::<&[u8]>(&keyspace(db, "accounts"), ..));
             let seen = digest(db, &snapshot, name);
             self.held.push((snapshot, name, seen));
             self.made += 1;
         }
-        let (snapshot, name, seen) = &self.held[random.below(self.held.len() as u64) as usize];
+        let (snapshot, name, seen) = &self.held[random.below(self.held.len())];
         assert_eq!(digest(db, snapshot, name), *seen, "a snapshot of {name} has changed");
         if random.one_in(4) {
             self.held.remove(0);
