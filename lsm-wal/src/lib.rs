@@ -57,4 +57,5 @@ pub use report::{Dropped, LogExpectation, RecoveryMode, RecoveryReport};
 pub use ticket::{Ticket, TicketFuture};
 pub use verify::{Extent, VerifiedFile, VerifyReport, verify};
 pub use wal::Wal;
+pub use write::log_copy::LogCopy;
 pub use write::resume::release_unused;

@@ -10,8 +10,8 @@ use lsm_core::Error;
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::PosixFs;
 use lsm_wal::{
-    CleanClose, Log, LogExpectation, LogSync, Position, RecoveryMode, RecoveryReport, Wal, WalOptions,
-    WalReader, remove_segments_below,
+    CleanClose, Log, LogCopy, LogExpectation, LogSync, Position, RecoveryMode, RecoveryReport, Wal,
+    WalOptions, WalReader, remove_segments_below,
 };
 
 /// Tags and payloads. Shown as tags: a test that fails should be readable.
@@ -384,4 +384,57 @@ fn a_segment_of_a_newer_version_is_refused_by_name() {
     let opened = Wal::open(Arc::new(PosixFs), Arc::new(ThreadEnv::new(1)), directory.path(), options(0));
     assert!(matches!(opened, Err(Error::UnsupportedVersion { found: 5, .. })));
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+/// Copies the records from a position on while the log goes on.
+fn copy(log: &mut Wal, directory: &Path, from: Position, target: &Path) -> CleanClose {
+    let end = log.end();
+    log.sync_handle().wait_durable(end).unwrap();
+    let expected = LogExpectation { from, ..LogExpectation::default() };
+    let reader =
+        WalReader::open(Arc::new(PosixFs), directory, &expected, RecoveryMode::TolerateTornTail).unwrap();
+    log.append(999, &payload(5)).unwrap();
+    let mut reader = reader.until(end);
+    let mut copy = LogCopy::begin(1, from, 77, 88);
+    let mut bytes = Vec::new();
+    while let Some(record) = reader.next().unwrap() {
+        copy.append(record.tag, record.payload).unwrap();
+        bytes.extend(copy.take());
+    }
+    let closed = copy.finish().unwrap();
+    bytes.extend(copy.take());
+    assert_eq!(copy.waiting_bytes(), 0);
+    std::fs::write(target.join(copy.file_name()), bytes).unwrap();
+    closed
+}
+
+#[test]
+fn a_copy_of_a_part_of_a_log_holds_what_was_there_and_is_closed() {
+    for window_bytes in [0, 4096, 1 << 16] {
+        let (directory, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut log, _) = open(directory.path(), &options(window_bytes));
+        let mut middle = Position::ZERO;
+        for tag in 1..60 {
+            let end = log.append(tag, &payload(tag)).unwrap();
+            if tag == 20 {
+                middle = end;
+            }
+        }
+        let end = log.end();
+        let closed = copy(&mut log, directory.path(), middle, target.path());
+        assert_eq!(closed.end, end);
+        let (records, report) = read(target.path(), Some(closed)).unwrap();
+        assert_eq!(records, expected(21..60));
+        assert_eq!((report.start, report.end), (middle, end));
+        // A log that is opened there goes on.
+        let (mut copied, _) = open(target.path(), &options(window_bytes));
+        copied.append(60, &payload(60)).unwrap();
+        Box::new(copied).close().unwrap();
+        assert_eq!(read(target.path(), None).unwrap().0, expected(21..61));
+        // So does one without records.
+        let empty = tempfile::tempdir().unwrap();
+        let end = log.end();
+        let closed = copy(&mut log, directory.path(), end, empty.path());
+        assert_eq!(read(empty.path(), Some(closed)).unwrap().0, expected([]));
+    }
 }

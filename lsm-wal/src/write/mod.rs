@@ -4,6 +4,7 @@
 pub(crate) mod background_job;
 pub(crate) mod calls;
 pub(crate) mod group_commit;
+pub(crate) mod log_copy;
 pub(crate) mod origin;
 pub(crate) mod recovery;
 pub(crate) mod resume;

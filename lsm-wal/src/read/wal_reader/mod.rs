@@ -200,8 +200,10 @@ impl WalReader {
         Ok(reader)
     }
 
-    /// Ends at a record's end without asking what stands behind it.
-    pub(crate) fn until(mut self, until: Position) -> Self {
+    /// Ends at the end of a record without asking what stands behind it: so a log can be read while it is being written.
+    /// Everything before `until` must be [durable](crate::LogSync::wait_durable) already, and stay in the log meanwhile.
+    #[must_use]
+    pub fn until(mut self, until: Position) -> Self {
         self.until = Some(until);
         self.claimed = self.claimed.max(until.0);
         self
