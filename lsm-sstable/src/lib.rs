@@ -50,5 +50,6 @@ pub use meta::{TableId, TableMeta};
 pub use options::{TableExpectation, TableOpen, TableOptions};
 pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor, built_in_prefix_extractor};
 pub use table::{
-    CursorAccess, Table, TableBlock, TableCursor, TableValue, TableWriter, UnsyncedTable, VerifyReport,
+    CopyCheck, CursorAccess, Table, TableBlock, TableCursor, TableValue, TableWriter, UnsyncedTable,
+    VerifyReport,
 };

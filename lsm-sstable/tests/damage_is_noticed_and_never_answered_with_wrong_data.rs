@@ -10,8 +10,8 @@ use lsm_core::hash::key_hash;
 use lsm_core::vfs::Vfs;
 use lsm_core::{Cursor, Error, Result, SEQUENCE_MAX, ValueKind};
 use lsm_sstable::{
-    BlockCache, Compression, CursorAccess, DelimitedPrefix, FilterPolicy, Table, TableExpectation, TableId,
-    TableMeta, TableOpen, TableOptions, TableWriter,
+    BlockCache, Compression, CopyCheck, CursorAccess, DelimitedPrefix, FilterPolicy, Table, TableExpectation,
+    TableId, TableMeta, TableOpen, TableOptions, TableWriter,
 };
 use proptest::prelude::*;
 
@@ -380,5 +380,36 @@ proptest! {
             let opened = Table::open(&fs, &path(), None, &how(pinned_bytes_max));
             prop_assert_eq!(opened.and_then(|table| table.verify()).is_ok(), damaged == intact);
         }
+    }
+}
+
+#[test]
+fn a_copy_with_any_flipped_bit_or_cut_is_refused() {
+    for compression in compressions() {
+        let (fs, meta, _) = write_table(compression);
+        let bytes = fs.bytes(&path());
+        let check = |bytes: &[u8], chunk: usize| {
+            let mut check = CopyCheck::from(&meta);
+            bytes.chunks(chunk).for_each(|chunk| check.update(chunk));
+            check.finish(&path())
+        };
+        for chunk in [1, 127, 128, 129, bytes.len()] {
+            check(&bytes, chunk).unwrap();
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let error = check(&damaged, 1000).unwrap_err();
+            assert!(matches!(error, Error::Corruption { .. }), "bit {bit}: {error}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(check(&bytes[..cut], 1000).is_err(), "cut at {cut}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(check(&longer, 1000).is_err());
+        let mut other = CopyCheck::new(TableId(meta.id.0 + 1), meta.file_bytes, meta.checksum);
+        other.update(&bytes);
+        assert!(other.finish(&path()).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Tables: the writer, the open table, its readers, and its verification.
 
 mod block;
+mod copy_check;
 mod file_writer;
 mod handle;
 mod lookup;
@@ -12,6 +13,7 @@ mod verify;
 mod writer;
 
 pub use block::TableBlock;
+pub use copy_check::CopyCheck;
 pub use handle::Table;
 pub use read::{CursorAccess, TableCursor, TableValue};
 pub use verify::VerifyReport;
