@@ -151,6 +151,9 @@ impl Opening {
         let numbers = replay.numbers();
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
+        if state.database_id == 0 {
+            state.database_id = ManifestState::random_id(&**env);
+        }
         let record_seed = env.random() as u32;
         let full_disk = FullDisk { resources: &resources, report, options: wal_options };
         let create = |number, state| Manifest::create(vfs, directory, number, record_seed, state);

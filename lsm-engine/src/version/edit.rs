@@ -16,6 +16,7 @@
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
 //!  11 log_begun       varint                       the log has a segment with this number or a higher one
 //!  12 age_clock       varint                       time of the clock of `created` and `tombstones_since`, microseconds
+//!  40 database_id     u128                         random, not 0; tells this database from all others
 //! options := count:varint (name:bytes value:bytes)*count      names ascend
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
@@ -44,6 +45,7 @@ const NEXT_KEYSPACE: u8 = 9;
 const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
 const AGE_CLOCK: u8 = 12;
+const DATABASE_ID: u8 = 40;
 
 /// Maximum number of levels of a keyspace. A manifest with a higher level is damaged. Versions keep a list per level.
 pub(crate) const LEVEL_COUNT_MAX: usize = 256;
@@ -79,6 +81,8 @@ pub struct VersionEdit {
     pub clock_micros: Option<u64>,
     /// The time of the clock for table ages, in microseconds. That clock ignores jumps of the wall clock.
     pub age_clock_micros: Option<u64>,
+    /// A random number that tells this database from all others. A checkpoint has another one, a restored backup the same.
+    pub database_id: Option<u128>,
 }
 
 /// The start of the log for replay.
@@ -126,12 +130,7 @@ impl VersionEdit {
     /// The payload of the manifest record.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut field = |tag: u8, numbers: &[u64]| {
-            out.push(tag);
-            for &number in numbers {
-                put_varint(&mut out, number);
-            }
-        };
+        let mut field = |tag: u8, numbers: &[u64]| put_field(&mut out, tag, numbers);
         if let Some(number) = self.next_number {
             field(NEXT_NUMBER, &[number]);
         }
@@ -153,6 +152,11 @@ impl VersionEdit {
         if let Some(segment) = self.log_begun {
             field(LOG_BEGUN, &[segment]);
         }
+        if let Some(id) = self.database_id {
+            field(DATABASE_ID, &[]);
+            out.extend_from_slice(&id.to_le_bytes());
+        }
+        let mut field = |tag: u8, numbers: &[u64]| put_field(&mut out, tag, numbers);
         for &id in &self.dropped {
             field(DROP, &[u64::from(id)]);
         }
@@ -225,6 +229,7 @@ impl VersionEdit {
             CLOCK => self.clock_micros = Some(decoder.varint()?),
             AGE_CLOCK => self.age_clock_micros = Some(decoder.varint()?),
             LOG_BEGUN => self.log_begun = Some(number(decoder)?),
+            DATABASE_ID => self.database_id = Some(decoder.u128().filter(|&id| id != 0)?),
             DROP => self.dropped.push(id(decoder)?),
             FLUSHED => self.flushed.push((id(decoder)?, sequence(decoder)?)),
             REMOVE => self.removed.push((id(decoder)?, decoder.varint()?)),
@@ -248,6 +253,13 @@ impl VersionEdit {
             _ => *unknown = Some(format!("field {tag} of a version edit")),
         }
         Some(())
+    }
+}
+
+fn put_field(out: &mut Vec<u8>, tag: u8, numbers: &[u64]) {
+    out.push(tag);
+    for &number in numbers {
+        put_varint(out, number);
     }
 }
 
@@ -376,6 +388,7 @@ mod tests {
             VersionEdit { clock_micros: Some(10), ..none() },
             VersionEdit { log_begun: Some(11), ..none() },
             VersionEdit { age_clock_micros: Some(12), ..none() },
+            VersionEdit { database_id: Some(13), ..none() },
         ]
     }
 

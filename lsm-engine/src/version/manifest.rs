@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::SequenceNumber;
+use lsm_core::env::Env;
 use lsm_core::vfs::Vfs;
 use lsm_wal::{CleanClose, RecordFile, RecordFileReader, RecoveryMode};
 
@@ -29,6 +30,8 @@ pub(crate) struct ManifestState {
     /// The highest wall clock seen, and the time of the clock for table ages; 0 for none.
     pub(crate) clock_micros: u64,
     pub(crate) age_clock_micros: u64,
+    /// Tells this database from all others; 0 in manifests of older builds.
+    pub(crate) database_id: u128,
     pub(crate) keyspaces: BTreeMap<u32, KeyspaceState>,
 }
 
@@ -42,6 +45,11 @@ pub(crate) struct KeyspaceState {
 }
 
 impl ManifestState {
+    /// An id for a new database.
+    pub(crate) fn random_id(env: &dyn Env) -> u128 {
+        ((u128::from(env.random()) << 64) | u128::from(env.random())).max(1)
+    }
+
     /// Applies an edit. `Err` tells how it contradicts earlier edits.
     fn apply(&mut self, edit: &VersionEdit) -> Result<(), String> {
         for record in &edit.keyspaces {
@@ -82,6 +90,7 @@ impl ManifestState {
         self.clock_micros = self.clock_micros.max(edit.clock_micros.unwrap_or(0));
         self.age_clock_micros = self.age_clock_micros.max(edit.age_clock_micros.unwrap_or(0));
         self.log_begun = self.log_begun.max(edit.log_begun.unwrap_or(0));
+        self.database_id = edit.database_id.unwrap_or(self.database_id);
         if let Some(log) = edit.log {
             self.log = log;
         }
@@ -105,6 +114,7 @@ impl ManifestState {
             clock_micros: Some(self.clock_micros),
             age_clock_micros: Some(self.age_clock_micros),
             log_begun: Some(self.log_begun),
+            database_id: Some(self.database_id).filter(|&id| id != 0),
             ..VersionEdit::default()
         }
     }

@@ -42,6 +42,9 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
             dumper.item(&Item::new(what).number("is", number))?;
         }
     }
+    if let Some(id) = edit.database_id {
+        dumper.item(&Item::new("database").text("id", format!("{id:032x}")))?;
+    }
     if let Some(start) = edit.log {
         let item = Item::new("log_start").number("position", start.position).number("segment", start.segment);
         dumper.item(&item.number("synced", start.synced))?;
