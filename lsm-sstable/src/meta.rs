@@ -43,6 +43,9 @@ pub struct TableMeta {
     pub raw_key_bytes: u64,
     /// Sum of the lengths of all values.
     pub raw_value_bytes: u64,
+    /// The number that everything in the table has, although the file says 0: that of the moment at which a table from
+    /// outside was taken in. 0 if the numbers in the file count. The file does not know it; a manifest does.
+    pub global_sequence: SequenceNumber,
 }
 
 impl TableMeta {

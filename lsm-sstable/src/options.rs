@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsm_core::{Error, Result};
+use lsm_core::{Error, Result, SequenceNumber};
 
 use crate::filter::{BloomFilter, FilterPolicy};
 use crate::format::compression::Compression;
@@ -109,10 +109,17 @@ pub struct TableExpectation {
     pub file_bytes: u64,
     /// [`TableMeta::checksum`].
     pub checksum: Option<u64>,
+    /// [`TableMeta::global_sequence`].
+    pub global_sequence: SequenceNumber,
 }
 
 impl From<&TableMeta> for TableExpectation {
     fn from(meta: &TableMeta) -> Self {
-        Self { id: meta.id, file_bytes: meta.file_bytes, checksum: Some(meta.checksum) }
+        Self {
+            id: meta.id,
+            file_bytes: meta.file_bytes,
+            checksum: Some(meta.checksum),
+            global_sequence: meta.global_sequence,
+        }
     }
 }

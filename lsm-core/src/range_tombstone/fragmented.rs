@@ -1,5 +1,5 @@
 use super::tombstone::RangeTombstone;
-use crate::key::{SequenceNumber, head};
+use crate::key::{SEQUENCE_MAX, SequenceNumber, head};
 use crate::slice::Slice;
 
 /// Range tombstones, cut at each other's boundaries: sorted, immutable, searched by bisection.
@@ -131,6 +131,16 @@ impl FragmentedRangeTombstones {
     pub fn bounds(&self) -> Option<(&[u8], &[u8])> {
         let last = self.heads.len().checked_sub(1)?;
         Some((self.boundary(0), self.boundary(last)))
+    }
+
+    /// The same ranges, with sequence numbers that are higher by `sequences`, up to
+    /// [`SEQUENCE_MAX`](crate::SEQUENCE_MAX).
+    #[must_use]
+    pub fn later_by(mut self, sequences: SequenceNumber) -> Self {
+        for sequence in &mut self.sequences {
+            *sequence = sequence.saturating_add(sequences).min(SEQUENCE_MAX);
+        }
+        self
     }
 
     /// Bytes of memory that this holds, beside itself.

@@ -22,6 +22,7 @@
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
 //!          raw_value_bytes:varint extras
 //! extras := count:varint (tag:u8 value:bytes)*count      numbers as varints; tags ascend; 128 or more as above
+//!   2 global_sequence varint                       the number of everything in an ingested table, above 0
 //! ```
 
 use std::sync::Arc;
@@ -46,6 +47,9 @@ const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
 const AGE_CLOCK: u8 = 12;
 const DATABASE_ID: u8 = 40;
+
+/// Tag of an extra of a table.
+const GLOBAL_SEQUENCE: u8 = 2;
 
 /// Maximum number of levels of a keyspace. A manifest with a higher level is damaged. Versions keep a list per level.
 pub(crate) const LEVEL_COUNT_MAX: usize = 256;
@@ -320,11 +324,21 @@ fn encode_meta(out: &mut Vec<u8>, meta: &TableMeta) {
     ] {
         put_varint(out, number);
     }
-    put_varint(out, 0);
+    let mut extras: Vec<(u8, Vec<u8>)> = Vec::new();
+    if meta.global_sequence > 0 {
+        let mut number = Vec::new();
+        put_varint(&mut number, meta.global_sequence);
+        extras.push((GLOBAL_SEQUENCE, number));
+    }
+    put_varint(out, extras.len() as u64);
+    for (tag, value) in extras {
+        out.push(tag);
+        put_bytes(out, &value);
+    }
 }
 
 fn decode_meta(decoder: &mut Decoder<'_>, unknown: &mut Option<String>) -> Option<TableMeta> {
-    let meta = TableMeta {
+    let mut meta = TableMeta {
         id: TableId(decoder.u128()?),
         file_bytes: decoder.varint()?,
         checksum: decoder.u64()?,
@@ -337,12 +351,18 @@ fn decode_meta(decoder: &mut Decoder<'_>, unknown: &mut Option<String>) -> Optio
         largest_sequence: sequence(decoder)?,
         raw_key_bytes: decoder.varint()?,
         raw_value_bytes: decoder.varint()?,
+        global_sequence: 0,
     };
     let mut last = 0;
     for _ in 0..decoder.varint()? {
-        let (tag, _value) = (decoder.u8().filter(|&tag| tag > last)?, decoder.bytes()?);
+        let (tag, value) = (decoder.u8().filter(|&tag| tag > last)?, decoder.bytes()?);
         last = tag;
         match tag {
+            GLOBAL_SEQUENCE => {
+                let mut number = Decoder::new(value);
+                meta.global_sequence = sequence(&mut number).filter(|&number| number > 0)?;
+                number.is_empty().then_some(())?;
+            }
             _ if tag & SKIPPABLE != 0 => {}
             _ => {
                 *unknown = Some(format!("extra {tag} of a table in a version edit"));
@@ -422,6 +442,22 @@ mod tests {
         }
         let malformed = [vec![SKIPPABLE], vec![SKIPPABLE, 5, 0], vec![LOG, 1]];
         assert!(malformed.iter().all(|it| matches!(VersionEdit::decode(it), Err(DecodeError::Malformed(_)))));
+    }
+
+    #[test]
+    fn an_ingested_table_keeps_its_number() {
+        let mut edit = fields()[6].clone();
+        for number in [1, 300, SEQUENCE_MAX] {
+            edit.added[0].meta.global_sequence = number;
+            assert_eq!(VersionEdit::decode(&edit.encode()), Ok(edit.clone()));
+        }
+        let mut malformed = fields()[6].encode();
+        malformed.pop();
+        for value in [&[0][..], &[5, 5], &[]] {
+            let mut bytes = [&malformed[..], &[1, GLOBAL_SEQUENCE]].concat();
+            put_bytes(&mut bytes, value);
+            assert!(matches!(VersionEdit::decode(&bytes), Err(DecodeError::Malformed(_))), "{value:?}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ use lsm_core::{Entry, SequenceNumber, ValueKind, prefetch};
 use super::header::BlockHeader;
 
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
+/// Where `base` is in the header.
+const BASE_AT: usize = 8;
 
 /// Zeros at the end, so that eight bytes can be read at every number in the column, whatever follows it.
 pub(super) const FRAME_PADDING_BYTES: usize = 8;
@@ -80,7 +82,7 @@ impl Shape {
         let prefix_bytes = (self.heads_at - FRAME_HEADER_BYTES) as u32;
         frame[0..4].copy_from_slice(&(self.rows as u32).to_le_bytes());
         frame[4..8].copy_from_slice(&prefix_bytes.to_le_bytes());
-        frame[8..16].copy_from_slice(&self.base.to_le_bytes());
+        frame[BASE_AT..BASE_AT + 8].copy_from_slice(&self.base.to_le_bytes());
         let widths = [self.offset_width as u8, self.width as u8, self.shift as u8, 0, 0, 0, 0, 0];
         frame[16..24].copy_from_slice(&widths);
     }
@@ -109,7 +111,7 @@ impl Shape {
             offset_width,
             records_at: column_at + width * rows,
             column_at,
-            base: word(8),
+            base: word(BASE_AT),
             width,
             shift: u32::from(header[18]),
         }
@@ -186,6 +188,14 @@ impl Shape {
     #[inline]
     pub(crate) fn row_after(&self, frame: &[u8], row: &Row) -> Row {
         self.row_at(frame, row.index + 1, row.value_end)
+    }
+}
+
+/// Adds `sequence` to the sequence numbers of all rows of a frame.
+pub(crate) fn renumber(frame: &mut [u8], sequence: SequenceNumber) {
+    if let Some(base) = frame.get_mut(BASE_AT..BASE_AT + 8).and_then(|base| base.first_chunk_mut::<8>()) {
+        // Whoever reads the trailer takes the lowest 64 bits of the sum as well.
+        *base = u64::from_le_bytes(*base).wrapping_add(sequence << 8).to_le_bytes();
     }
 }
 

@@ -6,6 +6,6 @@ mod header;
 mod load;
 
 pub(crate) use builder::BlockBuilder;
-pub(crate) use frame::{Frame, Row, Shape};
+pub(crate) use frame::{Frame, Row, Shape, renumber};
 pub(crate) use header::{BlockHeader, ROWS_MAX};
 pub(crate) use load::load;

@@ -4,11 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsm_core::Error;
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::VfsFile;
+use lsm_core::{Error, SequenceNumber};
 
 use super::lookup::Lookup;
+use super::open::renumber;
 use crate::block::BlockHeader;
 use crate::format::checksum::BlockChecksum;
 use crate::format::footer::Footer;
@@ -37,6 +38,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// Gives everything in the table a number; see [`TableMeta::global_sequence`]. It must have none yet, and all numbers
+    /// in the file must be 0. Nothing may have read the table: its blocks are cached with their numbers.
+    pub fn set_global_sequence(&mut self, sequence: SequenceNumber) {
+        let range_tombstones = (*self.range_tombstones).clone();
+        self.range_tombstones = Arc::new(renumber(&mut self.meta, range_tombstones, sequence));
+    }
+
     /// Data blocks, as the properties say. The index, when it is read, must say the same.
     #[inline]
     pub(super) fn block_count(&self) -> usize {

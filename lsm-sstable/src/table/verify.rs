@@ -45,6 +45,31 @@ impl Table {
     ///
     /// Fails with the first `Corruption`, which names the offset.
     pub fn verify(&self) -> Result<VerifyReport> {
+        self.verify_entries(|_| Ok(()))
+    }
+
+    /// Like [`verify`](Self::verify), and shows each entry to `check`. What that refuses is an `InvalidArgument`, with
+    /// the path of the table in front.
+    ///
+    /// ```
+    /// # use lsm_core::{Entry, ValueKind, vfs::PosixFs};
+    /// # use lsm_sstable::{Table, TableId, TableOpen, TableOptions, TableWriter};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("1.sst");
+    /// # let mut writer = TableWriter::create(&PosixFs, &path, TableId(1), &TableOptions::default())?;
+    /// # writer.add(Entry { key: b"key", sequence: 0, kind: ValueKind::Delete, value: b"" })?;
+    /// # writer.finish()?;
+    /// let table = Table::open(&PosixFs, &path, None, &TableOpen::default())?;
+    /// let only_puts = |entry: &Entry<'_>| {
+    ///     if entry.kind == ValueKind::Put { Ok(()) } else { Err("this is no put".to_owned()) }
+    /// };
+    /// assert!(table.verify().is_ok() && table.verify_entries(only_puts).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify_entries(
+        &self,
+        mut check: impl FnMut(&Entry<'_>) -> Result<(), String>,
+    ) -> Result<VerifyReport> {
         let expected = TableExpectation::from(&self.meta);
         let (footer, _) = read_ends(&*self.file, &self.path, Some(&expected), &mut [0; TAIL_BYTES])?;
         if footer != self.footer {
@@ -52,7 +77,7 @@ impl Table {
         }
         let mut pass = Pass::new(self);
         pass.header()?;
-        pass.blocks()?;
+        pass.blocks(&mut check)?;
         for section in [footer.filter(), footer.range_tombstones(), footer.index(), footer.properties()] {
             pass.section(section)?;
         }
@@ -114,7 +139,7 @@ impl<'t> Pass<'t> {
         self.read(&(0..crate::format::file_header::FILE_HEADER_BYTES as u64))
     }
 
-    fn blocks(&mut self) -> Result<()> {
+    fn blocks(&mut self, check: &mut impl FnMut(&Entry<'_>) -> Result<(), String>) -> Result<()> {
         let table = self.table;
         let mut first = 0;
         while first < table.block_count() {
@@ -133,7 +158,7 @@ impl<'t> Pass<'t> {
             for block in first..end {
                 let range = self.finder.block_range(table, block)?;
                 let at = (range.start - window.start) as usize..(range.end - window.start) as usize;
-                self.block(block, range.start, at)?;
+                self.block(block, range.start, at, check)?;
             }
             first = end;
         }
@@ -141,7 +166,13 @@ impl<'t> Pass<'t> {
     }
 
     /// Checks a block that stands at `offset` in the file and at `at` in the buffer.
-    fn block(&mut self, block: usize, offset: u64, at: Range<usize>) -> Result<()> {
+    fn block(
+        &mut self,
+        block: usize,
+        offset: u64,
+        at: Range<usize>,
+        check: &mut impl FnMut(&Entry<'_>) -> Result<(), String>,
+    ) -> Result<()> {
         let mut frame = std::mem::take(&mut self.frame);
         let frame_bytes = blocks::decode_block(self.table, offset, &self.buffer[at], &mut frame)?;
         let bytes = &frame[..frame_bytes];
@@ -166,6 +197,8 @@ impl<'t> Pass<'t> {
                 let key = entry.key.escape_ascii();
                 return Err(corruption(format!("an entry of key \"{key}\" that expires has no whole time")));
             }
+            check(&entry)
+                .map_err(|detail| Error::invalid(format!("{}: {detail}", self.table.path.display())))?;
             self.counted.count(entry);
             self.count(&entry);
         }
@@ -284,6 +317,7 @@ impl<'t> Pass<'t> {
         self.meta.range_tombstones = range_tombstones::count(tombstones);
         let mut expected = meta.clone();
         (expected.id, expected.file_bytes, expected.checksum) = Default::default();
+        self.meta.global_sequence = meta.global_sequence;
         let counts = |own: &Properties| {
             (own.merge_operands, own.expiring, own.earliest_expiry_micros, own.latest_expiry_micros)
         };

@@ -141,7 +141,11 @@ pub(in crate::table) fn decode_block(
     frame: &mut Vec<u8>,
 ) -> Result<usize> {
     let covered = table.checksum.verify(offset, block).map_err(|detail| table.corruption(offset, detail))?;
-    block::load(covered, frame).map_err(|detail| table.refused(offset, covered, detail))
+    let loaded = block::load(covered, frame).map_err(|detail| table.refused(offset, covered, detail))?;
+    if table.meta.global_sequence > 0 {
+        block::renumber(&mut frame[..loaded], table.meta.global_sequence);
+    }
+    Ok(loaded)
 }
 
 /// Reads a range of the file to the front of `buffer`, which grows as needed. Returns what was read.
