@@ -1,7 +1,7 @@
 //! A write-ahead log: append opaque records, make them durable, read them back after a crash.
 //!
 //! [`Wal`] writes the log and is usable alone, as the log of jobs or of a consensus protocol; [`Log`] and
-//! [`LogSync`] are what an engine needs of one. [`WalReader`] reads a log without changing anything. A bad record
+//! [`LogSync`] are what an engine needs of one. [`WalReader`] reads a log without changing anything, and [`Tail`] one that is being written. A bad record
 //! is told apart: torn, the harmless end of what was promised to nobody, or corrupt, an error that names file and
 //! offset. [`RecordFile`] is one file in the same format, for manifests. Files and clocks are reached through
 //! [`lsm_core::vfs`] and [`lsm_core::env`] only.
@@ -50,6 +50,7 @@ pub use files::directory::{
 pub use files::record_reader::Record;
 pub use log::{CleanClose, Durability, DurableCallback, Log, LogChange, LogObserver, LogSync, Position};
 pub use options::WalOptions;
+pub use read::tail::{Tail, TailError};
 pub use read::wal_reader::WalReader;
 pub use read::window_reader::WindowReader;
 pub use record_file::{RecordFile, RecordFileReader};

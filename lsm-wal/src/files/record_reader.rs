@@ -89,6 +89,11 @@ impl RecordReader {
         self.len = self.len.min(len);
     }
 
+    /// Reads anew what is asked for next: the file may have changed.
+    pub(crate) fn forget_chunk(&mut self) {
+        self.chunk_bytes = 0;
+    }
+
     #[inline]
     pub(crate) fn memory_bytes(&self) -> usize {
         self.chunk.capacity()

@@ -3,5 +3,6 @@
 pub(crate) mod damage;
 pub(crate) mod findings;
 pub(crate) mod segment_list;
+pub(crate) mod tail;
 pub(crate) mod wal_reader;
 pub(crate) mod window_reader;

@@ -40,29 +40,36 @@ impl SegmentList {
             let LogFile::Segment(number) = file else { continue };
             let path = file.path(directory);
             let Some(state) = directory::read_header(vfs, &path)? else { continue };
-            let header = match state {
-                HeaderState::Valid(header) => check_header(&path, number, header).map(Some),
-                HeaderState::Undecodable(error) => match error.at(&path, segment::ENCRYPTION_OFFSET) {
-                    // It is sound, so there is nothing to salvage.
-                    encrypted @ Error::Unsupported { .. } => return Err(encrypted),
-                    damaged => Err(damaged),
-                },
-                HeaderState::OtherVersion(found) => {
-                    let supported = segment::VERSION;
-                    return Err(Error::UnsupportedVersion { path: Arc::new(path), found, supported });
-                }
-                HeaderState::Flipped => {
-                    Err(Error::corruption(&path, 0, "one bit of the segment's header was flipped"))
-                }
-                HeaderState::Empty | HeaderState::Garbage => Ok(None),
-            };
+            let header = header_of(&path, number, state);
             let header = match header {
-                Err(_) if mode == RecoveryMode::Salvage => None,
+                Err(Error::Corruption { .. }) if mode == RecoveryMode::Salvage => None,
                 header => header?,
             };
             segments.push(ListedSegment { number, path, header });
         }
         Ok(Self { segments, files })
+    }
+
+    /// Reads the directory again, of a log that is being written, and the headers that it had not. Returns whether it
+    /// found another segment or header, or misses one.
+    pub(crate) fn refresh(&mut self, vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
+        let files = directory::list(vfs, directory)?;
+        let mut segments = Vec::new();
+        let mut changed = false;
+        for &file in &files {
+            let LogFile::Segment(number) = file else { continue };
+            let path = file.path(directory);
+            let known = self.find(number).and_then(|index| self.segments.get(index)?.header);
+            let listed = match known {
+                Some(_) => Some(ListedSegment { number, path, header: known }),
+                None => read_live(vfs, path, number)?,
+            };
+            changed |= listed.as_ref().is_some_and(|listed| listed.header != known);
+            segments.extend(listed);
+        }
+        changed |= self.segments.len() != segments.len();
+        *self = Self { segments, files };
+        Ok(changed)
     }
 
     /// Where to begin in order to read from a position: the newest segment that begins at or before it. From
@@ -176,6 +183,36 @@ pub(crate) fn open_reader(
         record_seed: header.map(|header| header.record_seed),
     };
     Ok(Some(RecordReader::new(file, path.to_owned(), len, area)))
+}
+
+/// What the first bytes of a segment say. `None` if it was never used, or lost before it was synced.
+fn header_of(path: &Path, number: u64, state: HeaderState) -> Result<Option<SegmentHeader>> {
+    match state {
+        HeaderState::Valid(header) => check_header(path, number, header).map(Some),
+        HeaderState::Undecodable(error) => Err(error.at(path, segment::ENCRYPTION_OFFSET)),
+        HeaderState::OtherVersion(found) => {
+            let supported = segment::VERSION;
+            Err(Error::UnsupportedVersion { path: Arc::new(path.to_owned()), found, supported })
+        }
+        HeaderState::Flipped => {
+            Err(Error::corruption(path, 0, "one bit of the segment's header was flipped"))
+        }
+        HeaderState::Empty | HeaderState::Garbage => Ok(None),
+    }
+}
+
+/// A segment that somebody may be writing; `None` if the file is gone. What a reader sees in the middle of a write may
+/// look damaged; it does not twice.
+fn read_live(vfs: &dyn Vfs, path: PathBuf, number: u64) -> Result<Option<ListedSegment>> {
+    let mut seen = None;
+    loop {
+        let Some(state) = directory::read_header(vfs, &path)? else { return Ok(None) };
+        let stable = seen.as_ref() == Some(&state);
+        match header_of(&path, number, state.clone()) {
+            Err(Error::Corruption { .. }) if !stable => seen = Some(state),
+            header => return Ok(Some(ListedSegment { number, path, header: header? })),
+        }
+    }
 }
 
 fn check_header(path: &Path, number: u64, header: SegmentHeader) -> Result<SegmentHeader> {
