@@ -32,6 +32,7 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) flushes: Counter,
+    pub(crate) log_pins_lost: Counter,
     pub(crate) flush_bytes_in: Counter,
     pub(crate) flush_bytes_out: Counter,
     pub(crate) compactions: Counter,
@@ -107,6 +108,11 @@ pub struct Metrics {
     pub log_bytes: u64,
     /// Bytes of log that are not synced yet.
     pub unsynced_log_bytes: u64,
+    /// Bytes of log that recovery would not replay, and that change slots, followers and the like keep; see
+    /// [`Db::pins`](crate::Db::pins).
+    pub pinned_log_bytes: u64,
+    /// Number of change slots and the like that kept more of the log than they may, and lost it.
+    pub log_pins_lost: u64,
     /// Number of runs written to level 0, each from one memtable or from several that waited.
     pub flushes: u64,
     /// Memory of the flushed memtables.

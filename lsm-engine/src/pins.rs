@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Something that keeps old data in memory and on the disk; see [`Db::pins`](crate::Db::pins).
+/// Something that keeps old data in memory or on the disk; see [`Db::pins`](crate::Db::pins).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pin {
@@ -21,6 +21,8 @@ pub struct Pin {
     /// Bytes of the table files that only these iterators, or others with the same tables, keep on the disk. What a
     /// snapshot keeps is a part of the tables in use and not known: 0.
     pub table_bytes: u64,
+    /// Bytes of the log that this keeps and the database does not need any more, those counted that others keep too.
+    pub log_bytes: u64,
 }
 
 /// What keeps old data.
@@ -33,4 +35,10 @@ pub enum PinKind {
     Transaction,
     /// Iterators and cursors whose state of the keyspace is out of date.
     Iterators,
+    /// A change slot, which keeps the log for a consumer of the change feed.
+    ChangeSlot,
+    /// A follower in another process.
+    Follower,
+    /// A checkpoint or backup that is being made.
+    Checkpoint,
 }

@@ -83,6 +83,9 @@ impl Job for CleanJob {
         if paused.is_none() {
             resources.remove_obsolete_files();
         }
+        if let Err(error) = self.context.write.truncate_released_log() {
+            tracing::warn!(%error, "failed to remove log segments that nobody needs any more");
+        }
         let now_micros = resources.env.monotonic_micros();
         if now_micros >= self.look_at_micros {
             self.look_at_micros = now_micros + LOOK_MICROS;

@@ -73,6 +73,8 @@ impl Database {
         // Hold the lock: a memtable that became immutable now would be counted twice or not at all.
         self.note_memory(&trees, &mut metrics);
         metrics.log_bytes = committer.log_end() - start.position;
+        metrics.pinned_log_bytes = side.write.log_pins.held_bytes();
+        metrics.log_pins_lost = self.resources.counters.log_pins_lost.get();
         metrics.unsynced_log_bytes = committer.log_end().saturating_sub(side.write.log_durable());
         let limits = trees.iter().map(|tree| &tree.limit).chain([side.write.controller.of_all()]);
         metrics.write_rate_limit = limits.filter_map(RateLimit::rate).min();
@@ -89,6 +91,9 @@ impl Database {
     pub(crate) fn pins(&self) -> Vec<Pin> {
         let mut pins = self.visibility.snapshot_pins();
         pins.extend(self.all_trees().iter().flat_map(|tree| tree.iterator_pins()));
+        if let Some(side) = &self.writer {
+            pins.extend(side.write.log_pins.list(self.resources.env.monotonic_micros()));
+        }
         pins.sort_by_key(|pin| std::cmp::Reverse(pin.age));
         pins
     }

@@ -153,6 +153,14 @@ pub enum EventKind {
         /// Its age.
         age_micros: u64,
     },
+    /// A change slot, or something else that keeps the log, kept more of it than it may. The log was truncated, so whoever
+    /// needs it has to begin anew.
+    LogPinLost {
+        /// Its name, if it has one.
+        label: Option<Arc<str>>,
+        /// How many bytes it may keep.
+        bytes_max: u64,
+    },
     /// Background work or all writing failed. An error that repeats is reported once.
     Error {
         /// What failed, such as "flush".
@@ -224,6 +232,11 @@ impl fmt::Display for EventKind {
             Self::SnapshotExpired { label, sequence, age_micros } => {
                 write!(f, "snapshot at {sequence} expired after {}", ms(age_micros))?;
                 label.as_ref().map_or(Ok(()), |label| write!(f, ": {label:?}"))
+            }
+            Self::LogPinLost { label, bytes_max } => {
+                f.write_str("the log was truncated although it is still needed")?;
+                label.as_ref().map_or(Ok(()), |label| write!(f, " by {label:?}"))?;
+                write!(f, ", which may keep {bytes_max} bytes")
             }
             Self::Error { during, keyspace, message } => {
                 write!(f, "{during} failed")?;

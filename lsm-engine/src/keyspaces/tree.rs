@@ -213,6 +213,7 @@ impl Tree {
                 age: Duration::from_micros(age_micros),
                 readers: readers as u64,
                 table_bytes: obsolete.map(|table| table.meta().file_bytes).sum(),
+                log_bytes: 0,
             })
         };
         self.replaced().into_iter().filter_map(pin).collect()

@@ -117,6 +117,7 @@ impl Visibility {
             age: Duration::from_micros(now_micros.saturating_sub(taken.since_micros)),
             readers: 1,
             table_bytes: 0,
+            log_bytes: 0,
         };
         self.snapshots.lock().iter().map(pin).collect()
     }

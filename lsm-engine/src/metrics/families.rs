@@ -189,6 +189,18 @@ impl Metrics {
             "Bytes of log that are not synced yet.",
             self.unsynced_log_bytes,
         );
+        families.one(
+            Gauge,
+            "lsm_pinned_log_bytes",
+            "Bytes of log that recovery would not replay, kept for change slots, followers and the like.",
+            self.pinned_log_bytes,
+        );
+        families.one(
+            Counter,
+            "lsm_log_pins_lost",
+            "Change slots and the like that kept more of the log than they may, and lost it.",
+            self.log_pins_lost,
+        );
     }
 
     fn work_families(&self, families: &mut Families<'_>) {

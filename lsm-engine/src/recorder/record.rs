@@ -36,6 +36,7 @@ const LAGGED: u8 = 17;
 const SHORT_STALLS: u8 = 18;
 const PAUSED: u8 = 19;
 const RESUMED: u8 = 20;
+const LOG_PIN_LOST: u8 = 24;
 
 const CUT: &str = "an event is cut";
 
@@ -105,6 +106,7 @@ impl Fields {
             EventKind::ShortStalls { .. } => SHORT_STALLS,
             EventKind::Paused => PAUSED,
             EventKind::Resumed => RESUMED,
+            EventKind::LogPinLost { .. } => LOG_PIN_LOST,
         };
         self.0.push(tag);
         self.numbers([event.number, event.unix_micros]);
@@ -153,6 +155,10 @@ impl Fields {
             EventKind::SnapshotExpired { label, sequence, age_micros } => {
                 self.option(label.as_ref());
                 self.numbers([*sequence, *age_micros]);
+            }
+            EventKind::LogPinLost { label, bytes_max } => {
+                self.option(label.as_ref());
+                self.numbers([*bytes_max]);
             }
             EventKind::Error { during, keyspace, message } => {
                 self.text(during);
@@ -253,6 +259,7 @@ impl Body<'_> {
                 sequence: self.number()?,
                 age_micros: self.number()?,
             },
+            LOG_PIN_LOST => EventKind::LogPinLost { label: self.option()?, bytes_max: self.number()? },
             ERROR => {
                 EventKind::Error { during: self.text()?, keyspace: self.option()?, message: self.text()? }
             }
@@ -329,6 +336,7 @@ mod tests {
             EventKind::RateLimit { keyspace: None, why, bytes_per_second: None },
             EventKind::SnapshotExpired { label: Some("report".into()), sequence: 9, age_micros: 10 },
             EventKind::SnapshotExpired { label: None, sequence: 9, age_micros: 10 },
+            EventKind::LogPinLost { label: Some("slot".into()), bytes_max: 11 },
             EventKind::Error { during: "a flush".into(), keyspace: Some(key()), message: "no space".into() },
             EventKind::Lagged(12),
             EventKind::ShortStalls { why, count: 3, micros: 4 },

@@ -93,6 +93,7 @@ impl FullDisk<'_> {
         // is removed, since until now the manifest requires the old log.
         let begun = VersionEdit { log_begun: Some(first_segment), ..VersionEdit::default() };
         side.versions.log_edit(&mut side.versions.lock(), begun)?;
+        side.write.log_pins.begin(start.0, start.0);
         side.write.start_log(Box::new(log));
         Ok(())
     }
@@ -130,6 +131,7 @@ impl FullDisk<'_> {
         // The replayed clears are durable now, so the cleared tables can be removed.
         let edit = VersionEdit { log_begun: Some(segment), ..unsettled.clears() };
         side.versions.log_edit(&mut side.versions.lock(), edit)?;
+        side.write.log_pins.begin(old.position, old.position);
         side.write.start_log(Box::new(log));
         tracing::warn!(%cause, "replayed data stays in memory and in the log until there is disk space to flush it");
         Ok(set_aside)

@@ -12,6 +12,7 @@ mod expiry;
 mod keyspace_writer;
 mod log_bound;
 mod log_handle;
+mod log_pins;
 mod path;
 mod payload;
 mod prepare;
@@ -28,6 +29,8 @@ pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
 pub(crate) use expiry::{after_micros, stored_value};
 pub(crate) use keyspace_writer::KeyspaceWriter;
+#[allow(unused_imports, reason = "for those who keep the log: change slots, followers, checkpoints")]
+pub(crate) use log_pins::{LogPin, LogPinOwner};
 pub(crate) use path::{Compactor, WritePath};
 pub(crate) use payload::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
 pub use payload::{Operation, Operations};

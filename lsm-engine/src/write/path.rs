@@ -16,6 +16,7 @@ use crate::version::edit::LogStart;
 use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::log_handle::LogHandle;
+use crate::write::log_pins::{LogPinOwner, LogPins};
 use crate::write::queue::WriteQueue;
 use crate::write::times_to_live::TimesToLive;
 use crate::write::update_queue::UpdateQueues;
@@ -38,6 +39,8 @@ pub(crate) struct WritePath {
     pub(super) updates: UpdateQueues,
     /// Notified when there is a memtable to flush and when the database closes.
     pub(crate) flush_wanted: Event,
+    /// Who needs the log for longer than the database.
+    pub(crate) log_pins: Arc<LogPins>,
     pub(crate) times_to_live: TimesToLive,
     pub(super) compactor: OnceLock<Weak<dyn Compactor>>,
 }
@@ -59,10 +62,12 @@ impl WritePath {
         committer: Committer,
     ) -> Self {
         let database = resources.place();
+        let log_pins = Arc::new(LogPins::new(resources.obsolete_files.event().clone()));
         Self {
             resources,
             visibility,
             status,
+            log_pins,
             flush_wanted: committer.flush_wanted().clone(),
             unflushed: Arc::clone(committer.unflushed()),
             committer: OrderedMutex::new(Rank::Commit, database, committer),
@@ -134,8 +139,27 @@ impl WritePath {
         self.wait_durable(self.log_end())
     }
 
-    /// Allows the log to remove segments that end at or below `position`.
+    /// Allows the log to remove segments that end at or below `position`, unless a pin keeps them.
     pub(crate) fn truncate_log(&self, position: u64) -> Result<()> {
+        self.truncate_log_to(Some(position))
+    }
+
+    /// Removes the segments that pins have released, if any.
+    pub(crate) fn truncate_released_log(&self) -> Result<()> {
+        if self.log_pins.is_released() { self.truncate_log_to(None) } else { Ok(()) }
+    }
+
+    fn truncate_log_to(&self, needed: Option<u64>) -> Result<()> {
+        let (position, lost) = self.log_pins.release(needed);
+        for LogPinOwner { label, bytes_max, .. } in lost {
+            tracing::warn!(
+                label = label.as_deref(),
+                bytes_max,
+                "the log was truncated although a pin needs it"
+            );
+            self.resources.counters.log_pins_lost.add(1);
+            self.resources.events.emit(EventKind::LogPinLost { label, bytes_max });
+        }
         self.log.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
     }
 
