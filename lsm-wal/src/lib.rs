@@ -49,7 +49,7 @@ pub use files::directory::{
 };
 pub use files::record_reader::Record;
 pub use log::{CleanClose, Durability, DurableCallback, Log, LogChange, LogObserver, LogSync, Position};
-pub use options::WalOptions;
+pub use options::{WalOptions, WindowMemory};
 pub use read::tail::{Tail, TailError};
 pub use read::wal_reader::WalReader;
 pub use read::window_reader::WindowReader;

@@ -27,22 +27,22 @@ fn records(fs: &SimFs) -> Vec<(u64, u64, bool)> {
 fn the_newest_generation_comes_first_and_damage_leaves_a_gap() {
     let (fs, env) = (SimFs::new(), SimEnv::new(1));
     let (mut log, _) = open(&fs, &env, &options(1024)).unwrap();
-    // Eight records of 120 bytes fill a generation, the last four begin the next.
-    for tag in 0..12 {
+    // Records of 120 bytes: the window has room for 1, 2, 4 and then 8 of them. The last four begin the next generation.
+    for tag in 0..19 {
         log.append(tag, &payload(tag, 80)).unwrap();
     }
     let fs = fs.process_crash();
     drop(log);
     env.drop_jobs();
     let slots = WindowReader::open(&fs, Path::new(PATH)).unwrap().unwrap().slots();
-    assert_eq!(slots, [(512, Some(960)), (1024, Some(0))]);
-    let newest = (8..12).map(|tag| (tag, tag * 120, true));
-    let older = (4..8).map(|tag| (tag, tag * 120, false));
+    assert_eq!(slots, [(512, Some(840)), (1024, Some(1800))]);
+    let newest = (15..19).map(|tag| (tag, tag * 120, true));
+    let older = (11..15).map(|tag| (tag, tag * 120, false));
     let all: Vec<_> = newest.chain(older).collect();
     assert_eq!(records(&fs), all);
 
     fs.corrupt(Path::new(PATH), 4096 + 120 + 50, 1).unwrap();
-    let without_one: Vec<_> = all.into_iter().filter(|(tag, ..)| *tag != 9).collect();
+    let without_one: Vec<_> = all.into_iter().filter(|(tag, ..)| *tag != 16).collect();
     assert_eq!(records(&fs), without_one);
 
     fs.write_all(Path::new(PATH), &[0; 5120]).unwrap();

@@ -11,8 +11,6 @@ use super::file::VfsFile;
 use super::platform;
 use super::window::Window;
 
-const PAGE_BYTES: usize = 4096;
-
 /// A file mapped shared: stores go to the page cache, which outlives the process.
 pub(super) struct MappedWindow {
     map: MmapMut,
@@ -44,12 +42,8 @@ impl MappedWindow {
             }
         }
         file.sync_all()?;
-        let mut map = map(file, len)?;
-        // `populate` maps pages for reading only; the first store into each would fault.
-        for page in map.chunks_mut(PAGE_BYTES) {
-            page[0] = 0;
-        }
-        Ok(Self { map })
+        // The first store into a page maps it, in less than a microsecond. So a window takes the memory that is used.
+        Ok(Self { map: map(file, len)? })
     }
 }
 
@@ -61,7 +55,7 @@ fn map(file: &File, len: usize) -> io::Result<MmapMut> {
     // SAFETY: a map is unsound if someone else changes or cuts the file. The file was created by this call's
     // caller under a name that was free, in a directory that its owner locks; nobody else writes to it, and no
     // reference into the map leaves this module.
-    let map = unsafe { MmapOptions::new().len(len).populate().map_mut(file) };
+    let map = unsafe { MmapOptions::new().len(len).map_mut(file) };
     // File systems without maps say so with a choice of codes; to the caller they are one.
     map.map_err(|error| match error.kind() {
         io::ErrorKind::OutOfMemory => error,

@@ -37,6 +37,12 @@ pub(crate) const SLOT_OFFSETS: [usize; 2] = [512, 1024];
 pub(crate) const SLOT_BYTES: usize = 16;
 pub(crate) const AREA_OFFSET: usize = 4096;
 
+/// The part of an area of `area_bytes` that the writer uses when a record of `record_bytes` does not fit `room_bytes` of it:
+/// a sixteenth at first, and twice as much each time. So a log of few records takes little memory.
+pub(crate) fn room_after(room_bytes: u64, record_bytes: u64, area_bytes: u64) -> u64 {
+    (2 * room_bytes).max(area_bytes / 16 / 8 * 8).max(record_bytes).min(area_bytes)
+}
+
 pub(crate) fn slot_check(number: u64, base: u64) -> u64 {
     crc64(crc64(0, &number.to_le_bytes()), &base.to_le_bytes())
 }

@@ -73,8 +73,8 @@ impl AcceptedLog {
             synced: 0,
             end: 0,
             open_bases: open_bases.collect(),
-            whole: begun.map(|start| Generations::new(area, start, None)),
-            newest: bases.last().map(|&oldest| Generations::new(area, oldest, bases.first().copied())),
+            whole: begun.map(|start| Generations::new(area, start)),
+            newest: bases.last().map(|&older| Generations::last_two(area, older, bases.first().copied())),
             parts,
             window,
         }
@@ -112,7 +112,7 @@ impl AcceptedLog {
         self.end = report.end.0;
         // A window that was begun anew in an old directory starts in the middle of its segment.
         let bases = self.window.as_ref().map_or(Vec::new(), WindowFile::bases);
-        if self.whole.as_ref().is_some_and(|whole| !bases.iter().all(|&base| whole.has_base(base))) {
+        if self.whole.as_ref().is_some_and(|whole| !whole.has_bases(&bases)) {
             self.whole = None;
         }
     }

@@ -1,14 +1,19 @@
 //! Which record ought to stand where in a window's area.
 //!
 //! The writer begins the area anew when a record does not fit behind the last, and behind each record that is too
-//! long for the window, so the generations follow from the records' lengths. An append that failed may have begun a
+//! long for the window. It uses a part of the area at first, and a larger one each time that this is full. So the
+//! generations follow from the records' lengths, unless there was no memory for a larger part. An append that failed may have begun a
 //! generation too: the slots say so for the newest.
 
 use std::ops::Range;
 
+use crate::format::window::room_after;
+
 /// The times that the area was filled from its front, oldest first.
 pub(super) struct Generations {
     area_bytes: u64,
+    /// The part of the area that is in use.
+    room_bytes: u64,
     filled: Vec<Generation>,
     /// A generation begins here, whatever the lengths say.
     forced: Option<u64>,
@@ -29,8 +34,15 @@ pub(super) struct Piece {
 }
 
 impl Generations {
-    pub(super) fn new(area_bytes: u64, base: u64, forced: Option<u64>) -> Self {
-        Self { area_bytes, filled: vec![Generation { base, end: base }], forced }
+    /// Those of a window whose first record is at `base`.
+    pub(super) fn new(area_bytes: u64, base: u64) -> Self {
+        let filled = vec![Generation { base, end: base }];
+        Self { area_bytes, room_bytes: 0, filled, forced: None }
+    }
+
+    /// The last two of a window, whatever part of the area the writer used: they begin at these positions.
+    pub(super) fn last_two(area_bytes: u64, older: u64, newest: Option<u64>) -> Self {
+        Self { room_bytes: area_bytes, forced: newest, ..Self::new(area_bytes, older) }
     }
 
     /// Takes note of the next record of the log.
@@ -44,9 +56,11 @@ impl Generations {
         }
         if positions.end - positions.start > self.area_bytes / 2 {
             self.begin(positions.end);
-        } else if positions.end - last.base <= self.area_bytes {
+        } else if positions.end - last.base <= self.room_bytes {
             last.end = positions.end;
         } else {
+            let record_bytes = positions.end - positions.start;
+            self.room_bytes = room_after(self.room_bytes, record_bytes, self.area_bytes);
             self.begin(positions.start);
             self.add(positions);
         }
@@ -58,8 +72,15 @@ impl Generations {
         }
     }
 
-    pub(super) fn has_base(&self, base: u64) -> bool {
-        self.filled.binary_search_by_key(&base, |generation| generation.base).is_ok()
+    /// Whether generations that followed each other began at these positions, the newest first.
+    pub(super) fn has_bases(&self, bases: &[u64]) -> bool {
+        let mut begun = self
+            .filled
+            .iter()
+            .rev()
+            .map(|generation| generation.base)
+            .skip_while(|base| bases.first().is_some_and(|newest| base != newest));
+        bases.iter().all(|&base| begun.next() == Some(base))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,7 +109,7 @@ mod tests {
 
     #[test]
     fn generations_follow_from_the_lengths_of_records() {
-        let mut generations = Generations::new(100, 0, None);
+        let mut generations = Generations::last_two(100, 0, None);
         // The third does not fit, the fourth is too long for the window, the fifth is the first of its generation.
         for positions in [0..40, 40..88, 88..128, 128..188, 188..204] {
             generations.add(&positions);
@@ -96,6 +117,17 @@ mod tests {
         let pieces = generations.layout(generations.len());
         let pieces: Vec<_> = pieces.into_iter().map(|piece| (piece.area, piece.position)).collect();
         assert_eq!(pieces, [(0..16, 188), (16..40, 104), (40..88, 40)]);
-        assert!(generations.has_base(88) && generations.has_base(188) && !generations.has_base(128));
+        assert!(generations.has_bases(&[188, 88]) && generations.has_bases(&[88, 0]));
+        assert!(!generations.has_bases(&[188, 0]) && !generations.has_bases(&[128]));
+    }
+
+    #[test]
+    fn a_window_uses_a_larger_part_of_its_area_each_time_that_it_is_full() {
+        let mut generations = Generations::new(1600, 0);
+        // The parts have 96, 192 and 384 bytes.
+        for start in (0..560).step_by(40) {
+            generations.add(&(start..start + 40));
+        }
+        assert!(generations.has_bases(&[240, 80, 0]));
     }
 }

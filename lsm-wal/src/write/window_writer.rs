@@ -14,8 +14,9 @@ use crate::files::segment_file::Segment;
 use crate::format::record::{self, RecordHeader};
 use crate::format::segment::VERSION;
 use crate::format::window::{
-    AREA_OFFSET, COVERED_BYTES, ENCRYPTION, HEADER_BYTES, MAGIC, SLOT_OFFSETS, slot_check,
+    self, AREA_OFFSET, COVERED_BYTES, ENCRYPTION, HEADER_BYTES, MAGIC, SLOT_OFFSETS, slot_check,
 };
+use crate::options::WindowMemory;
 
 /// Copies records to a window, and from there to a segment.
 pub(crate) struct WindowWriter {
@@ -25,6 +26,9 @@ pub(crate) struct WindowWriter {
     /// Log position of the first byte of the area.
     base: u64,
     area_bytes: u64,
+    /// The part of the area that is in use. The rest takes no memory yet.
+    room_bytes: u64,
+    memory: Option<WindowMemory>,
     /// What the checksum of each record's header continues from.
     record_seed: u32,
     path: PathBuf,
@@ -44,7 +48,9 @@ impl WindowWriter {
             Err(error) => return Err(Error::io("create the window", &path, error)),
         };
         let area_bytes = area_bytes as u64;
-        let mut writer = Self { window, number, slot: 0, base, area_bytes, record_seed, path };
+        let memory = site.options.window_memory.clone();
+        let mut writer =
+            Self { window, number, slot: 0, base, area_bytes, room_bytes: 0, memory, record_seed, path };
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -91,7 +97,23 @@ impl WindowWriter {
     /// Whether a record fits where the area was not used yet.
     #[inline]
     pub(crate) fn has_room(&self, header: &RecordHeader) -> bool {
-        header.end() - self.base <= self.area_bytes
+        header.end() - self.base <= self.room_bytes
+    }
+
+    /// Starts the area anew with a record, and takes more of it into use. Returns whether the record fits then. What was in
+    /// it must be in the segment.
+    pub(crate) fn make_room(&mut self, header: &RecordHeader) -> bool {
+        let wanted = window::room_after(self.room_bytes, header.record_bytes(), self.area_bytes);
+        if wanted > self.room_bytes && self.memory.as_ref().is_none_or(|memory| (memory.0)(wanted)) {
+            self.room_bytes = wanted;
+        }
+        if header.record_bytes() > self.room_bytes {
+            return false;
+        }
+        if self.base != header.position {
+            self.rebase(header.position);
+        }
+        true
     }
 
     /// Copies a record to its place in the area, its checksum last. Returns the checksum.
@@ -122,5 +144,13 @@ impl WindowWriter {
     #[inline]
     fn offset_of(&self, position: u64) -> usize {
         AREA_OFFSET + (position - self.base) as usize
+    }
+}
+
+impl Drop for WindowWriter {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.as_ref().filter(|_| self.room_bytes > 0) {
+            (memory.0)(0);
+        }
     }
 }

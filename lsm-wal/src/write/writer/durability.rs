@@ -105,8 +105,11 @@ impl Writer {
         Ok(CleanClose { end: Position(position), segment: self.segment.number, length, checksum })
     }
 
-    /// Takes no more records.
+    /// Takes no more records. The memory of the window is given back, unless it holds what no segment has.
     pub(crate) fn abandon(&mut self) {
         self.closed = true;
+        if self.written.position == self.end.position {
+            self.window = None;
+        }
     }
 }

@@ -202,17 +202,15 @@ impl Writer {
         if !self.segment.fits(header.end()) {
             self.rotate(bytes)?;
         }
-        match &mut self.window {
-            Some(window) if window.is_for(header) => {
-                if !window.has_room(header) {
-                    window.rebase(header.position);
-                }
-                let checksum = window.put(header, payload, self.end.checksum);
-                self.end = Boundary { position: header.end(), checksum };
-                Ok(())
-            }
-            _ => self.write_through(header, payload),
+        if let Some(window) = &mut self.window
+            && window.is_for(header)
+            && (window.has_room(header) || window.make_room(header))
+        {
+            let checksum = window.put(header, payload, self.end.checksum);
+            self.end = Boundary { position: header.end(), checksum };
+            return Ok(());
         }
+        self.write_through(header, payload)
     }
 
     /// Writes a record to the segment without the window.
