@@ -11,12 +11,16 @@ use lsm_wal::Durability;
 
 use super::state::{Part, State};
 use crate::batch::WriteBatch;
+use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::read::{Change, Changes, KeyRange};
 use crate::write::{RangeWatch, WritePath, Written};
 
 /// After this many searches that a flush made useless, tables are read under the commit lock.
-const SEARCHES_MAX: u32 = 4;
+pub(super) const SEARCHES_MAX: u32 = 4;
+
+/// What asks memtables and filters of users.
+pub(super) const SEARCH: &str = "the search for conflicts of a transaction";
 
 /// Where to search.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,7 @@ impl State {
     fn search(&mut self, after: SequenceNumber, place: Where) -> Result<bool> {
         let mut is_unknown = false;
         for part in &mut self.parts {
-            match part.search(after, place)? {
+            match caught(SEARCH, || part.search(after, place))? {
                 Found::Nothing => {}
                 Found::Change(what, sequence) => return Err(conflict(&part.tree.name, &what, sequence)),
                 Found::Unknown => is_unknown = true,
@@ -139,7 +143,7 @@ impl State {
     pub(super) fn check_range(&self, part: usize, range: &KeyRange, after: SequenceNumber) -> Result<()> {
         let Some(part) = self.parts.get(part) else { return Ok(()) };
         let state = part.tree.load_full();
-        match Changes::new(&state, after).of_range(&range.bounds())? {
+        match caught(SEARCH, || Changes::new(&state, after).of_range(&range.bounds()))? {
             None => Ok(()),
             Some(sequence) => Err(conflict(&part.tree.name, range, sequence)),
         }

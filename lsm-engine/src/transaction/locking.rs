@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::conflicts::conflict;
+use super::conflicts::{SEARCH, conflict};
 use super::session::Session;
 use super::state::State;
 
+use crate::callbacks::caught;
 use crate::error::Result;
 use crate::keyspaces::{Tree, Visibility};
 use crate::locks::{LockMode, Lockable};
@@ -49,7 +50,7 @@ impl State {
             Lockable::Key(key) => KeyRange::of_key(&key),
             Lockable::Range(range) => range,
         };
-        let changed = Changes::new(&tree.load(), before).of_range(&range.bounds())?;
+        let changed = caught(SEARCH, || Changes::new(&tree.load(), before).of_range(&range.bounds()))?;
         self.snapshot.check()?;
         let Some(changed) = changed else { return Ok(()) };
         if self.has_unchecked_reads {

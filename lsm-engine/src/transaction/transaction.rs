@@ -336,6 +336,8 @@ impl Transaction {
             return Ok(Ticket::of_nothing(state.snapshot.sequence()));
         }
         let path = self.session.database.write_path()?;
+        // Whoever closed the database has not written anything that is in the way.
+        path.check()?;
         let mut batch = state.batch();
         Ticket::new(path, conflicts::commit(path, &mut state, &mut batch)?)
     }

@@ -22,7 +22,7 @@ pub(crate) struct Fuse {
 }
 
 impl Fuse {
-    fn call(&self, method: &str) {
+    pub(crate) fn call(&self, method: &str) {
         if !self.is_armed.load(Ordering::Relaxed) || !self.is_set_for(method) {
             return;
         }

@@ -27,6 +27,7 @@ impl World {
     pub(super) fn kill(&mut self) {
         self.fs.crash_at(0);
         self.snapshots.clear();
+        self.transactions.clear();
         self.called.clear();
         self.tickets.clear();
         self.let_go();

@@ -1,4 +1,5 @@
 use std::io::ErrorKind as Io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lsm_engine::vfs::Fault;
 use lsm_engine::vfs::OperationKind::{
@@ -8,6 +9,8 @@ use lsm_engine::vfs::OperationKind::{
 
 use lsm_engine::env::Env;
 
+use super::filter::Gardener;
+use super::transactions;
 use super::world::{Faults, World};
 use Files::{Any, Current, Log, Manifests, Tables, Windows};
 
@@ -117,12 +120,23 @@ const POLICY: &[&str] = &["level_count", "pick", "debt_bytes", "drops_data"];
 const MERGE_OPERATOR: &[&str] = &["full", "partial"];
 
 /// Parts that panic, their methods, and the highest number of the call that panics.
-const PANICS: [(&str, &[&str], usize); 4] = [
+const PANICS: [(&str, &[&str], usize); 5] = [
     ("a memtable that panics", MEMTABLE, 200),
     ("a filter that panics", FILTER, 5),
     ("a policy that panics", POLICY, 20),
     ("a merge operator that panics", MERGE_OPERATOR, 20),
+    ("a compaction filter that panics", &["decide"], 20),
 ];
+
+/// What the compaction filter decides.
+pub(super) fn of_the_filter(gardener: &Gardener) -> [(&'static str, u64); 3] {
+    let count = |count: &AtomicU64| count.load(Relaxed);
+    [
+        ("a value that a filter keeps", count(&gardener.kept)),
+        ("a value that a filter deletes", count(&gardener.deleted)),
+        ("a value that a filter replaces", count(&gardener.replaced)),
+    ]
+}
 
 /// Memtable calls that may get no memory: the one before a write is logged, and the one after it, which should not
 /// happen.
@@ -132,6 +146,8 @@ const SHORTAGES: [(&str, &[&str], usize); 2] =
 pub(super) fn names() -> impl Iterator<Item = String> {
     let others = [OPEN_FILES, CLOCK, WENT_ON].into_iter();
     let others = others.chain(PANICS.map(|(part, ..)| part)).chain(SHORTAGES.map(|(what, ..)| what));
+    let decisions = of_the_filter(&Gardener::default()).map(|(what, _)| what);
+    let others = others.chain(transactions::EVENTS).chain(decisions);
     kinds().map(name).chain(others.map(str::to_owned))
 }
 
@@ -158,7 +174,7 @@ impl World {
         self.note("faults");
     }
 
-    fn inject(&mut self, (kind, files): Kind) {
+    pub(super) fn inject(&mut self, (kind, files): Kind) {
         self.faults = Faults::Injected;
         let random = &mut self.random;
         let needs_room = matches!(kind, Create | Write | SetLen | Allocate | SyncDir);
@@ -175,6 +191,12 @@ impl World {
             fault = fault.after_writing(if all { u64::MAX } else { random.below(3000) as u64 });
         }
         self.injected.push((name((kind, files)), self.fs.inject(fault)));
+    }
+
+    /// How often an injected fault of a kind has fired.
+    pub(super) fn fired_of(&self, kind: Kind) -> u64 {
+        let name = name(kind);
+        self.injected.iter().filter(|(other, _)| *other == name).map(|(_, fault)| fault.fired()).sum()
     }
 
     /// Only a few more files can be opened, or none, until the disk is healed.

@@ -1,11 +1,13 @@
 mod checks;
 mod crashes;
 mod faults;
+mod filter;
 mod keyspaces;
 mod model;
 mod openings;
 mod tally;
 mod tickets;
+mod transactions;
 mod world;
 mod writes;
 

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsm_engine::env::Env;
 use lsm_engine::{Error, FilterPolicy, KeyspaceOptions, Options};
@@ -15,6 +16,14 @@ use super::world::{DIRECTORY, Faults, World, wants_memory};
 
 impl World {
     pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
+        let options = self.options_without_filter();
+        match &self.gardener {
+            Some(gardener) if !self.random.one_in(4) => options.compaction_filter(Arc::clone(gardener) as _),
+            _ => options,
+        }
+    }
+
+    fn options_without_filter(&mut self) -> KeyspaceOptions {
         if self.random.one_in(4) {
             return KeyspaceOptions::new().merge_operator(Arc::new(lists()));
         }
@@ -58,7 +67,10 @@ impl World {
         if !generous && random.one_in(2) {
             options = options.cache_bytes(2048 << random.below(7));
         }
-        options.statistics(random.one_in(2))
+        if self.snapshots_expire {
+            options = options.snapshot_age_max(Duration::from_secs(1));
+        }
+        options.statistics(self.random.one_in(2))
     }
 
     /// Opens the files on the disk. Returns `false` if a crash happened meanwhile.
@@ -161,8 +173,12 @@ impl World {
         self.snapshots.clear();
         self.let_go();
         let db = self.db.take().unwrap();
+        if !close || self.random.one_in(2) {
+            self.transactions.clear();
+        }
         let ended_well = if close {
             let result = self.risking(|| db.close());
+            self.check_closed_transactions();
             if let Err(error) = &result {
                 assert!(self.may_fail() || wants_memory(error), "close: {error}");
             }

@@ -11,10 +11,12 @@ use crate::reads::Walk;
 use crate::short::Shortage;
 use lsm_dev::{Layer, Wide};
 
-use super::faults::WHILE_OPEN;
+use super::faults::{WHILE_OPEN, of_the_filter};
+use super::filter::Gardener;
 use super::model::{Promises, State};
 use super::tally::Tally;
 use super::tickets::Submitted;
+use super::transactions::Live;
 
 pub(super) const DIRECTORY: &str = "/data/db";
 
@@ -67,6 +69,7 @@ pub(super) struct World {
     pub(super) called: Vec<Submitted>,
     pub(super) tickets: Vec<Submitted>,
     pub(super) snapshots: Vec<(Snapshot, State)>,
+    pub(super) transactions: Vec<Live>,
     pub(super) walks: Vec<Walk>,
     /// Readers of closed databases. The next open may remove their files.
     pub(super) old_walks: Vec<Walk>,
@@ -74,6 +77,10 @@ pub(super) struct World {
     pub(super) value_bytes_max: usize,
     /// The clock may be set back. After a crash it is known as of the last edit, so in such a world no value expires.
     pub(super) sets_clock_back: bool,
+    /// The compaction filter that keyspaces may have. Then some values are for it.
+    pub(super) gardener: Option<Arc<Gardener>>,
+    /// Snapshots, iterators and transactions may expire.
+    pub(super) snapshots_expire: bool,
     /// Counts of other events.
     pub(super) counts: BTreeMap<&'static str, u64>,
     tells: bool,
@@ -93,6 +100,10 @@ impl World {
         fs.set_windows(random.one_in(2));
         let value_bytes_max = [100, 800, 6000, 30_000][random.below(4)];
         let sets_clock_back = random.one_in(2);
+        let snapshots_expire = random.one_in(4);
+        let fuse = Arc::<Fuse>::default();
+        let gardener = || Arc::new(Gardener { fuse: Arc::clone(&fuse), ..Gardener::default() });
+        let gardener = random.one_in(3).then(gardener);
         let mut world = Self {
             random,
             sets_clock_back,
@@ -101,7 +112,9 @@ impl World {
             db: None,
             memory: 0,
             faults: Faults::None,
-            fuse: Arc::default(),
+            gardener,
+            snapshots_expire,
+            fuse,
             lit: None,
             panics: 0,
             shortage: Arc::default(),
@@ -113,6 +126,7 @@ impl World {
             called: Vec::new(),
             tickets: Vec::new(),
             snapshots: Vec::new(),
+            transactions: Vec::new(),
             walks: Vec::new(),
             old_walks: Vec::new(),
             keyspaces_made: 0,
@@ -144,7 +158,8 @@ impl World {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..=52 => {
+            0..=9 => self.transact(),
+            10..=52 => {
                 for _ in 0..=self.random.below(10) {
                     self.write();
                     self.check_memory();
@@ -165,10 +180,7 @@ impl World {
             65..=68 => self.look(),
             69..=74 => self.walk(),
             75..=77 => self.check_readers(),
-            78 | 79 => {
-                let snapshot = self.db().snapshot().unwrap();
-                self.snapshots.push((snapshot, self.promises.now().clone()));
-            }
+            78 | 79 => self.take_snapshot(),
             80 => {
                 if !self.snapshots.is_empty() {
                     let index = self.random.below(self.snapshots.len());
@@ -286,7 +298,8 @@ pub(crate) fn run(seed: u64, tally: &mut Tally) {
     for (kind, fault) in &world.injected {
         tally.add(kind, fault.fired());
     }
-    for (kind, count) in world.counts {
+    let decisions = world.gardener.iter().flat_map(|gardener| of_the_filter(gardener));
+    for (kind, count) in decisions.chain(world.counts) {
         tally.add(kind, count);
     }
 }

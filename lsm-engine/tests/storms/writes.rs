@@ -3,34 +3,41 @@ use std::time::Duration;
 use lsm_engine::{Durability, Error, Keyspace, Result, Ticket, WriteBatch};
 
 use crate::random::Draw;
+use crate::reads::Bytes;
 
 use super::faults::WENT_ON;
-use super::model::{Commit, Op, difference};
+use super::filter::MARKED;
+use super::model::{Commit, Op, difference, same};
 use super::world::{Faults, World, wants_memory};
 
 /// Longer than the clock may be set ahead.
-const LONG: Duration = Duration::from_micros(u64::MAX / 2);
+pub(super) const LONG: Duration = Duration::from_micros(u64::MAX / 2);
 
 impl World {
-    fn keyspace(&self, number: usize) -> &Keyspace {
+    pub(super) fn keyspace(&self, number: usize) -> &Keyspace {
         self.spaces.iter().find(|space| space.number == number).unwrap().keyspace()
     }
 
-    fn operation(&mut self) -> Op {
+    fn value(&mut self) -> Bytes {
+        if self.gardener.is_some() && self.random.one_in(4) {
+            return MARKED[self.random.below(MARKED.len())].to_vec();
+        }
+        self.random.value(self.value_bytes_max)
+    }
+
+    pub(super) fn operation(&mut self) -> Op {
         let number = self.spaces[self.random.below(self.spaces.len())].number;
         match self.random.below(14) {
-            8 => Op::PutExpiring(number, self.random.key(), self.random.value(self.value_bytes_max)),
-            9 if !self.sets_clock_back => {
-                Op::PutExpired(number, self.random.key(), self.random.value(self.value_bytes_max))
-            }
+            8 => Op::PutExpiring(number, self.random.key(), self.value()),
+            9 if !self.sets_clock_back => Op::PutExpired(number, self.random.key(), self.value()),
             10 => Op::SingleDelete(number, self.random.key()),
             0 => {
                 let (start, end) = self.random.range();
                 Op::DeleteRange(number, start, end)
             }
             1 | 2 => Op::Delete(number, self.random.key()),
-            3 | 4 => Op::Merge(number, self.random.key(), self.random.value(self.value_bytes_max)),
-            _ => Op::Put(number, self.random.key(), self.random.value(self.value_bytes_max)),
+            3 | 4 => Op::Merge(number, self.random.key(), self.value()),
+            _ => Op::Put(number, self.random.key(), self.value()),
         }
     }
 
@@ -155,7 +162,7 @@ impl World {
 
     /// Handles a failed write: readers see it or not. A crash may restore one that they do not see, since it may be in
     /// the log.
-    fn write_failed(&mut self, commit: Commit, error: &Error) {
+    pub(super) fn write_failed(&mut self, commit: Commit, error: &Error) {
         // These errors happen before the write is in the log.
         let wants_memory = wants_memory(error) || error.to_string().contains("allocate memory");
         assert!(wants_memory || self.faults != Faults::None, "a write fails for no reason: {error}");
@@ -163,7 +170,7 @@ impl World {
         self.heal();
         let found = self.state();
         let with = self.promises.with(&commit);
-        if found == *self.promises.now() {
+        if same(&found, self.promises.now()) {
             let crash = self.promises.doubtful_count() > 2 || self.random.one_in(2);
             match (wants_memory, crash) {
                 (true, true) => self.reopen_somehow(),
@@ -182,7 +189,11 @@ impl World {
                 }
             }
         } else {
-            assert!(found == with && !wants_memory, "after {error}, differ{}", difference(&with, &found));
+            assert!(
+                same(&found, &with) && !wants_memory,
+                "after {error}, differ{}",
+                difference(&with, &found)
+            );
             self.promises.commit(commit);
             self.reopen_somehow();
         }
