@@ -11,7 +11,8 @@ use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::inspect::RecordedEvents;
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{
-    BuiltInMerge, Db, Durability, Keyspace, KeyspaceOptions, Options, Result, Ticket, WriteBatch,
+    BuiltInMerge, CompactionAt, CompactionFilter, Db, Decision, Durability, Keyspace, KeyspaceOptions,
+    LazyValue, Options, Result, Ticket, WriteBatch,
 };
 
 mod manifest;
@@ -36,6 +37,8 @@ enum Step {
     Batch(&'static str, &'static str, u32),
     /// Reads and writes two keyspaces in a transaction.
     Transact(&'static str, &'static str, u32),
+    /// A transaction with every kind of write in two keyspaces, some of them taken back.
+    TransactAll(&'static str, &'static str, u32),
     /// Appends to a value without reading it.
     Merge(&'static str, u32),
     /// Puts a value that expires long after the test, or at once, which hides what was there.
@@ -48,13 +51,14 @@ enum Step {
     Clear(&'static str),
     Flush,
     Compact,
+    CompactIn(&'static str),
     Sync,
     Reopen,
     DropAndReopen,
 }
 use Step::{
-    Batch, Clear, Compact, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge, PopFirst,
-    Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Transact, Update, Wait,
+    Batch, Clear, Compact, CompactIn, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge,
+    PopFirst, Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Transact, TransactAll, Update, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -74,6 +78,8 @@ struct Model {
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const DEFAULT: &str = "default";
+/// The keyspace with a compaction filter.
+const GARDEN: &str = "garden";
 
 fn key(number: u32) -> Vec<u8> {
     format!("key{number:04}").into_bytes()
@@ -93,6 +99,64 @@ fn updated(old: Option<&[u8]>, step: usize) -> Vec<u8> {
 
 const BYTES: usize = 300;
 const BYTES_LARGE: usize = 7000;
+
+/// Appends the value of a step.
+fn merge(entries: &mut BTreeMap<Vec<u8>, Vec<u8>>, at: u32, step: usize) {
+    let operand = value(step, BYTES);
+    let value = match entries.get(&key(at)) {
+        Some(value) => [&value[..], &operand].join(&b','),
+        None => operand,
+    };
+    entries.insert(key(at), value);
+}
+
+/// Takes a first element of every third step away, and shortens one of the steps after those.
+#[derive(Debug)]
+struct Gardener {
+    deleted: AtomicUsize,
+    replaced: AtomicUsize,
+}
+
+static GARDENER: Gardener = Gardener { deleted: AtomicUsize::new(0), replaced: AtomicUsize::new(0) };
+
+impl CompactionFilter for &Gardener {
+    fn decide(&self, _: &[u8], value: LazyValue<'_>, _: CompactionAt) -> Decision {
+        match tended(value.get()) {
+            None => {
+                self.deleted.fetch_add(1, Ordering::Relaxed);
+                Decision::Delete
+            }
+            Some(tended) if tended != value.get() => {
+                self.replaced.fetch_add(1, Ordering::Relaxed);
+                Decision::Replace(tended)
+            }
+            Some(_) => Decision::Keep,
+        }
+    }
+}
+
+/// What the filter makes of a value. A merge means the same before it and after it.
+fn tended(value: &[u8]) -> Option<Vec<u8>> {
+    let first = value.split(|byte| *byte == b',').next().unwrap_or_default();
+    let step = first.split(|byte| *byte == b' ').nth(1)?;
+    let step: u32 = str::from_utf8(step).unwrap().parse().unwrap();
+    let rest = value.get(first.len() + 1..);
+    match step % 3 {
+        0 => tended(rest?),
+        1 => Some([format!("step {step} ").as_bytes(), &value[first.len()..]].concat()),
+        _ => Some(value.to_vec()),
+    }
+}
+
+/// A state as it is after the filter has met all values of its keyspace.
+fn all_tended(state: &State) -> State {
+    let mut state = state.clone();
+    if let Some(garden) = state.get_mut(GARDEN) {
+        let rows = std::mem::take(garden).into_iter();
+        *garden = rows.filter_map(|(key, value)| Some((key, tended(&value)?))).collect();
+    }
+    state
+}
 
 impl Model {
     fn new() -> Self {
@@ -132,15 +196,19 @@ impl Model {
                 state.get_mut(one).unwrap().insert(key(at + 1), value(number, BYTES));
                 state.get_mut(other).unwrap().insert(key(at), value(number, BYTES));
             }
-            Merge(keyspace, at) => {
-                let operand = value(number, BYTES);
-                let entries = state.get_mut(keyspace).unwrap();
-                let value = match entries.get(&key(at)) {
-                    Some(value) => [&value[..], &operand].join(&b','),
-                    None => operand,
-                };
-                entries.insert(key(at), value);
+            TransactAll(one, other, at) => {
+                let entries = state.get_mut(one).unwrap();
+                entries.retain(|other, _| *other < key(at) || *other >= key(at + 3));
+                entries.insert(key(at + 1), [value(number, BYTES), value(number, BYTES)].join(&b','));
+                entries.remove(&key(at + 4));
+                merge(entries, at, number);
+                let entries = state.get_mut(other).unwrap();
+                merge(entries, at, number);
+                entries.insert(key(at + 1), value(number, BYTES));
+                entries.remove(&key(at + 2));
+                entries.remove(&key(at + 3));
             }
+            Merge(keyspace, at) => merge(state.get_mut(keyspace).unwrap(), at, number),
             Delete(keyspace, at) | SingleDelete(keyspace, at) | PutExpiring(keyspace, at, _) => {
                 state.get_mut(keyspace).unwrap().remove(&key(at));
             }
@@ -155,7 +223,7 @@ impl Model {
                 state.remove(keyspace);
             }
             Clear(keyspace) => state.get_mut(keyspace).unwrap().clear(),
-            Wait | Flush | Compact | Sync | Reopen | DropAndReopen => {}
+            Wait | Flush | Compact | CompactIn(_) | Sync | Reopen | DropAndReopen => {}
         }
         self.states.push(state);
     }
@@ -171,6 +239,7 @@ impl Model {
                 | Large(_)
                 | Batch(..)
                 | Transact(..)
+                | TransactAll(..)
                 | Merge(..)
                 | PutExpiring(..)
                 | Delete(..)
@@ -193,7 +262,8 @@ fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
 }
 
 fn keyspace(db: &Db, name: &str) -> Result<Keyspace> {
-    db.keyspace(name, KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::append(","))))
+    let options = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::append(",")));
+    db.keyspace(name, if name == GARDEN { options.compaction_filter(Arc::new(&GARDENER)) } else { options })
 }
 
 /// Runs the steps until the first failure.
@@ -243,6 +313,25 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
                 transaction.put_in(&other, key(at), &value)?;
                 tickets.push(transaction.commit()?);
             }
+            TransactAll(one, other, at) => {
+                let (one, other) = (keyspace(&db, one)?, keyspace(&db, other)?);
+                let transaction = db.transaction()?;
+                transaction.delete_range_in(&one, key(at)..key(at + 3))?;
+                transaction.put_in(&one, key(at + 1), &value)?;
+                transaction.merge_in(&one, key(at + 1), &value)?;
+                let savepoint = transaction.savepoint();
+                transaction.delete_range_in(&other, key(0)..key(9))?;
+                transaction.put_in(&one, key(at + 5), "never there")?;
+                transaction.merge_in(&one, key(at + 1), "never there")?;
+                transaction.rollback_to(&savepoint)?;
+                transaction.single_delete_in(&one, key(at + 4))?;
+                transaction.merge_in(&one, key(at), &value)?;
+                transaction.merge_in(&other, key(at), &value)?;
+                transaction.put_expiring_in(&other, key(at + 1), &value, DECADE)?;
+                transaction.put_expiring_in(&other, key(at + 2), &value, Duration::ZERO)?;
+                transaction.delete_in(&other, key(at + 3))?;
+                tickets.push(transaction.commit()?);
+            }
             Merge(name, at) => keyspace(&db, name)?.merge(key(at), &value)?,
             PutExpiring(name, at, after) => keyspace(&db, name)?.put_expiring(key(at), &value, after)?,
             Delete(name, at) => keyspace(&db, name)?.delete(key(at))?,
@@ -253,6 +342,7 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
             Clear(name) => keyspace(&db, name)?.clear()?,
             Flush => db.flush()?,
             Compact => db.compact_range::<&[u8]>(..)?,
+            CompactIn(name) => keyspace(&db, name)?.compact_range::<&[u8]>(..)?,
             Sync => db.sync()?,
             Reopen => {
                 db.close()?;
@@ -307,11 +397,11 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
     let durable = model.durable.max(model.told.load(Ordering::Relaxed));
     let least = if power_lost { durable } else { model.acknowledged };
     assert!(
-        model.states[least..].contains(&found),
+        model.states[least..].iter().any(|state| *state == found || all_tended(state) == all_tended(&found)),
         "{}: at least step {least} of {} was promised; {}",
         what(),
         model.states.len() - 1,
-        match model.states.iter().rposition(|state| *state == found) {
+        match model.states.iter().rposition(|state| all_tended(state) == all_tended(&found)) {
             Some(step) => format!("found the state after step {step}"),
             None => format!("found a state that never existed: {:?}", summary(&found)),
         }
@@ -325,7 +415,8 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
     let db = options(&cut, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}, again: {error}", what()));
     assert_eq!(db.get("zzz").unwrap().as_deref(), Some(&b"after"[..]), "{}", what());
     db.delete("zzz").unwrap();
-    assert_eq!(read_state(&db).unwrap(), found, "{}: changed by a second recovery", what());
+    let again = read_state(&db).unwrap();
+    assert_eq!(all_tended(&again), all_tended(&found), "{}: changed by a second recovery", what());
     drop(db);
     env.drop_jobs();
 }
@@ -561,6 +652,74 @@ fn transactions_across_keyspaces() {
         10,
         1,
     );
+}
+
+#[test]
+fn transactions_with_every_kind_of_write() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create("other"),
+            Put(DEFAULT, 2, Buffered),
+            Put("other", 4, Synced),
+            PutExpiring("other", 3, DECADE),
+            TransactAll(DEFAULT, "other", 1),
+            Flush,
+            Merge("other", 1),
+            TransactAll("other", DEFAULT, 0),
+            Wait,
+            TransactAll(DEFAULT, "other", 2),
+            Compact,
+            TransactAll("other", DEFAULT, 2),
+            DropAndReopen,
+            TransactAll(DEFAULT, "other", 0),
+            Clear("other"),
+            TransactAll("other", DEFAULT, 1),
+            Flush,
+            Reopen,
+            TransactAll("other", DEFAULT, 3),
+        ],
+        10,
+        1,
+    );
+}
+
+#[test]
+fn values_that_a_filter_deletes_and_changes() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create(GARDEN),
+            Put(GARDEN, 1, Buffered),
+            Put(GARDEN, 2, Buffered),
+            Put(GARDEN, 3, Synced),
+            Merge(GARDEN, 2),
+            PutExpiring(GARDEN, 4, DECADE),
+            PutExpiring(GARDEN, 5, DECADE),
+            Flush,
+            Put(GARDEN, 1, Buffered),
+            Put(GARDEN, 2, Buffered),
+            Merge(GARDEN, 3),
+            Merge(GARDEN, 1),
+            CompactIn(GARDEN),
+            Merge(GARDEN, 2),
+            PutExpiring(GARDEN, 4, Duration::ZERO),
+            TransactAll(GARDEN, DEFAULT, 1),
+            Flush,
+            CompactIn(GARDEN),
+            DropAndReopen,
+            Put(GARDEN, 1, Buffered),
+            SingleDelete(GARDEN, 3),
+            DeleteRange(GARDEN, 2, 3),
+            CompactIn(GARDEN),
+            Reopen,
+            Merge(GARDEN, 1),
+        ],
+        10,
+        1,
+    );
+    let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    assert!(count(&GARDENER.deleted) > 0 && count(&GARDENER.replaced) > 0, "{GARDENER:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use lsm_engine::compaction_policies::{SizeTiered, SizeTieredOptions};
 use lsm_engine::env::{Env, Event, Job, Priority, SimEnv, Step};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
-use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Result, WriteBatch};
+use lsm_engine::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Result, Transaction, WriteBatch};
 
 const DIRECTORY: &str = "/data/db";
 
@@ -50,6 +50,15 @@ impl Model {
         let result = db.write(batch);
         for key in keys {
             self.note(key.as_bytes(), Some(b"of a batch"), &result);
+        }
+        self.check_error(result);
+    }
+
+    /// Ends a transaction that put the keys, or a part of them.
+    fn commit(&mut self, transaction: Transaction, keys: &[&str]) {
+        let result = transaction.commit().map(drop);
+        for key in keys {
+            self.note(key.as_bytes(), Some(b"of a transaction"), &result);
         }
         self.check_error(result);
     }
@@ -106,12 +115,24 @@ fn work(db: &Db, env: &SimEnv, model: &mut Model) {
     }
     model.check_error(db.flush());
     env.run_until_idle();
+    // It begins before a flush and ends after it, so that its commit must look into tables.
+    let transaction = db.transaction().unwrap();
+    let read =
+        transaction.get("key0").and_then(|_| transaction.prefix("key7").try_for_each(|row| row.map(drop)));
+    model.check_error(read);
+    let mut written = Vec::new();
+    for key in ["key0", "key4", "key8"] {
+        let result = transaction.put(key, "of a transaction");
+        written.extend(result.is_ok().then_some(key));
+        model.check_error(result);
+    }
     model.delete(db, "key3");
     model.batch(db, &["key1", "key5", "key9"]);
     if let Ok(other) = other {
         model.check_error(other.put("elsewhere", "too"));
     }
     model.check_error(db.flush());
+    model.commit(transaction, &written);
     model.put(db, "key2", Durability::Sync);
     model.check_error(db.compact_range::<&[u8]>(..));
     model.check_error(db.wait_for_compactions());
@@ -586,6 +607,58 @@ fn writes_fail_while_memory_is_full_and_flushes_keep_failing() {
     env.drop_jobs();
 }
 
+/// The search for conflicts reads tables. If that fails, nobody knows whether there is a conflict.
+#[test]
+fn a_commit_whose_search_for_conflicts_cannot_read_writes_nothing() {
+    let mut failed = 0;
+    for skip in 0.. {
+        let (fs, env) = (file_system(), Arc::new(SimEnv::new(5)));
+        let db = options(&fs, &env).open(DIRECTORY).unwrap();
+        let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
+        for number in 0..200 {
+            db.put(format!("key{number:03}"), vec![b'v'; 100]).unwrap();
+            other.put(format!("key{number:03}"), vec![b'v'; 100]).unwrap();
+        }
+        let begin = || {
+            let transaction = db.transaction().unwrap();
+            transaction.get("key003").unwrap();
+            transaction.range_in(&other, "key050".."key060").try_for_each(|row| row.map(drop)).unwrap();
+            transaction.put("key007", "new").unwrap();
+            transaction.delete_range_in(&other, "key100".."key110").unwrap();
+            transaction
+        };
+        let transaction = begin();
+        for key in ["key001", "key100x", "key199"] {
+            db.put(key, "of another").unwrap();
+        }
+        other.put("key001", "of another").unwrap();
+        db.flush().unwrap();
+        let reads = fs.inject(Fault::on(OperationKind::Read, Io::Other).named(".sst").skip(skip));
+        let committed = transaction.commit();
+        fs.clear_faults();
+        if reads.fired() == 0 {
+            committed.unwrap();
+            assert!(failed >= 3, "{failed} reads failed");
+        } else {
+            failed += 1;
+            let error = committed.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert!(error.to_string().contains(".sst"), "{error}");
+            assert_eq!(db.get("key007").unwrap().unwrap(), vec![b'v'; 100]);
+            assert_eq!(other.count("key100".."key110").unwrap(), 10);
+            begin().commit().unwrap();
+        }
+        assert_eq!(db.get("key007").unwrap().unwrap(), "new");
+        assert_eq!(other.count("key100".."key110").unwrap(), 0);
+        drop(other);
+        db.close().unwrap();
+        env.drop_jobs();
+        if reads.fired() == 0 {
+            return;
+        }
+    }
+}
+
 /// What happens to the database after a batch failed.
 #[derive(Clone, Copy, Debug)]
 enum Afterwards {
@@ -605,14 +678,15 @@ enum Afterwards {
 fn a_batch_with_a_failed_append_is_recovered_whole_or_not_at_all() {
     use Afterwards::{Closed, Flushed, FlushedAndWritten, WrittenAndFlushed};
     // A record larger than half of the window goes directly to the segment.
-    let ways = [(false, 1), (true, 1 << 20)];
+    let ways = [(false, 1), (true, 1 << 20)].map(|way| [(way, false), (way, true)]);
     let endings = [Flushed, WrittenAndFlushed, FlushedAndWritten, Closed];
-    for ((windows, value_bytes), ending) in
-        ways.into_iter().flat_map(|way| endings.map(|ending| (way, ending)))
+    for (((windows, value_bytes), in_transaction), ending) in
+        ways.into_iter().flatten().flat_map(|way| endings.map(|ending| (way, ending)))
     {
         let fs = file_system();
         fs.set_windows(windows);
-        let (env, what) = (Arc::new(SimEnv::new(5)), format!("windows: {windows}, {ending:?}"));
+        let (env, what) =
+            (Arc::new(SimEnv::new(5)), format!("windows: {windows}, {ending:?}, {in_transaction}"));
         let open = |fs: &SimFs, env: &Arc<SimEnv>| {
             let options = Options::new().memory(32 << 20).vfs(Arc::new(fs.clone()));
             options.env(Arc::clone(env) as Arc<dyn Env>).open(DIRECTORY).unwrap()
@@ -621,13 +695,21 @@ fn a_batch_with_a_failed_append_is_recovered_whole_or_not_at_all() {
         let other = db.keyspace("other", KeyspaceOptions::new()).unwrap();
         db.put("before", "1").unwrap();
         db.sync().unwrap();
-        let fired = fs.operations();
-        fs.inject(Fault::on(OperationKind::Write, Io::Other).named(".wal").after_writing(u64::MAX));
-        let mut batch = WriteBatch::new();
+        let append = Fault::on(OperationKind::Write, Io::Other).named(".wal").after_writing(u64::MAX);
+        let append = fs.inject(append);
         let value = vec![b'v'; value_bytes];
-        batch.put("key", &value).put_in(&other, "key", &value);
-        db.write(batch).unwrap_err();
-        assert!(fs.operations() > fired, "{what}");
+        if in_transaction {
+            let transaction = db.transaction().unwrap();
+            transaction.put("key", &value).unwrap();
+            transaction.put_in(&other, "key", &value).unwrap();
+            transaction.commit().unwrap_err();
+        } else {
+            let mut batch = WriteBatch::new();
+            batch.put("key", &value).put_in(&other, "key", &value);
+            db.write(batch).unwrap_err();
+        }
+        assert_eq!(append.fired(), 1, "{what}");
+        assert_eq!((db.get("key").unwrap(), other.get("key").unwrap()), (None, None), "{what}");
         fs.clear_faults();
         match ending {
             Flushed => db.flush().unwrap(),
