@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::keyspaces::{ReadPoint, ReadState};
 use crate::metrics::Call;
 use crate::read::bounds::{Bounds, End};
+use crate::read::ends::Steps;
 use crate::read::merge_input::{MergeInput, merged};
 use crate::read::range_deletes::RangeDeletes;
 use crate::read::skip::{From, LEARN_COUNT};
@@ -220,13 +221,6 @@ impl DbCursor {
         }
     }
 
-    pub(crate) fn move_to(&mut self, end: End) -> Result<()> {
-        match end {
-            End::First => self.first(),
-            End::Last => self.last(),
-        }
-    }
-
     fn seek_from(&mut self, key: &[u8]) -> Result<()> {
         let spans = &self.pinned.empty_spans;
         match spans.any().then(|| spans.end_around(key, &self.spans_for)).flatten() {
@@ -319,6 +313,28 @@ impl DbCursor {
 
     pub(super) fn check(&self) -> Result<()> {
         self.merge.error().map_or(Ok(()), |error| Err(error.clone().into()))
+    }
+}
+
+impl Steps for DbCursor {
+    fn move_to(&mut self, end: End) -> Result<()> {
+        match end {
+            End::First => self.first(),
+            End::Last => self.last(),
+        }
+    }
+
+    #[inline]
+    fn step_from(&mut self, end: End) -> Result<()> {
+        match end {
+            End::First => self.next(),
+            End::Last => self.prev(),
+        }
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<(&[u8], &[u8])> {
+        self.entry()
     }
 }
 

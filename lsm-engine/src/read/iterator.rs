@@ -5,8 +5,9 @@ use lsm_core::Slice;
 
 use crate::error::{Error, Result};
 use crate::keyspaces::{ReadPoint, ReadState};
-use crate::read::bounds::Bounds;
+use crate::read::bounds::{Bounds, End};
 use crate::read::cursor::DbCursor;
+use crate::read::ends::{Ends, Source, copy_entry, copy_key, copy_value, iterator};
 
 /// A double-ended iterator over the keys and values of a range, as they were when the iterator was made.
 ///
@@ -14,14 +15,7 @@ use crate::read::cursor::DbCursor;
 /// the database is opened again, since opening may remove the files that it reads. It keeps the memtables and tables
 /// that it reads, so drop it when you are done. It ends after the first error.
 #[derive(Debug)]
-pub struct Iter {
-    source: Option<IterSource>,
-    /// The error to return first, for example for an inverted range.
-    error: Option<Error>,
-    /// Each cursor stands on the key that its end returned last. The other end stops before that key.
-    front: Option<DbCursor>,
-    back: Option<DbCursor>,
-}
+pub struct Iter(Ends<IterSource>);
 
 struct IterSource {
     state: Arc<ReadState>,
@@ -36,7 +30,9 @@ impl std::fmt::Debug for IterSource {
     }
 }
 
-impl IterSource {
+impl Source for IterSource {
+    type Cursor = DbCursor;
+
     fn cursor(&self) -> DbCursor {
         DbCursor::new(Arc::clone(&self.state), self.point, self.bounds.clone(), self.prefix.as_deref())
     }
@@ -50,30 +46,28 @@ impl Iter {
     ) -> Self {
         let own = |bound: Bound<&K>| bound.map(|key| Slice::copy_from(key.as_ref()));
         let bounds = Bounds { lower: own(range.start_bound()), upper: own(range.end_bound()) };
-        let error = match (&bounds.lower, &bounds.upper) {
+        match (&bounds.lower, &bounds.upper) {
             (
                 Bound::Included(lower) | Bound::Excluded(lower),
                 Bound::Included(upper) | Bound::Excluded(upper),
-            ) if lower > upper => Some(Error::inverted(lower, upper)),
-            _ => None,
-        };
-        Self::new(IterSource { point: state.fix(point), state, bounds, prefix: None }, error)
+            ) if lower > upper => Self::failed(Error::inverted(lower, upper)),
+            _ => Self::new(IterSource { point: state.fix(point), state, bounds, prefix: None }),
+        }
     }
 
     pub(crate) fn prefix(state: Arc<ReadState>, point: ReadPoint<'_>, prefix: &[u8]) -> Self {
         let bounds = Bounds::prefix(prefix);
         let prefix = Some(Slice::copy_from(prefix));
-        Self::new(IterSource { point: state.fix(point), state, bounds, prefix }, None)
+        Self::new(IterSource { point: state.fix(point), state, bounds, prefix })
     }
 
     /// An iterator that returns this error and ends.
     pub(crate) fn failed(error: Error) -> Self {
-        Self { source: None, error: Some(error), front: None, back: None }
+        Self(Ends::new(Err(error)))
     }
 
-    fn new(source: IterSource, error: Option<Error>) -> Self {
-        let source = error.is_none().then_some(source);
-        Self { source, error, front: None, back: None }
+    fn new(source: IterSource) -> Self {
+        Self(Ends::new(Ok(source)))
     }
 
     /// Only the keys. No value is copied.
@@ -87,12 +81,12 @@ impl Iter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keys(self) -> Keys {
-        Keys(self)
+        Keys(self.0)
     }
 
     /// Only the values, in the order of their keys.
     pub fn values(self) -> Values {
-        Values(self)
+        Values(self.0)
     }
 
     /// The first entry.
@@ -113,100 +107,21 @@ impl Iter {
     /// Counts the entries.
     pub(crate) fn count_entries(mut self) -> Result<u64> {
         let mut count = 0;
-        loop {
-            let stepped = self.step_front(|_| ());
-            match self.finish(stepped).transpose()? {
-                Some(()) => count += 1,
-                None => return Ok(count),
-            }
+        while let Some(()) = self.0.next_from(End::First, |_| ()).transpose()? {
+            count += 1;
         }
-    }
-
-    fn step_front<T>(&mut self, copy: impl FnOnce((&[u8], &[u8])) -> T) -> Result<Option<T>> {
-        let Some(source) = &self.source else { return Ok(None) };
-        let cursor = if let Some(cursor) = &mut self.front {
-            cursor.next()?;
-            cursor
-        } else {
-            let cursor = self.front.insert(source.cursor());
-            cursor.first()?;
-            cursor
-        };
-        let end = self.back.as_ref().and_then(DbCursor::key);
-        Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key < end)).map(copy))
-    }
-
-    fn step_back<T>(&mut self, copy: impl FnOnce((&[u8], &[u8])) -> T) -> Result<Option<T>> {
-        let Some(source) = &self.source else { return Ok(None) };
-        let cursor = if let Some(cursor) = &mut self.back {
-            cursor.prev()?;
-            cursor
-        } else {
-            let cursor = self.back.insert(source.cursor());
-            cursor.last()?;
-            cursor
-        };
-        let end = self.front.as_ref().and_then(DbCursor::key);
-        Ok(cursor.entry().filter(|(key, _)| end.is_none_or(|end| *key > end)).map(copy))
-    }
-
-    /// Returns the entry of a step. At the end or after an error, drops the read state and the cursors.
-    fn finish<T>(&mut self, stepped: Result<Option<T>>) -> Option<Result<T>> {
-        if let Ok(Some(entry)) = stepped {
-            return Some(Ok(entry));
-        }
-        self.source = None;
-        self.front = None;
-        self.back = None;
-        stepped.err().or_else(|| self.error.take()).map(Err)
+        Ok(count)
     }
 }
 
 /// The keys of an [`Iter`], from both ends.
 #[derive(Debug)]
-pub struct Keys(Iter);
+pub struct Keys(Ends<IterSource>);
 
 /// The values of an [`Iter`], from both ends.
 #[derive(Debug)]
-pub struct Values(Iter);
+pub struct Values(Ends<IterSource>);
 
-fn copy_entry((key, value): (&[u8], &[u8])) -> (Slice, Slice) {
-    (Slice::copy_from(key), Slice::copy_from(value))
-}
-
-fn copy_key((key, _): (&[u8], &[u8])) -> Slice {
-    Slice::copy_from(key)
-}
-
-fn copy_value((_, value): (&[u8], &[u8])) -> Slice {
-    Slice::copy_from(value)
-}
-
-/// The steps of an iterator that copies this part of each entry.
-macro_rules! iterator {
-    ($name:ident, $item:ty, |$self:ident| $iter:expr, $copy:ident) => {
-        impl Iterator for $name {
-            type Item = Result<$item>;
-
-            fn next(&mut self) -> Option<Self::Item> {
-                let $self = self;
-                let stepped = $iter.step_front($copy);
-                $iter.finish(stepped)
-            }
-        }
-
-        impl DoubleEndedIterator for $name {
-            fn next_back(&mut self) -> Option<Self::Item> {
-                let $self = self;
-                let stepped = $iter.step_back($copy);
-                $iter.finish(stepped)
-            }
-        }
-
-        impl std::iter::FusedIterator for $name {}
-    };
-}
-
-iterator!(Iter, (Slice, Slice), |iter| iter, copy_entry);
-iterator!(Keys, Slice, |keys| keys.0, copy_key);
-iterator!(Values, Slice, |values| values.0, copy_value);
+iterator!(Iter, (Slice, Slice), copy_entry);
+iterator!(Keys, Slice, copy_key);
+iterator!(Values, Slice, copy_value);

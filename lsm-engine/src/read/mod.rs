@@ -6,6 +6,7 @@
 mod bounds;
 mod changes;
 mod cursor;
+mod ends;
 mod iterator;
 mod key_range;
 mod merge_input;
@@ -16,5 +17,6 @@ mod skip;
 pub(crate) use bounds::{Bounds, End, borrow_range};
 pub(crate) use changes::{Change, Changes};
 pub use cursor::DbCursor;
+pub(crate) use ends::{Ends, Source, Steps, copy_entry, copy_key, copy_value, iterator};
 pub use iterator::{Iter, Keys, Values};
 pub(crate) use key_range::KeyRange;

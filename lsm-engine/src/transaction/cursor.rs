@@ -7,7 +7,7 @@ use super::state::State;
 use super::walks::WalkId;
 use crate::error::Result;
 use crate::keyspaces::successor;
-use crate::read::KeyRange;
+use crate::read::{End, KeyRange, Steps};
 
 /// A cursor over the keys and values of a keyspace, as a transaction sees them: its snapshot, and its own writes up to
 /// the moment when the cursor was made.
@@ -155,6 +155,27 @@ impl<'t> TransactionCursor<'t> {
             span.include(self.cursor.entry().map(|(key, _)| key), &self.limits);
             self.open.borrow_mut().track_span(walk, span.range);
         }
+    }
+}
+
+impl Steps for TransactionCursor<'_> {
+    fn move_to(&mut self, end: End) -> Result<()> {
+        match end {
+            End::First => self.first(),
+            End::Last => self.last(),
+        }
+    }
+
+    fn step_from(&mut self, end: End) -> Result<()> {
+        match end {
+            End::First => self.next(),
+            End::Last => self.prev(),
+        }
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<(&[u8], &[u8])> {
+        self.entry()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lsm_core::Slice;
 
-use super::iterator::{Source, TransactionIter};
+use super::iterator::{IterSource, TransactionIter};
 use super::options::{Isolation, TransactionOptions};
 use super::overlay::{Overlay, Own, Undo};
 use super::state::State;
@@ -112,7 +112,7 @@ impl Session {
         }
         let bounds = Bounds { lower: lower.map(Slice::copy_from), upper: upper.map(Slice::copy_from) };
         let view = self.view(keyspace, &bounds, reading);
-        TransactionIter::new(view.map(|view| Source { view, bounds, prefix: None }))
+        TransactionIter::new(view.map(|view| IterSource { view, bounds, prefix: None }))
     }
 
     pub(super) fn iter_prefix(
@@ -123,7 +123,11 @@ impl Session {
     ) -> TransactionIter<'_> {
         let bounds = Bounds::prefix(prefix);
         let view = self.view(keyspace, &bounds, reading);
-        TransactionIter::new(view.map(|view| Source { view, bounds, prefix: Some(Slice::copy_from(prefix)) }))
+        TransactionIter::new(view.map(|view| IterSource {
+            view,
+            bounds,
+            prefix: Some(Slice::copy_from(prefix)),
+        }))
     }
 
     /// Changes the writes of a keyspace. With locks, `what` is locked first.

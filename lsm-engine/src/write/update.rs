@@ -14,7 +14,7 @@ use lsm_wal::Durability;
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::keyspaces::{ReadPoint, ReadState, Tree};
-use crate::read::{Bounds, Change, Changes, DbCursor, End};
+use crate::read::{Bounds, Change, Changes, DbCursor, End, Steps};
 use crate::write::path::WritePath;
 use crate::write::update_queue::UpdateQueue;
 
