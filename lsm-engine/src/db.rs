@@ -8,6 +8,7 @@ use lsm_wal::Durability;
 
 use crate::batch::WriteBatch;
 use crate::callbacks::caught;
+use crate::checkpoint::{self, Checkpoint, CheckpointOptions};
 use crate::database::{Closer, Database, Events};
 use crate::error::{Error, Result};
 use crate::health::Health;
@@ -434,6 +435,41 @@ impl Db {
     /// Flushes the memtables of all keyspaces to tables, and waits until that is done.
     pub fn flush(&self) -> Result<()> {
         self.database.flush_all()
+    }
+
+    /// Makes a checkpoint: a second database in the new directory `target`, with all writes that have returned by now, of
+    /// all keyspaces. Writes go on meanwhile.
+    ///
+    /// Tables are shared by hard links, so it takes milliseconds and hardly any space. It is durable when this returns; a
+    /// crash or an error leaves nothing, or all of it. The checkpoint can be opened for writing: it is a branch, and what
+    /// is written to one database does not show in the other.
+    ///
+    /// Works on a database that was opened read-only, too. Fails with
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is something of the name `target`, and if
+    /// its parent does not exist. See "Checkpoints" in docs/GUIDE.md.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (path, target) = (dir.path().join("db"), dir.path().join("copy"));
+    /// # let db = lsm_engine::Db::open(path)?;
+    /// db.put("key", "then")?;
+    /// db.checkpoint(&target)?;
+    /// db.put("key", "now")?;
+    /// let copy = lsm_engine::Db::open(&target)?;
+    /// assert_eq!(copy.get("key")?.unwrap(), "then");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<Checkpoint> {
+        self.checkpoint_with(target, &CheckpointOptions::default())
+    }
+
+    /// Like [`checkpoint`](Self::checkpoint), with these options.
+    pub fn checkpoint_with(
+        &self,
+        target: impl AsRef<Path>,
+        options: &CheckpointOptions,
+    ) -> Result<Checkpoint> {
+        checkpoint::make(&self.database, target.as_ref(), options)
     }
 
     /// Syncs the log: all earlier writes survive a power cut once this returns.

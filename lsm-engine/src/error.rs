@@ -24,6 +24,10 @@ pub enum Error {
     #[error("{} is not a directory", .0.display())]
     NotADirectory(Arc<PathBuf>),
 
+    /// A checkpoint or restore makes a new directory, and there is something of that name.
+    #[error("{} already exists: choose another directory, or remove it first", .0.display())]
+    TargetExists(Arc<PathBuf>),
+
     /// A key, value, range, name or option is not valid.
     #[error("{0}")]
     InvalidArgument(Arc<str>),
@@ -115,6 +119,8 @@ pub enum Error {
 pub enum ErrorKind {
     /// Fix the call.
     InvalidArgument,
+    /// Choose another target, or remove what is there.
+    AlreadyExists,
     /// Open with the options that the database was made with.
     OptionsMismatch,
     /// There is no such database.
@@ -162,6 +168,7 @@ impl Error {
             Self::Storage(error) => storage_kind(error),
             Self::Locked(_) => ErrorKind::Locked,
             Self::NoDatabase(_) => ErrorKind::NotFound,
+            Self::TargetExists(_) => ErrorKind::AlreadyExists,
             Self::NotADirectory(_) | Self::InvalidArgument(_) | Self::TooLarge { .. } => {
                 ErrorKind::InvalidArgument
             }

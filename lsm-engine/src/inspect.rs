@@ -32,6 +32,8 @@ pub enum Kind {
     Reserve,
     /// The lock file; it has no content.
     Lock,
+    /// Marks a directory that a checkpoint or restore is filling, or has just filled. It has no content.
+    Staging,
     /// A file of the flight recorder; see [`RecordedEvents`].
     Events,
 }
@@ -45,6 +47,7 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         FileKind::Current | FileKind::CurrentNext => Kind::Current,
         FileKind::Reserve => Kind::Reserve,
         FileKind::Lock => Kind::Lock,
+        FileKind::Staging => Kind::Staging,
         FileKind::Events(_) => Kind::Events,
     })
 }

@@ -37,6 +37,7 @@
 mod background;
 mod batch;
 mod callbacks;
+mod checkpoint;
 mod control;
 mod database;
 mod db;
@@ -67,6 +68,7 @@ mod waits;
 mod write;
 
 pub use batch::WriteBatch;
+pub use checkpoint::{Checkpoint, CheckpointOptions};
 pub use database::Events;
 pub use db::Db;
 pub use error::{Error, ErrorKind, Result};

@@ -23,17 +23,23 @@ pub enum Placed {
 ///
 /// Neither way makes the name durable: sync the directory of `to`. A failed copy leaves no file.
 pub fn link_or_copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<Placed> {
-    match vfs.hard_link(from, to) {
-        Ok(()) => Ok(Placed::Linked),
-        Err(error) if may_be_copied(&error) => copy_file(vfs, from, to).map(Placed::Copied),
-        Err(error) => Err(error),
-    }
+    if try_link(vfs, from, to)? { Ok(Placed::Linked) } else { copy_file(vfs, from, to).map(Placed::Copied) }
 }
 
-/// Whether a failed link says something about links, and not about the file or the names.
-fn may_be_copied(error: &io::Error) -> bool {
+/// Links `from` to `to`, which must be free. `false` where the file system does not link, as [`link_or_copy`] has it: for
+/// whoever copies in a way of its own.
+pub fn try_link(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<bool> {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
+    match vfs.hard_link(from, to) {
+        Ok(()) => Ok(true),
+        // These say something about links, and not about the file or the names.
+        Err(error)
+            if matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Copies all bytes of `from` to a new file, and syncs it. Returns how many there are. A failure leaves no file.

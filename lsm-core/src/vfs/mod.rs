@@ -22,7 +22,7 @@ mod posix;
 mod sim;
 mod window;
 
-pub use copy::{Placed, copy_file, link_or_copy};
+pub use copy::{Placed, copy_file, link_or_copy, try_link};
 pub use file::{Access, VfsFile};
 pub use file_system::{LockGuard, LockMode, Metadata, Vfs};
 pub use posix::PosixFs;

@@ -70,7 +70,7 @@ impl WriteSide {
     }
 
     /// Locks the manifest for a call of a user.
-    fn lock_manifest(&self) -> OrderedGuard<'_, Manifest> {
+    pub(crate) fn lock_manifest(&self) -> OrderedGuard<'_, Manifest> {
         self.versions.lock_for_call(&self.write.resources.waits)
     }
 }

@@ -251,7 +251,7 @@ fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Resul
     for name in files::list(&*resources.vfs, directory)? {
         let leftover = match files::parse(&name) {
             Some(FileKind::Table(number)) => !tables.contains(&number),
-            Some(FileKind::CurrentNext) => true,
+            Some(FileKind::CurrentNext | FileKind::Staging) => true,
             _ => false,
         };
         if leftover {

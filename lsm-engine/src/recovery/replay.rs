@@ -95,16 +95,8 @@ impl CountedReader {
 
 impl OldLog {
     fn read_from(&self, position: u64, memory: &Arc<Memory>) -> Result<CountedReader> {
-        let synced = self.start.synced;
-        // The log may lack records that are in tables, even synced ones. So the synced position only counts above the
-        // start.
-        let synced = if synced > self.start.position { synced } else { 0 };
-        let expected = LogExpectation {
-            from: Position(position),
-            synced: Position(synced),
-            clean: self.clean,
-            begun: self.begun,
-        };
+        let expected =
+            LogExpectation { from: Position(position), ..self.start.expectation(self.clean, self.begun) };
         let reader = WalReader::open(Arc::clone(&self.vfs), &self.directory, &expected, self.mode)?;
         Ok(CountedReader { reader, buffers: Charge::new(memory, Part::Buffers, 0) })
     }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
 use lsm_core::{DecodeError, SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
+use lsm_wal::{CleanClose, LogExpectation, Position};
 
 use crate::options::StoredOptions;
 use crate::version::files;
@@ -98,6 +99,16 @@ pub struct LogStart {
     pub segment: u64,
     /// The position up to which the log was synced. A log that ends before it is damaged.
     pub synced: u64,
+}
+
+impl LogStart {
+    /// What a log must hold that is read from here on.
+    pub(crate) fn expectation(&self, clean: Option<CleanClose>, begun: u64) -> LogExpectation {
+        // The log may lack records that are in tables, even synced ones. So the synced position only counts above the
+        // start.
+        let synced = if self.synced > self.position { self.synced } else { 0 };
+        LogExpectation { from: Position(self.position), synced: Position(synced), clean, begun }
+    }
 }
 
 /// A keyspace in the manifest.

@@ -16,6 +16,9 @@ pub(crate) const RESERVE: &str = "RESERVE";
 /// The lock file, locked while a process has the database open. It is never unlinked.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The lock file of a directory that a checkpoint or restore is filling. A database does not have it for long.
+pub(crate) const STAGING: &str = "STAGING";
+
 /// Numbers of files and runs are below this, so that counters never wrap. Files with higher numbers are not ours.
 pub(crate) const NUMBER_END: u64 = 1 << 60;
 
@@ -30,6 +33,7 @@ pub(crate) enum FileKind {
     CurrentNext,
     Reserve,
     Lock,
+    Staging,
     /// A file of the flight recorder.
     Events(u64),
 }
@@ -41,6 +45,7 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
         CURRENT_NEXT => return Some(FileKind::CurrentNext),
         RESERVE => return Some(FileKind::Reserve),
         LOCK => return Some(FileKind::Lock),
+        STAGING => return Some(FileKind::Staging),
         _ => {}
     }
     if let Some(number) = name.strip_prefix("MANIFEST-") {
@@ -72,6 +77,11 @@ pub(crate) fn table(directory: &Path, number: u64) -> PathBuf {
 
 pub(crate) fn manifest(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("MANIFEST-{number:06}"))
+}
+
+/// A segment of the log; see `lsm-wal`.
+pub(crate) fn segment(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:06}{SEGMENT_SUFFIX}"))
 }
 
 pub(crate) fn events(directory: &Path, number: u64) -> PathBuf {

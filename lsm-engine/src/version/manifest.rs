@@ -87,8 +87,7 @@ impl ManifestState {
         self.next_number = self.next_number.max(edit.next_number.unwrap_or(0));
         self.next_keyspace = self.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
         self.last_sequence = self.last_sequence.max(edit.last_sequence.unwrap_or(0));
-        self.clock_micros = self.clock_micros.max(edit.clock_micros.unwrap_or(0));
-        self.age_clock_micros = self.age_clock_micros.max(edit.age_clock_micros.unwrap_or(0));
+        self.take_marks(edit);
         self.log_begun = self.log_begun.max(edit.log_begun.unwrap_or(0));
         self.database_id = edit.database_id.unwrap_or(self.database_id);
         if let Some(log) = edit.log {
@@ -101,8 +100,14 @@ impl ManifestState {
         }
     }
 
+    /// Takes the marks of the clocks from an edit.
+    pub(crate) fn take_marks(&mut self, edit: &VersionEdit) {
+        self.clock_micros = self.clock_micros.max(edit.clock_micros.unwrap_or(0));
+        self.age_clock_micros = self.age_clock_micros.max(edit.age_clock_micros.unwrap_or(0));
+    }
+
     /// One edit that contains the whole state.
-    fn to_edit(&self) -> VersionEdit {
+    pub(crate) fn to_edit(&self) -> VersionEdit {
         VersionEdit {
             next_number: Some(self.next_number),
             last_sequence: Some(self.last_sequence),
@@ -186,6 +191,18 @@ impl Manifest {
         let manifest = Self::prepare(vfs, directory, number, record_seed, state)?;
         Current::publish(&*manifest.vfs, directory)?;
         Ok(manifest)
+    }
+
+    /// Writes the manifest of a copy of a database whose log ends as `log` says, and `CURRENT`, durably.
+    pub(crate) fn create_closed(
+        vfs: &Arc<dyn Vfs>,
+        directory: &Path,
+        record_seed: u32,
+        state: ManifestState,
+        log: CleanClose,
+    ) -> Result<()> {
+        let number = state.next_number;
+        Self::write(Arc::clone(vfs), directory, number, record_seed, state)?.close(log)
     }
 
     /// Writes a manifest and `CURRENT.next`, durably. After a failure it removes both, since on a full disk each

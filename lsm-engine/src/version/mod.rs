@@ -11,6 +11,7 @@ pub(crate) mod edit;
 mod fence_pointers;
 pub(crate) mod files;
 mod hidden_bytes;
+mod live_files;
 pub(crate) mod manifest;
 mod numbers;
 mod opening;
@@ -23,6 +24,7 @@ mod version_set;
 
 pub(crate) use clock::Clock;
 pub(crate) use disk_reserve::DiskReserve;
+pub(crate) use live_files::LiveFile;
 pub(crate) use numbers::Numbers;
 pub(crate) use opening::{TableOpener, open_table, open_tables};
 pub(crate) use placement::{BusyTable, Placement};

@@ -70,6 +70,11 @@ impl VersionSet {
         self.log_edit(&mut self.lock(), VersionEdit::default())
     }
 
+    /// Puts the marks of the clocks into an edit.
+    pub(crate) fn mark(&self, edit: &mut VersionEdit) {
+        self.clock.mark(edit);
+    }
+
     /// How long edits took.
     pub(crate) fn edit_times(&self) -> Latency {
         self.edit_times.snapshot()

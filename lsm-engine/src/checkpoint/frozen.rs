@@ -1,0 +1,162 @@
+//! The state of a database at one moment, held for as long as it is copied.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsm_core::SequenceNumber;
+use lsm_core::vfs::Vfs;
+use lsm_wal::{CleanClose, LogCopy, LogExpectation, Position, RecoveryMode, WalReader};
+
+use super::copying::COPY_BYTES;
+use super::options::CheckpointOptions;
+use crate::database::{Database, WriteSide};
+use crate::error::Result;
+use crate::version::current::Current;
+use crate::version::edit::{LogStart, VersionEdit};
+use crate::version::manifest::{Manifest, ManifestState};
+use crate::version::{Version, files};
+
+/// Number of the segment that holds the log of a copy.
+const SEGMENT: u64 = 1;
+
+/// The path of the log of a copy in its directory.
+pub(crate) fn log_path(directory: &Path) -> PathBuf {
+    files::segment(directory, SEGMENT)
+}
+
+/// The state of a database at one moment: all writes that had returned, and no part of a later one.
+pub(crate) struct Frozen {
+    /// What the manifest of a copy holds. Its log is the one segment that was copied.
+    pub(crate) state: ManifestState,
+    /// The last write.
+    pub(crate) sequence: SequenceNumber,
+    /// The end of the log of the copy.
+    pub(crate) log: CleanClose,
+    /// They keep the files of the state on the disk.
+    _versions: Vec<Arc<Version>>,
+}
+
+/// Freezes the state of a database, and gives `log` the bytes of the log that a copy needs, piece by piece. Writes go on
+/// meanwhile; flushes and compactions wait before they change the manifest, until the log is read.
+pub(crate) fn freeze(
+    database: &Database,
+    options: &CheckpointOptions,
+    log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
+) -> Result<Frozen> {
+    database.resources.check_process()?;
+    database.resources.check_may_wait()?;
+    database.check_open()?;
+    match &database.writer {
+        Some(_) => {
+            let side = database.write_side()?;
+            flush_if_long(database, side, options);
+            freeze_written(database, side, options, log)
+        }
+        None => freeze_read(database, options, log),
+    }
+}
+
+/// Flushes a long log away. The copy needs no flush, it only gets smaller: so a disk that is too full for one, or a
+/// keyspace that takes none any more, can still be copied.
+fn flush_if_long(database: &Database, side: &WriteSide, options: &CheckpointOptions) {
+    let start = side.versions.lock().state().log.position;
+    let bytes = side.write.log_end().saturating_sub(start);
+    if bytes > options.flush_above_bytes
+        && !side.write.status.control.is_paused()
+        && let Err(error) = database.flush_all()
+    {
+        tracing::warn!(%error, "a flush before a copy of the database failed: its log is copied instead");
+    }
+}
+
+/// Freezes a database that is open for writing. While the manifest is locked, no table joins or leaves, and the log keeps
+/// what is not in tables.
+fn freeze_written(
+    database: &Database,
+    side: &WriteSide,
+    options: &CheckpointOptions,
+    log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
+) -> Result<Frozen> {
+    let manifest = side.lock_manifest();
+    let (end, sequence) = {
+        let committer = side.write.committer.lock();
+        (Position(committer.log_end()), committer.last_sequence())
+    };
+    let mut state = manifest.state().clone();
+    let mut marks = VersionEdit::default();
+    side.versions.mark(&mut marks);
+    state.take_marks(&marks);
+    let versions = database.all_trees().iter().map(|tree| Arc::clone(&tree.load().version)).collect();
+    // What is durable stands in segments, where a reader finds it while the log goes on.
+    side.write.wait_durable(end.0)?;
+    let (vfs, directory) = (&database.resources.vfs, &*database.resources.directory);
+    let expected = state.log.expectation(None, state.log_begun);
+    let reader = open_log(vfs, directory, &expected)?.until(end);
+    let copied = Copied::of(reader, state.log, &database.resources, log)?;
+    drop(manifest);
+    Frozen::new(state, sequence, copied, versions, options)
+}
+
+/// Freezes a database that is open read-only. The files do not change while it is.
+fn freeze_read(
+    database: &Database,
+    options: &CheckpointOptions,
+    log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
+) -> Result<Frozen> {
+    let (vfs, directory) = (&database.resources.vfs, &*database.resources.directory);
+    let current = crate::recovery::existing_current(&**vfs, directory)?;
+    let state = Manifest::load(&**vfs, directory, &current)?;
+    let Current { clean, .. } = current;
+    let reader = open_log(vfs, directory, &state.log.expectation(clean, state.log_begun))?;
+    let copied = Copied::of(reader, state.log, &database.resources, log)?;
+    let versions = database.all_trees().iter().map(|tree| Arc::clone(&tree.load().version)).collect();
+    Frozen::new(state, database.visibility.sequence(), copied, versions, options)
+}
+
+fn open_log(vfs: &Arc<dyn Vfs>, directory: &Path, expected: &LogExpectation) -> Result<WalReader> {
+    Ok(WalReader::open(Arc::clone(vfs), directory, expected, RecoveryMode::TolerateTornTail)?)
+}
+
+/// The log of a copy, after its bytes were given away.
+struct Copied {
+    closed: CleanClose,
+    start: u64,
+}
+
+impl Copied {
+    fn of(
+        mut reader: WalReader,
+        start: LogStart,
+        resources: &crate::resources::Resources,
+        log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
+    ) -> Result<Self> {
+        let env = &resources.env;
+        let start = start.position;
+        let mut copy = LogCopy::begin(SEGMENT, Position(start), env.random(), env.random() as u32);
+        while let Some(record) = reader.next()? {
+            copy.append(record.tag, record.payload)?;
+            if copy.waiting_bytes() >= COPY_BYTES {
+                log(copy.take())?;
+            }
+        }
+        let closed = copy.finish()?;
+        log(copy.take())?;
+        Ok(Self { closed, start })
+    }
+}
+
+impl Frozen {
+    fn new(
+        mut state: ManifestState,
+        sequence: SequenceNumber,
+        copied: Copied,
+        versions: Vec<Arc<Version>>,
+        options: &CheckpointOptions,
+    ) -> Result<Self> {
+        let Copied { closed: log, start } = copied;
+        state.log = LogStart { position: start, segment: SEGMENT, synced: log.end.0 };
+        state.log_begun = SEGMENT;
+        options.select(&mut state, sequence)?;
+        Ok(Self { state, sequence, log, _versions: versions })
+    }
+}
