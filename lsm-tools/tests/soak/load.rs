@@ -1,5 +1,8 @@
 //! What a load is.
 
+use std::thread;
+use std::time::Duration;
+
 use lsm_dev::Random;
 use lsm_engine::{Db, Keyspace, Slice};
 
@@ -35,6 +38,11 @@ pub(crate) fn equal<'m>(
             _ => return false,
         }
     }
+}
+
+/// Lets the other loads work.
+pub(crate) fn pause() {
+    thread::sleep(Duration::from_millis(50));
 }
 
 /// `count` bytes that do not shrink by compression.

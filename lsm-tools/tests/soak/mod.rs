@@ -1,6 +1,7 @@
 //! Starts the loads, lets them run, stops them, and compares.
 
 mod bank;
+mod copies;
 mod counters;
 mod load;
 mod map;
@@ -40,6 +41,7 @@ fn loads(db: &Db) -> Vec<Box<dyn Load>> {
         Box::new(bank::Bank::new(db, 1)),
         Box::new(sessions::Sessions::new(db)),
         Box::new(views::Views::new()),
+        Box::new(copies::Copies::new(db)),
     ]
 }
 
@@ -64,7 +66,7 @@ pub(crate) fn run(settings: &Settings) -> Vec<PathBuf> {
         let mut watch = Watch::new(settings.memory);
         while Instant::now() < end && !stop.load(Ordering::Relaxed) {
             watch.look(&db);
-            thread::sleep(Duration::from_millis(50));
+            load::pause();
         }
         stop.store(true, Ordering::Relaxed);
         watch
