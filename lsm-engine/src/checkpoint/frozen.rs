@@ -10,11 +10,13 @@ use lsm_wal::{CleanClose, LogCopy, LogExpectation, Position, RecoveryMode, WalRe
 use super::copying::COPY_BYTES;
 use super::options::CheckpointOptions;
 use crate::database::{Database, WriteSide};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::pins::PinKind;
 use crate::version::current::Current;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::{Manifest, ManifestState};
 use crate::version::{Version, files};
+use crate::write::LogPinOwner;
 
 /// Number of the segment that holds the log of a copy.
 const SEGMENT: u64 = 1;
@@ -36,8 +38,8 @@ pub(crate) struct Frozen {
     _versions: Vec<Arc<Version>>,
 }
 
-/// Freezes the state of a database, and gives `log` the bytes of the log that a copy needs, piece by piece. Writes go on
-/// meanwhile; flushes and compactions wait before they change the manifest, until the log is read.
+/// Freezes the state of a database, and gives `log` the bytes of the log that a copy needs, piece by piece. Writes,
+/// flushes and compactions go on meanwhile.
 pub(crate) fn freeze(
     database: &Database,
     options: &CheckpointOptions,
@@ -69,31 +71,37 @@ fn flush_if_long(database: &Database, side: &WriteSide, options: &CheckpointOpti
     }
 }
 
-/// Freezes a database that is open for writing. While the manifest is locked, no table joins or leaves, and the log keeps
-/// what is not in tables.
+/// Freezes a database that is open for writing. While the manifest is locked, no table joins or leaves. Afterwards the pin
+/// keeps the log that is not in those tables.
 fn freeze_written(
     database: &Database,
     side: &WriteSide,
     options: &CheckpointOptions,
     log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
 ) -> Result<Frozen> {
+    let resources = &database.resources;
     let manifest = side.lock_manifest();
     let (end, sequence) = {
         let committer = side.write.committer.lock();
         (Position(committer.log_end()), committer.last_sequence())
     };
     let mut state = manifest.state().clone();
+    let owner = LogPinOwner { kind: PinKind::Checkpoint, label: None, bytes_max: u64::MAX };
+    let pin = side.write.log_pins.pin(state.log.position, owner, resources.env.monotonic_micros());
+    let _pin = pin.map_err(|start| {
+        let detail = format!("the log begins at position {start}, but {} is needed", state.log.position);
+        Error::corruption(&resources.directory, 0, detail)
+    })?;
+    let versions = database.all_trees().iter().map(|tree| Arc::clone(&tree.load().version)).collect();
+    drop(manifest);
     let mut marks = VersionEdit::default();
     side.versions.mark(&mut marks);
     state.take_marks(&marks);
-    let versions = database.all_trees().iter().map(|tree| Arc::clone(&tree.load().version)).collect();
     // What is durable stands in segments, where a reader finds it while the log goes on.
     side.write.wait_durable(end.0)?;
-    let (vfs, directory) = (&database.resources.vfs, &*database.resources.directory);
     let expected = state.log.expectation(None, state.log_begun);
-    let reader = open_log(vfs, directory, &expected)?.until(end);
-    let copied = Copied::of(reader, state.log, &database.resources, log)?;
-    drop(manifest);
+    let reader = open_log(&resources.vfs, &resources.directory, &expected)?.until(end);
+    let copied = Copied::of(reader, state.log, resources, log)?;
     Frozen::new(state, sequence, copied, versions, options)
 }
 
