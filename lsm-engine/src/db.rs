@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsm_core::Slice;
+use lsm_core::{SequenceNumber, Slice};
 use lsm_wal::Durability;
 
 use crate::batch::WriteBatch;
@@ -12,6 +12,7 @@ use crate::checkpoint::{self, Checkpoint, CheckpointOptions};
 use crate::database::{Closer, Database, Events};
 use crate::error::{Error, Result};
 use crate::health::Health;
+use crate::ingest::{BulkLoad, Ingest};
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::options::{KeyspaceOptions, Options};
@@ -316,6 +317,16 @@ impl Db {
     /// An estimate of the number of keys; see [`Keyspace::len_estimate`].
     pub fn len_estimate(&self) -> Result<u64> {
         self.default.len_estimate()
+    }
+
+    /// Takes tables into the default keyspace that were built elsewhere; see [`Keyspace::ingest`].
+    pub fn ingest(&self, ingest: Ingest) -> Result<SequenceNumber> {
+        self.default.ingest(ingest)
+    }
+
+    /// Begins a bulk load into the default keyspace; see [`Keyspace::bulk_load`].
+    pub fn bulk_load(&self) -> Result<BulkLoad> {
+        self.default.bulk_load()
     }
 
     /// A cursor: it seeks, moves in both directions, and lends keys and values without copying them.

@@ -108,6 +108,14 @@ pub enum Error {
     #[error("{0}")]
     Foreign(Arc<str>),
 
+    /// A table cannot be ingested as it is.
+    #[error("{0}")]
+    RefusedTable(Arc<str>),
+
+    /// A key of a table or bulk load does not come after the key before it.
+    #[error("{0}")]
+    NotAscending(Arc<str>),
+
     /// A policy, filter or other callback panicked, or a policy asked for a compaction that would lose data.
     #[error("{0}")]
     Callback(Arc<str>),
@@ -153,6 +161,10 @@ pub enum ErrorKind {
     Deadlock,
     /// Use the handle with the database or transaction that it came from.
     Foreign,
+    /// Build the table in another way, as the message says, or leave it out. Nothing was ingested.
+    RefusedTable,
+    /// Add the keys in ascending order, each once.
+    NotAscending,
     /// Give the option when you open the keyspace.
     NotLive,
     /// Someone cancelled the work. Nothing is lost; call again to have it done.
@@ -186,6 +198,8 @@ impl Error {
             Self::LockTimeout(_) => ErrorKind::LockTimeout,
             Self::Deadlock(_) => ErrorKind::Deadlock,
             Self::Foreign(_) => ErrorKind::Foreign,
+            Self::RefusedTable(_) => ErrorKind::RefusedTable,
+            Self::NotAscending(_) => ErrorKind::NotAscending,
             Self::Callback(_) => ErrorKind::Callback,
         }
     }

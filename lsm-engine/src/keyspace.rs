@@ -1,14 +1,16 @@
 use std::ops::{ControlFlow, RangeBounds};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsm_core::{Entry, Slice, ValueKind};
+use lsm_core::{Entry, SequenceNumber, Slice, ValueKind};
 use lsm_wal::Durability;
 
 use crate::callbacks::caught;
 use crate::database::{Closer, Database};
 use crate::error::{Error, Result};
 use crate::health::Health;
+use crate::ingest::{BulkLoad, Ingest, TableBuilder};
 use crate::keyspaces::{ReadState, Tree};
 use crate::options::KeyspaceOptions;
 use crate::read::Bounds;
@@ -25,12 +27,12 @@ use crate::write::{after_micros, check_range};
 pub struct Keyspace {
     pub(crate) database: Arc<Database>,
     pub(crate) tree: Arc<Tree>,
-    _closer: Arc<Closer>,
+    closer: Arc<Closer>,
 }
 
 impl Keyspace {
     pub(crate) fn new(database: Arc<Database>, tree: Arc<Tree>, closer: Arc<Closer>) -> Self {
-        Self { database, tree, _closer: closer }
+        Self { database, tree, closer }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -313,6 +315,55 @@ impl Keyspace {
     pub fn set_options(&self, options: KeyspaceOptions) -> Result<()> {
         self.check()?;
         caught("a change of options", || self.database.set_options(&self.tree, &options))
+    }
+
+    /// Takes tables into the keyspace that were built elsewhere with [`TableBuilder`](crate::TableBuilder), in one step and
+    /// durably: their entries pass neither the log nor the memtables. Returns the number of the write that this is: later
+    /// writes are newer than all of the tables, earlier ones older, and snapshots taken before do not see them.
+    ///
+    /// Each table is copied into the database, unless [`Ingest`] says otherwise, and then every byte of the copy is checked.
+    /// After any error the keyspace is as it was, and the given files are always left as they are.
+    ///
+    /// - [`ErrorKind::RefusedTable`](crate::ErrorKind::RefusedTable): a table overlaps another one, is in the database
+    ///   already, or was not built to be ingested. The message says which.
+    /// - [`ErrorKind::Corruption`](crate::ErrorKind::Corruption), [`Unsupported`](crate::ErrorKind::Unsupported),
+    ///   [`NotFound`](crate::ErrorKind::NotFound): a table is damaged, of a newer version, or missing.
+    /// - [`ErrorKind::OperatorMissing`](crate::ErrorKind::OperatorMissing): a table has merge operands, and the keyspace has
+    ///   no merge operator.
+    ///
+    /// The memtable of the keyspace is flushed with it, so many small ingests cost more than a few large ones.
+    #[expect(clippy::needless_pass_by_value, reason = "callers write the request in place")]
+    pub fn ingest(&self, ingest: Ingest) -> Result<SequenceNumber> {
+        self.check()?;
+        crate::ingest::ingest(&self.database, &self.tree, &ingest)
+    }
+
+    /// Begins a bulk load: puts in ascending order of keys go straight to tables, past the log and the memtables. Nothing
+    /// is visible before [`BulkLoad::finish`]. Other writes may go on meanwhile; at the finish the load is the newest write.
+    ///
+    /// It takes the memory of one table writer, and no part of the tables stays in memory but their indexes and filters.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// let mut load = db.bulk_load()?;
+    /// for number in 0_u32..10_000 {
+    ///     load.put(number.to_be_bytes(), "value")?;
+    /// }
+    /// load.finish()?;
+    /// assert_eq!(db.count::<&[u8]>(..)?, 10_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bulk_load(&self) -> Result<BulkLoad> {
+        self.check()?;
+        BulkLoad::new(&self.database, &self.tree, &self.closer)
+    }
+
+    /// Creates a table at `path`, which must be free, with the options of the keyspace, to
+    /// [ingest](Self::ingest) it here or elsewhere.
+    pub fn table_builder(&self, path: impl AsRef<Path>) -> Result<TableBuilder> {
+        self.check()?;
+        TableBuilder::for_keyspace(&self.database, &self.tree, path.as_ref())
     }
 
     /// Deletes everything in the keyspace, durably. Its tables are removed without a merge, once no iterator or snapshot

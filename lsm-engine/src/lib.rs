@@ -44,6 +44,7 @@ mod db;
 mod error;
 mod events;
 mod health;
+mod ingest;
 pub mod inspect;
 mod keyspace;
 mod keyspaces;
@@ -74,6 +75,7 @@ pub use db::Db;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, WaitReason};
 pub use health::Health;
+pub use ingest::{BulkLoad, Ingest, TableBuilder};
 pub use keyspace::Keyspace;
 pub use metrics::{
     BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, Metrics, OperationMetrics, WaitMetrics,
@@ -95,7 +97,7 @@ pub use lsm_compaction::{CompactionAt, CompactionFilter, Decision, LazyValue};
 pub use lsm_core::merge_operator::{BuiltInMerge, MergeError, MergeOperator, decode_set, encode_set};
 pub use lsm_core::{SequenceNumber, Slice, env, vfs};
 pub use lsm_sstable::{
-    BloomFilter, Compression, DelimitedPrefix, FilterPolicy, FixedPrefix, PrefixExtractor,
+    BloomFilter, Compression, DelimitedPrefix, FilterPolicy, FixedPrefix, PrefixExtractor, TableOptions,
 };
 pub use lsm_wal::{Durability, RecoveryMode};
 

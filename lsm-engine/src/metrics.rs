@@ -43,6 +43,9 @@ pub(crate) struct Counters {
     pub(crate) compaction_bytes_copied: Counter,
     pub(crate) merge_operands_folded: Counter,
     pub(crate) merges_refused: Counter,
+    pub(crate) ingests: Counter,
+    pub(crate) ingested_tables: Counter,
+    pub(crate) ingested_bytes: Counter,
     pub(crate) open_micros: Counter,
     pub(crate) flush_times: Histogram,
     pub(crate) compaction_times: Histogram,
@@ -123,6 +126,12 @@ pub struct Metrics {
     pub compactions: u64,
     /// Number of trivial moves: compactions that moved tables to another level without rewriting them.
     pub moves: u64,
+    /// Number of ingests and bulk loads.
+    pub ingests: u64,
+    /// Number of tables that they brought.
+    pub ingested_tables: u64,
+    /// Bytes of those tables.
+    pub ingested_bytes: u64,
     /// Number of tables that were dropped without a merge because range deletes covered all their keys.
     pub covered_tables_dropped: u64,
     /// Bytes that compactions read.

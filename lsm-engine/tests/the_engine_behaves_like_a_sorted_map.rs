@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use lsm_engine::{BuiltInMerge, CompareAndSwap, Db, Options, Result, Snapshot, WriteBatch};
+use lsm_engine::{BuiltInMerge, CompareAndSwap, Db, Ingest, Options, Result, Snapshot, WriteBatch};
 use proptest::prelude::*;
 
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -37,6 +37,9 @@ enum Op {
     Take(Vec<u8>),
     PopFirst,
     PopLast,
+    /// Tables built elsewhere, two of them or one with range deletes, and what they replace.
+    Ingest(BTreeMap<Vec<u8>, Built>, Vec<(Vec<u8>, Vec<u8>)>, Option<(Vec<u8>, Vec<u8>)>, bool),
+    BulkLoad(Model),
     Snapshot,
     DropSnapshot,
     Flush,
@@ -45,6 +48,28 @@ enum Op {
     Clear,
     Reopen,
     DropAndReopen,
+}
+
+/// An entry of a table that is built elsewhere.
+#[derive(Clone, Debug)]
+enum Built {
+    Put(Vec<u8>),
+    Merge(Vec<u8>),
+    PutExpiring(Vec<u8>, bool),
+    Delete,
+}
+
+fn built() -> impl Strategy<Value = Built> {
+    prop_oneof![
+        4 => value().prop_map(Built::Put),
+        2 => value().prop_map(Built::Merge),
+        1 => (value(), any::<bool>()).prop_map(|(value, stays)| Built::PutExpiring(value, stays)),
+        2 => Just(Built::Delete),
+    ]
+}
+
+fn range() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    (key(), key()).prop_map(|(a, b)| (a.clone().min(b.clone()), a.max(b)))
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -86,6 +111,14 @@ fn op() -> impl Strategy<Value = Op> {
         2 => key().prop_map(Op::Take),
         2 => Just(Op::PopFirst),
         2 => Just(Op::PopLast),
+        4 => (
+            prop::collection::btree_map(key(), built(), 0..20),
+            prop::collection::vec(range(), 0..2),
+            prop::option::weighted(0.3, range()),
+            any::<bool>()
+        )
+            .prop_map(|(entries, deleted, replaced, two)| Op::Ingest(entries, deleted, replaced, two)),
+        2 => prop::collection::btree_map(key(), value(), 0..30).prop_map(Op::BulkLoad),
         3 => Just(Op::Snapshot),
         2 => Just(Op::DropSnapshot),
         4 => Just(Op::Flush),
@@ -262,6 +295,70 @@ fn transact(db: &Db, model: &Model, writes: Writes, kept: usize, commits: bool) 
     })
 }
 
+/// Builds tables and ingests them.
+fn ingest(db: &Db, model: &mut Model, op: Op) {
+    let Op::Ingest(entries, deleted, replaced, two) = op else { unreachable!("{op:?}") };
+    let directory = tempfile::tempdir().unwrap();
+    let paths = [directory.path().join("one.sst"), directory.path().join("two.sst")];
+    let keyspace = db.default_keyspace();
+    let mut one = keyspace.table_builder(&paths[0]).unwrap();
+    let mut request = Ingest::new().table(&paths[0]);
+    // The range deletes of one table may overlap the other table.
+    let deleted = if two { Vec::new() } else { deleted };
+    for (start, end) in deleted.into_iter().inspect(|(start, end)| one.delete_range(start..end).unwrap()) {
+        model.retain(|key, _| *key < start || *key >= end);
+    }
+    if let Some((start, end)) = replaced {
+        request = request.replace(&start..&end);
+        model.retain(|key, _| *key < start || *key >= end);
+    }
+    let mut tables = vec![one];
+    let middle = if two { entries.len() / 2 } else { usize::MAX };
+    for (index, (key, entry)) in entries.into_iter().enumerate() {
+        if index == middle {
+            tables.push(keyspace.table_builder(&paths[1]).unwrap());
+            request = request.table(&paths[1]);
+        }
+        let table = tables.last_mut().unwrap();
+        model.remove(&key).into_iter().for_each(|old| {
+            // What a merge needs.
+            if let Built::Merge(_) = entry {
+                model.insert(key.clone(), old);
+            }
+        });
+        match entry {
+            Built::Put(value) => {
+                table.put(&key, &value).unwrap();
+                model.insert(key, value);
+            }
+            Built::Merge(operand) => {
+                table.merge(&key, &operand).unwrap();
+                merge(model, key, &operand);
+            }
+            Built::PutExpiring(value, stays) => {
+                // In the year 2070 or so, or long ago.
+                let time = SystemTime::UNIX_EPOCH + if stays { 10 * DECADE } else { Duration::ZERO };
+                table.put_expiring_at(&key, &value, time).unwrap();
+                model.extend(stays.then_some((key, value)));
+            }
+            Built::Delete => table.delete(&key).unwrap(),
+        }
+    }
+    for table in tables {
+        table.finish().unwrap();
+    }
+    db.ingest(if two { request.link() } else { request }).unwrap();
+}
+
+fn bulk_load(db: &Db, model: &mut Model, entries: Model) {
+    let mut load = db.bulk_load().unwrap();
+    for (key, value) in &entries {
+        load.put(key, value).unwrap();
+    }
+    load.finish().unwrap();
+    model.extend(entries);
+}
+
 fn run(ops: Vec<Op>) {
     let directory = tempfile::tempdir().unwrap();
     let mut db = open(directory.path()).unwrap();
@@ -323,6 +420,8 @@ fn run(ops: Vec<Op>) {
                     model = after;
                 }
             }
+            op @ Op::Ingest(..) => ingest(&db, &mut model, op),
+            Op::BulkLoad(entries) => bulk_load(&db, &mut model, entries),
             Op::Snapshot => snapshots.push((db.snapshot().unwrap(), model.clone())),
             Op::DropSnapshot => {
                 if !snapshots.is_empty() {

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::{SequenceNumber, Slice};
+use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
 
 /// Identity of a table: 128 random bits, drawn when it is written and never used again.
 ///
@@ -49,6 +49,23 @@ pub struct TableMeta {
 }
 
 impl TableMeta {
+    /// Adds `global_sequence` to the numbers of everything in a table, which are 0. Blocks get it as they are decoded.
+    pub(crate) fn renumber(
+        &mut self,
+        range_tombstones: FragmentedRangeTombstones,
+        global_sequence: SequenceNumber,
+    ) -> FragmentedRangeTombstones {
+        if global_sequence == 0 {
+            return range_tombstones;
+        }
+        self.global_sequence = global_sequence;
+        if self.entries > 0 || !range_tombstones.is_empty() {
+            self.smallest_sequence = (self.smallest_sequence + global_sequence).min(SEQUENCE_MAX);
+            self.largest_sequence = (self.largest_sequence + global_sequence).min(SEQUENCE_MAX);
+        }
+        range_tombstones.later_by(global_sequence)
+    }
+
     /// Widens the bounds of the entries to those of the range tombstones, and settles what an empty table has.
     pub(crate) fn widen(&mut self, range_tombstones: &FragmentedRangeTombstones) {
         let has_entries = self.entries > 0;

@@ -18,4 +18,4 @@ pub use event::Event;
 pub use job::{Job, Priority, Step};
 #[cfg(feature = "sim")]
 pub use sim::SimEnv;
-pub use threads::ThreadEnv;
+pub use threads::{ThreadEnv, system_random};

@@ -62,6 +62,11 @@ pub struct ThreadEnv {
     origin: Origin,
 }
 
+/// 64 random bits from the operating system, good enough for identifiers, for whoever has no [`Env`].
+pub fn system_random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
 impl ThreadEnv {
     /// An environment with `worker_count` threads, at least one, and randomness from the operating system.
     ///

@@ -108,6 +108,11 @@ impl Flush {
         self.open(context).inspect_err(|_| context.discard(&self.tables))
     }
 
+    /// The tables that come into the manifest with this flush, and that the keyspace has already.
+    pub(crate) fn ingested(&self) -> Vec<Placement> {
+        self.flushed.ingested().cloned().collect()
+    }
+
     /// Syncs the tables.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.tables.iter_mut().try_for_each(NewTable::sync)
@@ -120,15 +125,18 @@ impl Flush {
 
     /// Replaces the memtables with their tables.
     pub(crate) fn replace(&mut self, context: &JobContext, placements: Vec<Placement>) {
-        self.tree.update(|state| ReadState {
-            immutable: state
-                .immutable
-                .iter()
-                .filter(|immutable| !self.flushed.holds(immutable))
-                .cloned()
-                .collect(),
-            version: Arc::new(state.version.changed(&[], placements)),
-            ..(**state).clone()
+        self.tree.update(|state| {
+            let flushed = ReadState {
+                immutable: state
+                    .immutable
+                    .iter()
+                    .filter(|immutable| !self.flushed.holds(immutable))
+                    .cloned()
+                    .collect(),
+                version: Arc::new(state.version.changed(&[], placements)),
+                ..(**state).clone()
+            };
+            flushed.settled()
         });
         self.tree.forget_flush_retry();
         context.write.unflushed.recheck(&self.tree);
@@ -348,7 +356,8 @@ impl FlushGroup {
             let (id, last_sequence) = (flush.tree.id, flush.flushed.last_sequence());
             edit.last_sequence = edit.last_sequence.max(Some(last_sequence));
             edit.flushed.push((id, last_sequence));
-            edit.added.extend(placements.iter().map(|placement| placement.added_to(id)));
+            let ingested = flush.flushed.ingested();
+            edit.added.extend(placements.iter().chain(ingested).map(|placement| placement.added_to(id)));
         }
         context.versions.log_edit(&mut manifest, edit)?;
         for (flush, placements) in opened {

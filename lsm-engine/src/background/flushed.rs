@@ -8,6 +8,7 @@ use lsm_core::{Cursor, MergingCursor, SequenceNumber};
 
 use crate::background::compaction::Older;
 use crate::keyspaces::{Memtable, ReadState, Tree};
+use crate::version::Placement;
 
 /// The oldest immutable memtables of a keyspace, at least one: the run that they become takes the place of the newest.
 pub(crate) struct Flushed {
@@ -16,13 +17,14 @@ pub(crate) struct Flushed {
 }
 
 impl Flushed {
-    /// As many as come to `bytes_max`, or one.
+    /// As many as come to `bytes_max`, or one. What is newer than ingested tables becomes another run, above theirs.
     pub(crate) fn oldest(tree: &Tree, bytes_max: usize) -> Option<Self> {
         let state = tree.load();
-        let mut bytes = 0;
+        let (mut bytes, mut is_last) = (0, false);
         let fits = |memtable: &&Arc<Memtable>| {
+            let is_beyond = std::mem::replace(&mut is_last, !memtable.ingested.is_empty());
             bytes += memtable.immutable_bytes();
-            bytes <= bytes_max
+            bytes <= bytes_max && !is_beyond
         };
         let count = state.immutable.iter().rev().take_while(fits).count().max(1);
         let first = state.immutable.len().checked_sub(count)?;
@@ -44,6 +46,11 @@ impl Flushed {
 
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
         self.memtables.iter().map(|memtable| memtable.number)
+    }
+
+    /// The tables that come into the manifest with these memtables, and that the keyspace has already.
+    pub(crate) fn ingested(&self) -> impl Iterator<Item = &Placement> {
+        self.memtables.iter().flat_map(|memtable| &memtable.ingested)
     }
 
     pub(crate) fn last_sequence(&self) -> SequenceNumber {

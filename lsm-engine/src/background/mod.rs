@@ -16,7 +16,7 @@ use std::sync::Arc;
 use lsm_core::env::Priority;
 
 use clean::CleanJob;
-pub(crate) use compaction::{Compactions, Manual};
+pub(crate) use compaction::{Compactions, Manual, Output, OutputOptions};
 pub(crate) use context::JobContext;
 #[cfg(test)]
 pub(crate) use flush::FlushGroup;

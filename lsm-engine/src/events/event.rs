@@ -102,6 +102,15 @@ pub enum EventKind {
         /// Bytes of those tables.
         bytes: u64,
     },
+    /// Tables from outside, or of a bulk load, are in use.
+    Ingested {
+        /// Name of the keyspace.
+        keyspace: Arc<str>,
+        /// Number of tables.
+        tables: u64,
+        /// Bytes of those tables.
+        bytes: u64,
+    },
     /// A table or manifest was written.
     FileCreated {
         /// Name of the file in the directory of the database.
@@ -213,6 +222,9 @@ impl fmt::Display for EventKind {
             }
             Self::TablesDropped { keyspace, tables, bytes } => {
                 write!(f, "{tables} tables of {keyspace:?} dropped: {bytes} bytes")
+            }
+            Self::Ingested { keyspace, tables, bytes } => {
+                write!(f, "{tables} tables ingested into {keyspace:?}: {bytes} bytes")
             }
             Self::FileCreated { file, bytes } => write!(f, "file {file} created: {bytes} bytes"),
             Self::FileDeleted { file } => write!(f, "file {file} deleted"),

@@ -133,6 +133,15 @@ impl EmptySpans {
         self.change(|spans| spans.cut(key));
     }
 
+    /// Forgets all spans and watches, because many keys are put at once. The caller holds the commit lock, and the write is
+    /// not visible yet.
+    pub(crate) fn forget(&self) {
+        self.change(|spans| {
+            spans.list.clear();
+            spans.watched.clear();
+        });
+    }
+
     /// The end of the span around `key`, if a reader at `point` may use that span.
     pub(crate) fn end_around(&self, key: &[u8], point: &ReadPoint<'_>) -> Option<Bound<Slice>> {
         let spans = self.spans.lock();

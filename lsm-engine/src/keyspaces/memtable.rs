@@ -1,9 +1,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use lsm_core::SequenceNumber;
 use lsm_core::range_tombstone::RangeTombstoneSet;
+use lsm_core::{Cursor, Entry, MergingCursor, SequenceNumber};
 use lsm_memtable::MemtableReader;
+
+use crate::version::Placement;
 
 /// The readable part of a memtable, and its range tombstones.
 pub(crate) struct Memtable {
@@ -21,6 +23,31 @@ pub(crate) struct Memtable {
     /// the record is in the next memtable. Otherwise `u64::MAX`.
     whole_up_to: AtomicU64,
     may_expire: AtomicBool,
+    /// The tables of an ingest. They are in the version already, but not in the manifest: the flush of this memtable, which
+    /// has no entries, puts them there. So the log keeps the record of the ingest until then, and all older data of the
+    /// keyspace is in tables by then.
+    pub(crate) ingested: Vec<Placement>,
+}
+
+/// The entries of a memtable that stands for ingested tables.
+struct NoEntries;
+
+impl MemtableReader for NoEntries {
+    fn get(&self, _key: &[u8], _sequence: SequenceNumber) -> Option<Entry<'_>> {
+        None
+    }
+
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
+        Box::new(MergingCursor::new(Vec::<Box<dyn Cursor + Send>>::new()))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        0
+    }
+
+    fn entry_count(&self) -> usize {
+        0
+    }
 }
 
 impl Memtable {
@@ -34,7 +61,21 @@ impl Memtable {
             immutable_bytes: AtomicUsize::new(0),
             whole_up_to: AtomicU64::new(SequenceNumber::MAX),
             may_expire: AtomicBool::new(false),
+            ingested: Vec::new(),
         }
+    }
+
+    /// The immutable memtable that stands for tables ingested at `sequence`, whose log record starts at `log_start`. Its
+    /// number must be between those of older memtables and that of the tables' run.
+    pub(crate) fn of_ingested(
+        number: u64,
+        log_start: u64,
+        sequence: SequenceNumber,
+        ingested: Vec<Placement>,
+    ) -> Self {
+        let memtable = Self::new(number, Arc::new(NoEntries), log_start);
+        memtable.rotate(sequence, 0);
+        Self { ingested, ..memtable }
     }
 
     pub(crate) fn last_sequence(&self) -> SequenceNumber {
@@ -75,7 +116,7 @@ impl Memtable {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.reader.entry_count() == 0 && self.range_tombstones.is_empty()
+        self.reader.entry_count() == 0 && self.range_tombstones.is_empty() && self.ingested.is_empty()
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {

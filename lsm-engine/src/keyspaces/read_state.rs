@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use lsm_core::hash::key_hash;
-use lsm_core::{Cursor, Entry, SequenceNumber, Slice, ValueKind};
+use lsm_core::{Cursor, Entry, MergingCursor, SequenceNumber, Slice, ValueKind};
 use lsm_sstable::CursorAccess;
 
 use crate::error::{Error, Result};
@@ -31,6 +31,11 @@ pub(crate) struct ReadState {
     pub(crate) before_clear: Option<Arc<ReadState>>,
     /// Changes up to this number may have left no trace, because of a clear or because a policy dropped their tables.
     pub(crate) untraced: SequenceNumber,
+    /// The number of the last ingest if there are memtables from before it. Entries of memtables with lower numbers may be
+    /// older than those of tables. 0 if all memtables are newer than all tables.
+    pub(crate) ingested: SequenceNumber,
+    /// The run of those tables.
+    pub(crate) ingested_run: u64,
     /// Number of new memtables and drops of data so far; see [`EmptySpans::readable_up_to`].
     pub(crate) begun_count: u64,
     /// Number of this state: each state of the keyspace has a higher one than the state before.
@@ -55,6 +60,8 @@ impl ReadState {
             cleared: 0,
             before_clear: None,
             untraced: 0,
+            ingested: 0,
+            ingested_run: 0,
             begun_count: 0,
             generation: 0,
             empty_spans: Arc::default(),
@@ -62,6 +69,39 @@ impl ReadState {
             merging: Arc::new(merging),
             statistics: None,
         }
+    }
+
+    /// The state with tables that were ingested at `sequence`. `standing_for` is the memtable that stands for them.
+    pub(crate) fn with_ingested(
+        &self,
+        run: u64,
+        sequence: SequenceNumber,
+        standing_for: &Arc<Memtable>,
+    ) -> Self {
+        Self {
+            version: Arc::new(self.version.changed(&[], standing_for.ingested.clone())),
+            immutable: std::iter::once(standing_for).chain(&self.immutable).cloned().collect(),
+            begun_count: self.begun_count + 1,
+            ingested: sequence,
+            ingested_run: run,
+            ..self.clone()
+        }
+    }
+
+    /// Notes that memtables were flushed: those from before the last ingest may be gone.
+    #[must_use]
+    pub(crate) fn settled(mut self) -> Self {
+        if self.ingested > 0 && self.memtables().all(|memtable| memtable.number > self.ingested_run) {
+            self.ingested = 0;
+        }
+        self
+    }
+
+    /// The number from which on runs are newer than some memtable. They are not in the manifest, and must stay above what
+    /// the memtables become.
+    pub(crate) fn unsettled_from(&self) -> Option<u64> {
+        let oldest = || self.memtables().map(|memtable| memtable.number).min();
+        if self.ingested > 0 { oldest() } else { None }
     }
 
     /// A state without data, over which cursors have expired.
@@ -187,6 +227,9 @@ impl ReadState {
                 covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
             }
             if let Some(entry) = memtable.reader.get(key, sequence) {
+                if entry.sequence < state.ingested {
+                    return state.get_by_number(key, point);
+                }
                 let deleted = entry.sequence < covering;
                 return match point.meaning(entry.kind, entry.value) {
                     Meaning::Value(value) => Ok((!deleted).then(|| Slice::copy_from(value))),
@@ -202,6 +245,24 @@ impl ReadState {
             Lookup::Deleted | Lookup::Unknown => Ok(None),
             Lookup::Rare(kind, stored) => state.get_rare(key, point, kind, &stored),
         }
+    }
+
+    /// A get while tables may be newer than memtables: the highest number decides.
+    #[cold]
+    fn get_by_number(&self, key: &[u8], point: &ReadPoint<'_>) -> Result<Option<Slice>> {
+        let newest = self.versions(key, point.sequence, |entry, is_covered| {
+            let meaning = if is_covered { Meaning::Absent } else { point.meaning(entry.kind, entry.value) };
+            Ok(ControlFlow::Break(match meaning {
+                Meaning::Value(value) => Some(Slice::copy_from(value)),
+                Meaning::Absent => None,
+                Meaning::Operand(_) => return self.get_merged(key, point).map(ControlFlow::Break),
+                Meaning::Malformed => return Err(self.malformed(key)),
+            }))
+        })?;
+        Ok(match newest {
+            ControlFlow::Break(value) => value,
+            ControlFlow::Continue(()) => None,
+        })
     }
 
     /// The end of a get that met a version which needs a closer look.
@@ -229,6 +290,9 @@ impl ReadState {
         sequence: SequenceNumber,
         mut visit: impl FnMut(Entry<'_>, bool) -> Result<ControlFlow<B>>,
     ) -> Result<ControlFlow<B>> {
+        if self.ingested > 0 {
+            return self.versions_by_number(key, sequence, visit);
+        }
         let mut covering = 0;
         let mut walk = |cursor: &mut dyn Cursor, covering| {
             cursor.seek(key, sequence);
@@ -262,6 +326,40 @@ impl ReadState {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Like [`versions`](Self::versions), while tables may be newer than memtables: merges all sources.
+    #[cold]
+    fn versions_by_number<B>(
+        &self,
+        key: &[u8],
+        sequence: SequenceNumber,
+        mut visit: impl FnMut(Entry<'_>, bool) -> Result<ControlFlow<B>>,
+    ) -> Result<ControlFlow<B>> {
+        let mut covering = 0;
+        let mut cursors: Vec<Box<dyn Cursor + Send>> = Vec::new();
+        for memtable in self.memtables() {
+            covering = covering.max(memtable.range_tombstones.covering_sequence(key, sequence));
+            if memtable.reader.get(key, sequence).is_some() {
+                cursors.push(Arc::clone(&memtable.reader).cursor());
+            }
+        }
+        for table in self.version.runs().filter_map(|run| run.find(key)) {
+            let table = table.table();
+            covering = covering.max(table.range_tombstones().covering_sequence(key, sequence));
+            if table.get(key, key_hash(key), sequence)?.is_some() {
+                cursors.push(Box::new(table.cursor(CursorAccess::Cached)));
+            }
+        }
+        let mut merged = MergingCursor::new(cursors);
+        merged.seek(key, sequence);
+        while let Some(entry) = merged.entry().filter(|entry| entry.key == key) {
+            if let ControlFlow::Break(value) = visit(entry, entry.sequence < covering)? {
+                return Ok(ControlFlow::Break(value));
+            }
+            merged.next();
+        }
+        merged.error().map_or(Ok(ControlFlow::Continue(())), |error| Err(Error::from(error.clone())))
     }
 
     /// The error for a version of `key` whose stored value is malformed. Only tables can hold one.

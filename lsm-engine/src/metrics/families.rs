@@ -225,6 +225,11 @@ impl Metrics {
             "Compactions that moved tables to another level without rewriting them.",
             self.moves,
         );
+        families.one(Counter, "lsm_ingests_total", "Ingests and bulk loads.", self.ingests);
+        let tables = "Tables that ingests and bulk loads brought.";
+        families.one(Counter, "lsm_ingested_tables_total", tables, self.ingested_tables);
+        let bytes = "Bytes of the tables that ingests and bulk loads brought.";
+        families.one(Counter, "lsm_ingested_bytes_total", bytes, self.ingested_bytes);
         families.one(
             Counter,
             "lsm_covered_tables_dropped_total",

@@ -36,6 +36,7 @@ const LAGGED: u8 = 17;
 const SHORT_STALLS: u8 = 18;
 const PAUSED: u8 = 19;
 const RESUMED: u8 = 20;
+const INGESTED: u8 = 21;
 const LOG_PIN_LOST: u8 = 24;
 
 const CUT: &str = "an event is cut";
@@ -94,6 +95,7 @@ impl Fields {
             EventKind::CompactionEnd { .. } => COMPACTION_END,
             EventKind::TablesMoved { .. } => TABLES_MOVED,
             EventKind::TablesDropped { .. } => TABLES_DROPPED,
+            EventKind::Ingested { .. } => INGESTED,
             EventKind::FileCreated { .. } => FILE_CREATED,
             EventKind::FileDeleted { .. } => FILE_DELETED,
             EventKind::LogSegment { .. } => LOG_SEGMENT,
@@ -136,7 +138,8 @@ impl Fields {
                 self.text(keyspace);
                 self.numbers([*level, *tables, *bytes]);
             }
-            EventKind::TablesDropped { keyspace, tables, bytes } => {
+            EventKind::TablesDropped { keyspace, tables, bytes }
+            | EventKind::Ingested { keyspace, tables, bytes } => {
                 self.text(keyspace);
                 self.numbers([*tables, *bytes]);
             }
@@ -237,6 +240,9 @@ impl Body<'_> {
                 tables: self.number()?,
                 bytes: self.number()?,
             },
+            INGESTED => {
+                EventKind::Ingested { keyspace: self.text()?, tables: self.number()?, bytes: self.number()? }
+            }
             FILE_CREATED => EventKind::FileCreated { file: self.text()?, bytes: self.number()? },
             FILE_DELETED => EventKind::FileDeleted { file: self.text()? },
             LOG_SEGMENT => EventKind::LogSegment { file: self.text()? },
@@ -327,6 +333,7 @@ mod tests {
             EventKind::CompactionEnd { keyspace: key(), level: 6, tables: 2, bytes: 300, micros: 4 },
             EventKind::TablesMoved { keyspace: key(), level: 1, tables: 2, bytes: 300 },
             EventKind::TablesDropped { keyspace: key(), tables: 2, bytes: 300 },
+            EventKind::Ingested { keyspace: key(), tables: 2, bytes: 300 },
             EventKind::FileCreated { file: Arc::clone(&file), bytes: 300 },
             EventKind::FileDeleted { file: Arc::clone(&file) },
             EventKind::LogSegment { file },

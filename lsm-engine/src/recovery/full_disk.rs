@@ -4,6 +4,7 @@
 //! space. Opening removes and overwrites nothing that the database needs. If it finds too little space, it fails and
 //! the next open can try again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,18 +42,24 @@ fn rewrite(vfs: &dyn Vfs, path: &Path, file: &dyn VfsFile) -> io::Result<()> {
 }
 
 impl FullDisk<'_> {
-    /// Removes tables that the manifest does not name, if there is no space for another manifest. Makes the manifest
+    /// Removes tables that neither the manifest nor the log names, if there is no space for another manifest. Makes the manifest
     /// durable first: after a power cut an older state of it could still name these tables.
     ///
     /// A sync alone is not enough. If an earlier process failed to sync the manifest, the operating system may consider
     /// its pages clean, although the disk does not have them. Writing the same bytes again needs no space.
-    pub(super) fn remove_unnamed_tables(&self, current: &Current, state: &ManifestState) -> Result<()> {
+    pub(super) fn remove_unnamed_tables(
+        &self,
+        current: &Current,
+        state: &ManifestState,
+        ingested: &BTreeSet<u64>,
+    ) -> Result<()> {
         let Resources { vfs, directory, .. } = &**self.resources;
         let manifest = files::manifest(directory, current.manifest);
         let file = vfs.open_write(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
         rewrite(&**vfs, &manifest, &*file).map_err(|error| Error::io("rewrite", &manifest, error))?;
         file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
-        let tables = state.table_numbers();
+        let mut tables = state.table_numbers();
+        tables.extend(ingested);
         for name in files::list(&**vfs, directory)? {
             if matches!(files::parse(&name), Some(FileKind::Table(number)) if !tables.contains(&number)) {
                 let path = directory.join(name);

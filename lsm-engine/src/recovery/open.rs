@@ -3,7 +3,7 @@
 //! No file is removed before all files of the manifest were found, the replayed data is in durable tables, and a new
 //! manifest names them. A crash on the way leaves a database that opens as before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as Io;
 use std::path::Path;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl Opening {
         let create = |number, state| Manifest::create(vfs, directory, number, record_seed, state);
         let (manifest, manifest_number) = match create(manifest_number, state.clone()) {
             Err(error) if error.kind() == ErrorKind::NoSpace && !recovery.created => {
-                full_disk.remove_unnamed_tables(current, &state)?;
+                full_disk.remove_unnamed_tables(current, &state, replay.ingested())?;
                 full_disk.make_room()?;
                 let (number, needed) = (numbers.next(), bytes_to_open(&state));
                 (create(number, state).map_err(|error| full_disk.refused(needed, error))?, number)
@@ -179,7 +179,7 @@ impl Opening {
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);
         // Tables of interrupted compactions may take the disk space that the log needs.
-        remove_leftover_tables(&resources, &side.versions)?;
+        remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
         if let Err(error) = settle(&side.background, &mut unsettled) {
             resources.remove_obsolete_files();
             if error.kind() != ErrorKind::NoSpace || side.write.status.check_writing().is_err() {
@@ -187,12 +187,12 @@ impl Opening {
             }
             recovery.set_aside = full_disk.resume_log(&side, &unsettled, old_log, &error)?;
             recovery.waiting_for_space = Some(error.to_string());
-            remove_leftover_tables(&resources, &side.versions)?;
+            remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
         } else {
             full_disk.begin_log(&side, start)?;
             // From here on the old log is not needed.
             recovery.set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
-            remove_leftover_tables(&resources, &side.versions)?;
+            remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
             lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
         }
         resources.disk_reserve.fill();
@@ -244,13 +244,17 @@ fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Res
     Ok(())
 }
 
-/// Removes tables that the new manifest does not name. Files with unknown names are not touched.
-fn remove_leftover_tables(resources: &Resources, versions: &VersionSet) -> Result<()> {
+/// Removes tables that neither the new manifest nor the log, with an ingest, names. Files with unknown names are not touched.
+fn remove_leftover_tables(
+    resources: &Resources,
+    versions: &VersionSet,
+    ingested: &BTreeSet<u64>,
+) -> Result<()> {
     let directory = &*resources.directory;
     let tables = versions.lock().state().table_numbers();
     for name in files::list(&*resources.vfs, directory)? {
         let leftover = match files::parse(&name) {
-            Some(FileKind::Table(number)) => !tables.contains(&number),
+            Some(FileKind::Table(number)) => !tables.contains(&number) && !ingested.contains(&number),
             Some(FileKind::CurrentNext | FileKind::Staging) => true,
             _ => false,
         };

@@ -3,7 +3,7 @@
 //! Replay reads the log to its end before anything on disk changes. Records that do not fit memory are only checked in
 //! this first reading. A second reading takes them in, when memtables can be flushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::options::{Options, ResolvedOptions};
 use crate::recovery::report::Recovery;
 use crate::resources::Resources;
 use crate::version::current::Current;
-use crate::version::edit::{LogStart, VersionEdit};
+use crate::version::edit::{LogStart, VersionEdit, decode_ingested};
 use crate::version::files;
 use crate::version::manifest::{KeyspaceState, ManifestState};
-use crate::version::{Numbers, Placement, Version};
-use crate::write::{Committer, KeyspaceWriter, Operations};
+use crate::version::{Numbers, Placement, TableOpener, Version};
+use crate::write::{Committer, KeyspaceWriter, Operation, Operations};
 
 /// The trees of a database that is being opened.
 pub(crate) struct Replay {
@@ -47,6 +47,9 @@ pub(crate) struct Unsettled {
     cleared: Vec<(u32, u64, SequenceNumber)>,
     /// Tables that are written but not in the manifest yet.
     built: Vec<Built>,
+    /// Numbers of ingested tables that only the log names.
+    ingested: BTreeSet<u64>,
+    opener: TableOpener,
     /// The position of the first record that did not fit memory.
     rest: Option<Position>,
     operations: u64,
@@ -73,6 +76,8 @@ struct Built {
     tree: Arc<Tree>,
     last_sequence: SequenceNumber,
     placements: Vec<Placement>,
+    /// The ingested tables that the memtable stands for. The keyspace has them already.
+    ingested: Vec<Placement>,
     /// `None` after the tables replaced the memtable.
     flush: Option<Flush>,
 }
@@ -160,6 +165,13 @@ impl Replay {
             flushed,
             cleared: Vec::new(),
             built: Vec::new(),
+            ingested: BTreeSet::new(),
+            opener: TableOpener {
+                directory: resources.directory.clone(),
+                options: keyspace_options.clone(),
+                memory: Arc::clone(&resources.memory),
+                obsolete_files: Arc::clone(&resources.obsolete_files),
+            },
             rest: None,
             operations: 0,
             last_sequence: 0,
@@ -192,6 +204,11 @@ impl Replay {
 
     pub(crate) fn last_sequence(&self) -> SequenceNumber {
         self.last_sequence
+    }
+
+    /// Numbers of ingested tables that the manifest may not name.
+    pub(crate) fn ingested(&self) -> &BTreeSet<u64> {
+        self.unsettled.ingested()
     }
 
     pub(crate) fn numbers(&self) -> Arc<Numbers> {
@@ -286,8 +303,13 @@ impl Unsettled {
                 continue;
             }
             self.operations += 1;
+            if operation.kind == ValueKind::Ingest {
+                self.ingest(record, &operation, committer.as_deref_mut())?;
+            }
             let Some(committer) = &mut committer else { continue };
-            if operation.kind == ValueKind::KeyspaceClear {
+            if operation.kind == ValueKind::Ingest {
+                // Done.
+            } else if operation.kind == ValueKind::KeyspaceClear {
                 self.clear(committer, operation.keyspace, operation.sequence)?;
             } else {
                 committer.insert(&operation, start, tag - 1)?;
@@ -306,10 +328,34 @@ impl Unsettled {
         Ok(last)
     }
 
+    /// Takes in the tables of an ingest. Without a `committer`, only notes that their files are needed.
+    fn ingest(
+        &mut self,
+        record: &Record<'_>,
+        operation: &Operation<'_>,
+        committer: Option<&mut Committer>,
+    ) -> Result<()> {
+        let Operation { keyspace, sequence, value, .. } = *operation;
+        let tables = decode_ingested(value, keyspace, sequence)
+            .map_err(|error| error.at(record.path, record.offset))?;
+        self.ingested.extend(tables.iter().map(|table| table.number));
+        let Some(committer) = committer else { return Ok(()) };
+        let opened = tables.iter().map(|table| Ok(self.opener.open(table, "the log")?.table));
+        let opened = opened.collect::<Result<Vec<_>>>()?;
+        committer.install_ingested(keyspace, opened, sequence, record.start.0)
+    }
+
+    /// Numbers of ingested tables that the manifest may not name.
+    pub(super) fn ingested(&self) -> &BTreeSet<u64> {
+        &self.ingested
+    }
+
     fn clear(&mut self, committer: &mut Committer, id: u32, sequence: SequenceNumber) -> Result<()> {
         let Some(tree) = committer.tree(id).cloned() else { return Ok(()) };
         let built = self.built.extract_if(.., |built| built.tree.id == id);
-        let placements: Vec<Placement> = built.flat_map(|built| built.placements).collect();
+        let mut placements: Vec<Placement> =
+            built.flat_map(|built| built.placements.into_iter().chain(built.ingested)).collect();
+        placements.extend(tree.load().immutable.iter().flat_map(|memtable| memtable.ingested.clone()));
         for placement in &placements {
             placement.table.mark_obsolete();
         }
@@ -332,8 +378,8 @@ impl Unsettled {
                 let last_sequence = memtable.last_sequence();
                 let mut flush = Flush::new(context, Arc::clone(&tree), memtable.into());
                 let placements = flush.write(context)?;
-                let tree = Arc::clone(&tree);
-                self.built.push(Built { tree, last_sequence, placements, flush: Some(flush) });
+                let (tree, ingested) = (Arc::clone(&tree), flush.ingested());
+                self.built.push(Built { tree, last_sequence, placements, ingested, flush: Some(flush) });
                 if self.built.len() - unsynced >= UNSYNCED_FILES_MAX {
                     self.sync_built(&mut unsynced)?;
                 }
@@ -418,10 +464,11 @@ impl Unsettled {
     /// The edit that adds all tables and moves the start of the log to `log`.
     fn edit(&self, log: LogStart) -> VersionEdit {
         let mut edit = VersionEdit { log: Some(log), ..self.clears() };
-        for Built { tree, last_sequence, placements, .. } in &self.built {
+        for Built { tree, last_sequence, placements, ingested, .. } in &self.built {
             edit.last_sequence = edit.last_sequence.max(Some(*last_sequence));
             edit.flushed.push((tree.id, *last_sequence));
-            edit.added.extend(placements.iter().map(|placement| placement.added_to(tree.id)));
+            let added = placements.iter().chain(ingested);
+            edit.added.extend(added.map(|placement| placement.added_to(tree.id)));
         }
         edit
     }

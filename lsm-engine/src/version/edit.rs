@@ -278,6 +278,59 @@ fn put_field(out: &mut Vec<u8>, tag: u8, numbers: &[u64]) {
     }
 }
 
+/// Encodes the tables of an ingest, as its log record has them.
+///
+/// ```text
+/// tables := (number:varint created:varint tombstones_since:varint meta)*      as in the field `add` of an edit
+/// ```
+pub(crate) fn encode_ingested<'t>(tables: impl IntoIterator<Item = &'t AddedTable>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for table in tables {
+        for number in [table.number, table.created_micros, table.tombstones_since_micros.unwrap_or(0)] {
+            put_varint(&mut out, number);
+        }
+        encode_meta(&mut out, &table.meta);
+    }
+    out
+}
+
+/// Decodes the tables of an ingest into a keyspace with this sequence number, which each of them has from then on. They
+/// are in no run yet.
+pub(crate) fn decode_ingested(
+    bytes: &[u8],
+    keyspace: u32,
+    sequence: SequenceNumber,
+) -> Result<Vec<AddedTable>, DecodeError> {
+    let (mut decoder, mut unknown) = (Decoder::new(bytes), None);
+    let mut tables = Vec::new();
+    while !decoder.is_empty() {
+        let Some(mut table) = decode_ingested_table(&mut decoder, &mut unknown) else {
+            return Err(
+                unknown.map_or_else(|| "the tables of an ingest are malformed".into(), DecodeError::Unknown)
+            );
+        };
+        table.keyspace = keyspace;
+        let TableMeta { smallest_sequence, largest_sequence, global_sequence, .. } = &mut table.meta;
+        for number in [smallest_sequence, largest_sequence, global_sequence] {
+            *number = sequence;
+        }
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+fn decode_ingested_table(decoder: &mut Decoder<'_>, unknown: &mut Option<String>) -> Option<AddedTable> {
+    Some(AddedTable {
+        keyspace: 0,
+        level: 0,
+        run: 0,
+        number: number(decoder)?,
+        created_micros: decoder.varint()?,
+        tombstones_since_micros: Some(decoder.varint()?).filter(|&micros| micros != 0),
+        meta: decode_meta(decoder, unknown)?,
+    })
+}
+
 fn id(decoder: &mut Decoder<'_>) -> Option<u32> {
     u32::try_from(decoder.varint()?).ok()
 }

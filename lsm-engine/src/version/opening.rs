@@ -116,7 +116,7 @@ impl Opening {
         for _ in 0..TABLES_PER_STEP {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(table) = self.tables.get(index) else { return false };
-            match caught("the opening of a table", || self.opener.open(table)) {
+            match caught("the opening of a table", || self.opener.open(table, "the manifest")) {
                 Ok(placement) => self.opened.lock().push((index, placement)),
                 Err(error) => {
                     self.next.store(self.tables.len(), Ordering::Relaxed);
@@ -133,14 +133,15 @@ impl Opening {
 }
 
 impl TableOpener {
-    fn open(&self, added: &AddedTable) -> Result<Placement> {
+    /// Opens a table that `namer` names.
+    pub(crate) fn open(&self, added: &AddedTable, namer: &str) -> Result<Placement> {
         let path = files::table(&self.directory, added.number);
         let expected = TableExpectation::from(&added.meta);
         let options = self.options.get(&added.keyspace).ok_or_else(|| Error::invalid("no such keyspace"))?;
         let opened = open_table(&self.memory, &path, options, Some(expected));
         let table = opened.map_err(|error| match &error {
             lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
-                Error::corruption(&path, 0, "the file is missing, but the manifest names it")
+                Error::corruption(&path, 0, format!("the file is missing, but {namer} names it"))
             }
             _ => error.into(),
         })?;

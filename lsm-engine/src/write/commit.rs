@@ -218,7 +218,7 @@ impl WritePath {
 
     /// Appends a record. On a full disk, a record that only deletes may use the disk reserve.
     #[inline]
-    fn append(
+    pub(super) fn append(
         &self,
         committer: &mut Committer,
         payload: &[u8],

@@ -107,6 +107,10 @@ impl Committer {
         self.last_sequence = last_sequence;
     }
 
+    pub(super) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
     pub(crate) fn flush_wanted(&self) -> &Event {
         &self.flush_wanted
     }
@@ -461,6 +465,7 @@ impl Committer {
                 cleared: sequence,
                 before_clear: Some(Arc::clone(state)),
                 untraced: sequence,
+                ingested: 0,
                 ..(**state).clone()
             }
         });

@@ -9,6 +9,7 @@ mod commit;
 mod committer;
 mod controller;
 mod expiry;
+mod ingest;
 mod keyspace_writer;
 mod log_bound;
 mod log_handle;
@@ -28,6 +29,7 @@ mod written;
 pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
 pub(crate) use expiry::{after_micros, stored_value};
+pub(crate) use ingest::{PreparedIngest, PreparedTable};
 pub(crate) use keyspace_writer::KeyspaceWriter;
 #[allow(unused_imports, reason = "for those who keep the log: change slots, followers, checkpoints")]
 pub(crate) use log_pins::{LogPin, LogPinOwner};

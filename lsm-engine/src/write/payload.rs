@@ -5,7 +5,7 @@
 //! op        := kind:u8 keyspace:varint key:bytes            Delete, SingleDelete, KeyspaceClear (empty key)
 //!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, PutWithExpiry (the value begins with the time), Merge (the
 //!                                                             value is an operand), RangeDelete (the value is the end,
-//!                                                             exclusive)
+//!                                                             exclusive), Ingest (empty key, and the tables)
 //! bytes     := length:varint byte*length
 //! ```
 //!
@@ -143,7 +143,9 @@ impl<'a> Operations<'a> {
         let keyspace = u32::try_from(self.decoder.varint()?).ok()?;
         let key = self.decoder.bytes()?;
         let value = match kind {
-            ValueKind::Put | ValueKind::Merge | ValueKind::RangeDelete => self.decoder.bytes()?,
+            ValueKind::Put | ValueKind::Merge | ValueKind::RangeDelete | ValueKind::Ingest => {
+                self.decoder.bytes()?
+            }
             ValueKind::PutWithExpiry => {
                 self.decoder.bytes().filter(|value| value.len() >= expiry::EXPIRY_BYTES)?
             }

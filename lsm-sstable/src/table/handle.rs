@@ -9,7 +9,6 @@ use lsm_core::vfs::VfsFile;
 use lsm_core::{Error, SequenceNumber};
 
 use super::lookup::Lookup;
-use super::open::renumber;
 use crate::block::BlockHeader;
 use crate::format::checksum::BlockChecksum;
 use crate::format::footer::Footer;
@@ -42,7 +41,7 @@ impl Table {
     /// in the file must be 0. Nothing may have read the table: its blocks are cached with their numbers.
     pub fn set_global_sequence(&mut self, sequence: SequenceNumber) {
         let range_tombstones = (*self.range_tombstones).clone();
-        self.range_tombstones = Arc::new(renumber(&mut self.meta, range_tombstones, sequence));
+        self.range_tombstones = Arc::new(self.meta.renumber(range_tombstones, sequence));
     }
 
     /// Data blocks, as the properties say. The index, when it is read, must say the same.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::vfs::{Access, Vfs, VfsFile};
-use lsm_core::{Error, Result, SEQUENCE_MAX, SequenceNumber};
+use lsm_core::{Error, Result};
 
 use super::handle::Table;
 use super::lookup::{LoadedFilter, Lookup, Paged};
@@ -161,26 +161,9 @@ impl<'b> Basics<'b> {
             range_tombstones = sections.decode(at, SectionTag::RangeTombstones, range_tombstones::decode)?;
         }
         let global_sequence = expected.map_or(0, |expected| expected.global_sequence);
-        let range_tombstones = Arc::new(renumber(&mut meta, range_tombstones, global_sequence));
+        let range_tombstones = Arc::new(meta.renumber(range_tombstones, global_sequence));
         Ok(Self { path, file, footer, meta, properties, range_tombstones, tail })
     }
-}
-
-/// Adds `global_sequence` to the numbers of everything in a table, which are 0. Blocks get it as they are decoded.
-pub(super) fn renumber(
-    meta: &mut TableMeta,
-    range_tombstones: FragmentedRangeTombstones,
-    global_sequence: SequenceNumber,
-) -> FragmentedRangeTombstones {
-    if global_sequence == 0 {
-        return range_tombstones;
-    }
-    meta.global_sequence = global_sequence;
-    if meta.entries > 0 || !range_tombstones.is_empty() {
-        meta.smallest_sequence = (meta.smallest_sequence + global_sequence).min(SEQUENCE_MAX);
-        meta.largest_sequence = (meta.largest_sequence + global_sequence).min(SEQUENCE_MAX);
-    }
-    range_tombstones.later_by(global_sequence)
 }
 
 /// Reads header and footer and checks that they belong together and to the table that is expected. Returns what was read

@@ -107,9 +107,9 @@ impl Compactions {
         let (scheduler, _inside) = self.lock_to_ask();
         scheduler.running.is_empty()
             && self.context.compaction_queue.to_ask().iter().filter(|tree| tree.is_healthy()).all(|tree| {
-                let version = Arc::clone(&tree.load().version);
-                let shape = scheduler.shape(&self.context, tree, &version);
-                unseen_tables(&self.context, tree, &version).is_empty()
+                let state = tree.load_full();
+                let shape = scheduler.shape(&self.context, tree, &state);
+                unseen_tables(&self.context, tree, &state).is_empty()
                     && pick(&self.context.resources.memory, tree, &shape).is_none()
             })
     }
@@ -129,8 +129,9 @@ impl Compactions {
         if let Some(error) = tree.failure() {
             return Err(Error::WritingStopped(Arc::new(error)));
         }
-        let version = Arc::clone(&tree.load().version);
-        let shape = scheduler.shape(&self.context, tree, &version);
+        let state = tree.load_full();
+        let version = &state.version;
+        let shape = scheduler.shape(&self.context, tree, &state);
         // Runs flushed meanwhile stay out, so that the manual compaction ends. They have new numbers. Outputs of
         // compactions within level 0 keep old run numbers, so they are included.
         let mut wanted = shape.clone();
@@ -143,7 +144,7 @@ impl Compactions {
         let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
         match validate(&shape, &compaction) {
             Ok(()) => {
-                self.start(&mut scheduler, tree, &version, &shape, &compaction, Some(begun))?;
+                self.start(&mut scheduler, tree, version, &shape, &compaction, Some(begun))?;
                 Ok(Manual::Started)
             }
             Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
@@ -172,7 +173,7 @@ impl Compactions {
 
     /// The debt that the policy of a keyspace reports. It is 0 if that policy is not asked for compactions.
     fn debt_of(&self, tree: &Tree, scheduler: &Scheduler) -> u64 {
-        let shape = scheduler.shape(&self.context, tree, &tree.load().version);
+        let shape = scheduler.shape(&self.context, tree, &tree.load());
         let policy = &tree.options().compaction;
         let debt = || if is_its_own(tree, &**policy) { policy.debt_bytes(&shape) } else { 0 };
         if tree.failure().is_some() { 0 } else { catch_unwind(AssertUnwindSafe(debt)).unwrap_or(0) }
@@ -220,15 +221,15 @@ impl Compactions {
             if !tree.is_healthy() {
                 continue;
             }
-            let version = Arc::clone(&tree.load().version);
-            let shape = scheduler.shape(&self.context, tree, &version);
+            let state = tree.load_full();
+            let shape = scheduler.shape(&self.context, tree, &state);
             let Some(compaction) = pick(&self.context.resources.memory, tree, &shape) else { continue };
             self.context.compaction_queue.ask_again(tree);
             if compaction.input_bytes(&shape) > bytes_max {
                 continue;
             }
             scheduler.next_keyspace = tree.id + 1;
-            match self.start(scheduler, tree, &version, &shape, &compaction, None) {
+            match self.start(scheduler, tree, &state.version, &shape, &compaction, None) {
                 Ok(()) => return true,
                 Err(error) => {
                     tracing::warn!(keyspace = &*tree.name, %error, "failed to start a compaction");

@@ -8,8 +8,8 @@ use super::scheduler::Scheduler;
 use crate::background::context::JobContext;
 use crate::error::Result;
 use crate::events::EventKind;
-use crate::keyspaces::Tree;
-use crate::version::{Placement, Version};
+use crate::keyspaces::{ReadState, Tree};
+use crate::version::Placement;
 
 /// Drops the tables that newer range tombstones cover completely and no reader sees.
 pub(super) fn drop_covered_tables(context: &JobContext, scheduler: &mut Scheduler) {
@@ -29,8 +29,8 @@ pub(super) fn drop_covered_tables(context: &JobContext, scheduler: &mut Schedule
 
 fn drop_covered_tables_of(context: &JobContext, tree: &Arc<Tree>) -> Result<()> {
     loop {
-        let version = Arc::clone(&tree.load().version);
-        let unseen = unseen_tables(context, tree, &version);
+        let state = tree.load_full();
+        let unseen = unseen_tables(context, tree, &state);
         if unseen.is_empty() {
             return Ok(());
         }
@@ -38,7 +38,7 @@ fn drop_covered_tables_of(context: &JobContext, tree: &Arc<Tree>) -> Result<()> 
         if tree.is_dropped() {
             return Ok(());
         }
-        if Arc::ptr_eq(&version, &tree.load().version) {
+        if Arc::ptr_eq(&state.version, &tree.load().version) {
             replace_tables(context, &mut manifest, tree, &unseen, Vec::new())?;
             let (tables, bytes) = count(&unseen);
             context.resources.counters.covered_tables_dropped.add(tables);
@@ -51,8 +51,12 @@ fn drop_covered_tables_of(context: &JobContext, tree: &Arc<Tree>) -> Result<()> 
 }
 
 /// The tables that newer range tombstones cover completely, that no reader sees, and that no compaction uses.
-pub(super) fn unseen_tables(context: &JobContext, tree: &Tree, version: &Version) -> Vec<Placement> {
-    let covered = version.covered_tables();
+pub(super) fn unseen_tables(context: &JobContext, tree: &Tree, state: &ReadState) -> Vec<Placement> {
+    // The range deletes of ingested tables must be in the manifest before what they cover leaves it.
+    if state.unsettled_from().is_some() {
+        return Vec::new();
+    }
+    let covered = state.version.covered_tables();
     if covered.is_empty() {
         return Vec::new();
     }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Entry, Slice};
-use lsm_sstable::{Compression, FilterPolicy, TableBlock, TableId, TableOptions, TableWriter, UnsyncedTable};
+use lsm_sstable::{
+    Compression, FilterPolicy, TableBlock, TableId, TableMeta, TableOptions, TableWriter, UnsyncedTable,
+};
 
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -66,6 +68,8 @@ pub(crate) struct NewTable {
     pub(crate) bytes: u64,
     /// Set until the table is synced.
     unsynced: Option<UnsyncedTable>,
+    /// Set when it is complete.
+    meta: Option<TableMeta>,
 }
 
 impl Output {
@@ -236,7 +240,7 @@ impl Output {
         let Some((number, mut writer)) = self.writer.take() else { return Ok(()) };
         let path = files::table(&self.resources.directory, number);
         // Add it before it is complete, so that a failure removes its file.
-        self.finished.push(NewTable { number, path, bytes: 0, unsynced: None });
+        self.finished.push(NewTable { number, path, bytes: 0, unsynced: None, meta: None });
         for fragment in self.range_tombstones.truncated(self.lower.as_deref(), upper).iter() {
             for &sequence in fragment.sequences {
                 writer.add_range_tombstone(fragment.start, fragment.end, sequence)?;
@@ -246,6 +250,7 @@ impl Output {
         let written = writer.finish_unsynced()?;
         if let Some(table) = self.finished.last_mut() {
             table.bytes = written.meta().file_bytes;
+            table.meta = Some(written.meta().clone());
             table.unsynced = Some(written);
             let (file, bytes) = (file_name(&table.path), table.bytes);
             self.resources.events.emit(EventKind::FileCreated { file, bytes });
@@ -272,6 +277,11 @@ impl Drop for Output {
 }
 
 impl NewTable {
+    /// What the table is. `None` before it is complete.
+    pub(crate) fn meta(&self) -> Option<&TableMeta> {
+        self.meta.as_ref()
+    }
+
     /// Syncs and closes the file.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.unsynced.take().map_or(Ok(()), |table| Ok(table.sync()?))

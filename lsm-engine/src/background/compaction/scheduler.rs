@@ -11,9 +11,9 @@ use super::job::Running;
 use super::policy::{ask, pick_by_policy};
 use crate::background::context::JobContext;
 use crate::error::Error;
-use crate::keyspaces::Tree;
+use crate::keyspaces::{ReadState, Tree};
 use crate::version::edit::LEVEL_COUNT_MAX;
-use crate::version::{BusyTable, Placement, Version};
+use crate::version::{BusyTable, Placement, Run, TableFile, Version};
 
 /// Pause of a keyspace after a failed compaction, for example on a full disk.
 const RETRY_MICROS: u64 = 1_000_000;
@@ -38,6 +38,20 @@ pub(super) struct Scheduler {
 pub(super) struct Debt {
     pub(super) tree: Arc<Tree>,
     pub(super) bytes: u64,
+}
+
+/// The tables of ingests that are not in the manifest yet. Memtables that are still to be flushed are older.
+fn unsettled_tables(state: &ReadState) -> Vec<Placement> {
+    let Some(from) = state.unsettled_from() else { return Vec::new() };
+    let newest_first = state.version.levels().first().into_iter().flatten();
+    let unsettled = newest_first.take_while(|run| run.number() > from);
+    let placed = |run: &Arc<Run>| {
+        let number = run.number();
+        let place =
+            move |table: &Arc<TableFile>| Placement { level: 0, run: number, table: Arc::clone(table) };
+        run.tables().iter().map(place).collect::<Vec<_>>()
+    };
+    unsettled.flat_map(placed).collect()
 }
 
 impl Scheduler {
@@ -81,7 +95,9 @@ impl Scheduler {
         self.paused.get(&tree.id).is_some_and(|until_micros| env.monotonic_micros() < *until_micros)
     }
 
-    pub(super) fn shape(&self, context: &JobContext, tree: &Tree, version: &Version) -> TreeShape {
+    /// The shape of a keyspace in a state of it.
+    pub(super) fn shape(&self, context: &JobContext, tree: &Tree, state: &ReadState) -> TreeShape {
+        let version = &*state.version;
         let options = tree.options();
         let level_count =
             ask(tree, "level_count", || options.compaction.level_count()).unwrap_or(1).min(LEVEL_COUNT_MAX);
@@ -93,7 +109,10 @@ impl Scheduler {
         let unreadable =
             unreadable.iter().map(|(level, run, table)| BusyTable { level: *level, run: *run, table });
         let now_micros = context.versions.clock_micros();
-        let mut shape = version.shape(inputs.chain(unreadable), level_count, now_micros, readers);
+        let unsettled = unsettled_tables(state);
+        let unsettled = unsettled.iter().map(BusyTable::from);
+        let busy = inputs.chain(unreadable).chain(unsettled);
+        let mut shape = version.shape(busy, level_count, now_micros, readers);
         shape.running = running().map(|running| running.shape().clone()).collect();
         shape
     }
@@ -103,7 +122,7 @@ impl Scheduler {
     pub(super) fn works_on(&self, context: &JobContext, tree: &Tree) -> bool {
         self.is_running(tree)
             || self.waits(tree.id)
-            || pick_by_policy(tree, &self.shape(context, tree, &tree.load().version)).is_some()
+            || pick_by_policy(tree, &self.shape(context, tree, &tree.load())).is_some()
     }
 
     pub(super) fn is_running(&self, tree: &Tree) -> bool {
