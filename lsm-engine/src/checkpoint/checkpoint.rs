@@ -39,7 +39,7 @@ pub(crate) fn make(database: &Database, target: &Path, options: &CheckpointOptio
     let mut frozen = freeze(database, options, &mut |bytes| log.write(&bytes))?;
     made.sequence = frozen.sequence;
     made.log_bytes = log.sync()?;
-    for file in frozen.state.live_files() {
+    for file in frozen.live_files() {
         place(&**vfs, &database.resources.directory, staging.path(), &file, &mut made)?;
     }
     frozen.state.database_id = ManifestState::random_id(&**env);

@@ -15,7 +15,7 @@ use crate::pins::PinKind;
 use crate::version::current::Current;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::{Manifest, ManifestState};
-use crate::version::{Version, files};
+use crate::version::{LiveFile, Version, files};
 use crate::write::LogPinOwner;
 
 /// Number of the segment that holds the log of a copy.
@@ -34,6 +34,8 @@ pub(crate) struct Frozen {
     pub(crate) sequence: SequenceNumber,
     /// The end of the log of the copy.
     pub(crate) log: CleanClose,
+    /// Files that only the log names: tables that were ingested and are not in the manifest yet.
+    ingested: Vec<LiveFile>,
     /// They keep the files of the state on the disk.
     _versions: Vec<Arc<Version>>,
 }
@@ -92,7 +94,7 @@ fn freeze_written(
         let detail = format!("the log begins at position {start}, but {} is needed", state.log.position);
         Error::corruption(&resources.directory, 0, detail)
     })?;
-    let versions = database.all_trees().iter().map(|tree| Arc::clone(&tree.load().version)).collect();
+    let held = Held::of(database);
     drop(manifest);
     let mut marks = VersionEdit::default();
     side.versions.mark(&mut marks);
@@ -102,7 +104,7 @@ fn freeze_written(
     let expected = state.log.expectation(None, state.log_begun);
     let reader = open_log(&resources.vfs, &resources.directory, &expected)?.until(end);
     let copied = Copied::of(reader, state.log, resources, log)?;
-    Frozen::new(state, sequence, copied, versions, options)
+    Frozen::new(state, sequence, copied, held, options)
 }
 
 /// Freezes a database that is open read-only. The files do not change while it is.
@@ -117,8 +119,8 @@ fn freeze_read(
     let Current { clean, .. } = current;
     let reader = open_log(vfs, directory, &state.log.expectation(clean, state.log_begun))?;
     let copied = Copied::of(reader, state.log, &database.resources, log)?;
-    let versions = database.all_trees().iter().map(|tree| Arc::clone(&tree.load().version)).collect();
-    Frozen::new(state, database.visibility.sequence(), copied, versions, options)
+    let held = Held::of(database);
+    Frozen::new(state, database.visibility.sequence(), copied, held, options)
 }
 
 fn open_log(vfs: &Arc<dyn Vfs>, directory: &Path, expected: &LogExpectation) -> Result<WalReader> {
@@ -158,13 +160,43 @@ impl Frozen {
         mut state: ManifestState,
         sequence: SequenceNumber,
         copied: Copied,
-        versions: Vec<Arc<Version>>,
+        held: Held,
         options: &CheckpointOptions,
     ) -> Result<Self> {
         let Copied { closed: log, start } = copied;
         state.log = LogStart { position: start, segment: SEGMENT, synced: log.end.0 };
         state.log_begun = SEGMENT;
         options.select(&mut state, sequence)?;
-        Ok(Self { state, sequence, log, _versions: versions })
+        let Held { versions, ingested } = held;
+        let is_copied = |(id, file)| state.keyspaces.contains_key(&id).then_some(file);
+        let ingested = ingested.into_iter().filter_map(is_copied).collect();
+        Ok(Self { state, sequence, log, ingested, _versions: versions })
+    }
+
+    /// All files that the copy needs, apart from its log.
+    pub(crate) fn live_files(&self) -> Vec<LiveFile> {
+        [self.state.live_files(), self.ingested.clone()].concat()
+    }
+}
+
+/// What holds the files of a state.
+struct Held {
+    versions: Vec<Arc<Version>>,
+    /// Keyspaces, and tables that only the log names.
+    ingested: Vec<(u32, LiveFile)>,
+}
+
+impl Held {
+    fn of(database: &Database) -> Self {
+        let mut held = Self { versions: Vec::new(), ingested: Vec::new() };
+        for tree in database.all_trees() {
+            let state = tree.load_full();
+            held.versions.push(Arc::clone(&state.version));
+            for placement in state.memtables().flat_map(|memtable| &memtable.ingested) {
+                let table = &placement.table;
+                held.ingested.push((tree.id, LiveFile::of(table.number(), table.meta())));
+            }
+        }
+        held
     }
 }

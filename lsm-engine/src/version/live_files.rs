@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::vfs::{Access, Vfs, VfsFile};
-use lsm_sstable::{CopyCheck, TableId};
+use lsm_sstable::{CopyCheck, TableId, TableMeta};
 
 use super::files;
 use super::manifest::ManifestState;
@@ -27,6 +27,10 @@ pub(crate) struct LiveFile {
 }
 
 impl LiveFile {
+    pub(crate) fn of(number: u64, meta: &TableMeta) -> Self {
+        Self { number, id: meta.id, bytes: meta.file_bytes, checksum: meta.checksum }
+    }
+
     pub(crate) fn path(&self, directory: &Path) -> PathBuf {
         files::table(directory, self.number)
     }
@@ -49,11 +53,7 @@ impl ManifestState {
     /// All files that a copy of the database in this state needs, apart from its log.
     pub(crate) fn live_files(&self) -> Vec<LiveFile> {
         let tables = self.keyspaces.values().flat_map(|keyspace| keyspace.tables.values());
-        let file = |table: &super::edit::AddedTable| {
-            let lsm_sstable::TableMeta { id, file_bytes, checksum, .. } = table.meta;
-            LiveFile { number: table.number, id, bytes: file_bytes, checksum }
-        };
-        tables.map(file).collect()
+        tables.map(|table| LiveFile::of(table.number, &table.meta)).collect()
     }
 }
 
