@@ -30,6 +30,7 @@ mod filtering;
 mod merging;
 mod older;
 mod stream;
+mod survivors;
 
 pub use merging::MergeFailure;
 pub use older::{OlderTables, OlderVersions};

@@ -1,14 +1,19 @@
+//! The stream of what a merge keeps.
+
+mod folding;
+
 use std::fmt;
 use std::sync::Arc;
 
 use lsm_core::merge_operator::MergeOperator;
-use lsm_core::range_tombstone::{Fragment, FragmentWalk, FragmentedRangeTombstones};
+use lsm_core::range_tombstone::{FragmentWalk, FragmentedRangeTombstones};
 use lsm_core::{
     Block, BlockCursor, Cursor, Entry, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind, expiry,
 };
 
 use super::filtering::{Filtered, Filtering};
-use super::merging::{Base, Folded, MergeFailure, Merging};
+use super::merging::{MergeFailure, Merging};
+use super::survivors::survivors;
 use super::{GarbageRules, OlderVersions};
 use crate::filter::{CompactionAt, CompactionFilter};
 
@@ -475,106 +480,6 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 .is_some_and(|fragment| fragment.covering_sequence(stripe_end) > sequence)
     }
 
-    /// Folds the operand at the cursor, and those of its stripe below it. Then the cursor stands behind them. Returns
-    /// whether there is something to return. The filter is asked about the value that they make.
-    ///
-    /// The result takes the place of the newest operand, whose sequence number it has, so it hides the rest of the
-    /// stripe as a put would. If the operator refuses, nothing of the stripe is hidden.
-    #[cold]
-    fn fold(&mut self, stripe: usize, asks_filter: bool) -> Result<bool> {
-        let below = self.gather(stripe)?;
-        let at_bottom = stripe == 0 && self.nothing_older();
-        let is_missing = below == Below::Deleted || (below == Below::NextKey && self.nothing_older());
-        let is_zeroed = at_bottom && self.rules.zero_sequences && self.nothing_covers();
-        let Some(merging) = &mut self.merging else { return Ok(false) };
-        let base = match self.cursor.entry() {
-            Some(entry) if below == Below::Value => Base::Value(entry.value),
-            _ if is_missing => Base::Missing,
-            _ => Base::Unknown,
-        };
-        let mut folded = merging.fold(&self.key, base);
-        self.counts.operands_folded += merging.folded_count();
-        let mut is_filtered = false;
-        if let (true, Folded::Value, Some(filtering)) = (asks_filter, &folded, &mut self.filtering) {
-            match merging.ready(&self.key).map(|entry| filtering.ask(entry)) {
-                Some(Filtered::Deleted) => {
-                    self.counts.filter_deleted += 1;
-                    is_filtered = true;
-                    merging.replace(ValueKind::Delete, b"");
-                    folded = Folded::Absent;
-                }
-                Some(Filtered::Replaced) => {
-                    self.counts.filter_replaced += 1;
-                    merging.replace(ValueKind::Put, filtering.replacement());
-                }
-                Some(Filtered::Kept) | None => {}
-            }
-        }
-        match folded {
-            Folded::Operands => return Ok(true),
-            Folded::Value if is_zeroed => {
-                self.counts.sequences_zeroed += 1;
-                merging.zero_sequence();
-            }
-            Folded::Absent if at_bottom => {
-                self.counts.tombstones_dropped += u64::from(!is_filtered);
-                merging.pass();
-            }
-            Folded::Value | Folded::Absent => {}
-        }
-        self.closed_stripe = stripe;
-        Ok(merging.ready(&self.key).is_some())
-    }
-
-    /// Gathers the operand at the cursor and those of its stripe below it. Returns what stands below them.
-    fn gather(&mut self, stripe: usize) -> Result<Below> {
-        let stripe_end = self.rules.stripe_end(stripe).unwrap_or(SequenceNumber::MAX);
-        let mut is_first = true;
-        loop {
-            let Some(entry) = self.cursor.entry() else {
-                return self.end().map(|_| Below::NextKey);
-            };
-            if *entry.key != *self.key {
-                return Ok(Below::NextKey);
-            }
-            let (sequence, kind) = (entry.sequence, entry.kind);
-            if self.rules.stripe(sequence) != stripe {
-                return Ok(Below::Other);
-            }
-            let expiry_micros = match kind {
-                ValueKind::PutWithExpiry => expiry::split(entry.value).map(|(micros, _)| micros),
-                _ => None,
-            };
-            if self.is_covered(sequence, stripe_end) {
-                return Ok(Below::Deleted);
-            }
-            match kind {
-                ValueKind::Merge => {}
-                ValueKind::Delete | ValueKind::SingleDelete => return Ok(Below::Deleted),
-                ValueKind::Put => return Ok(Below::Value),
-                // Until it has expired, what the operands apply to depends on the time of the reader.
-                ValueKind::PutWithExpiry
-                    if expiry_micros.is_some_and(|expiry| self.rules.is_expired(stripe, expiry)) =>
-                {
-                    return Ok(Below::Deleted);
-                }
-                _ => return Ok(Below::Other),
-            }
-            let (Some(merging), Some(entry)) = (&mut self.merging, self.cursor.entry()) else {
-                return Ok(Below::Other);
-            };
-            if !std::mem::take(&mut is_first) {
-                self.counts.entries_in += 1;
-                self.counts.bytes_in += entry_bytes(entry);
-            }
-            let has_room = merging.push(&self.key, sequence, entry.value);
-            self.cursor.next();
-            if !has_room {
-                return Ok(Below::Other);
-            }
-        }
-    }
-
     /// Whether a version of the key at hand is hidden by one seen before.
     #[cold]
     fn is_shadowed(&self, sequence: SequenceNumber) -> bool {
@@ -652,67 +557,12 @@ enum Verdict {
     Fold(usize),
 }
 
-/// What stands below the operands of a stripe.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Below {
-    NextKey,
-    /// A put, at the cursor.
-    Value,
-    /// A tombstone, or a put that has expired for all readers of the stripe.
-    Deleted,
-    /// An older stripe, or what this merge cannot fold.
-    Other,
-}
-
 fn single_delete(key: &[u8], sequence: SequenceNumber) -> Entry<'_> {
     Entry { key, sequence, kind: ValueKind::SingleDelete, value: b"" }
 }
 
 fn entry_bytes(entry: Entry<'_>) -> u64 {
     (entry.key.len() + entry.value.len()) as u64
-}
-
-/// Leaves out of each fragment what a newer number in the same stripe makes needless, and of the oldest stripe
-/// what has nothing to hide.
-fn survivors(
-    tombstones: &Arc<FragmentedRangeTombstones>,
-    rules: &GarbageRules,
-    older: &mut impl OlderVersions,
-) -> Arc<FragmentedRangeTombstones> {
-    let mut kept = Vec::new();
-    let mut fragments = Vec::new();
-    let mut is_changed = false;
-    for fragment in tombstones.iter() {
-        let before = kept.len();
-        let mut closed_stripe = OPEN;
-        for sequence in fragment.sequences {
-            let stripe = rules.stripe(*sequence);
-            let is_judged = rules.stripe_end(stripe).is_some();
-            if is_judged && stripe == closed_stripe {
-                continue;
-            }
-            closed_stripe = stripe;
-            let hides_something =
-                stripe > 0 || (!rules.bottommost && older.may_overlap(fragment.start, fragment.end));
-            if !is_judged || hides_something {
-                kept.push(*sequence);
-            }
-        }
-        is_changed |= kept.len() - before < fragment.sequences.len();
-        if kept.len() > before {
-            fragments.push((fragment.start, fragment.end, before..kept.len()));
-        }
-    }
-    if !is_changed {
-        return Arc::clone(tombstones);
-    }
-    let fragments = fragments.into_iter().map(|(start, end, range)| Fragment {
-        start,
-        end,
-        sequences: kept.get(range).unwrap_or_default(),
-    });
-    // Fragments of a sorted list are sorted; should they ever not be, all of them survive.
-    FragmentedRangeTombstones::from_fragments(fragments).map_or_else(|| Arc::clone(tombstones), Arc::new)
 }
 
 impl<C, O> fmt::Debug for CompactionStream<C, O> {
