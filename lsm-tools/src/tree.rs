@@ -1,6 +1,7 @@
-//! The tree of a keyspace as a table of its levels, for `stats` and `demo`.
+//! The tree of a keyspace as a table of its levels, for `stats` and `demo`, and as JSON.
 
 use lsm_engine::{KeyspaceMetrics, LevelMetrics};
+use serde_json::{Value, json};
 
 use crate::escape::escaped;
 use crate::exit::Result;
@@ -29,6 +30,15 @@ pub(crate) fn print(out: &mut Output, indent: &str, keyspace: &KeyspaceMetrics) 
         print_level(out, indent, "all", &total(keyspace))?;
     }
     Ok(())
+}
+
+/// A level as JSON: what `stats` and `simulate` both tell, and what is told `besides`.
+pub(crate) fn level_as_json(runs: u64, tables: u64, bytes: u64, besides: Value) -> Value {
+    let mut level = json!({ "runs": runs, "tables": tables, "bytes": bytes });
+    if let (Value::Object(level), Value::Object(besides)) = (&mut level, besides) {
+        level.extend(besides);
+    }
+    level
 }
 
 fn print_level(out: &mut Output, indent: &str, name: &str, level: &LevelMetrics) -> Result<()> {

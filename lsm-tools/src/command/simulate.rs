@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::exit::Result;
 use crate::output::Output;
 use crate::size::{parse_bytes, parse_count};
+use crate::tree;
 
 /// How often all data is written if nothing else is asked for.
 const PASSES: u64 = 5;
@@ -158,14 +159,12 @@ fn as_json(report: &Report) -> Value {
         .levels
         .iter()
         .map(|level| {
-            json!({
-                "runs": level.runs,
-                "tables": level.tables,
-                "bytes": level.bytes,
+            let besides = json!({
                 "merges": level.merges,
                 "bytes_read": level.bytes_read,
                 "bytes_written": level.bytes_written,
-            })
+            });
+            tree::level_as_json(level.runs as u64, level.tables as u64, level.bytes, besides)
         })
         .collect();
     json!({

@@ -121,16 +121,14 @@ fn keyspace_as_json(keyspace: &KeyspaceMetrics) -> Value {
         .levels
         .iter()
         .map(|level| {
-            json!({
-                "runs": level.runs,
-                "tables": level.tables,
-                "bytes": level.bytes,
+            let besides = json!({
                 "raw_bytes": level.raw_bytes,
                 "entries": level.entries,
                 "tombstones": level.tombstones,
                 "range_tombstones": level.range_tombstones,
                 "merge_operands": level.merge_operands,
-            })
+            });
+            tree::level_as_json(level.runs, level.tables, level.bytes, besides)
         })
         .collect();
     json!({
