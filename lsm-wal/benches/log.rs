@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
+use lsm_wal::{FirstSegment, Log, LogExpectation, RecoveryMode, Wal, WalOptions, WalReader};
 use parking_lot::Mutex;
 
 /// A record of 132 bytes, header and checksum included.
@@ -40,7 +40,7 @@ fn processor_nanos() -> Option<u64> {
 fn create(directory: &std::path::Path, window_bytes: u64) -> Wal {
     let options = WalOptions { window_bytes, ..WalOptions::default() };
     let env = Arc::new(ThreadEnv::new(1));
-    Wal::create(Arc::new(PosixFs), env, directory, Position::ZERO, 1, options).unwrap()
+    Wal::create(Arc::new(PosixFs), env, directory, FirstSegment::default(), options).unwrap()
 }
 
 /// One log for all iterations; what is no longer needed is truncated, so that the disk does not fill up. Adds to

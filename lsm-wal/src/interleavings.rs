@@ -19,7 +19,7 @@ use crate::log::{Log, LogSync, Position};
 use crate::options::WalOptions;
 use crate::read::wal_reader::WalReader;
 use crate::report::{LogExpectation, RecoveryMode};
-use crate::wal::Wal;
+use crate::wal::{FirstSegment, Wal};
 
 const SEED: u64 = 0x5eed_0001;
 const SCHEDULES: usize = 500;
@@ -102,8 +102,8 @@ impl World {
             ..WalOptions::default()
         };
         let vfs = Arc::new(fs.clone());
-        let log =
-            Wal::create(vfs, Arc::new(Explored), Path::new("/log"), Position::ZERO, 1, options).unwrap();
+        let log = Wal::create(vfs, Arc::new(Explored), Path::new("/log"), FirstSegment::default(), options)
+            .unwrap();
         if let Some(syncs) = syncs {
             fs.inject(Fault::on(OperationKind::Sync, ErrorKind::Other).named("000001.wal").skip(syncs));
         }

@@ -57,6 +57,6 @@ pub use record_file::{RecordFile, RecordFileReader};
 pub use report::{Dropped, LogExpectation, RecoveryMode, RecoveryReport};
 pub use ticket::{Ticket, TicketFuture};
 pub use verify::{Extent, VerifiedFile, VerifyReport, verify};
-pub use wal::Wal;
+pub use wal::{FirstSegment, Wal};
 pub use write::log_copy::LogCopy;
 pub use write::resume::release_unused;

@@ -53,6 +53,22 @@ pub struct Wal {
     _lock: Option<Box<dyn LockGuard>>,
 }
 
+/// Where a new log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstSegment {
+    /// Number of its first segment, from 1 on.
+    pub number: u64,
+    /// The position at which its first record will begin.
+    pub start: Position,
+}
+
+impl Default for FirstSegment {
+    /// That of a log that never was before: segment 1, at position 0.
+    fn default() -> Self {
+        Self { number: 1, start: Position::ZERO }
+    }
+}
+
 impl Wal {
     /// Opens a log to be used alone, creating the directory if need be, and goes on after its last record.
     ///
@@ -75,26 +91,25 @@ impl Wal {
         Ok((Self::start(site, env, writer, Some(lock)), report))
     }
 
-    /// Begins a new log for an engine, which knows where it starts and which segment numbers are free:
-    /// `first_segment` and all above must be, and numbers are never used again. Files of older logs in the
-    /// directory are left alone. The caller holds a lock on the directory.
+    /// Begins a new log for an engine, which knows where it starts and which segment numbers are free: that of the
+    /// first segment and all above must be, and numbers are never used again. Files of older logs in the directory
+    /// are left alone. The caller holds a lock on the directory.
     ///
     /// Durable when it returns.
     pub fn create(
         vfs: Arc<dyn Vfs>,
         env: Arc<dyn Env>,
         directory: &Path,
-        start: Position,
-        first_segment: u64,
+        first: FirstSegment,
         options: WalOptions,
     ) -> Result<Self> {
         options.check()?;
-        if first_segment == 0 {
+        if first.number == 0 {
             return Err(Error::invalid("segments are numbered from 1"));
         }
         let site = Site { vfs, directory: directory.to_owned(), options };
-        let origin = Origin::root(start, &*env);
-        let writer = Writer::begin(site.clone(), first_segment, origin, VecDeque::new())?;
+        let origin = Origin::root(first.start, &*env);
+        let writer = Writer::begin(site.clone(), first.number, origin, VecDeque::new())?;
         Ok(Self::start(site, env, writer, None))
     }
 
@@ -107,15 +122,14 @@ impl Wal {
     /// Returns the log, durable, and the paths of what was set aside; see [`DROPPED_SUFFIX`](crate::DROPPED_SUFFIX). If
     /// it fails, the log can be read as before.
     pub fn resume(
-        vfs: Arc<dyn Vfs>,
         env: Arc<dyn Env>,
-        directory: &Path,
         whole: &WalReader,
         first_segment: u64,
         options: WalOptions,
     ) -> Result<(Self, Vec<PathBuf>)> {
         options.check()?;
-        let site = Site { vfs, directory: directory.to_owned(), options };
+        let (vfs, directory) = whole.place();
+        let site = Site { vfs: Arc::clone(vfs), directory: directory.to_owned(), options };
         let (writer, set_aside) = resume::resume(&site, &*env, whole, first_segment)?;
         Ok((Self::start(site, env, writer, None), set_aside))
     }

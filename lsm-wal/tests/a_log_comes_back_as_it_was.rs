@@ -10,8 +10,8 @@ use lsm_core::Error;
 use lsm_core::env::ThreadEnv;
 use lsm_core::vfs::PosixFs;
 use lsm_wal::{
-    CleanClose, Log, LogCopy, LogExpectation, LogSync, Position, RecoveryMode, RecoveryReport, Wal,
-    WalOptions, WalReader, remove_segments_below,
+    CleanClose, FirstSegment, Log, LogCopy, LogExpectation, LogSync, Position, RecoveryMode, RecoveryReport,
+    Wal, WalOptions, WalReader, remove_segments_below,
 };
 
 /// Tags and payloads. Shown as tags: a test that fails should be readable.
@@ -217,7 +217,8 @@ fn a_new_log_beside_an_old_one_is_told_apart_by_position() {
     let vfs = Arc::new(PosixFs);
     let env = Arc::new(ThreadEnv::new(1));
     let mut old =
-        Wal::create(vfs.clone(), env.clone(), directory.path(), Position::ZERO, 1, options(1024)).unwrap();
+        Wal::create(vfs.clone(), env.clone(), directory.path(), FirstSegment::default(), options(1024))
+            .unwrap();
     for tag in 0..30 {
         old.append(tag, &payload(tag)).unwrap();
     }
@@ -225,8 +226,8 @@ fn a_new_log_beside_an_old_one_is_told_apart_by_position() {
     drop(old);
     let report = read(directory.path(), None).unwrap().1;
     assert_eq!((report.records, report.end), (30, end));
-    let mut new =
-        Wal::create(vfs.clone(), env, directory.path(), end, report.next_segment, options(1024)).unwrap();
+    let first = FirstSegment { number: report.next_segment, start: end };
+    let mut new = Wal::create(vfs.clone(), env, directory.path(), first, options(1024)).unwrap();
     for tag in 100..120 {
         new.append(tag, &payload(tag)).unwrap();
     }

@@ -46,10 +46,9 @@ fn read(fs: &SimFs) -> Result<WalReader> {
 }
 
 fn resume(fs: &SimFs, env: &SimEnv, options: &WalOptions) -> Result<Wal> {
-    let (vfs, env) = (Arc::new(fs.clone()), Arc::new(env.clone()));
     let whole = read(fs)?;
     let number = whole.report().next_segment;
-    Ok(Wal::resume(vfs, env, Path::new(DIRECTORY), &whole, number, options.clone())?.0)
+    Ok(Wal::resume(Arc::new(env.clone()), &whole, number, options.clone())?.0)
 }
 
 /// Fills the disk up to so many free bytes.
@@ -244,20 +243,13 @@ fn a_log_with_a_gap_is_not_gone_on_with() {
     bytes[1200..1300].fill(0x55);
     fs.write_all(&segment, &bytes).unwrap();
     let mode = RecoveryMode::Salvage;
-    let vfs = Arc::new(fs.clone());
     let mut reader =
-        WalReader::open(vfs.clone(), Path::new(DIRECTORY), &LogExpectation::default(), mode).unwrap();
+        WalReader::open(Arc::new(fs.clone()), Path::new(DIRECTORY), &LogExpectation::default(), mode)
+            .unwrap();
     while reader.next().unwrap().is_some() {}
     assert!(reader.report().bytes_dropped > 0);
     let options = WalOptions { recovery: mode, ..options };
-    let resumed = Wal::resume(
-        vfs,
-        Arc::new(env.clone()),
-        Path::new(DIRECTORY),
-        &reader,
-        reader.report().next_segment,
-        options,
-    );
+    let resumed = Wal::resume(Arc::new(env.clone()), &reader, reader.report().next_segment, options);
     assert!(matches!(resumed, Err(Error::InvalidArgument { .. })));
     assert_eq!(fs.read_all(&segment).unwrap(), bytes);
     env.drop_jobs();

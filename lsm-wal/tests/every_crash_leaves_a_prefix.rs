@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lsm_core::env::SimEnv;
 use lsm_core::vfs::{SimFs, Vfs};
-use lsm_wal::{Log, Position, RecoveryMode, Wal, WalOptions};
+use lsm_wal::{FirstSegment, Log, Position, RecoveryMode, Wal, WalOptions};
 use simulation::{Model, Step, Step::*, open, options, read_only, records, run};
 
 /// Opens what a crash left, checks it against the model, and goes on writing.
@@ -235,8 +235,13 @@ fn a_log_whose_creation_was_cut_short_opens_empty_and_keeps_what_it_is_given() {
         let _ = fs.sync_dir(Path::new("/"));
         let env = SimEnv::new(1);
         let directory = Path::new(simulation::DIRECTORY);
-        let log =
-            Wal::create(Arc::new(fs.clone()), Arc::new(env.clone()), directory, start, 1, options.clone());
+        let log = Wal::create(
+            Arc::new(fs.clone()),
+            Arc::new(env.clone()),
+            directory,
+            FirstSegment { number: 1, start },
+            options.clone(),
+        );
         drop(log);
         env.drop_jobs();
     };

@@ -13,7 +13,8 @@ use lsm_core::env::{Env, Event, SimEnv, ThreadEnv};
 use lsm_core::vfs::{AllLost, Fault, OperationKind, SimFs, Vfs};
 use lsm_core::{Error, Result};
 use lsm_wal::{
-    Log, LogExpectation, Position, RecoveryMode, Ticket, TicketFuture, Wal, WalOptions, WalReader,
+    FirstSegment, Log, LogExpectation, Position, RecoveryMode, Ticket, TicketFuture, Wal, WalOptions,
+    WalReader,
 };
 use parking_lot::Mutex;
 
@@ -26,7 +27,7 @@ fn disk() -> SimFs {
 
 fn create(fs: &SimFs, env: Arc<dyn Env>) -> Wal {
     let options = WalOptions { segment_bytes: 64 << 10, window_bytes: 4096, ..WalOptions::default() };
-    Wal::create(Arc::new(fs.clone()), env, Path::new("/log"), Position::ZERO, 1, options).unwrap()
+    Wal::create(Arc::new(fs.clone()), env, Path::new("/log"), FirstSegment::default(), options).unwrap()
 }
 
 fn ticket(log: &mut Wal) -> Ticket {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use lsm_core::Error;
 use lsm_core::env::SimEnv;
 use lsm_core::vfs::{AllKept, AllLost, Fate, Fault, OperationKind, Piece, PieceKind, Seeded, SimFs, Vfs};
-use lsm_wal::{CleanClose, Log, LogExpectation, Position, VerifyReport, Wal, WalOptions, verify};
+use lsm_wal::{
+    CleanClose, FirstSegment, Log, LogExpectation, Position, VerifyReport, Wal, WalOptions, verify,
+};
 use simulation::{DIRECTORY, open, options, payload};
 
 fn check(fs: &SimFs, clean: Option<CleanClose>) -> VerifyReport {
@@ -65,7 +67,7 @@ const LENGTHS: &[usize] = &[40, 700, 7, 0, 300, 111];
 fn create(fs: &SimFs, env: &SimEnv) -> Wal {
     fs.create_dir(Path::new(DIRECTORY)).unwrap();
     let (vfs, env) = (Arc::new(fs.clone()), Arc::new(env.clone()));
-    Wal::create(vfs, env, Path::new(DIRECTORY), Position::ZERO, 1, options(2048)).unwrap()
+    Wal::create(vfs, env, Path::new(DIRECTORY), FirstSegment::default(), options(2048)).unwrap()
 }
 
 /// The log as its process left it when it was killed.
@@ -366,7 +368,8 @@ fn an_older_state_of_the_window_that_differs_in_one_bit_is_no_damage() {
     fs.create_dir(Path::new(DIRECTORY)).unwrap();
     let wal_options = WalOptions { segment_bytes: 1 << 16, ..options(4096) };
     let (vfs, world) = (Arc::new(fs.clone()), Arc::new(env.clone()));
-    let mut log = Wal::create(vfs, world, Path::new(DIRECTORY), Position::ZERO, 1, wal_options).unwrap();
+    let mut log =
+        Wal::create(vfs, world, Path::new(DIRECTORY), FirstSegment::default(), wal_options).unwrap();
     // Two records a round. From one round to the next, one bit of the payload changes.
     for tag in 0..11 {
         let mut payload = [0x55; 1960];

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::vfs::{Vfs, VfsFile};
-use lsm_wal::{Position, RecoveryMode, RecoveryReport, Wal, WalOptions};
+use lsm_wal::{FirstSegment, Position, RecoveryMode, RecoveryReport, Wal, WalOptions};
 
 use super::replay::Unsettled;
 use crate::database::WriteSide;
@@ -87,7 +87,7 @@ impl FullDisk<'_> {
         let first_segment = self.report.next_segment.max(1);
         let create = || {
             let (vfs, env, options) = (Arc::clone(vfs), Arc::clone(env), self.options.clone());
-            Wal::create(vfs, env, directory, start, first_segment, options)
+            Wal::create(vfs, env, directory, FirstSegment { number: first_segment, start }, options)
         };
         let log = match create() {
             Err(error) if error.is_disk_full() => {
@@ -114,7 +114,7 @@ impl FullDisk<'_> {
         old: LogStart,
         cause: &Error,
     ) -> Result<Vec<PathBuf>> {
-        let Resources { vfs, directory, env, memory, .. } = &**self.resources;
+        let Resources { env, memory, .. } = &**self.resources;
         if let Some(bytes) = unsettled.bytes_left(self.report.end) {
             let memory_bytes = memory.budget.memtables_bytes_max;
             return Err(self.full(format!(
@@ -126,8 +126,7 @@ impl FullDisk<'_> {
         let whole = unsettled.read_log(memory)?;
         // The numbers of existing spare segments count as used.
         let segment = self.report.next_segment.max(1);
-        let (vfs, env, options) = (Arc::clone(vfs), Arc::clone(env), self.options.clone());
-        let resumed = Wal::resume(vfs, env, directory, &whole.reader, segment, options);
+        let resumed = Wal::resume(Arc::clone(env), &whole.reader, segment, self.options.clone());
         let (log, set_aside) = resumed.map_err(|error| match Error::from(error) {
             // A log with gaps cannot be continued, only flushed.
             error if error.kind() == ErrorKind::InvalidArgument => cause.clone(),

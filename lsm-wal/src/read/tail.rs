@@ -35,13 +35,13 @@ const LIVE_READS: usize = 3;
 /// ```
 /// # use std::sync::Arc;
 /// # use lsm_core::{env::ThreadEnv, vfs::PosixFs};
-/// # use lsm_wal::{Log, Position, Tail, Wal, WalOptions};
+/// # use lsm_wal::{FirstSegment, Log, Position, Tail, Wal, WalOptions};
 /// # let directory = tempfile::tempdir()?;
 /// # let directory = directory.path();
 /// # let vfs = Arc::new(PosixFs);
 /// let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
 /// let env = Arc::new(ThreadEnv::new(1));
-/// let mut log = Wal::create(vfs.clone(), env, directory, Position::ZERO, 1, options)?;
+/// let mut log = Wal::create(vfs.clone(), env, directory, FirstSegment::default(), options)?;
 ///
 /// let mut tail = Tail::open(vfs, directory, Position::ZERO)?;
 /// assert!(tail.next()?.is_none()); // nothing yet

@@ -24,13 +24,13 @@ use crate::report::{Dropped, LogExpectation, RecoveryMode, RecoveryReport};
 /// ```
 /// # use std::sync::Arc;
 /// # use lsm_core::{env::ThreadEnv, vfs::PosixFs};
-/// # use lsm_wal::{Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
+/// # use lsm_wal::{FirstSegment, Log, LogExpectation, Position, RecoveryMode, Wal, WalOptions, WalReader};
 /// # let directory = tempfile::tempdir()?;
 /// # let directory = directory.path();
 /// # let vfs = Arc::new(PosixFs);
 /// let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
 /// let env = Arc::new(ThreadEnv::new(1));
-/// let mut log = Wal::create(vfs.clone(), env, directory, Position::ZERO, 1, options)?;
+/// let mut log = Wal::create(vfs.clone(), env, directory, FirstSegment::default(), options)?;
 /// log.append(7, b"hello")?;
 ///
 /// let mode = RecoveryMode::TolerateTornTail;
@@ -105,6 +105,11 @@ pub(crate) struct Located {
 }
 
 impl WalReader {
+    /// The file system and the directory of the log.
+    pub(crate) fn place(&self) -> (&Arc<dyn Vfs>, &Path) {
+        (&self.vfs, &self.directory)
+    }
+
     /// Opens the log in a directory for reading the records that begin at or after [`LogExpectation::from`]. What is
     /// missing of the rest of what is expected is corruption; salvaging reports it instead.
     pub fn open(
