@@ -81,6 +81,14 @@ pub trait LogSync: Send + Sync {
     /// Waits as [`wait_durable`](LogSync::wait_durable) does.
     fn truncate_front(&self, position: Position) -> Result<()>;
 
+    /// Leaves the current segment for a new one, so that [`truncate_front`](LogSync::truncate_front) can remove all
+    /// records before the position that this returns: everything that was appended before the call. What the log keeps of
+    /// those records elsewhere, it overwrites, durably. Waits as [`wait_durable`](LogSync::wait_durable) does. A log that
+    /// cannot do this fails with [`Error::InvalidArgument`].
+    fn begin_segment(&self) -> Result<Position> {
+        Err(Error::invalid("this log cannot begin a segment when it is asked to"))
+    }
+
     /// Asks for a sync, and calls `callback` once everything before `position` is durable, or with the error of a sync
     /// that failed. Each callback is called once.
     ///

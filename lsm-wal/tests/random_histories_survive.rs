@@ -17,6 +17,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Reopen),
         1 => Just(Step::Close),
         1 => (0_usize..8).prop_map(Step::KeepLast),
+        1 => Just(Step::Begin),
         1 => (0_usize..5).prop_map(Step::Forget),
     ];
     proptest::collection::vec(step, 1..60).prop_map(|mut steps| {

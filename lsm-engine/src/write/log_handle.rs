@@ -49,6 +49,10 @@ impl LogSync for LogHandle {
         self.log.truncate_front(position)
     }
 
+    fn begin_segment(&self) -> lsm_core::Result<Position> {
+        self.log.begin_segment()
+    }
+
     fn observe(&self, observer: LogObserver) {
         self.log.observe(observer);
     }

@@ -309,6 +309,16 @@ impl LogSync for GroupCommit {
         }
     }
 
+    fn begin_segment(&self) -> Result<Position> {
+        let (begin, window) = self.synced(Writer::begin_segment)?;
+        if let Some(path) = window {
+            // A window is never synced while it is in use. What was wiped must not come back after a power cut.
+            let synced = self.site.vfs.open_write(&path).and_then(|file| file.sync_data());
+            synced.map_err(|error| Error::io("sync", &path, error))?;
+        }
+        Ok(Position(begin))
+    }
+
     fn observe(&self, observer: LogObserver) {
         self.writer.lock().observe(observer);
     }

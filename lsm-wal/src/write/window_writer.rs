@@ -88,6 +88,18 @@ impl WindowWriter {
         self.window.publish(offset + 8, slot_check(self.number, base));
     }
 
+    /// Starts the area anew, and overwrites what was in it with zeros. That must be in the segment.
+    pub(crate) fn wipe(&mut self, base: u64) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        self.rebase(base);
+        let mut left = self.room_bytes as usize;
+        while left > 0 {
+            let bytes = left.min(ZEROS.len());
+            left -= bytes;
+            self.window.write_at(AREA_OFFSET + left, &ZEROS[..bytes]);
+        }
+    }
+
     /// Whether the window is meant for a record: one of more than half of it would only be copied twice.
     #[inline]
     pub(crate) fn is_for(&self, header: &RecordHeader) -> bool {

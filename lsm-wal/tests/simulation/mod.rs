@@ -29,6 +29,8 @@ pub(crate) enum Step {
     KeepLast(usize),
     /// Forgets so many records at the end.
     Forget(usize),
+    /// Begins a segment, and wipes the window.
+    Begin,
 }
 
 /// A record as the model knows it.
@@ -176,6 +178,10 @@ fn run_on(fs: &SimFs, env: &SimEnv, options: &WalOptions, steps: &[Step], model:
                 let position = front.checked_sub(1).map_or(Position::ZERO, |last| model.history[last].end);
                 log.truncate_front(position)?;
                 model.front = model.front.max(front);
+            }
+            Step::Begin => {
+                log.sync_handle().begin_segment()?;
+                model.durable = model.history.len();
             }
             Step::Forget(count) => {
                 let left = model.history.len() - count;

@@ -1,5 +1,7 @@
 //! Going from one segment to the next, and the spare that is prepared for it.
 
+use std::path::PathBuf;
+
 use lsm_core::Result;
 
 use super::{Live, Writer};
@@ -15,6 +17,21 @@ impl Writer {
     pub(super) fn rotate(&mut self, next_bytes: u64) -> Result<()> {
         debug_assert_eq!(self.written.position, self.end.position);
         self.next_segment(next_bytes)
+    }
+
+    /// Goes on in a new segment, unless this one has no records, and overwrites those in the window. Everything was
+    /// synced. Returns where the segment begins, and the path of the window.
+    pub(crate) fn begin_segment(&mut self) -> Result<(u64, Option<PathBuf>)> {
+        self.check()?;
+        self.flush(0)?;
+        if self.segment.start < self.end.position {
+            self.rotate(0)?;
+        }
+        let window = self.window.as_mut().map(|window| {
+            window.wipe(self.end.position);
+            window.path().to_owned()
+        });
+        Ok((self.end.position, window))
     }
 
     /// Leaves a segment that could not be written for a new one, which begins with what is missing.
