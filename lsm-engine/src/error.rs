@@ -35,7 +35,8 @@ pub enum Error {
     /// A batch exceeds the limit of the memory budget, or a key or value exceeds the limit of the formats.
     #[error("{what} of {bytes} bytes is over the limit of {bytes_max}{}", remedy(what))]
     TooLarge {
-        /// What is too large: "batch", "transaction", "key", "value" or "write (with memtable growth)".
+        /// What is too large: "batch", "transaction", "memory of all transactions", "key", "value" or "write (with memtable
+        /// growth)".
         what: &'static str,
         /// Its size.
         bytes: u64,
@@ -237,7 +238,11 @@ impl Error {
 
 /// What helps against [`Error::TooLarge`]. For a key nothing does: its limit does not depend on the budget.
 fn remedy(what: &str) -> &'static str {
-    if what == "key" { "" } else { "; split it or raise Options::memory" }
+    match what {
+        "key" => "",
+        "memory of all transactions" => "; end some or raise Options::memory",
+        _ => "; split it or raise Options::memory",
+    }
 }
 
 fn storage_kind(error: &lsm_core::Error) -> ErrorKind {

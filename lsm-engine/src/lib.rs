@@ -78,7 +78,8 @@ pub use health::Health;
 pub use ingest::{BulkLoad, Ingest, TableBuilder};
 pub use keyspace::Keyspace;
 pub use metrics::{
-    BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, Metrics, OperationMetrics, WaitMetrics,
+    BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, Metrics, OperationMetrics, TransactionMetrics,
+    WaitMetrics,
 };
 pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Options};
 pub use pins::{Pin, PinKind};

@@ -46,9 +46,19 @@ pub(crate) struct Counters {
     pub(crate) ingests: Counter,
     pub(crate) ingested_tables: Counter,
     pub(crate) ingested_bytes: Counter,
+    pub(crate) transactions: TransactionCounters,
     pub(crate) open_micros: Counter,
     pub(crate) flush_times: Histogram,
     pub(crate) compaction_times: Histogram,
+}
+
+/// What became of transactions since the database was opened.
+#[derive(Debug, Default)]
+pub(crate) struct TransactionCounters {
+    pub(crate) commits: Counter,
+    pub(crate) conflicts: Counter,
+    pub(crate) lock_timeouts: Counter,
+    pub(crate) deadlocks: Counter,
 }
 
 /// What compactions have written to one level since the database was opened.
@@ -93,6 +103,8 @@ pub struct Metrics {
     pub cache_insertions: u64,
     /// Number of blocks that left the cache for others.
     pub cache_evictions: u64,
+    /// Memory of open transactions: what they have written, read and locked. The block cache has given it up.
+    pub transaction_bytes: u64,
     /// Memory of open tables and keyspaces: indexes and filters, or their directories where they stay in the file, and
     /// about a kilobyte per keyspace.
     pub pinned_bytes: u64,
@@ -175,6 +187,8 @@ pub struct Metrics {
     /// Lowest rate limit of any keyspace, in bytes per second, while compactions are behind. A keyspace that is behind
     /// slows its own writers. All writers are slowed only when several keyspaces are behind.
     pub write_rate_limit: Option<u64>,
+    /// What transactions do.
+    pub transactions: TransactionMetrics,
     /// How long calls took. Empty unless [`Options::statistics`](crate::Options::statistics) is set.
     pub operations: OperationMetrics,
     /// How long callers waited, for each reason. Calls that did not have to wait are not counted.
@@ -191,6 +205,7 @@ impl Metrics {
             + self.pooled_memtable_bytes
             + self.log_window_bytes
             + self.buffer_bytes
+            + self.transaction_bytes
             + self.cache_bytes
             + self.pinned_bytes
     }
@@ -258,6 +273,27 @@ pub struct LevelMetrics {
     pub filter_negatives: u64,
     /// Number of tables that a lookup searched in vain although they have a filter.
     pub filter_false_positives: u64,
+}
+
+/// Figures about transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransactionMetrics {
+    /// Number of open transactions.
+    pub open: u64,
+    /// Number of commits that succeeded, those without writes included.
+    pub commits: u64,
+    /// Number of commits, and of locks taken, that failed because another writer had changed something.
+    pub conflicts: u64,
+    /// Number of waits for locks of other transactions that have ended, in whatever way. How long they took is in
+    /// [`Metrics::waits`].
+    pub lock_waits: u64,
+    /// Number of waits for locks that took too long.
+    pub lock_timeouts: u64,
+    /// Number of deadlocks that were found.
+    pub deadlocks: u64,
+    /// Number of times that [`Db::transact`](crate::Db::transact) ran a transaction again.
+    pub retries: u64,
 }
 
 /// How long calls took, by kind: each call that succeeded, with all its waits.

@@ -139,6 +139,11 @@ impl Waits {
             + lasting.map(|wait| now_micros.saturating_sub(wait.since_micros)).sum::<u64>()
     }
 
+    /// How many waits for this reason have ended.
+    pub(crate) fn count_of(&self, why: WaitReason) -> u64 {
+        self.times.get(why as usize).map_or(0, |times| times.snapshot().count())
+    }
+
     /// How long the waits took that have ended, by reason.
     pub(crate) fn metrics(&self) -> Vec<WaitMetrics> {
         let of =

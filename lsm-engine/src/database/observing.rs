@@ -11,6 +11,7 @@ use crate::health::Health;
 use crate::keyspaces::{RateLimit, Tree};
 use crate::metrics::{
     BackgroundMetrics, Call, KeyspaceMetrics, LevelMetrics, LevelReads, LevelWork, Metrics, OperationMetrics,
+    TransactionMetrics,
 };
 use crate::pins::Pin;
 use crate::reentry::Inside;
@@ -51,6 +52,7 @@ impl Database {
             stall_sync_micros: waited(WaitReason::LogSync),
             merge_operands_folded: self.resources.counters.merge_operands_folded.get(),
             merges_refused: self.resources.counters.merges_refused.get(),
+            transactions: self.transaction_metrics(),
             operations: self.operation_metrics(),
             waits: self.resources.waits.metrics(),
             background: self.background_metrics(),
@@ -151,6 +153,19 @@ impl Database {
         }
     }
 
+    fn transaction_metrics(&self) -> TransactionMetrics {
+        let counters = &self.resources.counters.transactions;
+        TransactionMetrics {
+            open: self.resources.memory.live_transactions() as u64,
+            commits: counters.commits.get(),
+            conflicts: counters.conflicts.get(),
+            lock_waits: self.resources.waits.count_of(WaitReason::TransactionLock),
+            lock_timeouts: counters.lock_timeouts.get(),
+            deadlocks: counters.deadlocks.get(),
+            retries: self.resources.waits.count_of(WaitReason::Conflict),
+        }
+    }
+
     fn background_metrics(&self) -> BackgroundMetrics {
         let counters = &self.resources.counters;
         BackgroundMetrics {
@@ -167,6 +182,7 @@ impl Database {
         metrics.pooled_memtable_bytes = pooled_bytes(trees);
         metrics.held_memtable_bytes = self.resources.memory.held_bytes() as u64;
         metrics.held_table_bytes = self.resources.memory.held_table_bytes() as u64;
+        metrics.transaction_bytes = self.resources.memory.transaction_bytes() as u64;
         metrics.buffer_bytes = self.resources.memory.buffer_bytes() as u64;
         metrics.pinned_bytes = self.resources.memory.table_bytes() as u64;
         metrics.cache_bytes = self.resources.memory.cache.used_bytes() as u64;

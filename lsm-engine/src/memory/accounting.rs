@@ -1,10 +1,11 @@
 //! Accounting of the memory budget: how much each part takes, and which part gives memory to which.
 //!
 //! ```text
-//! memory     = memtables + buffers + tables + log window
+//! memory     = memtables + buffers + tables + transactions + log window
 //! memtables    active, immutable, and the pool: memory of flushed memtables kept for new ones
 //! buffers      of running flushes and compactions
 //! tables       indexes and filters of open tables, keyspaces, and the block cache, which gets the rest
+//! transactions what open transactions have written and read; they get theirs from the block cache
 //! ```
 //!
 //! Each part has a share. Buffers and tables that need more take it from the block cache first, then from memtables.
@@ -22,6 +23,7 @@ use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
+use crate::memory::transactions::TransactionMemory;
 use crate::options::{KeyspaceOptions, Options, ResolvedOptions, SharedOptions, StoredOptions};
 
 /// Largest and smallest step by which a memtable grows. A longer value takes what it needs.
@@ -58,6 +60,7 @@ pub(crate) struct Memory {
     immutable: Total,
     buffers: Total,
     tables: Total,
+    pub(super) transactions: TransactionMemory,
     /// Memory of obsolete tables that readers still hold.
     held_tables: Total,
     /// Number of open tables whose index and filter stay in their files.
@@ -69,7 +72,7 @@ pub(crate) struct Memory {
     /// Bytes of memtables that only deletes may take, while the disk is full.
     kept_for_deletes: AtomicUsize,
     /// Held while the limits of the pool or the block cache change.
-    limits_lock: Mutex<()>,
+    pub(super) limits_lock: Mutex<()>,
     /// Memtables that the database has released. Readers may still hold them.
     released: Mutex<Vec<Weak<dyn MemtableReader>>>,
 }
@@ -90,6 +93,7 @@ impl Memory {
             immutable: Total::default(),
             buffers: Total::default(),
             tables: Total::default(),
+            transactions: TransactionMemory::default(),
             held_tables: Total::default(),
             unpinned_tables: AtomicUsize::new(0),
             table_changes: AtomicU64::new(0),
@@ -164,7 +168,8 @@ impl Memory {
     #[inline]
     fn memtables_bytes_max_beside(&self, buffer_bytes: usize) -> usize {
         let shares = self.budget.buffers_bytes + self.budget.cache_bytes;
-        let over = (buffer_bytes + self.table_bytes()).saturating_sub(shares);
+        let others = buffer_bytes + self.table_bytes() + self.transactions.reserved_bytes();
+        let over = others.saturating_sub(shares);
         self.budget.memtables_bytes_max.saturating_sub(over)
     }
 
@@ -206,7 +211,8 @@ impl Memory {
 
     /// The memory that the index and filter of a table opened now may take.
     pub(crate) fn pinnable_bytes(&self) -> usize {
-        self.tables_bytes_max().saturating_sub(self.table_bytes())
+        let left = self.budget.cache_bytes.saturating_sub(self.transactions.reserved_bytes());
+        self.tables_bytes_max().min(left).saturating_sub(self.table_bytes())
     }
 
     /// A number that changes whenever the memory of tables changes: tables were opened, reopened or dropped.
@@ -228,6 +234,7 @@ impl Memory {
     /// The memory that a merge may take for reading, besides its table writer.
     pub(crate) fn merge_bytes_max(&self) -> usize {
         let held = self.table_bytes() + self.buffer_bytes() + self.budget.table_writer_bytes_max;
+        let held = held + self.transactions.reserved_bytes();
         (self.budget.buffers_bytes + self.budget.cache_bytes).saturating_sub(held)
     }
 
@@ -293,10 +300,11 @@ impl Memory {
     }
 
     /// Sets the capacity of the block cache to what tables and buffers leave.
-    fn set_cache_capacity(&self) {
+    pub(super) fn set_cache_capacity(&self) {
         let _one_at_a_time = self.limits_lock.lock();
         let over = self.buffer_bytes().saturating_sub(self.budget.buffers_bytes);
-        let left = self.budget.cache_bytes.saturating_sub(self.table_bytes() + over);
+        let others = self.table_bytes() + self.transactions.reserved_bytes() + over;
+        let left = self.budget.cache_bytes.saturating_sub(others);
         if left != self.cache.capacity_bytes() {
             self.cache.set_capacity(left);
         }
@@ -326,16 +334,17 @@ pub(crate) fn too_large(wanted: usize, bytes_max: usize) -> Error {
 
 /// A sum that never goes below zero.
 #[derive(Debug, Default)]
-struct Total(AtomicUsize);
+pub(super) struct Total(AtomicUsize);
 
 impl Total {
     #[inline]
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }
 
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::AcqRel);
+    /// Returns the new sum.
+    pub(super) fn add(&self, bytes: usize) -> usize {
+        self.0.fetch_add(bytes, Ordering::AcqRel) + bytes
     }
 
     /// Adds `bytes` if the sum stays within `bytes_max`. Returns whether it did.
@@ -344,10 +353,12 @@ impl Total {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
     }
 
-    fn remove(&self, bytes: usize) {
-        let before =
-            self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(bytes)));
-        debug_assert!(before.is_ok_and(|before| before >= bytes), "more bytes removed than added");
+    /// Returns the new sum.
+    pub(super) fn remove(&self, bytes: usize) -> usize {
+        let less = |sum: usize| Some(sum.saturating_sub(bytes));
+        let (Ok(before) | Err(before)) = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        debug_assert!(before >= bytes, "more bytes removed than added");
+        before.saturating_sub(bytes)
     }
 }
 

@@ -6,7 +6,9 @@
 mod accounting;
 mod budget;
 pub(crate) mod file_cache;
+mod transactions;
 
 pub(crate) use accounting::{
     Charge, EMPTY_MEMTABLE_BYTES, Memory, Part, Unpinned, batch_bytes, room_for, too_large,
 };
+pub(crate) use transactions::TransactionCharge;

@@ -1,6 +1,6 @@
 //! All metrics by name, as monitoring systems want them: families of samples with labels.
 
-use super::{Latency, LevelMetrics, Metrics};
+use super::{Latency, LevelMetrics, Metrics, TransactionMetrics};
 
 /// A figure of a level.
 type OfLevel = fn(&LevelMetrics) -> u64;
@@ -102,6 +102,7 @@ impl Metrics {
         let mut families = Families(Vec::new());
         self.memory_families(&mut families);
         self.work_families(&mut families);
+        self.transaction_families(&mut families);
         self.level_families(&mut families);
         let latency = "How long calls took. Empty unless Options::statistics is set.";
         let names = ("lsm_operation_seconds", "lsm_operation_quantile_seconds");
@@ -126,6 +127,7 @@ impl Metrics {
                 ("pooled_memtables", self.pooled_memtable_bytes),
                 ("log_window", self.log_window_bytes),
                 ("buffers", self.buffer_bytes),
+                ("transactions", self.transaction_bytes),
                 ("cache", self.cache_bytes),
                 ("tables", self.pinned_bytes),
             ]
@@ -297,6 +299,24 @@ impl Metrics {
             "1 if flushes wait for space on the disk, otherwise 0.",
             u64::from(self.waiting_for_space.is_some()),
         );
+    }
+
+    fn transaction_families(&self, families: &mut Families<'_>) {
+        use Kind::{Counter, Gauge};
+        let TransactionMetrics { open, commits, conflicts, lock_waits, lock_timeouts, deadlocks, retries } =
+            self.transactions;
+        families.one(Gauge, "lsm_transactions", "Open transactions.", open);
+        let each = [
+            ("lsm_transaction_commits_total", "Commits that succeeded.", commits),
+            ("lsm_transaction_conflicts_total", "Transactions in conflict with another writer.", conflicts),
+            ("lsm_transaction_lock_waits_total", "Waits for locks of other transactions.", lock_waits),
+            ("lsm_transaction_lock_timeouts_total", "Waits for locks that took too long.", lock_timeouts),
+            ("lsm_transaction_deadlocks_total", "Deadlocks between transactions.", deadlocks),
+            ("lsm_transaction_retries_total", "Transactions that Db::transact ran again.", retries),
+        ];
+        for (name, help, value) in each {
+            families.one(Counter, name, help, value);
+        }
     }
 
     fn level_families(&self, families: &mut Families<'_>) {

@@ -207,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::Options;
+    use crate::memory::TransactionCharge;
     use crate::transaction::state::Limits;
 
     #[test]
@@ -215,7 +216,12 @@ mod tests {
         let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new()));
         let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
         let limits = Limits { written_bytes_max: 1 << 20, tracked_bytes_max: 1 << 20 };
-        let mut state = State::new(Arc::new(db.snapshot().unwrap()), limits, None);
+        let mut state = State::new(
+            Arc::new(db.snapshot().unwrap()),
+            limits,
+            TransactionCharge::new(&db.database.resources.memory),
+            None,
+        );
         let part = state.part(&db.default.tree());
         state.track_range(part, KeyRange { start: "b".into(), end: Some("d".into()) });
         let path = db.database.write_path().unwrap();

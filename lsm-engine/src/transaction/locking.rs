@@ -21,7 +21,10 @@ impl Session {
         mode: LockMode,
         what: impl FnOnce() -> Lockable,
     ) -> Result<()> {
-        if self.options.locks.is_none() { Ok(()) } else { self.lock_now(tree, mode, what()) }
+        if self.options.locks.is_none() {
+            return Ok(());
+        }
+        self.lock_now(tree, mode, what()).inspect_err(|error| self.count_failure(error))
     }
 
     #[inline(never)]

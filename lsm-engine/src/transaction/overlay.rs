@@ -14,6 +14,11 @@ use crate::memory::batch_bytes;
 /// Upper bound of what the payload of a batch takes for an operation besides its key and value.
 const OPERATION_BYTES: usize = 16;
 
+/// What a key, an operand and a range take here besides their bytes, in nodes that are half full.
+const WRITE_BYTES: usize = 2 * size_of::<(Slice, OwnWrite)>();
+const OPERAND_BYTES: usize = 2 * size_of::<Slice>();
+const RANGE_DELETE_BYTES: usize = 2 * size_of::<(Slice, Slice)>();
+
 /// The last write of a transaction to one key, and the merges after it.
 #[derive(Clone, Debug)]
 pub(super) struct OwnWrite {
@@ -90,8 +95,17 @@ impl Overlay {
         self.writes.is_empty() && self.deleted.is_empty()
     }
 
-    /// Upper bound of what the writes take in memtables, and here.
+    /// Memory that the writes take here, about.
+    #[inline]
     pub(super) fn memory_bytes(&self) -> usize {
+        self.payload_bytes
+            + self.writes.len() * WRITE_BYTES
+            + self.operations as usize * OPERAND_BYTES
+            + self.deleted.len() * RANGE_DELETE_BYTES
+    }
+
+    /// Upper bound of what the writes take in memtables.
+    pub(super) fn batch_bytes(&self) -> usize {
         let range_deletes = self.deleted.len() as u64;
         batch_bytes(self.payload_bytes, self.operations + range_deletes, range_deletes)
     }

@@ -12,7 +12,7 @@ use super::overlay::{Overlay, Own, Undo};
 use super::state::State;
 use super::view::View;
 use crate::database::Database;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
 use crate::locks::{LockMode, Lockable};
 use crate::read::Bounds;
@@ -46,6 +46,18 @@ impl Reading {
 }
 
 impl Session {
+    /// Counts why a transaction failed.
+    #[cold]
+    pub(super) fn count_failure(&self, error: &Error) {
+        let counters = &self.database.resources.counters.transactions;
+        match error.kind() {
+            ErrorKind::Conflict => counters.conflicts.add(1),
+            ErrorKind::LockTimeout => counters.lock_timeouts.add(1),
+            ErrorKind::Deadlock => counters.deadlocks.add(1),
+            _ => {}
+        }
+    }
+
     pub(super) fn read(&self, keyspace: &Keyspace, key: &[u8], reading: Reading) -> Result<Option<Slice>> {
         let tree = keyspace.tree_for(&self.database)?;
         if let Some(mode) = reading.lock_mode() {

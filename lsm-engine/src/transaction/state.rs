@@ -1,5 +1,6 @@
 //! What a transaction has read and written so far.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::overlay::{Overlay, Undo};
@@ -9,6 +10,7 @@ use crate::batch::WriteBatch;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::locks::LockOwner;
+use crate::memory::TransactionCharge;
 use crate::read::KeyRange;
 use crate::snapshot::Snapshot;
 
@@ -23,10 +25,11 @@ pub(super) struct State {
     /// How to take back the writes since the first savepoint, with the index of the keyspace.
     undo: Vec<(usize, Undo)>,
     undo_bytes: usize,
-    /// The savepoints, with the length of the undo log when they were made.
-    savepoints: Vec<(u64, usize)>,
+    /// The first and the last of savepoints without a write between them, with the length of the undo log.
+    savepoints: Vec<(RangeInclusive<u64>, usize)>,
     savepoint_count: u64,
     limits: Limits,
+    charge: TransactionCharge,
     /// The locks that it holds, if it takes any.
     pub(super) locks: Option<LockOwner>,
     /// It has read something that the commit does not check, so its snapshot must not move.
@@ -48,7 +51,12 @@ pub(super) struct Part {
 }
 
 impl State {
-    pub(super) fn new(snapshot: Arc<Snapshot>, limits: Limits, locks: Option<LockOwner>) -> Self {
+    pub(super) fn new(
+        snapshot: Arc<Snapshot>,
+        limits: Limits,
+        charge: TransactionCharge,
+        locks: Option<LockOwner>,
+    ) -> Self {
         Self {
             snapshot,
             parts: Vec::new(),
@@ -59,6 +67,7 @@ impl State {
             savepoints: Vec::new(),
             savepoint_count: 0,
             limits,
+            charge,
             locks,
             has_unchecked_reads: false,
         }
@@ -82,29 +91,50 @@ impl State {
         self.parts.iter().any(|part| !part.writes.is_empty())
     }
 
-    /// Memory of the writes, of what takes them back, and of what is tracked.
+    /// Memory of the writes, of what takes them back, of the locks, and of what is tracked.
+    #[inline]
     pub(super) fn memory_bytes(&self) -> usize {
-        self.written_bytes() + self.parts.iter().map(|part| part.tracked.memory_bytes()).sum::<usize>()
+        let of_part = |part: &Part| part.writes.memory_bytes() + part.tracked.memory_bytes();
+        self.locked_bytes() + self.taking_back_bytes() + self.parts.iter().map(of_part).sum::<usize>()
     }
 
-    fn written_bytes(&self) -> usize {
-        let locks = self.locks.as_ref().map_or(0, LockOwner::memory_bytes);
-        locks + self.undo_bytes + self.parts.iter().map(|part| part.writes.memory_bytes()).sum::<usize>()
+    /// Memory of the savepoints, and of what takes back the writes since the first.
+    fn taking_back_bytes(&self) -> usize {
+        self.undo_bytes + self.savepoints.len() * size_of::<(RangeInclusive<u64>, usize)>()
+    }
+
+    fn locked_bytes(&self) -> usize {
+        self.locks.as_ref().map_or(0, LockOwner::memory_bytes)
+    }
+
+    /// What is written, as a batch counts it.
+    fn batch_bytes(&self) -> usize {
+        let writes = self.parts.iter().map(|part| part.writes.batch_bytes()).sum::<usize>();
+        self.locked_bytes() + self.taking_back_bytes() + writes
     }
 
     #[inline]
     pub(super) fn track_key(&mut self, part: usize, key: &[u8]) {
-        let bytes_max = self.limits.tracked_bytes_max / self.parts.len().max(1);
+        let bytes_max = self.tracked_bytes_max(part, Tracked::bytes_of_key(key));
         if let Some(part) = self.parts.get_mut(part) {
             part.tracked.add_key(key, bytes_max);
         }
     }
 
     pub(super) fn track_range(&mut self, part: usize, range: KeyRange) {
-        let bytes_max = self.limits.tracked_bytes_max / self.parts.len().max(1);
+        let bytes_max = self.tracked_bytes_max(part, Tracked::bytes_of_range(&range));
         if let Some(part) = self.parts.get_mut(part) {
             part.tracked.add_range(range, bytes_max);
         }
+    }
+
+    /// What a keyspace may track if it tracks `bytes` more. Without memory for that it tracks more coarsely.
+    #[inline]
+    fn tracked_bytes_max(&mut self, part: usize, bytes: usize) -> usize {
+        if self.charge.fit(self.memory_bytes() + bytes).is_ok() {
+            return self.limits.tracked_bytes_max / self.parts.len().max(1);
+        }
+        self.parts.get(part).map_or(0, |part| part.tracked.memory_bytes())
     }
 
     /// Tracks what a cursor has read.
@@ -116,7 +146,7 @@ impl State {
         } else {
             let snapshot = Arc::clone(&walk.snapshot);
             let same = |old: &&mut Walk| old.part == part && Arc::ptr_eq(&old.snapshot, &snapshot);
-            match self.old_walks.last_mut().filter(same) {
+            match self.old_walks.iter_mut().find(same) {
                 Some(old) => old.range.widen(&range),
                 None => self.old_walks.push(Walk { part, range, snapshot }),
             }
@@ -131,24 +161,26 @@ impl State {
         let undo = change(writes);
         let keeps_undo = !self.savepoints.is_empty();
         let undo_bytes = if keeps_undo { undo.memory_bytes() } else { 0 };
-        if let Err(error) = self.check_room(undo_bytes) {
+        self.undo_bytes += undo_bytes;
+        if let Err(error) = self.check_room(0) {
+            self.undo_bytes -= undo_bytes;
             self.undo_in(part, undo);
             return Err(error);
         }
         if keeps_undo {
-            self.undo_bytes += undo_bytes;
             self.undo.push((part, undo));
         }
         Ok(())
     }
 
-    /// Fails if the writes and locks take too much memory with `bytes` more.
-    pub(super) fn check_room(&self, bytes: usize) -> Result<()> {
-        let (bytes, bytes_max) = (self.written_bytes() + bytes, self.limits.written_bytes_max);
-        if bytes <= bytes_max {
-            return Ok(());
+    /// Fails if the writes and locks take too much memory with `bytes` more, for this transaction or beside others.
+    pub(super) fn check_room(&mut self, bytes: usize) -> Result<()> {
+        let (batch_bytes, bytes_max) = (self.batch_bytes() + bytes, self.limits.written_bytes_max);
+        if batch_bytes > bytes_max {
+            let (bytes, bytes_max) = (batch_bytes as u64, bytes_max as u64);
+            return Err(Error::TooLarge { what: "transaction", bytes, bytes_max });
         }
-        Err(Error::TooLarge { what: "transaction", bytes: bytes as u64, bytes_max: bytes_max as u64 })
+        self.charge.fit(self.memory_bytes() + bytes)
     }
 
     fn undo_in(&mut self, part: usize, undo: Undo) {
@@ -159,16 +191,26 @@ impl State {
 
     pub(super) fn savepoint(&mut self) -> u64 {
         self.savepoint_count += 1;
-        self.savepoints.push((self.savepoint_count, self.undo.len()));
-        self.savepoint_count
+        let (number, length) = (self.savepoint_count, self.undo.len());
+        // Without a write or a rollback between them, another one takes no memory.
+        match self.savepoints.last_mut() {
+            Some((numbers, before)) if *before == length && *numbers.end() + 1 == number => {
+                *numbers = *numbers.start()..=number;
+            }
+            _ => self.savepoints.push((number..=number, length)),
+        }
+        number
     }
 
     /// Takes back the writes after a savepoint. Returns `false` if the savepoint was itself taken back.
     pub(super) fn rollback_to(&mut self, number: u64) -> bool {
-        let Ok(index) = self.savepoints.binary_search_by_key(&number, |&(number, _)| number) else {
+        let index = self.savepoints.partition_point(|(numbers, _)| *numbers.end() < number);
+        let Some((numbers, length)) = self.savepoints.get_mut(index) else { return false };
+        if !numbers.contains(&number) {
             return false;
-        };
-        let Some(&(_, length)) = self.savepoints.get(index) else { return false };
+        }
+        *numbers = *numbers.start()..=number;
+        let length = *length;
         self.savepoints.truncate(index + 1);
         while self.undo.len() > length {
             if let Some((part, undo)) = self.undo.pop() {

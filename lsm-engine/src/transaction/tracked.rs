@@ -31,10 +31,21 @@ impl Tracked {
         self.bytes
     }
 
+    /// Memory of a key that is tracked.
+    #[inline]
+    pub(super) fn bytes_of_key(key: &[u8]) -> usize {
+        KEY_BYTES + key.len()
+    }
+
+    /// Memory of a range that is tracked.
+    pub(super) fn bytes_of_range(range: &KeyRange) -> usize {
+        RANGE_BYTES + range.start.len() + range.end.as_ref().map_or(0, |end| end.len())
+    }
+
     #[inline]
     pub(super) fn add_key(&mut self, key: &[u8], bytes_max: usize) {
         self.keys.push(Slice::copy_from(key));
-        self.bytes += KEY_BYTES + key.len();
+        self.bytes += Self::bytes_of_key(key);
         if self.keys.len() >= 2 * self.sorted + UNSORTED_MIN || self.bytes > bytes_max {
             self.shrink(bytes_max);
         }
@@ -44,7 +55,7 @@ impl Tracked {
         if range.is_empty() {
             return;
         }
-        self.bytes += bytes_of(&range);
+        self.bytes += Self::bytes_of_range(&range);
         self.ranges.push(range);
         if self.ranges.len() >= 2 * self.merged + UNSORTED_MIN || self.bytes > bytes_max {
             self.shrink(bytes_max);
@@ -83,8 +94,8 @@ impl Tracked {
             after.checked_sub(1).and_then(|index| ranges.get(index)).is_none_or(|range| range.ends_by(key))
         });
         self.sorted = self.keys.len();
-        self.bytes = self.keys.iter().map(|key| KEY_BYTES + key.len()).sum::<usize>()
-            + self.ranges.iter().map(bytes_of).sum::<usize>();
+        self.bytes = self.keys.iter().map(|key| Self::bytes_of_key(key)).sum::<usize>()
+            + self.ranges.iter().map(Self::bytes_of_range).sum::<usize>();
     }
 
     #[cold]
@@ -110,10 +121,6 @@ impl Tracked {
         self.merged = 0;
         self.settle();
     }
-}
-
-fn bytes_of(range: &KeyRange) -> usize {
-    RANGE_BYTES + range.start.len() + range.end.as_ref().map_or(0, |end| end.len())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::locks::{LockOwner, Lockable};
+use crate::memory::TransactionCharge;
 use crate::pins::PinKind;
 use crate::read::{Bounds, KeyRange, borrow_range};
 use crate::snapshot::Snapshot;
@@ -34,8 +35,9 @@ use crate::write::{after_micros, check_key, check_range, check_value, stored_val
 /// a [`Snapshot`], it makes compactions keep what it sees, so do not leave it open.
 ///
 /// The writes of a transaction may take as much memory as a batch, a quarter of [`Options::memory`](crate::Options::memory)
-/// and at most 1 GiB; more fails with [`Error::TooLarge`]. What it has read takes a bounded amount of memory: beyond that,
-/// ranges between the keys that were read count as read, too.
+/// and at most 1 GiB, and so may those of all open transactions together; more fails with [`Error::TooLarge`], and nobody
+/// waits. What it has read takes a bounded amount of memory: beyond that, ranges between the keys that were read count as
+/// read, too.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -72,7 +74,8 @@ impl Transaction {
         let batch_bytes_max = database.resources.memory.budget.batch_bytes_max as usize;
         let limits =
             Limits { written_bytes_max: batch_bytes_max, tracked_bytes_max: batch_bytes_max / TRACKED_PART };
-        let state = RefCell::new(State::new(Arc::new(snapshot), limits, locks));
+        let charge = TransactionCharge::new(&database.resources.memory);
+        let state = RefCell::new(State::new(Arc::new(snapshot), limits, charge, locks));
         Self {
             session: Session { database: Arc::clone(database), options, state },
             default: default.clone(),
@@ -330,7 +333,13 @@ impl Transaction {
     /// A transaction without writes never conflicts: it has seen one consistent state. Its ticket is durable at once. That
     /// does not mean that what it has read is durable; call [`Db::sync`](crate::Db::sync) for that.
     pub fn commit(self) -> Result<Ticket> {
-        let mut state = self.session.state.into_inner();
+        let committed = self.commit_now().inspect_err(|error| self.session.count_failure(error))?;
+        self.session.database.resources.counters.transactions.commits.add(1);
+        Ok(committed)
+    }
+
+    fn commit_now(&self) -> Result<Ticket> {
+        let mut state = self.session.state.borrow_mut();
         if !state.has_writes() {
             self.session.database.check_open()?;
             return Ok(Ticket::of_nothing(state.snapshot.sequence()));
