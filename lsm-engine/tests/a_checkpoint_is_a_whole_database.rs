@@ -49,7 +49,7 @@ fn what_is_written_to_one_database_does_not_show_in_the_other() {
     process.db.checkpoint(TARGET).unwrap();
     let shared: BTreeMap<String, Vec<u8>> = files_below(&fs, TARGET)
         .into_iter()
-        .filter(|path| path.ends_with(".sst"))
+        .filter(|path| is_table(path))
         .map(|path| (path.clone(), fs.read_all(Path::new(&path)).unwrap()))
         .collect();
     let branch = Process::open(&fs, TARGET);
@@ -186,7 +186,7 @@ fn another_file_system_gets_copies_and_damage_is_not_copied() {
     fs.inject(Fault::on(OperationKind::Link, Io::CrossesDevices).sticky());
     let made = process.db.checkpoint(TARGET).unwrap();
     assert!(made.copied_files > 1 && made.copied_bytes > 1000 && made.linked_files == 0, "{made:?}");
-    let table = files_below(&fs, TARGET).into_iter().find(|path| path.ends_with(".sst")).unwrap();
+    let table = files_below(&fs, TARGET).into_iter().find(|path| is_table(path)).unwrap();
     let table = table.replace(TARGET, DIRECTORY);
     fs.corrupt(Path::new(&table), 200, 1).unwrap();
     let error = process.db.checkpoint("/data/other").unwrap_err();
@@ -308,6 +308,10 @@ fn remove(fs: &SimFs, directory: &str) {
         fs.remove_file(&directory.join(name)).unwrap();
     }
     fs.remove_dir(directory).unwrap();
+}
+
+fn is_table(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "sst")
 }
 
 /// Tells threads to end.

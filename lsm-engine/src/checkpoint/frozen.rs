@@ -104,7 +104,7 @@ fn freeze_written(
     let expected = state.log.expectation(None, state.log_begun);
     let reader = open_log(&resources.vfs, &resources.directory, &expected)?.until(end);
     let copied = Copied::of(reader, state.log, resources, log)?;
-    Frozen::new(state, sequence, copied, held, options)
+    Frozen::new(state, sequence, &copied, held, options)
 }
 
 /// Freezes a database that is open read-only. The files do not change while it is.
@@ -120,7 +120,7 @@ fn freeze_read(
     let reader = open_log(vfs, directory, &state.log.expectation(clean, state.log_begun))?;
     let copied = Copied::of(reader, state.log, &database.resources, log)?;
     let held = Held::of(database);
-    Frozen::new(state, database.visibility.sequence(), copied, held, options)
+    Frozen::new(state, database.visibility.sequence(), &copied, held, options)
 }
 
 fn open_log(vfs: &Arc<dyn Vfs>, directory: &Path, expected: &LogExpectation) -> Result<WalReader> {
@@ -159,11 +159,11 @@ impl Frozen {
     fn new(
         mut state: ManifestState,
         sequence: SequenceNumber,
-        copied: Copied,
+        copied: &Copied,
         held: Held,
         options: &CheckpointOptions,
     ) -> Result<Self> {
-        let Copied { closed: log, start } = copied;
+        let &Copied { closed: log, start } = copied;
         state.log = LogStart { position: start, segment: SEGMENT, synced: log.end.0 };
         state.log_begun = SEGMENT;
         options.select(&mut state, sequence)?;
