@@ -4,6 +4,7 @@ mod bank;
 mod copies;
 mod counters;
 mod load;
+mod loaded;
 mod map;
 mod sessions;
 mod views;
@@ -42,6 +43,7 @@ fn loads(db: &Db) -> Vec<Box<dyn Load>> {
         Box::new(sessions::Sessions::new(db)),
         Box::new(views::Views::new()),
         Box::new(copies::Copies::new(db)),
+        Box::new(loaded::Loaded::new(db)),
     ]
 }
 
