@@ -165,3 +165,44 @@ impl Scheduler {
         self.running.iter().find(joins).map(|running| running.run())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use super::Scheduler;
+    use crate::{Db, Ingest, Options};
+
+    /// Otherwise a compaction could move them below what the memtable becomes.
+    #[test]
+    fn ingested_tables_are_busy_until_the_memtables_from_before_are_flushed() {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new()));
+        let db: Db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        db.put("a", "flushed").unwrap();
+        db.flush().unwrap();
+        db.put("a", "in memory").unwrap();
+        for path in ["/one.sst", "/two.sst"] {
+            let mut table = db.default_keyspace().table_builder(path).unwrap();
+            table.put("a", path).unwrap();
+            table.finish().unwrap();
+            db.ingest(Ingest::new().table(path)).unwrap();
+        }
+        let (tree, side) = (db.default.tree(), db.database.write_side().unwrap());
+        let busy = || {
+            let shape = Scheduler::default().shape(&side.background, &tree, &tree.load());
+            let runs = shape.levels[0].runs.iter().map(|run| run.is_busy_at(0));
+            runs.collect::<Vec<_>>()
+        };
+        assert_eq!(busy(), [true, true, false]);
+        assert!(tree.load().ingested > 0);
+        db.flush().unwrap();
+        assert_eq!(busy(), [false; 4]);
+        assert_eq!(tree.load().ingested, 0);
+        drop((tree, db));
+        env.drop_jobs();
+    }
+}
