@@ -16,6 +16,11 @@ pub enum Error {
     #[error("{} is locked: another process or handle has it open; close that first", .0.display())]
     Locked(Arc<PathBuf>),
 
+    /// The store of backups is in use: it is not pruned while a backup is made, verified or restored, and the other way
+    /// round.
+    #[error("{} is in use by another backup, restore or prune: try again when that has ended", .0.display())]
+    StoreBusy(Arc<PathBuf>),
+
     /// The directory holds no database, and the options do not allow to create one.
     #[error("there is no database in {}", .0.display())]
     NoDatabase(Arc<PathBuf>),
@@ -179,7 +184,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Storage(error) => storage_kind(error),
-            Self::Locked(_) => ErrorKind::Locked,
+            Self::Locked(_) | Self::StoreBusy(_) => ErrorKind::Locked,
             Self::NoDatabase(_) => ErrorKind::NotFound,
             Self::TargetExists(_) => ErrorKind::AlreadyExists,
             Self::NotADirectory(_) | Self::InvalidArgument(_) | Self::TooLarge { .. } => {

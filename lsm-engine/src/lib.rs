@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod background;
+mod backup;
 mod batch;
 mod callbacks;
 mod checkpoint;
@@ -68,6 +69,10 @@ mod version;
 mod waits;
 mod write;
 
+pub use backup::{
+    Backup, BackupDamage, BackupProgress, BackupReport, BackupStore, DirectoryStore, Generation, Generations,
+    Pruned, Put, StoredObject,
+};
 pub use batch::WriteBatch;
 pub use checkpoint::{Checkpoint, CheckpointOptions};
 pub use database::Events;

@@ -405,6 +405,7 @@ fn copy(log: &mut Wal, directory: &Path, from: Position, target: &Path) -> Clean
     let closed = copy.finish().unwrap();
     bytes.extend(copy.take());
     assert_eq!(copy.waiting_bytes(), 0);
+    assert_eq!(bytes.len() as u64, LogCopy::file_bytes(from, end));
     std::fs::write(target.join(copy.file_name()), bytes).unwrap();
     closed
 }

@@ -6,6 +6,7 @@ use lsm_core::vfs::{Vfs, try_link};
 use super::copying::{NewFile, write_file};
 use super::frozen::{freeze, log_path};
 use super::options::CheckpointOptions;
+use super::proved::{Check, FileReader, Proved};
 use super::staging::Staging;
 use crate::database::Database;
 use crate::error::{Error, Result};
@@ -34,17 +35,20 @@ pub struct Checkpoint {
 pub(crate) fn make(database: &Database, target: &Path, options: &CheckpointOptions) -> Result<Checkpoint> {
     let (vfs, env) = (&database.resources.vfs, &database.resources.env);
     let staging = Staging::begin(vfs, target)?;
-    let mut made = Checkpoint::default();
+    let mut frozen = freeze(database, options)?;
+    let mut made = Checkpoint { sequence: frozen.sequence, ..Checkpoint::default() };
     let mut log = NewFile::create(&**vfs, log_path(staging.path()))?;
-    let mut frozen = freeze(database, options, &mut |bytes| log.write(&bytes))?;
-    made.sequence = frozen.sequence;
+    while let Some(bytes) = frozen.next_log_bytes()? {
+        log.write(&bytes)?;
+    }
     made.log_bytes = log.sync()?;
-    for file in frozen.live_files() {
+    for file in frozen.files() {
         place(&**vfs, &database.resources.directory, staging.path(), &file, &mut made)?;
     }
-    frozen.state.database_id = ManifestState::random_id(&**env);
+    let (state, log) = frozen.into_copy()?;
+    let state = ManifestState { database_id: ManifestState::random_id(&**env), ..state };
     // This also syncs the directory.
-    Manifest::create_closed(vfs, staging.path(), env.random() as u32, frozen.state, frozen.log)?;
+    Manifest::create_closed(vfs, staging.path(), env.random() as u32, state, log)?;
     staging.finish()?;
     Ok(made)
 }
@@ -57,9 +61,8 @@ fn place(vfs: &dyn Vfs, from: &Path, into: &Path, file: &LiveFile, made: &mut Ch
         made.linked_bytes += file.bytes;
         return Ok(());
     }
-    let mut content = file.open(vfs, from)?;
-    let copied = write_file(vfs, &new, &mut content, &mut |_| Ok(()));
-    made.copied_bytes += copied.map_err(|error| content.failure().unwrap_or(error))?;
+    let (content, check) = (FileReader::open(vfs, &old)?, Check::Table(file.check()));
+    made.copied_bytes += write_file(vfs, &new, &mut Proved::new(content, old, check, &mut |_| Ok(())))?;
     made.copied_files += 1;
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Writes the files of a copy.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::vfs::{Vfs, VfsFile};
 
+use super::proved::Proved;
 use crate::error::{Error, Result};
 
 /// Bytes copied at a time.
@@ -37,24 +38,14 @@ impl NewFile {
     }
 }
 
-/// Writes a new file with all that `content` has, and syncs it. Calls `progress` with the bytes of each piece.
-pub(crate) fn write_file(
-    vfs: &dyn Vfs,
-    path: &Path,
-    content: &mut dyn Read,
-    progress: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<u64> {
+/// Writes a new file with all that `content` has, and syncs it.
+pub(crate) fn write_file<R: Read>(vfs: &dyn Vfs, path: &Path, content: &mut Proved<'_, R>) -> Result<u64> {
     let mut file = NewFile::create(vfs, path.to_owned())?;
     let mut buffer = vec![0; COPY_BYTES];
     loop {
-        match content.read(&mut buffer) {
-            Ok(0) => return file.sync(),
-            Ok(count) => {
-                file.write(&buffer[..count])?;
-                progress(count as u64)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read the content of", path, error)),
+        match content.next(&mut buffer)? {
+            0 => return file.sync(),
+            count => file.write(&buffer[..count])?,
         }
     }
 }

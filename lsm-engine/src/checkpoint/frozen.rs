@@ -4,22 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::SequenceNumber;
-use lsm_core::vfs::Vfs;
-use lsm_wal::{CleanClose, LogCopy, LogExpectation, Position, RecoveryMode, WalReader};
+use lsm_wal::{CleanClose, LogCopy, Position, RecoveryMode, WalReader};
 
 use super::copying::COPY_BYTES;
 use super::options::CheckpointOptions;
 use crate::database::{Database, WriteSide};
 use crate::error::{Error, Result};
 use crate::pins::PinKind;
-use crate::version::current::Current;
+use crate::recovery::existing_current;
+use crate::resources::Resources;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::{Manifest, ManifestState};
-use crate::version::{LiveFile, Version, files};
-use crate::write::LogPinOwner;
+use crate::version::{LiveFile, TableFile, Version, files};
+use crate::write::{LogPin, LogPinOwner};
 
 /// Number of the segment that holds the log of a copy.
-const SEGMENT: u64 = 1;
+pub(crate) const SEGMENT: u64 = 1;
 
 /// The path of the log of a copy in its directory.
 pub(crate) fn log_path(directory: &Path) -> PathBuf {
@@ -28,36 +28,61 @@ pub(crate) fn log_path(directory: &Path) -> PathBuf {
 
 /// The state of a database at one moment: all writes that had returned, and no part of a later one.
 pub(crate) struct Frozen {
-    /// What the manifest of a copy holds. Its log is the one segment that was copied.
-    pub(crate) state: ManifestState,
+    /// What the manifest of a copy holds, apart from its log.
+    state: ManifestState,
     /// The last write.
     pub(crate) sequence: SequenceNumber,
+    reader: WalReader,
+    copy: LogCopy,
     /// The end of the log of the copy.
-    pub(crate) log: CleanClose,
-    /// Files that only the log names: tables that were ingested and are not in the manifest yet.
+    closed: Option<CleanClose>,
+    /// Where the log ends.
+    end: Position,
+    /// Files of a copy that only its log names: tables that were ingested.
     ingested: Vec<LiveFile>,
-    /// They keep the files of the state on the disk.
-    _versions: Vec<Arc<Version>>,
+    /// Keeps the files on the disk.
+    held: Held,
+    /// It keeps the log.
+    _pin: Option<LogPin>,
 }
 
-/// Freezes the state of a database, and gives `log` the bytes of the log that a copy needs, piece by piece. Writes,
-/// flushes and compactions go on meanwhile.
-pub(crate) fn freeze(
-    database: &Database,
-    options: &CheckpointOptions,
-    log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
-) -> Result<Frozen> {
+/// What holds the files of a state.
+struct Held {
+    versions: Vec<Arc<Version>>,
+    /// Tables that were ingested and that only the log names, with their keyspaces.
+    ingested: Vec<(u32, Arc<TableFile>)>,
+}
+
+impl Held {
+    fn of(database: &Database) -> Self {
+        let mut held = Self { versions: Vec::new(), ingested: Vec::new() };
+        for tree in database.all_trees() {
+            let state = tree.load();
+            held.versions.push(Arc::clone(&state.version));
+            let ingested = state.memtables().flat_map(|memtable| &memtable.ingested);
+            held.ingested.extend(ingested.map(|placement| (tree.id, Arc::clone(&placement.table))));
+        }
+        held
+    }
+}
+
+/// Freezes the state of a database. Writes, flushes and compactions go on meanwhile.
+pub(crate) fn freeze(database: &Database, options: &CheckpointOptions) -> Result<Frozen> {
     database.resources.check_process()?;
     database.resources.check_may_wait()?;
     database.check_open()?;
-    match &database.writer {
+    let mut frozen = match &database.writer {
         Some(_) => {
             let side = database.write_side()?;
             flush_if_long(database, side, options);
-            freeze_written(database, side, options, log)
+            freeze_written(database, side)?
         }
-        None => freeze_read(database, options, log),
-    }
+        None => freeze_read(database)?,
+    };
+    let selected = options.select(&mut frozen.state, frozen.sequence)?;
+    let ingested = frozen.held.ingested.iter().filter(|(id, _)| selected.contains(id));
+    frozen.ingested = ingested.map(|(_, table)| LiveFile::of(table.number(), table.meta())).collect();
+    Ok(frozen)
 }
 
 /// Flushes a long log away. The copy needs no flush, it only gets smaller: so a disk that is too full for one, or a
@@ -75,128 +100,104 @@ fn flush_if_long(database: &Database, side: &WriteSide, options: &CheckpointOpti
 
 /// Freezes a database that is open for writing. While the manifest is locked, no table joins or leaves. Afterwards the pin
 /// keeps the log that is not in those tables.
-fn freeze_written(
-    database: &Database,
-    side: &WriteSide,
-    options: &CheckpointOptions,
-    log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
-) -> Result<Frozen> {
+fn freeze_written(database: &Database, side: &WriteSide) -> Result<Frozen> {
     let resources = &database.resources;
     let manifest = side.lock_manifest();
-    let (end, sequence) = {
+    let (end, sequence, held) = {
         let committer = side.write.committer.lock();
-        (Position(committer.log_end()), committer.last_sequence())
+        (Position(committer.log_end()), committer.last_sequence(), Held::of(database))
     };
     let mut state = manifest.state().clone();
     let owner = LogPinOwner { kind: PinKind::Checkpoint, label: None, bytes_max: u64::MAX };
     let pin = side.write.log_pins.pin(state.log.position, owner, resources.env.monotonic_micros());
-    let _pin = pin.map_err(|start| {
+    let pin = pin.map_err(|start| {
         let detail = format!("the log begins at position {start}, but {} is needed", state.log.position);
         Error::corruption(&resources.directory, 0, detail)
     })?;
-    let held = Held::of(database);
     drop(manifest);
     let mut marks = VersionEdit::default();
     side.versions.mark(&mut marks);
     state.take_marks(&marks);
     // What is durable stands in segments, where a reader finds it while the log goes on.
     side.write.wait_durable(end.0)?;
-    let expected = state.log.expectation(None, state.log_begun);
-    let reader = open_log(&resources.vfs, &resources.directory, &expected)?.until(end);
-    let copied = Copied::of(reader, state.log, resources, log)?;
-    Frozen::new(state, sequence, &copied, held, options)
+    let reader = open_log(resources, &state, None)?.until(end);
+    Ok(Frozen::new(resources, state, sequence, (reader, end), held, Some(pin)))
 }
 
 /// Freezes a database that is open read-only. The files do not change while it is.
-fn freeze_read(
-    database: &Database,
-    options: &CheckpointOptions,
-    log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
-) -> Result<Frozen> {
-    let (vfs, directory) = (&database.resources.vfs, &*database.resources.directory);
-    let current = crate::recovery::existing_current(&**vfs, directory)?;
-    let state = Manifest::load(&**vfs, directory, &current)?;
-    let Current { clean, .. } = current;
-    let reader = open_log(vfs, directory, &state.log.expectation(clean, state.log_begun))?;
-    let copied = Copied::of(reader, state.log, &database.resources, log)?;
-    let held = Held::of(database);
-    Frozen::new(state, database.visibility.sequence(), &copied, held, options)
+fn freeze_read(database: &Database) -> Result<Frozen> {
+    let resources = &database.resources;
+    let current = existing_current(&*resources.vfs, &resources.directory)?;
+    let state = Manifest::load(&*resources.vfs, &resources.directory, &current)?;
+    let mut whole = open_log(resources, &state, current.clean)?;
+    while whole.next()?.is_some() {}
+    let end = whole.report().end.max(Position(state.log.position));
+    let reader = open_log(resources, &state, current.clean)?.until(end);
+    let (sequence, held) = (database.visibility.sequence(), Held::of(database));
+    Ok(Frozen::new(resources, state, sequence, (reader, end), held, None))
 }
 
-fn open_log(vfs: &Arc<dyn Vfs>, directory: &Path, expected: &LogExpectation) -> Result<WalReader> {
-    Ok(WalReader::open(Arc::clone(vfs), directory, expected, RecoveryMode::TolerateTornTail)?)
-}
-
-/// The log of a copy, after its bytes were given away.
-struct Copied {
-    closed: CleanClose,
-    start: u64,
-}
-
-impl Copied {
-    fn of(
-        mut reader: WalReader,
-        start: LogStart,
-        resources: &crate::resources::Resources,
-        log: &mut dyn FnMut(Vec<u8>) -> Result<()>,
-    ) -> Result<Self> {
-        let env = &resources.env;
-        let start = start.position;
-        let mut copy = LogCopy::begin(SEGMENT, Position(start), env.random(), env.random() as u32);
-        while let Some(record) = reader.next()? {
-            copy.append(record.tag, record.payload)?;
-            if copy.waiting_bytes() >= COPY_BYTES {
-                log(copy.take())?;
-            }
-        }
-        let closed = copy.finish()?;
-        log(copy.take())?;
-        Ok(Self { closed, start })
-    }
+fn open_log(resources: &Resources, state: &ManifestState, clean: Option<CleanClose>) -> Result<WalReader> {
+    let expected = state.log.expectation(clean, state.log_begun);
+    let vfs = Arc::clone(&resources.vfs);
+    Ok(WalReader::open(vfs, &resources.directory, &expected, RecoveryMode::TolerateTornTail)?)
 }
 
 impl Frozen {
     fn new(
-        mut state: ManifestState,
+        resources: &Resources,
+        state: ManifestState,
         sequence: SequenceNumber,
-        copied: &Copied,
+        (reader, end): (WalReader, Position),
         held: Held,
-        options: &CheckpointOptions,
-    ) -> Result<Self> {
-        let &Copied { closed: log, start } = copied;
-        state.log = LogStart { position: start, segment: SEGMENT, synced: log.end.0 };
-        state.log_begun = SEGMENT;
-        options.select(&mut state, sequence)?;
-        let Held { versions, ingested } = held;
-        let is_copied = |(id, file)| state.keyspaces.contains_key(&id).then_some(file);
-        let ingested = ingested.into_iter().filter_map(is_copied).collect();
-        Ok(Self { state, sequence, log, ingested, _versions: versions })
+        pin: Option<LogPin>,
+    ) -> Self {
+        let env = &resources.env;
+        let copy = LogCopy::begin(SEGMENT, Position(state.log.position), env.random(), env.random() as u32);
+        Self { state, sequence, reader, copy, closed: None, end, ingested: Vec::new(), held, _pin: pin }
     }
 
-    /// All files that the copy needs, apart from its log.
-    pub(crate) fn live_files(&self) -> Vec<LiveFile> {
-        [self.state.live_files(), self.ingested.clone()].concat()
+    /// Which database it is; 0 if it has no id yet.
+    pub(crate) fn database_id(&self) -> u128 {
+        self.state.database_id
     }
-}
 
-/// What holds the files of a state.
-struct Held {
-    versions: Vec<Arc<Version>>,
-    /// Keyspaces, and tables that only the log names.
-    ingested: Vec<(u32, LiveFile)>,
-}
+    /// All files of a copy apart from the log.
+    pub(crate) fn files(&self) -> Vec<LiveFile> {
+        [&self.state.live_files(), self.ingested()].concat()
+    }
 
-impl Held {
-    fn of(database: &Database) -> Self {
-        let mut held = Self { versions: Vec::new(), ingested: Vec::new() };
-        for tree in database.all_trees() {
-            let state = tree.load_full();
-            held.versions.push(Arc::clone(&state.version));
-            for placement in state.memtables().flat_map(|memtable| &memtable.ingested) {
-                let table = &placement.table;
-                held.ingested.push((tree.id, LiveFile::of(table.number(), table.meta())));
+    /// Those of them that only the log names.
+    pub(crate) fn ingested(&self) -> &[LiveFile] {
+        &self.ingested
+    }
+
+    /// Bytes of the log of a copy.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        LogCopy::file_bytes(Position(self.state.log.position), self.end)
+    }
+
+    /// The next bytes of the log of a copy; `None` at its end.
+    pub(crate) fn next_log_bytes(&mut self) -> Result<Option<Vec<u8>>> {
+        while self.closed.is_none() {
+            match self.reader.next()? {
+                Some(record) => self.copy.append(record.tag, record.payload)?,
+                None => self.closed = Some(self.copy.finish()?),
+            }
+            if self.copy.waiting_bytes() >= COPY_BYTES {
+                break;
             }
         }
-        held
+        Ok(Some(self.copy.take()).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// The state of a copy, and the end of its log, which was read to the end before.
+    pub(crate) fn into_copy(mut self) -> Result<(ManifestState, CleanClose)> {
+        let closed = self.closed.filter(|closed| closed.end == self.end);
+        let closed = closed.ok_or_else(|| Error::invalid("the log was not copied to its end"))?;
+        let position = self.state.log.position;
+        self.state.log = LogStart { position, segment: SEGMENT, synced: closed.end.0 };
+        self.state.log_begun = SEGMENT;
+        Ok((self.state, closed))
     }
 }

@@ -8,9 +8,14 @@ mod checkpoint;
 mod copying;
 mod frozen;
 mod options;
+mod proved;
 mod staging;
 
 pub use checkpoint::Checkpoint;
 pub use options::CheckpointOptions;
 
 pub(crate) use checkpoint::make;
+pub(crate) use copying::{COPY_BYTES, write_file};
+pub(crate) use frozen::{Frozen, SEGMENT, freeze, log_path};
+pub(crate) use proved::{Check, FileReader, Proved};
+pub(crate) use staging::Staging;

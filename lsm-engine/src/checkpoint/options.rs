@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 use crate::version::manifest::ManifestState;
 
@@ -48,9 +50,11 @@ impl CheckpointOptions {
         self
     }
 
-    /// Removes the other keyspaces from `state`. No write has a higher sequence number than `last_sequence`.
-    pub(super) fn select(&self, state: &mut ManifestState, last_sequence: u64) -> Result<()> {
-        let Some(names) = &self.keyspaces else { return Ok(()) };
+    /// Removes the other keyspaces from `state`. No write has a higher sequence number than `last_sequence`. Returns whose
+    /// data stays.
+    pub(super) fn select(&self, state: &mut ManifestState, last_sequence: u64) -> Result<BTreeSet<u32>> {
+        let mut selected: BTreeSet<u32> = state.keyspaces.keys().copied().collect();
+        let Some(names) = &self.keyspaces else { return Ok(selected) };
         let is_there =
             |name: &&String| state.keyspaces.values().any(|keyspace| *keyspace.record.name == ***name);
         if let Some(missing) = names.iter().find(|name| !is_there(name)) {
@@ -59,6 +63,9 @@ impl CheckpointOptions {
         let is_named = |name: &str| names.iter().any(|other| other == name);
         state.keyspaces.retain(|&id, keyspace| {
             let is_kept = is_named(&keyspace.record.name);
+            if !is_kept {
+                selected.remove(&id);
+            }
             if id == 0 && !is_kept {
                 // So replay passes over its writes.
                 keyspace.tables.clear();
@@ -66,6 +73,6 @@ impl CheckpointOptions {
             }
             is_kept || id == 0
         });
-        Ok(())
+        Ok(selected)
     }
 }

@@ -51,7 +51,7 @@ impl ManifestState {
     }
 
     /// Applies an edit. `Err` tells how it contradicts earlier edits.
-    fn apply(&mut self, edit: &VersionEdit) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, edit: &VersionEdit) -> Result<(), String> {
         for record in &edit.keyspaces {
             let state = KeyspaceState { record: record.clone(), flushed: 0, tables: BTreeMap::new() };
             match self.keyspaces.entry(record.id) {

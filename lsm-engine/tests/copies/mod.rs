@@ -61,7 +61,7 @@ impl Process {
     }
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::new()
         .memory(1 << 20)
         .memtable_bytes(70_000)

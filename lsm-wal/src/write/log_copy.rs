@@ -56,6 +56,11 @@ impl LogCopy {
         LogFile::Segment(self.number).name()
     }
 
+    /// Bytes of the whole file, if the log starts and ends at these positions.
+    pub fn file_bytes(start: Position, end: Position) -> u64 {
+        segment::HEADER_BYTES as u64 + end.0.saturating_sub(start.0) + record::record_bytes(0)
+    }
+
     /// Appends one record of at most 4 GiB - 1 bytes.
     pub fn append(&mut self, tag: u64, payload: &[u8]) -> Result<()> {
         let length = record::payload_length(payload, self.end.position)?;
