@@ -155,9 +155,37 @@ impl Keyspace {
         value: impl AsRef<[u8]>,
         after: Duration,
     ) -> Result<()> {
+        self.put_expiring_with(key, value, after, Durability::Buffered)
+    }
+
+    /// Sets `key` to `value`, until `after` from now on. The write has the given durability when this returns.
+    pub fn put_expiring_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+        durability: Durability,
+    ) -> Result<()> {
         let key = key.as_ref();
-        let stored = self.database.write_path()?.expiring_value(after_micros(key, after)?, value.as_ref());
-        self.write_one(ValueKind::PutWithExpiry, key, Some(&stored), Durability::Buffered)
+        let stored = self.expiring_value(key, value.as_ref(), after)?;
+        self.write_one(ValueKind::PutWithExpiry, key, Some(&stored), durability)
+    }
+
+    /// Sets `key` to `value`, until `after` from now on. The ticket tells when the write is durable; see
+    /// [`Db::submit`](crate::Db::submit).
+    pub fn submit_put_expiring(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> Result<Ticket> {
+        let key = key.as_ref();
+        let stored = self.expiring_value(key, value.as_ref(), after)?;
+        self.submit_one(ValueKind::PutWithExpiry, key, Some(&stored))
+    }
+
+    fn expiring_value(&self, key: &[u8], value: &[u8], after: Duration) -> Result<Vec<u8>> {
+        Ok(self.database.write_path()?.expiring_value(after_micros(key, after)?, value))
     }
 
     #[inline]
@@ -216,15 +244,45 @@ impl Keyspace {
     /// Deletes `key`, which was put at most once since it was deleted last; see
     /// [`Db::single_delete`](crate::Db::single_delete).
     pub fn single_delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
-        self.write_one(ValueKind::SingleDelete, key.as_ref(), None, Durability::Buffered)
+        self.single_delete_with(key, Durability::Buffered)
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last. The write has the given durability when this
+    /// returns.
+    pub fn single_delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
+        self.write_one(ValueKind::SingleDelete, key.as_ref(), None, durability)
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last. The ticket tells when the write is durable; see
+    /// [`Db::submit`](crate::Db::submit).
+    pub fn submit_single_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.submit_one(ValueKind::SingleDelete, key.as_ref(), None)
     }
 
     /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the
     /// cost does not depend on the number of keys.
     pub fn delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<()> {
+        self.delete_range_with(range, Durability::Buffered)
+    }
+
+    /// Deletes all keys from `range.start` up to, but not including, `range.end`. The write has the given durability when
+    /// this returns.
+    pub fn delete_range_with<K: AsRef<[u8]>>(
+        &self,
+        range: std::ops::Range<K>,
+        durability: Durability,
+    ) -> Result<()> {
         let (start, end) = (range.start.as_ref(), range.end.as_ref());
         check_range(start, end)?;
-        self.write_one(ValueKind::RangeDelete, start, Some(end), Durability::Buffered)
+        self.write_one(ValueKind::RangeDelete, start, Some(end), durability)
+    }
+
+    /// Deletes all keys from `range.start` up to, but not including, `range.end`. The ticket tells when the write is
+    /// durable; see [`Db::submit`](crate::Db::submit).
+    pub fn submit_delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<Ticket> {
+        let (start, end) = (range.start.as_ref(), range.end.as_ref());
+        check_range(start, end)?;
+        self.submit_one(ValueKind::RangeDelete, start, Some(end))
     }
 
     /// Iterates over the keys and values of a range, in key order, from both ends.

@@ -100,6 +100,32 @@ impl Snapshot {
         self.state_of(keyspace)?.get(key.as_ref(), &self.pin.point)
     }
 
+    /// Whether `key` has a value in the default keyspace.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Whether `key` has a value in `keyspace`.
+    pub fn contains_key_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get_in(keyspace, key)?.is_some())
+    }
+
+    /// The values of several keys of the default keyspace, in the order of the keys.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
+        let state = self.state()?;
+        keys.into_iter().map(|key| state.get(key.as_ref(), &self.pin.point)).collect()
+    }
+
+    /// The values of several keys of `keyspace`, in the order of the keys.
+    pub fn multi_get_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Slice>>> {
+        let state = self.state_of(keyspace)?;
+        keys.into_iter().map(|key| state.get(key.as_ref(), &self.pin.point)).collect()
+    }
+
     /// Iterates over the keys and values of a range of the default keyspace.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
         match self.state() {
@@ -119,6 +145,11 @@ impl Snapshot {
     /// Iterates over all keys and values of the default keyspace.
     pub fn iter(&self) -> Iter {
         self.range::<&[u8]>(..)
+    }
+
+    /// Iterates over all keys and values of `keyspace`.
+    pub fn iter_in(&self, keyspace: &Keyspace) -> Iter {
+        self.range_in::<&[u8]>(keyspace, ..)
     }
 
     /// Iterates over the keys of the default keyspace that start with `prefix`, and their values.
@@ -144,7 +175,7 @@ impl Snapshot {
 
     /// The first key of `keyspace` and its value.
     pub fn first_in(&self, keyspace: &Keyspace) -> Result<Option<(Slice, Slice)>> {
-        self.range_in::<&[u8]>(keyspace, ..).first_entry()
+        self.iter_in(keyspace).first_entry()
     }
 
     /// The last key of the default keyspace and its value.
@@ -154,7 +185,7 @@ impl Snapshot {
 
     /// The last key of `keyspace` and its value.
     pub fn last_in(&self, keyspace: &Keyspace) -> Result<Option<(Slice, Slice)>> {
-        self.range_in::<&[u8]>(keyspace, ..).last_entry()
+        self.iter_in(keyspace).last_entry()
     }
 
     /// Whether no key of the default keyspace has a value.
@@ -164,7 +195,7 @@ impl Snapshot {
 
     /// Whether no key of `keyspace` has a value.
     pub fn is_empty_in(&self, keyspace: &Keyspace) -> Result<bool> {
-        self.range_in::<&[u8]>(keyspace, ..).has_none()
+        self.iter_in(keyspace).has_none()
     }
 
     /// Counts the keys of a range of the default keyspace; see [`Keyspace::count`].

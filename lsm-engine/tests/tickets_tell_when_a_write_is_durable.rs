@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 use lsm_engine::env::{Env, Event, SimEnv, ThreadEnv};
 use lsm_engine::vfs::{AllLost, Fault, OperationKind, SimFs};
-use lsm_engine::{Db, ErrorKind, EventKind, KeyspaceOptions, Options, Result, Ticket, WriteBatch};
+use lsm_engine::{
+    BuiltInMerge, Db, Durability, ErrorKind, EventKind, KeyspaceOptions, Options, Result, Ticket, WriteBatch,
+};
 
 struct World {
     fs: SimFs,
@@ -135,6 +138,71 @@ impl KeysOnly for lsm_engine::Iter {
     fn keys_only(self) -> Vec<String> {
         self.map(|entry| String::from_utf8(entry.unwrap().0.to_vec()).unwrap()).collect()
     }
+}
+
+/// Each kind of write, of the database and of a keyspace, with a durability and with a ticket.
+#[test]
+fn every_kind_of_write_can_be_synced_and_submitted() -> Result<()> {
+    use Durability::Sync;
+    const HOUR: Duration = Duration::from_secs(3600);
+    let env = Arc::new(SimEnv::new(1));
+    let options =
+        Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new())).env(Arc::clone(&env) as Arc<dyn Env>);
+    let db = options.merge_operator(Arc::new(BuiltInMerge::append(","))).open("/db")?;
+    let default = db.default_keyspace();
+    let synced: [&dyn Fn() -> Result<()>; 12] = [
+        &|| db.put_with("put", "1", Sync),
+        &|| db.merge_with("put", "2", Sync),
+        &|| db.put_expiring_with("expiring", "1", HOUR, Sync),
+        &|| db.delete_with("put", Sync),
+        &|| db.single_delete_with("expiring", Sync),
+        &|| db.delete_range_with("a".."z", Sync),
+        &|| default.put_with("put", "1", Sync),
+        &|| default.merge_with("put", "2", Sync),
+        &|| default.put_expiring_with("expiring", "1", HOUR, Sync),
+        &|| default.delete_with("put", Sync),
+        &|| default.single_delete_with("expiring", Sync),
+        &|| default.delete_range_with("a".."z", Sync),
+    ];
+    let submitted: [&dyn Fn() -> Result<Ticket>; 12] = [
+        &|| db.submit_put("put", "1"),
+        &|| db.submit_merge("put", "2"),
+        &|| db.submit_put_expiring("expiring", "1", HOUR),
+        &|| db.submit_delete("put"),
+        &|| db.submit_single_delete("expiring"),
+        &|| db.submit_delete_range("a".."z"),
+        &|| default.submit_put("put", "1"),
+        &|| default.submit_merge("put", "2"),
+        &|| default.submit_put_expiring("expiring", "1", HOUR),
+        &|| default.submit_delete("put"),
+        &|| default.submit_single_delete("expiring"),
+        &|| default.submit_delete_range("a".."z"),
+    ];
+    // What is there after each of six writes.
+    let counts = [1, 1, 2, 1, 0, 0];
+    for (index, write) in synced.iter().enumerate() {
+        write()?;
+        assert_eq!(db.metrics().unsynced_log_bytes, 0, "{index}");
+        assert_eq!(db.iter().count(), counts[index % 6], "{index}");
+    }
+    for (index, write) in submitted.iter().enumerate() {
+        let ticket = write()?;
+        assert!(!ticket.is_durable(), "{index}");
+        assert_eq!(db.iter().count(), counts[index % 6], "{index}");
+        ticket.wait()?;
+        assert_eq!(db.metrics().unsynced_log_bytes, 0, "{index}");
+    }
+    for error in [
+        db.delete_range_with("b".."a", Sync).unwrap_err(),
+        db.submit_delete_range("b".."a").unwrap_err(),
+        db.put_expiring_with("key", "1", Duration::MAX, Sync).unwrap_err(),
+        db.submit_put_expiring("key", "1", Duration::MAX).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    drop((default, db));
+    env.drop_jobs();
+    Ok(())
 }
 
 #[test]

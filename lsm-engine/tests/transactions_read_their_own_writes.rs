@@ -509,3 +509,75 @@ fn a_get_of_no_keys_fails_for_a_foreign_keyspace_too() -> Result<()> {
     other_env.drop_jobs();
     Ok(())
 }
+
+#[test]
+fn the_ends_and_the_number_of_keys_include_own_writes() -> Result<()> {
+    let (env, db) = open(1);
+    let other = db.keyspace("other", KeyspaceOptions::new())?;
+    for key in ["b", "c", "d"] {
+        db.put(key, key)?;
+        other.put(key, key)?;
+    }
+    let transaction = db.transaction()?;
+    transaction.put("a", "own")?;
+    transaction.delete_range("c".."e")?;
+    transaction.delete_range_in(&other, "a".."z")?;
+    let untracked = transaction.untracked();
+    let pair = |key: &str, value: &str| Some((Slice::from(key.as_bytes()), Slice::from(value.as_bytes())));
+    assert_eq!((transaction.first()?, transaction.last()?), (pair("a", "own"), pair("b", "b")));
+    assert_eq!((untracked.first()?, untracked.last()?), (pair("a", "own"), pair("b", "b")));
+    assert_eq!((transaction.first_in(&other)?, transaction.last_in(&other)?), (None, None));
+    assert_eq!((untracked.first_in(&other)?, untracked.last_in(&other)?), (None, None));
+    assert_eq!((transaction.count::<&str>(..)?, untracked.count("b"..)?), (2, 1));
+    assert_eq!((transaction.count_in::<&str>(&other, ..)?, untracked.count_in::<&str>(&other, ..)?), (0, 0));
+    assert_eq!((transaction.is_empty()?, transaction.is_empty_in(&other)?), (false, true));
+    assert_eq!((untracked.is_empty()?, untracked.is_empty_in(&other)?), (false, true));
+    assert_eq!((transaction.contains_key("a")?, transaction.contains_key_in(&other, "b")?), (true, false));
+    assert_eq!((untracked.contains_key("c")?, untracked.contains_key_in(&other, "b")?), (false, false));
+    assert_eq!((untracked.iter().count(), transaction.iter_in(&other).count()), (2, 0));
+    let snapshot = db.snapshot()?;
+    transaction.commit()?;
+    assert_eq!((snapshot.contains_key("c")?, snapshot.contains_key_in(&other, "b")?), (true, true));
+    assert_eq!(snapshot.multi_get(["a", "b"])?, [None, pair("", "b").map(|(_, value)| value)]);
+    assert_eq!(snapshot.multi_get_in(&other, ["b", "x"])?, [pair("", "b").map(|(_, value)| value), None]);
+    assert_eq!((snapshot.iter_in(&other).count(), other.count::<&str>(..)?), (3, 0));
+    drop((snapshot, other, db));
+    env.drop_jobs();
+    Ok(())
+}
+
+/// Whoever saw that there was nothing must not miss a key that another writer puts.
+#[test]
+fn the_ends_and_the_number_of_keys_count_as_read() -> Result<()> {
+    type Read = fn(&Transaction) -> Result<()>;
+    let tracked: [(Read, &str); 4] = [
+        (|transaction| transaction.is_empty().map(drop), "a"),
+        (|transaction| transaction.first().map(drop), "a"),
+        (|transaction| transaction.last().map(drop), "z"),
+        (|transaction| transaction.count("k".."n").map(drop), "mm"),
+    ];
+    let untracked: [(Read, &str); 2] = [
+        (|transaction| transaction.untracked().is_empty().map(drop), "a"),
+        (|transaction| transaction.untracked().count("k".."n").map(drop), "mm"),
+    ];
+    // Behind the first key nothing was read, before the last neither.
+    let elsewhere: [(Read, &str); 2] = [
+        (|transaction| transaction.first().map(drop), "z"),
+        (|transaction| transaction.last().map(drop), "a"),
+    ];
+    let conflicts = |read: Read, key: &str| {
+        let (env, db) = open(1);
+        db.put("m", "1").unwrap();
+        let transaction = db.transaction().unwrap();
+        read(&transaction).unwrap();
+        transaction.put("own", "1").unwrap();
+        db.put(key, "of another").unwrap();
+        let result = transaction.commit();
+        drop(db);
+        env.drop_jobs();
+        result.is_err_and(|error| error.kind() == ErrorKind::Conflict)
+    };
+    assert!(tracked.into_iter().all(|(read, key)| conflicts(read, key)));
+    assert!(!untracked.into_iter().chain(elsewhere).any(|(read, key)| conflicts(read, key)));
+    Ok(())
+}

@@ -52,6 +52,17 @@ impl Db {
         self.default.put_expiring(key, value, after)
     }
 
+    /// Sets `key` to `value`, until `after` from now on. The write has the given durability when this returns.
+    pub fn put_expiring_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+        durability: Durability,
+    ) -> Result<()> {
+        self.default.put_expiring_with(key, value, after, durability)
+    }
+
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
@@ -85,10 +96,26 @@ impl Db {
         self.default.single_delete(key)
     }
 
+    /// Deletes `key`, which was put at most once since it was deleted last. The write has the given durability when this
+    /// returns.
+    pub fn single_delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
+        self.default.single_delete_with(key, durability)
+    }
+
     /// Deletes all keys from `range.start` up to, but not including, `range.end`. It writes one range tombstone, so the
     /// cost does not depend on the number of keys.
     pub fn delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<()> {
         self.default.delete_range(range)
+    }
+
+    /// Deletes all keys from `range.start` up to, but not including, `range.end`. The write has the given durability when
+    /// this returns.
+    pub fn delete_range_with<K: AsRef<[u8]>>(
+        &self,
+        range: std::ops::Range<K>,
+        durability: Durability,
+    ) -> Result<()> {
+        self.default.delete_range_with(range, durability)
     }
 
     /// Merges `operand` into the value of `key` in the default keyspace; see [`Keyspace::merge`].
@@ -173,6 +200,26 @@ impl Db {
     /// Deletes `key`, as [`submit`](Self::submit) does.
     pub fn submit_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
         self.default.submit_delete(key)
+    }
+
+    /// Deletes `key`, which was put at most once since it was deleted last, as [`submit`](Self::submit) does.
+    pub fn submit_single_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.default.submit_single_delete(key)
+    }
+
+    /// Deletes all keys from `range.start` up to, but not including, `range.end`, as [`submit`](Self::submit) does.
+    pub fn submit_delete_range<K: AsRef<[u8]>>(&self, range: std::ops::Range<K>) -> Result<Ticket> {
+        self.default.submit_delete_range(range)
+    }
+
+    /// Sets `key` to `value`, until `after` from now on, as [`submit`](Self::submit) does.
+    pub fn submit_put_expiring(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        after: Duration,
+    ) -> Result<Ticket> {
+        self.default.submit_put_expiring(key, value, after)
     }
 
     /// Iterates over the keys and values of a range, in key order, from both ends.

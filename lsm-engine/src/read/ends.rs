@@ -58,6 +58,20 @@ impl<S: Source> Ends<S> {
         }
     }
 
+    /// Whether there is no entry left.
+    pub(crate) fn has_none(mut self) -> Result<bool> {
+        Ok(self.next_from(End::First, |_| ()).transpose()?.is_none())
+    }
+
+    /// Counts the entries that are left.
+    pub(crate) fn count(mut self) -> Result<u64> {
+        let mut count = 0;
+        while let Some(()) = self.next_from(End::First, |_| ()).transpose()? {
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Drops what it reads. Returns the error to return last.
     #[cold]
     fn finish(&mut self, failed: Option<Error>) -> Option<Error> {

@@ -101,16 +101,12 @@ impl Iter {
 
     /// Whether there is no entry.
     pub(crate) fn has_none(self) -> Result<bool> {
-        Ok(self.keys().next().transpose()?.is_none())
+        self.0.has_none()
     }
 
     /// Counts the entries.
-    pub(crate) fn count_entries(mut self) -> Result<u64> {
-        let mut count = 0;
-        while let Some(()) = self.0.next_from(End::First, |_| ()).transpose()? {
-            count += 1;
-        }
-        Ok(count)
+    pub(crate) fn count_entries(self) -> Result<u64> {
+        self.0.count()
     }
 }
 

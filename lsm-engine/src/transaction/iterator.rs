@@ -37,6 +37,26 @@ impl<'t> TransactionIter<'t> {
         Self(Ends::new(source))
     }
 
+    /// The first entry.
+    pub(super) fn first_entry(mut self) -> Result<Option<(Slice, Slice)>> {
+        self.next().transpose()
+    }
+
+    /// The last entry.
+    pub(super) fn last_entry(mut self) -> Result<Option<(Slice, Slice)>> {
+        self.next_back().transpose()
+    }
+
+    /// Whether there is no entry.
+    pub(super) fn has_none(self) -> Result<bool> {
+        self.0.has_none()
+    }
+
+    /// Counts the entries.
+    pub(super) fn count_entries(self) -> Result<u64> {
+        self.0.count()
+    }
+
     /// Only the keys. No value is copied.
     pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<Slice>> + use<'t> {
         Keys(self.0)

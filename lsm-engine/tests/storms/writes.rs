@@ -62,10 +62,8 @@ impl World {
         if self.fs.crashed() {
             return self.recover(Some(commit), false);
         }
-        // An empty batch writes no record, so it syncs nothing. A single range delete does not sync either.
-        let durable = durability == Durability::Sync
-            && ticket.is_none()
-            && !matches!(&*commit, [] | [Op::DeleteRange(..)]);
+        // An empty batch writes no record, so it syncs nothing.
+        let durable = durability == Durability::Sync && ticket.is_none() && !commit.is_empty();
         match result {
             Ok(()) => {
                 if self.promises.doubtful_count() > 0 {
@@ -90,6 +88,13 @@ impl World {
             [Op::Put(number, key, value)] => self.keyspace(*number).submit_put(key, value),
             [Op::Merge(number, key, operand)] => self.keyspace(*number).submit_merge(key, operand),
             [Op::Delete(number, key)] => self.keyspace(*number).submit_delete(key),
+            [Op::SingleDelete(number, key)] => self.keyspace(*number).submit_single_delete(key),
+            [Op::DeleteRange(number, start, end)] => {
+                self.keyspace(*number).submit_delete_range(start.clone()..end.clone())
+            }
+            [Op::PutExpiring(number, key, value)] => {
+                self.keyspace(*number).submit_put_expiring(key, value, LONG)
+            }
             _ => self.db().submit(self.batch(commit)),
         }
     }
@@ -109,10 +114,14 @@ impl World {
             Op::Merge(number, key, operand) => self.keyspace(*number).merge_with(key, operand, durability),
             Op::Delete(number, key) => self.keyspace(*number).delete_with(key, durability),
             Op::DeleteRange(number, start, end) => {
-                self.keyspace(*number).delete_range(start.clone()..end.clone())
+                self.keyspace(*number).delete_range_with(start.clone()..end.clone(), durability)
+            }
+            Op::SingleDelete(number, key) => self.keyspace(*number).single_delete_with(key, durability),
+            Op::PutExpiring(number, key, value) => {
+                self.keyspace(*number).put_expiring_with(key, value, LONG, durability)
             }
             Op::Clear(number) => self.keyspace(*number).clear(),
-            _ => self.db().write_with(self.batch(&vec![op.clone()]), durability),
+            Op::PutExpired(..) => self.db().write_with(self.batch(&vec![op.clone()]), durability),
         }
     }
 
