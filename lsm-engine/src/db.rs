@@ -9,9 +9,11 @@ use lsm_wal::Durability;
 
 use crate::batch::WriteBatch;
 use crate::callbacks::caught;
+use crate::change_position::ChangePosition;
 use crate::checkpoint::{self, Checkpoint, CheckpointOptions};
 use crate::database::{Closer, Database, Events};
 use crate::error::{Error, Result};
+use crate::feed::{self, ChangeSlot, Changes};
 use crate::health::Health;
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
@@ -361,6 +363,61 @@ impl Db {
     /// ```
     pub fn health(&self) -> Health {
         self.database.health(&self.database.all_trees())
+    }
+
+    /// The changes of the database from a position on: every durable batch, in order, each once.
+    ///
+    /// The log must still have them. It goes back as far as recovery needs it, and as far as a
+    /// [slot](Self::change_slot) keeps it; after a reopen without a slot only what comes from then on is there. Otherwise
+    /// this, or a later read, fails with [`ErrorKind::HistoryGone`](crate::ErrorKind::HistoryGone). It fails with
+    /// [`ErrorKind::HistoryDiverged`](crate::ErrorKind::HistoryDiverged) if a power cut took writes before `from` from the
+    /// database, and with [`ErrorKind::ForeignPosition`](crate::ErrorKind::ForeignPosition) if the position is one of another
+    /// database or lies in the future.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// use lsm_engine::ChangeKind;
+    ///
+    /// db.put("before", "1")?;
+    /// let snapshot = db.snapshot()?;
+    /// db.put("after", "2")?;
+    /// db.sync()?; // only what is durable is told
+    ///
+    /// let mut changes = db.changes(&snapshot.change_position()?)?;
+    /// let batch = changes.try_next()?.expect("a batch");
+    /// assert_eq!(batch.changes[0].kind, ChangeKind::Put { key: "after".into(), value: "2".into() });
+    /// assert!(changes.try_next()?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn changes(&self, from: &ChangePosition) -> Result<Changes> {
+        Changes::new(&self.database, from)
+    }
+
+    /// The place in the change feed after all writes that are visible now.
+    pub fn change_position(&self) -> Result<ChangePosition> {
+        feed::current(&self.database)
+    }
+
+    /// Opens a change slot, or makes one that keeps the history from now on.
+    ///
+    /// It keeps the log for a reader of [changes](Self::changes) that may be away, also while the database is closed, up to
+    /// `bytes_max` bytes that the database itself does not need. What is over that is not kept: the slot
+    /// [is lost](ChangeSlot::is_lost), reads fail with [`ErrorKind::HistoryGone`](crate::ErrorKind::HistoryGone), and an event
+    /// and [`Metrics::log_pins_lost`](crate::Metrics::log_pins_lost) tell. The limit of an existing slot is changed to
+    /// `bytes_max`. While there are slots, opening the database keeps the log, and each flush syncs it.
+    pub fn change_slot(&self, name: &str, bytes_max: u64) -> Result<ChangeSlot> {
+        feed::change_slot(&self.database, name, bytes_max)
+    }
+
+    /// Drops a change slot: its history is not kept any more.
+    pub fn drop_change_slot(&self, name: &str) -> Result<()> {
+        feed::drop_change_slot(&self.database, name)
+    }
+
+    /// The change slots, by name. A database that is open read-only tells of none.
+    pub fn change_slots(&self) -> Vec<ChangeSlot> {
+        feed::change_slots(&self.database)
     }
 
     /// What keeps old data in memory and on the disk, the oldest first: snapshots, transactions, and iterators over a

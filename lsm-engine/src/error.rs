@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::change_position::{ChangePosition, NotAPosition};
+
 /// The result of a call to the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -122,6 +124,27 @@ pub enum Error {
     #[error("{0}")]
     NotAscending(Arc<str>),
 
+    /// The history from a change position on is not kept any more.
+    #[error("{0}")]
+    HistoryGone(Arc<str>),
+
+    /// A reader of changes has writes that a power cut took from the database, or that another copy of it has had.
+    #[error("{detail}")]
+    HistoryDiverged {
+        /// What happened.
+        detail: Arc<str>,
+        /// The last position that both have in common.
+        common: Arc<ChangePosition>,
+    },
+
+    /// A change position is one of another database, or lies in the future.
+    #[error("{0}")]
+    ForeignPosition(Arc<str>),
+
+    /// A reader of changes was cancelled.
+    #[error("the reader of changes was cancelled")]
+    ChangesCancelled,
+
     /// A policy, filter or other callback panicked, or a policy asked for a compaction that would lose data.
     #[error("{0}")]
     Callback(Arc<str>),
@@ -175,8 +198,21 @@ pub enum ErrorKind {
     NotLive,
     /// Someone cancelled the work. Nothing is lost; call again to have it done.
     Cancelled,
+    /// Take a snapshot, copy what it has, and read the changes from its position on.
+    HistoryGone,
+    /// Undo what came after the last common position, which [`Error::HistoryDiverged`] has, and read the changes from there
+    /// on; or begin anew with a snapshot.
+    HistoryDiverged,
+    /// Give the change position to the database that it came from.
+    ForeignPosition,
     /// A callback given in the options panicked or misbehaved, now or earlier. Fix it, then reopen.
     Callback,
+}
+
+impl From<NotAPosition> for Error {
+    fn from(error: NotAPosition) -> Self {
+        Self::invalid(error.to_string())
+    }
 }
 
 impl Error {
@@ -191,7 +227,10 @@ impl Error {
                 ErrorKind::InvalidArgument
             }
             Self::OptionsMismatch(_) => ErrorKind::OptionsMismatch,
-            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Cancelled | Self::ChangesCancelled => ErrorKind::Cancelled,
+            Self::HistoryGone(_) => ErrorKind::HistoryGone,
+            Self::HistoryDiverged { .. } => ErrorKind::HistoryDiverged,
+            Self::ForeignPosition(_) => ErrorKind::ForeignPosition,
             Self::NotLive { .. } => ErrorKind::NotLive,
             // Reopening does not help until the callback is fixed, so the kind must say so.
             Self::WritingStopped(reason) if reason.kind() == ErrorKind::Callback => ErrorKind::Callback,

@@ -9,6 +9,7 @@ pub use crate::options::StoredOptions;
 pub use crate::recorder::RecordedEvents;
 pub use crate::version::current::Current;
 pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+pub use crate::version::history::{Epoch, KeyspaceEvent, SlotRecord};
 pub use crate::write::{Operation, Operations};
 
 use crate::error::Result;

@@ -38,12 +38,14 @@ mod background;
 mod backup;
 mod batch;
 mod callbacks;
+mod change_position;
 mod checkpoint;
 mod control;
 mod database;
 mod db;
 mod error;
 mod events;
+mod feed;
 mod health;
 mod ingest;
 pub mod inspect;
@@ -74,11 +76,13 @@ pub use backup::{
     Pruned, Put, StoredObject,
 };
 pub use batch::WriteBatch;
+pub use change_position::{ChangePosition, NotAPosition};
 pub use checkpoint::{Checkpoint, CheckpointOptions};
 pub use database::Events;
 pub use db::Db;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, WaitReason};
+pub use feed::{Change, ChangeBatch, ChangeKind, ChangeSlot, Changes, ChangesCanceller};
 pub use health::Health;
 pub use ingest::{BulkLoad, Ingest, TableBuilder};
 pub use keyspace::Keyspace;

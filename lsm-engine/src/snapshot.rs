@@ -3,8 +3,10 @@ use std::sync::Arc;
 
 use lsm_core::{SequenceNumber, Slice};
 
+use crate::change_position::ChangePosition;
 use crate::database::{Closer, Database};
 use crate::error::Result;
+use crate::feed;
 use crate::keyspace::Keyspace;
 use crate::keyspaces::{ReadPoint, ReadState, SnapshotPin, Tree};
 use crate::pins::PinKind;
@@ -35,13 +37,16 @@ pub struct Snapshot {
     database: Arc<Database>,
     default: Arc<Tree>,
     pin: SnapshotPin,
+    /// Number of the last event of a keyspace before it.
+    keyspace_events: u64,
     closer: Arc<Closer>,
 }
 
 impl Snapshot {
     pub(crate) fn new(database: Arc<Database>, default: Arc<Tree>, closer: Arc<Closer>) -> Self {
+        let keyspace_events = database.history.event_count();
         let pin = database.visibility.take_snapshot();
-        Self { database, default, pin, closer }
+        Self { database, default, pin, keyspace_events, closer }
     }
 
     /// A snapshot of the same database as it is now, for the same transaction.
@@ -81,6 +86,16 @@ impl Snapshot {
     /// The sequence number of the last write that the snapshot sees.
     pub fn sequence(&self) -> SequenceNumber {
         self.pin.point.sequence
+    }
+
+    /// The place in the change feed of what the snapshot sees: what it has and the [changes](crate::Db::changes) from there
+    /// on are everything, without a gap and without a write twice. Call it soon after the snapshot was taken, and let a
+    /// [`ChangeSlot`](crate::ChangeSlot) made before keep the history.
+    ///
+    /// A keyspace that is created while the snapshot is taken may be among the changes although the snapshot has it, empty.
+    /// Fails with [`ErrorKind::HistoryGone`](crate::ErrorKind::HistoryGone) if the log does not go back that far.
+    pub fn change_position(&self) -> Result<ChangePosition> {
+        feed::of_snapshot(&self.database, self.sequence(), self.keyspace_events)
     }
 
     /// The point that it reads at.

@@ -1,7 +1,7 @@
 //! Status of a database: whether it is open, whether it takes writes, and the background errors.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lsm_core::env::Event;
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ pub(crate) struct Status {
     pub(crate) compaction_error: BackgroundError,
     /// Notified when a flush or compaction ends and when background work fails, so that waiting callers check again.
     pub(crate) progress: Event,
+    /// What readers of changes wait for: notified when more of the log is durable, and when there will be no more.
+    changes: OnceLock<Event>,
 }
 
 impl Status {
@@ -41,6 +43,7 @@ impl Status {
             flush_error: BackgroundError::default(),
             compaction_error: BackgroundError::default(),
             progress: Event::new(),
+            changes: OnceLock::new(),
         }
     }
 
@@ -51,7 +54,24 @@ impl Status {
 
     /// Marks the database as closed. Returns `false` if it was closed before.
     pub(crate) fn mark_closed(&self) -> bool {
-        !self.closed.swap(true, Ordering::AcqRel)
+        let is_first = !self.closed.swap(true, Ordering::AcqRel);
+        self.wake_changes();
+        is_first
+    }
+
+    /// Has readers of changes wait for this event, which the log notifies.
+    pub(crate) fn set_changes(&self, advanced: Event) {
+        self.changes.get_or_init(|| advanced);
+    }
+
+    /// What readers of changes wait for.
+    pub(crate) fn changes(&self) -> &Event {
+        self.changes.get_or_init(Event::new)
+    }
+
+    /// Wakes the readers of changes.
+    pub(crate) fn wake_changes(&self) {
+        self.changes().notify();
     }
 
     /// Asks background jobs to end.
@@ -80,6 +100,7 @@ impl Status {
         self.stopped.store(true, Ordering::Release);
         self.control.wake_jobs();
         self.progress.notify();
+        self.wake_changes();
     }
 
     /// Notes the error of a flush that is tried again.

@@ -80,7 +80,11 @@ fn what_is_no_table_to_ingest_is_refused_by_name() {
     let refused = |request, kind, words: &[&str]| refused(&fs, &process, request, kind, words);
 
     refused(Ingest::new(), ErrorKind::InvalidArgument, &["at least one table"]);
-    refused(good().replace("b".."a"), ErrorKind::InvalidArgument, &["from \"b\" to \"a\" ends before it starts"]);
+    refused(
+        good().replace("b".."a"),
+        ErrorKind::InvalidArgument,
+        &["from \"b\" to \"a\" ends before it starts"],
+    );
     refused(good().table("/none.sst"), ErrorKind::NotFound, &["/none.sst"]);
     refused(good().table("/db"), ErrorKind::RefusedTable, &["/db is a directory"]);
     refused(good().table("/db/CURRENT"), ErrorKind::Corruption, &["/db/CURRENT"]);
@@ -184,7 +188,8 @@ fn keys_that_do_not_ascend_are_refused_with_both_keys_and_the_load_goes_on() {
     for put in puts {
         let error = put("a").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotAscending);
-        let both = "key \"a\" does not come after \"b\\xc3\\xbf\", the key before it; keys must ascend, bytewise";
+        let both =
+            "key \"a\" does not come after \"b\\xc3\\xbf\", the key before it; keys must ascend, bytewise";
         assert_eq!(error.to_string(), both);
         let error = put("b\u{ff}").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotAscending);
@@ -237,7 +242,8 @@ fn a_failed_write_ends_a_bulk_load_and_leaves_nothing() {
     let process = Process::open(&fs);
     let mut load = process.db.bulk_load().unwrap();
     fs.inject(Fault::on(OperationKind::Write, std::io::ErrorKind::StorageFull).named("sst"));
-    let failed = (0_u32..100_000).find_map(|number| load.put(number.to_be_bytes(), [number as u8; 100]).err());
+    let failed =
+        (0_u32..100_000).find_map(|number| load.put(number.to_be_bytes(), [number as u8; 100]).err());
     assert_eq!(failed.unwrap().kind(), ErrorKind::NoSpace);
     assert_eq!(load.put("z", "").unwrap_err().kind(), ErrorKind::NoSpace);
     assert_eq!(load.finish().unwrap_err().kind(), ErrorKind::NoSpace);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use lsm_core::env::Event;
 use lsm_core::{Error, Result};
 
 /// A byte position in a log, counted across all its segments. A record is named by the position of its end.
@@ -88,6 +89,9 @@ pub trait LogSync: Send + Sync {
     fn begin_segment(&self) -> Result<Position> {
         Err(Error::invalid("this log cannot begin a segment when it is asked to"))
     }
+
+    /// What is notified each time that more is durable.
+    fn advanced(&self) -> Event;
 
     /// Asks for a sync, and calls `callback` once everything before `position` is durable, or with the error of a sync
     /// that failed. Each callback is called once.

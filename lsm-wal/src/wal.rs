@@ -88,7 +88,7 @@ impl Wal {
         let lock = recovery::lock_directory(&*vfs, directory)?;
         let site = Site { vfs, directory: directory.to_owned(), options };
         let (writer, report) = recovery::recover(&site, &*env)?;
-        Ok((Self::start(site, env, writer, Some(lock)), report))
+        Ok((Self::run(site, env, writer, Some(lock)), report))
     }
 
     /// Begins a new log for an engine, which knows where it starts and which segment numbers are free: that of the
@@ -110,31 +110,33 @@ impl Wal {
         let site = Site { vfs, directory: directory.to_owned(), options };
         let origin = Origin::root(first.start, &*env);
         let writer = Writer::begin(site.clone(), first.number, origin, VecDeque::new())?;
-        Ok(Self::start(site, env, writer, None))
+        Ok(Self::run(site, env, writer, None))
     }
 
     /// Goes on with a log that `whole` has read to its end, from a position that the engine needs: what was read and is
     /// not known to be durable is made so where it stands. For an engine that cannot do without the old log yet, and on
     /// a disk that may have no room to write it anew: that is what [`open`](Self::open) does.
-    /// [`release_unused`](crate::release_unused) is part of it. Segments before the first that was read are removed. Numbers from `first_segment` on are free, as for
-    /// [`create`](Self::create). The caller holds a lock on the directory.
+    /// [`release_unused`](crate::release_unused) is part of it. Of the segments before the first that was read, those stay
+    /// that have records from `kept` on; [`start`](Self::start) tells which there are. Numbers from `first_segment` on are
+    /// free, as for [`create`](Self::create). The caller holds a lock on the directory.
     ///
     /// Returns the log, durable, and the paths of what was set aside; see [`DROPPED_SUFFIX`](crate::DROPPED_SUFFIX). If
     /// it fails, the log can be read as before.
     pub fn resume(
         env: Arc<dyn Env>,
         whole: &WalReader,
+        kept: Position,
         first_segment: u64,
         options: WalOptions,
     ) -> Result<(Self, Vec<PathBuf>)> {
         options.check()?;
         let (vfs, directory) = whole.place();
         let site = Site { vfs: Arc::clone(vfs), directory: directory.to_owned(), options };
-        let (writer, set_aside) = resume::resume(&site, &*env, whole, first_segment)?;
-        Ok((Self::start(site, env, writer, None), set_aside))
+        let (writer, set_aside) = resume::resume(&site, &*env, whole, kept, first_segment)?;
+        Ok((Self::run(site, env, writer, None), set_aside))
     }
 
-    fn start(site: Site, env: Arc<dyn Env>, writer: Writer, lock: Option<Box<dyn LockGuard>>) -> Self {
+    fn run(site: Site, env: Arc<dyn Env>, writer: Writer, lock: Option<Box<dyn LockGuard>>) -> Self {
         let shared = Arc::new(GroupCommit::new(env, site.clone(), writer));
         let job = BackgroundJob::new(Arc::clone(&shared), site);
         shared.env.spawn(Priority::High, Box::new(job));
@@ -182,6 +184,11 @@ impl Wal {
             }
             directory::sync(&**vfs, directory)
         })
+    }
+
+    /// Where the oldest segment of the log begins: there are no records before.
+    pub fn start(&self) -> Position {
+        Position(self.shared.writer.lock().start())
     }
 
     /// A ticket for everything before `position` being durable.

@@ -48,7 +48,7 @@ fn read(fs: &SimFs) -> Result<WalReader> {
 fn resume(fs: &SimFs, env: &SimEnv, options: &WalOptions) -> Result<Wal> {
     let whole = read(fs)?;
     let number = whole.report().next_segment;
-    Ok(Wal::resume(Arc::new(env.clone()), &whole, number, options.clone())?.0)
+    Ok(Wal::resume(Arc::new(env.clone()), &whole, Position(u64::MAX), number, options.clone())?.0)
 }
 
 /// Fills the disk up to so many free bytes.
@@ -249,7 +249,13 @@ fn a_log_with_a_gap_is_not_gone_on_with() {
     while reader.next().unwrap().is_some() {}
     assert!(reader.report().bytes_dropped > 0);
     let options = WalOptions { recovery: mode, ..options };
-    let resumed = Wal::resume(Arc::new(env.clone()), &reader, reader.report().next_segment, options);
+    let resumed = Wal::resume(
+        Arc::new(env.clone()),
+        &reader,
+        Position(u64::MAX),
+        reader.report().next_segment,
+        options,
+    );
     assert!(matches!(resumed, Err(Error::InvalidArgument { .. })));
     assert_eq!(fs.read_all(&segment).unwrap(), bytes);
     env.drop_jobs();

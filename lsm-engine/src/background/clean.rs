@@ -46,6 +46,13 @@ impl CleanJob {
         }
     }
 
+    /// Records how far the readers of changes are.
+    fn store_slots(&self) {
+        if let Err(error) = self.context.write.change_slots.store_moved(&self.context.versions) {
+            tracing::warn!(%error, "failed to record where change slots are");
+        }
+    }
+
     /// Ends the snapshots and iterators that are older than they may be.
     fn expire_readers(&self) {
         let Some(age_max_micros) = self.context.status.snapshot_age_max_micros else { return };
@@ -91,6 +98,7 @@ impl Job for CleanJob {
             self.look_at_micros = now_micros + LOOK_MICROS;
             self.compactions.ask_by_time();
             self.record_time();
+            self.store_slots();
             self.expire_readers();
             self.context.recorder.write();
         } else {

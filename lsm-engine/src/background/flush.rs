@@ -334,8 +334,11 @@ impl FlushGroup {
             return Ok(());
         }
         // Sync the log first. Otherwise a power cut could keep these writes in tables but lose earlier writes to other
-        // keyspaces, or the rest of a batch.
-        if context.trees.read().len() > 1 || opened.iter().any(|(flush, _)| flush.flushed.is_cut()) {
+        // keyspaces, or the rest of a batch. Who reads the log as history must not miss them either.
+        if context.trees.read().len() > 1
+            || !context.write.log_pins.is_empty()
+            || opened.iter().any(|(flush, _)| flush.flushed.is_cut())
+        {
             let end = context.write.log_end();
             // After a failed sync the log takes no more records. Writers that wait for this flush must get the error.
             context.write.sync_up_to(end).inspect_err(|error| context.status.stop_writing(error.clone()))?;

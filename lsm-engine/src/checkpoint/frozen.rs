@@ -198,6 +198,8 @@ impl Frozen {
         let position = self.state.log.position;
         self.state.log = LogStart { position, segment: SEGMENT, synced: closed.end.0 };
         self.state.log_begun = SEGMENT;
+        // Those who read changes through a slot read them from the database itself.
+        self.state.slots.clear();
         Ok((self.state, closed))
     }
 }

@@ -53,7 +53,14 @@ impl Database {
             id.checked_add(1).ok_or_else(|| Error::invalid("all keyspace ids are used up"))?;
         let record = KeyspaceRecord { id, name: name.into(), options: Arc::new(stored) };
         let tree = Arc::new(Tree::new(&record, options, Version::default(), &self.resources.memory));
+        let last_sequence = side.write.committer.lock().last_sequence();
         let edit = VersionEdit {
+            keyspace_events: vec![manifest.state().history.next_event(
+                id,
+                &record.name,
+                false,
+                last_sequence,
+            )],
             keyspaces: vec![record],
             next_keyspace: Some(next_keyspace),
             ..VersionEdit::default()
@@ -67,6 +74,7 @@ impl Database {
         tree.configure(tree.options());
         committer.add_writer(KeyspaceWriter::new(Arc::clone(&tree)));
         self.trees.write().insert(Arc::clone(&tree));
+        self.status.wake_changes();
         Ok(tree)
     }
 
@@ -148,15 +156,24 @@ impl Database {
         self.resources.check_may_change_keyspaces()?;
         let mut manifest = side.lock_manifest();
         // No write to the keyspace follows this mark.
-        let end = {
+        let (end, last_sequence) = {
             let committer = side.write.committer.lock();
             if tree.is_dropped() {
                 return Err(Error::KeyspaceDropped(Arc::clone(&tree.name)));
             }
             tree.mark_dropped(true);
-            committer.log_end()
+            (committer.log_end(), committer.last_sequence())
         };
-        let edit = VersionEdit { dropped: vec![tree.id], ..VersionEdit::default() };
+        let edit = VersionEdit {
+            dropped: vec![tree.id],
+            keyspace_events: vec![manifest.state().history.next_event(
+                tree.id,
+                &tree.name,
+                true,
+                last_sequence,
+            )],
+            ..VersionEdit::default()
+        };
         // Sync the log first. Otherwise a crash could keep the drop but lose a batch that also wrote to other
         // keyspaces.
         side.write
@@ -187,6 +204,7 @@ impl Database {
         self.visibility.recheck_cleared(&tree);
         drop(manifest);
         side.write.status.progress.notify();
+        self.status.wake_changes();
         Ok(())
     }
 

@@ -100,6 +100,9 @@ impl Database {
             if let Err(error) = side.versions.log_edit(&mut side.versions.lock(), VersionEdit::default()) {
                 tracing::warn!(%error, "failed to record the time");
             }
+            if let Err(error) = side.write.change_slots.store_moved(&side.versions) {
+                tracing::warn!(%error, "failed to record where change slots are");
+            }
         }
         let going = side.write.status.check_writing();
         let closed = side.write.close_log();

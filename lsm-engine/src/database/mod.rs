@@ -23,6 +23,7 @@ use crate::locks::Locks;
 use crate::resources::Resources;
 use crate::status::Status;
 use crate::version::VersionSet;
+use crate::version::history::SharedHistory;
 use crate::version::manifest::Manifest;
 use crate::write::WritePath;
 
@@ -38,6 +39,8 @@ pub(crate) struct Database {
     pub(crate) status: Arc<Status>,
     pub(crate) trees: Arc<RwLock<Trees>>,
     pub(crate) visibility: Arc<Visibility>,
+    /// What readers of changes know of the past.
+    pub(crate) history: Arc<SharedHistory>,
     /// The locks of transactions.
     pub(crate) locks: Arc<Locks>,
     /// `None` if the database is open read-only.
@@ -87,6 +90,7 @@ impl Database {
         resources: Arc<Resources>,
         trees: Arc<RwLock<Trees>>,
         visibility: Arc<Visibility>,
+        history: Arc<SharedHistory>,
         writer: Option<WriteSide>,
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
@@ -101,6 +105,7 @@ impl Database {
             status,
             trees,
             visibility,
+            history,
             locks: Arc::default(),
             writer,
             close_result: OnceLock::new(),

@@ -22,7 +22,7 @@ use crate::version::files::{self, FileKind};
 use crate::version::manifest::ManifestState;
 
 /// Disk space of the smallest log segment, including blocks for its directory entry and length.
-const LOG_BYTES: u64 = 16 << 10;
+pub(super) const LOG_BYTES: u64 = 16 << 10;
 
 /// A database that is being opened on a disk that may be full.
 pub(super) struct FullDisk<'d> {
@@ -115,18 +115,14 @@ impl FullDisk<'_> {
         cause: &Error,
     ) -> Result<Vec<PathBuf>> {
         let Resources { env, memory, .. } = &**self.resources;
-        if let Some(bytes) = unsettled.bytes_left(self.report.end) {
-            let memory_bytes = memory.budget.memtables_bytes_max;
-            return Err(self.full(format!(
-                "the log holds {bytes} bytes more than fit the {memory_bytes} bytes that Options::memory leaves for \
-                 memtables, and the disk has no space to flush them: free disk space or give more memory ({cause})"
-            )));
-        }
+        self.check_fits(unsettled, cause)?;
         self.make_room()?;
         let whole = unsettled.read_log(memory)?;
         // The numbers of existing spare segments count as used.
         let segment = self.report.next_segment.max(1);
-        let resumed = Wal::resume(Arc::clone(env), &whole.reader, segment, self.options.clone());
+        // Change slots keep only what recovery needs anyway, since the disk is full.
+        let kept = Position(old.position);
+        let resumed = Wal::resume(Arc::clone(env), &whole.reader, kept, segment, self.options.clone());
         let (log, set_aside) = resumed.map_err(|error| match Error::from(error) {
             // A log with gaps cannot be continued, only flushed.
             error if error.kind() == ErrorKind::InvalidArgument => cause.clone(),
@@ -141,6 +137,16 @@ impl FullDisk<'_> {
         side.write.start_log(Box::new(log));
         tracing::warn!(%cause, "replayed data stays in memory and in the log until there is disk space to flush it");
         Ok(set_aside)
+    }
+
+    /// Fails if the log holds more than fits memory: it cannot stay there until the disk has space.
+    pub(super) fn check_fits(&self, unsettled: &Unsettled, cause: &Error) -> Result<()> {
+        let Some(bytes) = unsettled.bytes_left(self.report.end) else { return Ok(()) };
+        let memory_bytes = self.resources.memory.budget.memtables_bytes_max;
+        Err(self.full(format!(
+            "the log holds {bytes} bytes more than fit the {memory_bytes} bytes that Options::memory leaves for \
+             memtables, and the disk has no space to flush them: free disk space or give more memory ({cause})"
+        )))
     }
 
     /// The error of an open that needs `needed` bytes and failed with `cause`: on a full disk it says what to do.

@@ -4,6 +4,7 @@
 //! file is removed before its replacement is durable.
 
 mod full_disk;
+mod history;
 mod open;
 mod replay;
 mod report;

@@ -21,6 +21,7 @@ use crate::lock_order::{OrderedMutex, Rank};
 use crate::memory::Memory;
 use crate::options::{KeyspaceOptions, Options, ResolvedOptions, StoredOptions};
 use crate::recovery::full_disk::FullDisk;
+use crate::recovery::history;
 use crate::recovery::replay::{Found, Replay, settle};
 use crate::recovery::report::Recovery;
 use crate::resources::Resources;
@@ -29,6 +30,7 @@ use crate::version::Clock;
 use crate::version::current::Current;
 use crate::version::edit::{KeyspaceRecord, LogStart};
 use crate::version::files::{self, FileKind};
+use crate::version::history::SlotRecord;
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
 use crate::version::{MANIFEST_BYTES_BESIDE, TableOpener, VersionSet, open_tables};
 use crate::write::WritePath;
@@ -119,7 +121,8 @@ impl Opening {
         let visibility = Arc::new(Visibility::new(replay.last_sequence(), Arc::new(clock)));
         let (trees, ..) = replay.into_parts();
         let trees = Arc::new(RwLock::new(trees));
-        Ok(Arc::new(Database::new(self.resources, trees, visibility, None, self.lock)))
+        let history = Arc::new(state.shared_history());
+        Ok(Arc::new(Database::new(self.resources, trees, visibility, history, None, self.lock)))
     }
 
     /// Starts a new manifest, flushes the replayed data, starts a new log, and then removes unneeded files.
@@ -147,8 +150,10 @@ impl Opening {
         }
         let visible = replay.last_sequence();
         state.last_sequence = state.last_sequence.max(visible);
+        history::begin_epoch(&mut state, start, visible, env.random());
         let clock = Arc::new(Clock::from_marks(Arc::clone(env), &state));
         let numbers = replay.numbers();
+        let slots: Vec<SlotRecord> = state.slots.values().cloned().collect();
         let manifest_number = numbers.next();
         state.next_number = numbers.unused();
         if state.database_id == 0 {
@@ -180,13 +185,23 @@ impl Opening {
         let side = WriteSide::new(Arc::clone(&trees), versions, write);
         // Tables of interrupted compactions may take the disk space that the log needs.
         remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
+        let kept = full_disk.keep_history(&side, &unsettled, old_log, start, &slots)?;
         if let Err(error) = settle(&side.background, &mut unsettled) {
             resources.remove_obsolete_files();
             if error.kind() != ErrorKind::NoSpace || side.write.status.check_writing().is_err() {
                 return Err(error);
             }
-            recovery.set_aside = full_disk.resume_log(&side, &unsettled, old_log, &error)?;
+            recovery.set_aside = match kept {
+                Some(set_aside) => {
+                    full_disk.keep_in_log(&side, &unsettled, old_log, &error)?;
+                    set_aside
+                }
+                None => full_disk.resume_log(&side, &unsettled, old_log, &error)?,
+            };
             recovery.waiting_for_space = Some(error.to_string());
+            remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
+        } else if let Some(set_aside) = kept {
+            recovery.set_aside = set_aside;
             remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
         } else {
             full_disk.begin_log(&side, start)?;
@@ -195,8 +210,10 @@ impl Opening {
             remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
             lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
         }
+        history::open_slots(&side, &slots);
         resources.disk_reserve.fill();
-        let database = Database::new(Arc::clone(&resources), trees, visibility, Some(side), lock);
+        let history = Arc::clone(&side.versions.history);
+        let database = Database::new(Arc::clone(&resources), trees, visibility, history, Some(side), lock);
         Ok(Arc::new(database))
     }
 }

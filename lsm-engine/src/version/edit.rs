@@ -16,6 +16,11 @@
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
 //!  11 log_begun       varint                       the log has a segment with this number or a higher one
 //!  12 age_clock       varint                       time of the clock of `created` and `tombstones_since`, microseconds
+//!  20 epoch           number:varint id:u64 position:varint sequence:varint   the database was opened for writing
+//!  21 slot            name:bytes bytes_max:varint position:bytes            a change slot is made, or has moved
+//!  22 drop_slot       name:bytes
+//!  23 keyspace_event  number:varint is_drop:u8 keyspace:varint name:bytes sequence:varint
+//!  24 event_count     varint                       number of the last keyspace event
 //!  40 database_id     u128                         random, not 0; tells this database from all others
 //! options := count:varint (name:bytes value:bytes)*count      names ascend
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
@@ -32,8 +37,10 @@ use lsm_core::{DecodeError, SEQUENCE_MAX, SequenceNumber, Slice};
 use lsm_sstable::{TableId, TableMeta};
 use lsm_wal::{CleanClose, LogExpectation, Position};
 
+use crate::change_position::ChangePosition;
 use crate::options::StoredOptions;
 use crate::version::files;
+use crate::version::history::{Epoch, KeyspaceEvent, SlotRecord};
 
 const NEXT_NUMBER: u8 = 1;
 const LAST_SEQUENCE: u8 = 2;
@@ -47,6 +54,11 @@ const NEXT_KEYSPACE: u8 = 9;
 const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
 const AGE_CLOCK: u8 = 12;
+const EPOCH: u8 = 20;
+const SLOT: u8 = 21;
+const DROP_SLOT: u8 = 22;
+const KEYSPACE_EVENT: u8 = 23;
+const EVENT_COUNT: u8 = 24;
 const DATABASE_ID: u8 = 40;
 
 /// Tag of an extra of a table.
@@ -88,6 +100,16 @@ pub struct VersionEdit {
     pub age_clock_micros: Option<u64>,
     /// A random number that tells this database from all others. A checkpoint has another one, a restored backup the same.
     pub database_id: Option<u128>,
+    /// Epochs that begin.
+    pub epochs: Vec<Epoch>,
+    /// Change slots that are made, or that have moved.
+    pub slots: Vec<SlotRecord>,
+    /// Names of dropped change slots.
+    pub dropped_slots: Vec<Arc<str>>,
+    /// Keyspaces that were created or dropped, for readers of changes.
+    pub keyspace_events: Vec<KeyspaceEvent>,
+    /// The number of the last event of a keyspace.
+    pub keyspace_event_count: Option<u64>,
 }
 
 /// The start of the log for replay.
@@ -181,6 +203,7 @@ impl VersionEdit {
         for &(id, number) in &self.removed {
             field(REMOVE, &[u64::from(id), number]);
         }
+        self.encode_history(&mut out);
         for keyspace in &self.keyspaces {
             out.push(KEYSPACE);
             put_varint(&mut out, u64::from(keyspace.id));
@@ -206,6 +229,35 @@ impl VersionEdit {
             encode_meta(&mut out, &table.meta);
         }
         out
+    }
+
+    fn encode_history(&self, out: &mut Vec<u8>) {
+        for epoch in &self.epochs {
+            put_field(out, EPOCH, &[epoch.number]);
+            out.extend_from_slice(&epoch.id.to_le_bytes());
+            put_varint(out, epoch.position);
+            put_varint(out, epoch.sequence);
+        }
+        for name in &self.dropped_slots {
+            out.push(DROP_SLOT);
+            put_bytes(out, name.as_bytes());
+        }
+        for slot in &self.slots {
+            out.push(SLOT);
+            put_bytes(out, slot.name.as_bytes());
+            put_varint(out, slot.bytes_max);
+            put_bytes(out, &slot.position.to_bytes());
+        }
+        for event in &self.keyspace_events {
+            put_field(out, KEYSPACE_EVENT, &[event.number]);
+            out.push(u8::from(event.is_drop));
+            put_varint(out, u64::from(event.keyspace));
+            put_bytes(out, event.name.as_bytes());
+            put_varint(out, event.sequence);
+        }
+        if let Some(count) = self.keyspace_event_count {
+            put_field(out, EVENT_COUNT, &[count]);
+        }
     }
 
     /// Decodes the output of [`encode`](Self::encode).
@@ -248,6 +300,26 @@ impl VersionEdit {
             DROP => self.dropped.push(id(decoder)?),
             FLUSHED => self.flushed.push((id(decoder)?, sequence(decoder)?)),
             REMOVE => self.removed.push((id(decoder)?, decoder.varint()?)),
+            EPOCH => self.epochs.push(Epoch {
+                number: decoder.varint()?,
+                id: decoder.u64()?,
+                position: position(decoder)?,
+                sequence: sequence(decoder)?,
+            }),
+            SLOT => self.slots.push(SlotRecord {
+                name: text(decoder)?,
+                bytes_max: decoder.varint()?,
+                position: ChangePosition::from_bytes(decoder.bytes()?).ok()?,
+            }),
+            DROP_SLOT => self.dropped_slots.push(text(decoder)?),
+            KEYSPACE_EVENT => self.keyspace_events.push(KeyspaceEvent {
+                number: decoder.varint()?,
+                is_drop: decoder.u8().filter(|&is_drop| is_drop < 2)? == 1,
+                keyspace: id(decoder)?,
+                name: text(decoder)?,
+                sequence: sequence(decoder)?,
+            }),
+            EVENT_COUNT => self.keyspace_event_count = Some(decoder.varint()?),
             KEYSPACE => {
                 self.keyspaces.push(KeyspaceRecord {
                     id: id(decoder)?,
@@ -459,6 +531,9 @@ mod tests {
             tombstones_since_micros: None,
             meta,
         };
+        let event = KeyspaceEvent { number: 1, is_drop: true, keyspace: 2, name: "k".into(), sequence: 3 };
+        let position = ChangePosition { database: 1, epoch: 2, epoch_id: 3, log: 4, sequence: 5, events: 6 };
+        let slot = SlotRecord { name: "s".into(), position, bytes_max: 7 };
         vec![
             VersionEdit { next_number: Some(1), ..none() },
             VersionEdit { last_sequence: Some(2), ..none() },
@@ -473,6 +548,11 @@ mod tests {
             VersionEdit { log_begun: Some(11), ..none() },
             VersionEdit { age_clock_micros: Some(12), ..none() },
             VersionEdit { database_id: Some(13), ..none() },
+            VersionEdit { epochs: vec![Epoch { number: 14, id: 15, position: 16, sequence: 17 }], ..none() },
+            VersionEdit { slots: vec![slot], ..none() },
+            VersionEdit { dropped_slots: vec!["s".into()], ..none() },
+            VersionEdit { keyspace_events: vec![event], ..none() },
+            VersionEdit { keyspace_event_count: Some(18), ..none() },
         ]
     }
 

@@ -14,6 +14,7 @@ use super::current::Current;
 use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 use crate::error::{Error, Result};
 use crate::version::files;
+use crate::version::history::{History, SharedHistory, SlotRecord};
 
 /// A manifest is replaced when it has at least this length and a new one would be at most a quarter as long.
 const ROLL_BYTES: u64 = 4 << 20;
@@ -33,6 +34,9 @@ pub(crate) struct ManifestState {
     /// Tells this database from all others; 0 in manifests of older builds.
     pub(crate) database_id: u128,
     pub(crate) keyspaces: BTreeMap<u32, KeyspaceState>,
+    pub(crate) history: History,
+    /// The change slots.
+    pub(crate) slots: BTreeMap<Arc<str>, SlotRecord>,
 }
 
 /// One keyspace of a [`ManifestState`].
@@ -84,6 +88,12 @@ impl ManifestState {
         for id in &edit.dropped {
             self.keyspaces.remove(id).ok_or_else(|| unknown(*id))?;
         }
+        for name in &edit.dropped_slots {
+            self.slots.remove(name).ok_or_else(|| format!("there is no change slot {name:?}"))?;
+        }
+        self.slots.extend(edit.slots.iter().map(|slot| (Arc::clone(&slot.name), slot.clone())));
+        self.history.add(&edit.epochs, &edit.keyspace_events, &self.slots)?;
+        self.history.event_count = self.history.event_count.max(edit.keyspace_event_count.unwrap_or(0));
         self.next_number = self.next_number.max(edit.next_number.unwrap_or(0));
         self.next_keyspace = self.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
         self.last_sequence = self.last_sequence.max(edit.last_sequence.unwrap_or(0));
@@ -120,8 +130,17 @@ impl ManifestState {
             age_clock_micros: Some(self.age_clock_micros),
             log_begun: Some(self.log_begun),
             database_id: Some(self.database_id).filter(|&id| id != 0),
+            epochs: self.history.epochs.clone(),
+            slots: self.slots.values().cloned().collect(),
+            keyspace_events: self.history.events.iter().cloned().collect(),
+            keyspace_event_count: Some(self.history.event_count).filter(|&count| count != 0),
             ..VersionEdit::default()
         }
+    }
+
+    /// The history, for readers of changes.
+    pub(crate) fn shared_history(&self) -> SharedHistory {
+        SharedHistory::new(self.history.clone(), self.database_id, self.log.position)
     }
 
     /// Bytes of an edit that contains the whole state.

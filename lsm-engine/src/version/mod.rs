@@ -11,6 +11,7 @@ pub(crate) mod edit;
 mod fence_pointers;
 pub(crate) mod files;
 mod hidden_bytes;
+pub(crate) mod history;
 mod live_files;
 pub(crate) mod manifest;
 mod numbers;

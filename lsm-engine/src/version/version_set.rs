@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::clock::Clock;
 use super::disk_reserve::DiskReserve;
 use super::edit::VersionEdit;
+use super::history::SharedHistory;
 use super::manifest::{AppendError, Manifest};
 use super::numbers::Numbers;
 use crate::error::{ErrorKind, Result};
@@ -31,6 +32,7 @@ pub(crate) struct VersionSet {
     reserve: Arc<DiskReserve>,
     status: Arc<Status>,
     edit_times: Histogram,
+    pub(crate) history: Arc<SharedHistory>,
 }
 
 impl VersionSet {
@@ -42,7 +44,9 @@ impl VersionSet {
         status: Arc<Status>,
     ) -> Self {
         let marked_micros = AtomicU64::new(clock.age_micros());
-        Self { manifest, numbers, clock, marked_micros, reserve, status, edit_times: Histogram::default() }
+        let history = Arc::new(manifest.lock().state().shared_history());
+        let edit_times = Histogram::default();
+        Self { manifest, numbers, clock, marked_micros, reserve, status, edit_times, history }
     }
 
     /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
@@ -101,6 +105,9 @@ impl VersionSet {
         if manifest.number() != before {
             let (file, bytes) = (manifest.file_name(), manifest.snapshot_bytes());
             self.status.events.emit(EventKind::FileCreated { file, bytes });
+        }
+        if appended.is_ok() && !edit.keyspace_events.is_empty() {
+            self.history.set(manifest.state().history.clone());
         }
         appended.map_err(|error| match error {
             AppendError::Refused(error) => error,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lsm_core::Error;
+use lsm_core::env::Event;
 use lsm_wal::{DurableCallback, LogObserver, LogSync, Position};
 
 use crate::callbacks::caught;
@@ -43,6 +44,10 @@ impl LogSync for LogHandle {
 
     fn durable(&self) -> Position {
         self.log.durable()
+    }
+
+    fn advanced(&self) -> Event {
+        self.log.advanced()
     }
 
     fn truncate_front(&self, position: Position) -> lsm_core::Result<()> {

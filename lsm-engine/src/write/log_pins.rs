@@ -3,8 +3,6 @@
 //! Recovery needs the log from the position that the manifest names. Below that, a segment is removed once no pin needs
 //! it. A pin has a limit: when it alone keeps more than so many bytes, it is lost, and the log is truncated all the same.
 
-#![allow(dead_code, reason = "for those who keep the log: change slots, followers, checkpoints")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,6 +107,11 @@ impl LogPins {
         (state.removed, state.needed) = (kept, needed);
     }
 
+    /// The log before this may be gone.
+    pub(crate) fn start(&self) -> u64 {
+        self.state.lock().removed
+    }
+
     /// Whether a pin was released since the log was truncated last.
     pub(super) fn is_released(&self) -> bool {
         self.state.lock().is_released
@@ -150,12 +153,14 @@ impl State {
 }
 
 impl LogPin {
-    /// Keeps less: the log from `position` on. `now_micros` is from when on it keeps that.
-    pub(crate) fn advance(&self, position: u64, now_micros: u64) {
+    /// Keeps less: the log from `position` on, and so many bytes at most. `now_micros` is from when on it keeps that.
+    pub(crate) fn advance(&self, position: u64, bytes_max: u64, now_micros: u64) {
         let mut state = self.pins.state.lock();
-        let Some(pinned) = state.pins.get_mut(&self.id).filter(|pinned| pinned.position < position) else {
+        let Some(pinned) = state.pins.get_mut(&self.id) else { return };
+        pinned.owner.bytes_max = bytes_max;
+        if pinned.position >= position {
             return;
-        };
+        }
         (pinned.position, pinned.since_micros) = (position, now_micros);
         state.is_released = true;
         drop(state);
@@ -207,7 +212,7 @@ mod tests {
         let (removed, lost) = pins.release(Some(151));
         assert_eq!((removed, lost.len(), first.is_lost()), (120, 1, true));
         assert!(!pins.is_released());
-        second.advance(140, 0);
+        second.advance(140, 1000, 0);
         assert!(pins.is_released());
         assert_eq!(pins.release(None).0, 140);
         drop((first, second));

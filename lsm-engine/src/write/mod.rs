@@ -5,6 +5,7 @@
 //! table.
 
 mod admission;
+mod change_slots;
 mod commit;
 mod committer;
 mod controller;
@@ -26,12 +27,13 @@ mod watch;
 mod watching;
 mod written;
 
+pub(crate) use change_slots::{Slot, owner as slot_owner};
 pub(crate) use committer::Committer;
 pub(crate) use controller::Pressure;
 pub(crate) use expiry::{after_micros, stored_value};
 pub(crate) use ingest::{PreparedIngest, PreparedTable};
 pub(crate) use keyspace_writer::KeyspaceWriter;
-#[allow(unused_imports, reason = "for those who keep the log: change slots, followers, checkpoints")]
+#[allow(unused_imports, reason = "for followers and checkpoints")]
 pub(crate) use log_pins::{LogPin, LogPinOwner};
 pub(crate) use path::{Compactor, WritePath};
 pub(crate) use payload::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};

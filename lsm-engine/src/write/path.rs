@@ -13,6 +13,7 @@ use crate::lock_order::{OrderedMutex, Rank};
 use crate::resources::{Resources, file_name};
 use crate::status::Status;
 use crate::version::edit::LogStart;
+use crate::write::change_slots::ChangeSlots;
 use crate::write::committer::Committer;
 use crate::write::controller::WriteController;
 use crate::write::log_handle::LogHandle;
@@ -41,6 +42,7 @@ pub(crate) struct WritePath {
     pub(crate) flush_wanted: Event,
     /// Who needs the log for longer than the database.
     pub(crate) log_pins: Arc<LogPins>,
+    pub(crate) change_slots: ChangeSlots,
     pub(crate) times_to_live: TimesToLive,
     pub(super) compactor: OnceLock<Weak<dyn Compactor>>,
 }
@@ -68,6 +70,7 @@ impl WritePath {
             visibility,
             status,
             log_pins,
+            change_slots: ChangeSlots::default(),
             flush_wanted: committer.flush_wanted().clone(),
             unflushed: Arc::clone(committer.unflushed()),
             committer: OrderedMutex::new(Rank::Commit, database, committer),
@@ -102,6 +105,7 @@ impl WritePath {
             _ => {}
         };
         let handle = || Arc::new(LogHandle::new(log.sync_handle(), Arc::clone(&self.resources)));
+        self.status.set_changes(log.sync_handle().advanced());
         self.log.get_or_init(handle).observe(Arc::new(observer));
         self.committer.lock().start_log(log);
     }
@@ -149,16 +153,22 @@ impl WritePath {
         if self.log_pins.is_released() { self.truncate_log_to(None) } else { Ok(()) }
     }
 
+    /// Tells that the log was truncated although somebody needs it.
+    pub(crate) fn note_lost_pin(&self, owner: LogPinOwner) {
+        let LogPinOwner { label, bytes_max, .. } = owner;
+        tracing::warn!(
+            label = label.as_deref(),
+            bytes_max,
+            "the log was truncated although it is still needed"
+        );
+        self.resources.counters.log_pins_lost.add(1);
+        self.resources.events.emit(EventKind::LogPinLost { label, bytes_max });
+    }
+
     fn truncate_log_to(&self, needed: Option<u64>) -> Result<()> {
         let (position, lost) = self.log_pins.release(needed);
-        for LogPinOwner { label, bytes_max, .. } in lost {
-            tracing::warn!(
-                label = label.as_deref(),
-                bytes_max,
-                "the log was truncated although a pin needs it"
-            );
-            self.resources.counters.log_pins_lost.add(1);
-            self.resources.events.emit(EventKind::LogPinLost { label, bytes_max });
+        for owner in lost {
+            self.note_lost_pin(owner);
         }
         self.log.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
     }

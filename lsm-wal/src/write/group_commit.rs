@@ -33,6 +33,8 @@ pub(crate) struct GroupCommit {
     /// Everything before this is durable.
     durable: AtomicU64,
     queue: Mutex<Queue>,
+    /// More is durable.
+    advanced: env::Event,
     /// A sync ended: whoever leads the next batch may go.
     turn: Event,
     /// Whom a sync has an answer for.
@@ -78,6 +80,7 @@ impl GroupCommit {
             work: writer.background.work.clone(),
             writer: Mutex::new(writer),
             queue: Mutex::default(),
+            advanced: env::Event::new(),
             turn: Event::new(),
             calls: Arc::default(),
         }
@@ -95,6 +98,7 @@ impl GroupCommit {
         }
         self.writer.lock().finish_sync(&unsynced);
         self.durable.fetch_max(unsynced.end, Ordering::Release);
+        self.advanced.notify();
         Ok(())
     }
 
@@ -286,6 +290,10 @@ impl LogSync for GroupCommit {
 
     fn durable(&self) -> Position {
         Position(self.durable.load(Ordering::Acquire))
+    }
+
+    fn advanced(&self) -> env::Event {
+        self.advanced.clone()
     }
 
     fn truncate_front(&self, position: Position) -> Result<()> {

@@ -33,6 +33,7 @@ pub(crate) fn resume(
     site: &Site,
     env: &dyn Env,
     whole: &WalReader,
+    kept: Position,
     first_segment: u64,
 ) -> Result<(Writer, Vec<PathBuf>)> {
     let report = whole.report();
@@ -54,11 +55,26 @@ pub(crate) fn resume(
     }
     release_unused(&*site.vfs, &site.directory, report)?;
     let (_, end) = find_resume_point(site, whole, report.end)?;
-    let kept = whole.read_segments().take_while(|header| header.number <= end.segment);
-    let live = kept.map(|header| Live { number: header.number, start: header.start }).collect();
+    let needed = whole.read_segments().take_while(|header| header.number <= end.segment);
+    let live = earlier(whole, kept).into_iter().chain(needed.copied());
+    let live = live.map(|header| Live { number: header.number, start: header.start }).collect();
     let writer = Writer::begin(site.clone(), first_segment, Origin::after(end, env), live)?;
     let set_aside = clean_up(site, whole, &writer)?;
     Ok((writer, set_aside))
+}
+
+/// The segments before the first that was read that have records from `kept` on, oldest first, without a gap.
+fn earlier(whole: &WalReader, kept: Position) -> Vec<SegmentHeader> {
+    let before = |header: &SegmentHeader| {
+        let index = whole.list().find(header.predecessor)?;
+        let before = whole.list().header(index).copied()?;
+        let continues = before.number < header.number && before.start <= header.start;
+        (continues && header.start > kept.0).then_some(before)
+    };
+    let first = whole.read_segments().next().and_then(before);
+    let mut earlier: Vec<_> = std::iter::successors(first, before).collect();
+    earlier.reverse();
+    earlier
 }
 
 /// Gives back what was allocated for records that never came, behind the end of a log that is not being written: its

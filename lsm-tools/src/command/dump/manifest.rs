@@ -28,6 +28,30 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
     log::dump_end(reader.report(), dumper)
 }
 
+fn dump_history(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
+    for epoch in &edit.epochs {
+        let item = Item::new("epoch").number("number", epoch.number).text("id", format!("{:016x}", epoch.id));
+        dumper.item(&item.number("position", epoch.position).number("sequence", epoch.sequence))?;
+    }
+    for slot in &edit.slots {
+        let item = Item::new("change_slot").bytes("name", slot.name.as_bytes());
+        let item = item.number("bytes_max", slot.bytes_max);
+        dumper.item(&item.text("position", slot.position.to_string()))?;
+    }
+    for name in &edit.dropped_slots {
+        dumper.item(&Item::new("change_slot_dropped").bytes("name", name.as_bytes()))?;
+    }
+    for event in &edit.keyspace_events {
+        let what = if event.is_drop { "drop_event" } else { "create_event" };
+        let item = Item::new(what).number("number", event.number).number("keyspace", event.keyspace);
+        dumper.item(&item.bytes("name", event.name.as_bytes()).number("sequence", event.sequence))?;
+    }
+    if let Some(count) = edit.keyspace_event_count {
+        dumper.item(&Item::new("keyspace_event_count").number("is", count))?;
+    }
+    Ok(())
+}
+
 fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
     let numbers = [
         ("next_number", edit.next_number),
@@ -49,6 +73,7 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
         let item = Item::new("log_start").number("position", start.position).number("segment", start.segment);
         dumper.item(&item.number("synced", start.synced))?;
     }
+    dump_history(edit, dumper)?;
     for keyspace in &edit.keyspaces {
         let item = Item::new("keyspace").number("id", keyspace.id).bytes("name", keyspace.name.as_bytes());
         dumper.item(&item)?;

@@ -127,6 +127,11 @@ impl Writer {
         self.end.position
     }
 
+    /// Position of the oldest record that was not truncated, or where it would be.
+    pub(crate) fn start(&self) -> u64 {
+        self.live.front().map_or(self.segment.start, |live| live.start)
+    }
+
     /// Whether nothing will be appended any more.
     pub(crate) fn is_finished(&self) -> bool {
         self.closed || self.stopped.is_some()

@@ -1,0 +1,16 @@
+//! The change feed: every durable batch in order, from a position on.
+//!
+//! Input: the log, as far as it is there, and what the manifest knows of epochs and keyspaces. Output: batches of changes,
+//! and slots that keep the log for readers that are away. Code here writes nothing but the edits of slots; writers know
+//! nothing of it.
+
+mod batch;
+mod changes;
+mod slot;
+mod snapshot_position;
+
+pub use batch::{Change, ChangeBatch, ChangeKind};
+pub use changes::{Changes, ChangesCanceller};
+pub use slot::ChangeSlot;
+pub(crate) use slot::{change_slot, change_slots, drop_change_slot};
+pub(crate) use snapshot_position::{current, of_snapshot};
