@@ -1,11 +1,13 @@
 //! Starts the loads, lets them run, stops them, and compares.
 
+mod backups;
 mod bank;
 mod copies;
 mod counters;
 mod load;
 mod loaded;
 mod map;
+mod mirror;
 mod sessions;
 mod views;
 mod watch;
@@ -19,6 +21,7 @@ use lsm_dev::Random;
 use lsm_engine::{Db, Options};
 
 use load::Load;
+use mirror::Mirror;
 use watch::Watch;
 
 pub(crate) struct Settings {
@@ -43,6 +46,7 @@ fn loads(db: &Db) -> Vec<Box<dyn Load>> {
         Box::new(sessions::Sessions::new(db)),
         Box::new(views::Views::new()),
         Box::new(copies::Copies::new(db)),
+        Box::new(backups::Backups::new(db)),
         Box::new(loaded::Loaded::new(db)),
     ]
 }
@@ -50,11 +54,13 @@ fn loads(db: &Db) -> Vec<Box<dyn Load>> {
 /// Runs everything at once. Returns the directories of all databases that are left.
 pub(crate) fn run(settings: &Settings) -> Vec<PathBuf> {
     let db = open(settings);
+    let mut mirror = Mirror::new(&db);
     bank::open_accounts(&db);
     let mut loads = loads(&db);
     let stop = AtomicBool::new(false);
     let watch = thread::scope(|scope| {
-        for (number, load) in loads.iter_mut().enumerate() {
+        let all = loads.iter_mut().map(|load| &mut **load).chain([&mut mirror as &mut dyn Load]);
+        for (number, load) in all.enumerate() {
             let (db, stop, mut random) = (&db, &stop, Random(settings.seed ^ (number as u64) << 32));
             scope.spawn(move || {
                 let _stop_all = StopOnPanic(stop);
@@ -73,20 +79,24 @@ pub(crate) fn run(settings: &Settings) -> Vec<PathBuf> {
         stop.store(true, Ordering::Relaxed);
         watch
     });
+    mirror.catch_up();
     for load in &loads {
         load.check(&db);
+        load.check(mirror.db());
     }
     watch.print(&db);
     for load in &loads {
         println!("{}", load.report());
     }
+    println!("{}", mirror.report());
+    mirror.close();
     db.close().unwrap();
     let db = open(settings);
     for load in &loads {
         load.check(&db);
     }
     db.close().unwrap();
-    vec![settings.directory.join("db")]
+    ["db", "mirror"].map(|name| settings.directory.join(name)).into()
 }
 
 /// A load that fails ends the others, so that the failure is told at once.
