@@ -82,7 +82,7 @@ pub use database::Events;
 pub use db::Db;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, WaitReason};
-pub use feed::{Change, ChangeBatch, ChangeKind, ChangeSlot, Changes, ChangesCanceller};
+pub use feed::{Change, ChangeBatch, ChangeKind, ChangeSlot, Changes, ChangesCanceller, IngestedTable};
 pub use health::Health;
 pub use ingest::{BulkLoad, Ingest, TableBuilder};
 pub use keyspace::Keyspace;

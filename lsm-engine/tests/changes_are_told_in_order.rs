@@ -6,8 +6,8 @@ use std::time::Duration;
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{
-    BuiltInMerge, Change, ChangeKind, Changes, Db, Error, ErrorKind, EventKind, KeyspaceOptions, Options,
-    PinKind, WriteBatch,
+    BuiltInMerge, Change, ChangeKind, Changes, Db, Error, ErrorKind, EventKind, Ingest, KeyspaceOptions,
+    Options, PinKind, WriteBatch,
 };
 
 fn open(fs: &SimFs, seed: u64) -> (Arc<SimEnv>, Db) {
@@ -84,6 +84,27 @@ fn every_kind_of_change_is_told_as_it_was_made() {
     let sequences: Vec<u64> = batches.iter().flatten().map(|change| change.sequence).collect();
     assert!(sequences.is_sorted());
     drop((other, again, changes));
+    close(&env, db);
+}
+
+#[test]
+fn an_ingest_tells_which_keys_its_tables_have() {
+    let (env, db) = open(&SimFs::new(), 14);
+    let mut changes = db.changes(&db.change_position().unwrap()).unwrap();
+    let mut table = db.default_keyspace().table_builder("/table").unwrap();
+    table.put("m", "1").unwrap();
+    table.put("p", "2").unwrap();
+    table.finish().unwrap();
+    db.ingest(Ingest::new().table("/table").replace("l".."q")).unwrap();
+    db.put("after", "").unwrap();
+    db.sync().unwrap();
+    let batches = read(&mut changes);
+    let [deleted, ingested] = &batches[0][..] else { panic!("{batches:?}") };
+    assert_eq!(deleted.kind, ChangeKind::DeleteRange { start: "l".into(), end: "q".into() });
+    let ChangeKind::Ingest { tables } = &ingested.kind else { panic!("{batches:?}") };
+    assert!(tables.len() == 1 && tables[0].entries == 2 && ingested.sequence == deleted.sequence + 1);
+    assert_eq!((&tables[0].smallest, &tables[0].largest), (&"m".into(), &"p".into()));
+    assert_eq!(batches.len(), 2);
     close(&env, db);
 }
 

@@ -5,6 +5,7 @@ use lsm_wal::Record;
 
 use crate::change_position::ChangePosition;
 use crate::error::{Error, Result};
+use crate::version::edit::{AddedTable, decode_ingested};
 use crate::version::history::KeyspaceEvent;
 use crate::write::{Operation, Operations};
 
@@ -79,10 +80,28 @@ pub enum ChangeKind {
     },
     /// Everything in the keyspace was deleted.
     Clear,
+    /// Tables from outside were ingested. What they hold is not told: read it from a snapshot, as said in "Change feed" in
+    /// docs/GUIDE.md.
+    Ingest {
+        /// The tables, which overlap nothing among each other.
+        tables: Vec<IngestedTable>,
+    },
     /// The keyspace was created.
     KeyspaceCreated,
     /// The keyspace was dropped, with all that it held.
     KeyspaceDropped,
+}
+
+/// A table that was ingested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IngestedTable {
+    /// Its first key.
+    pub smallest: Slice,
+    /// Its last key, or the end of a range that it deletes.
+    pub largest: Slice,
+    /// Number of its entries.
+    pub entries: u64,
 }
 
 impl ChangeBatch {
@@ -109,13 +128,25 @@ pub(super) fn decode(
         let (sequence, keyspace_id) = (operation.sequence, operation.keyspace);
         let keyspace = name_of(keyspace_id)
             .ok_or_else(|| malformed(&format!("keyspace {keyspace_id} was never created")))?;
-        let kind = kind_of(&operation).ok_or_else(|| malformed("an operation that is no change"))?;
+        let kind = match operation.kind {
+            ValueKind::Ingest => {
+                let tables = decode_ingested(operation.value, keyspace_id, sequence)
+                    .map_err(|error| error.at(record.path, record.offset))?;
+                ChangeKind::Ingest { tables: tables.into_iter().map(ingested).collect() }
+            }
+            _ => kind_of(&operation).ok_or_else(|| malformed("an operation that is no change"))?,
+        };
         changes.push(Change { sequence, keyspace, keyspace_id, kind });
     }
     if changes.is_empty() {
         return Err(malformed("it holds no operation"));
     }
     Ok(changes)
+}
+
+fn ingested(table: AddedTable) -> IngestedTable {
+    let (smallest, largest) = (table.meta.smallest, table.meta.largest);
+    IngestedTable { smallest, largest, entries: table.meta.entries }
 }
 
 fn kind_of(operation: &Operation<'_>) -> Option<ChangeKind> {

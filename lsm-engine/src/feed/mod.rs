@@ -9,7 +9,7 @@ mod changes;
 mod slot;
 mod snapshot_position;
 
-pub use batch::{Change, ChangeBatch, ChangeKind};
+pub use batch::{Change, ChangeBatch, ChangeKind, IngestedTable};
 pub use changes::{Changes, ChangesCanceller};
 pub use slot::ChangeSlot;
 pub(crate) use slot::{change_slot, change_slots, drop_change_slot};
