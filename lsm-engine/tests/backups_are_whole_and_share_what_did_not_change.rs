@@ -177,11 +177,11 @@ fn progress_ends_at_its_total_and_a_panic_in_it_ends_the_call() {
     let telling = backup(&disk, &fs).on_progress(move |progress| noted.lock().unwrap().push(progress));
     fill(&process.db, 4);
     for call in [
-        Box::new(|| drop(telling.create(&process.db).unwrap())) as Box<dyn Fn()>,
-        Box::new(|| drop(telling.verify().unwrap())),
-        Box::new(|| drop(telling.restore(4, RESTORED).unwrap())),
+        Box::new(|| telling.create(&process.db).map(drop)) as Box<dyn Fn() -> Result<()>>,
+        Box::new(|| telling.verify().map(drop)),
+        Box::new(|| telling.restore(4, RESTORED).map(drop)),
     ] {
-        call();
+        call().unwrap();
         let seen: Vec<BackupProgress> = std::mem::take(&mut seen.lock().unwrap());
         assert!(seen.len() > 1 && seen.is_sorted_by_key(|progress| progress.bytes), "{seen:?}");
         let last = seen.last().unwrap();
@@ -310,7 +310,7 @@ fn damage_of_the_database_is_not_copied() {
     fill(&process.db, 4);
     let backup = backup(&disk, &fs);
     process.db.checkpoint("/data/names").unwrap();
-    let table = files_below(&fs, "/data/names").into_iter().rfind(|path| path.ends_with(".sst")).unwrap();
+    let table = files_below(&fs, "/data/names").into_iter().rfind(|path| path.contains(".sst")).unwrap();
     let table = table.replace("/data/names", DIRECTORY);
     fs.corrupt(Path::new(&table), 300, 4).unwrap();
     let error = backup.create(&process.db).unwrap_err();
@@ -565,4 +565,126 @@ fn it_works_on_real_files() {
     let restored = copies::options().open(path("restored")).unwrap();
     assert_eq!(contents(&restored), expected);
     drop(Backup::open(DirectoryStore::open(path("store")).unwrap()).unwrap());
+}
+
+/// A store that calls back when it is listed, which a backup does after it has frozen the database, and when an object
+/// whose name begins with a prefix is about to be stored.
+struct Hooked {
+    store: DirectoryStore,
+    prefix: &'static str,
+    hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Hooked {
+    fn new(disk: &SimFs, prefix: &'static str, hook: impl FnOnce() + Send + 'static) -> Self {
+        let store = DirectoryStore::create_on(Arc::new(disk.clone()), STORE).unwrap();
+        Self { store, prefix, hook: Mutex::new(Some(Box::new(hook))) }
+    }
+
+    fn call(&self) {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}
+
+impl BackupStore for Hooked {
+    fn location(&self) -> String {
+        self.store.location()
+    }
+
+    fn put_if_absent(&self, name: &str, bytes: u64, content: &mut dyn Read) -> io::Result<Put> {
+        if name.starts_with(self.prefix) && !self.prefix.is_empty() {
+            self.call();
+        }
+        self.store.put_if_absent(name, bytes, content)
+    }
+
+    fn get(&self, name: &str, range: Range<u64>) -> io::Result<Vec<u8>> {
+        self.store.get(name, range)
+    }
+
+    fn list(&self) -> io::Result<Vec<StoredObject>> {
+        if self.prefix.is_empty() {
+            self.call();
+        }
+        self.store.list()
+    }
+
+    fn delete(&self, names: &[String]) -> io::Result<()> {
+        self.store.delete(names)
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn LockGuard>> {
+        self.store.lock(mode)
+    }
+}
+
+#[test]
+fn the_log_stays_until_the_backup_has_it() {
+    let (fs, disk) = (file_system(), file_system());
+    let process = Process::open(&fs, DIRECTORY);
+    for number in 0..60 {
+        process.db.put(format!("{number:03}"), "value ".repeat(100)).unwrap();
+    }
+    let expected = contents(&process.db);
+    let db = process.db.clone();
+    let segments =
+        |fs: &SimFs| files_below(fs, DIRECTORY).iter().filter(|path| path.contains(".wal")).count();
+    let (before, seen) = (segments(&fs), Arc::new(Mutex::new(None)));
+    assert!(before > 2, "{before}");
+    let (noted, looked_at) = (Arc::clone(&seen), fs.clone());
+    let hooked = Hooked::new(&disk, "", move || {
+        let pins = db.pins();
+        assert!(pins.iter().any(|pin| pin.kind == lsm_engine::PinKind::Checkpoint), "{pins:?}");
+        fill(&db, 1);
+        *noted.lock().unwrap() = Some(segments(&looked_at));
+    });
+    let made = Backup::open(hooked).unwrap().create(&process.db).unwrap();
+    assert!(seen.lock().unwrap().unwrap() >= before);
+    process.env.run_until_idle();
+    assert!(process.db.pins().is_empty());
+    process.kill();
+    assert_eq!(restored(&backup(&disk, &fs), made.number), expected);
+}
+
+#[test]
+fn two_backups_never_have_one_number() {
+    let (fs, disk, process, expected) = three_generations();
+    fill(&process.db, 4);
+    let (other, db) = (backup(&disk, &fs), process.db.clone());
+    let hooked = Hooked::new(&disk, "generation", move || {
+        assert_eq!(other.create(&db).unwrap().number, 4);
+        fill(&db, 5);
+    });
+    let fourth = contents(&process.db);
+    let made = Backup::open(hooked).unwrap().create(&process.db).unwrap();
+    assert_eq!(made.number, 5);
+    let backup = backup(&disk, &fs);
+    assert_eq!(backup.list().unwrap().generations.len(), 5);
+    assert_eq!((restored(&backup, 4), restored(&backup, 5)), (fourth.clone(), fourth));
+    assert_eq!(restored(&backup, 3), expected[2]);
+    process.kill();
+}
+
+#[test]
+fn tables_that_only_the_log_names_are_in_it_though_compactions_replace_them() {
+    let (fs, disk) = (file_system(), file_system());
+    let process = Process::open(&fs, DIRECTORY);
+    fill(&process.db, 1);
+    let mut table = process.db.default_keyspace().table_builder("/data/one.sst").unwrap();
+    table.put("ingested", "value").unwrap();
+    table.finish().unwrap();
+    process.db.ingest(lsm_engine::Ingest::new().table("/data/one.sst")).unwrap();
+    let expected = contents(&process.db);
+    let db = process.db.clone();
+    let hooked = Hooked::new(&disk, "", move || fill(&db, 2));
+    let made = Backup::open(hooked).unwrap().create(&process.db).unwrap();
+    process.kill();
+    let backup = backup(&disk, &fs);
+    assert!(backup.verify().unwrap().damage.is_empty());
+    assert_eq!(restored(&backup, made.number), expected);
+    assert_eq!(backup.prune(1).unwrap().files, 0);
+    assert_eq!(restored(&backup, made.number), expected);
 }
