@@ -42,6 +42,7 @@ mod policy;
 mod shape;
 pub mod simulator;
 mod small_tables;
+mod tables_in_range;
 mod validate;
 
 pub use compaction::{Action, Compaction, InputLevel, InputTable, Reason};
@@ -57,4 +58,5 @@ pub use policy::{
 };
 pub use shape::{LevelShape, RunShape, RunningShape, TableShape, TreeShape};
 pub use small_tables::small_tables;
+pub use tables_in_range::tables_in_range;
 pub use validate::{Rejection, validate};

@@ -21,6 +21,10 @@ pub struct ManualOptions {
     /// Rewrite all data of the range, since a compaction filter is to look at it: move no table, and leave none of the last
     /// level as it is. Default no.
     pub rewrite_all: bool,
+    /// Rewrite tables of the last level, too, that may hold what only a snapshot needed: those with sequence numbers. In a
+    /// tree with level 0 alone, merge all its runs. Nothing that was deleted or overwritten is left, unless a snapshot sees
+    /// it. Default no.
+    pub purge: bool,
 }
 
 impl Default for ManualOptions {
@@ -30,6 +34,7 @@ impl Default for ManualOptions {
             compaction_bytes_max: 1600 << 20,
             rewritten_since: u64::MAX,
             rewrite_all: false,
+            purge: false,
         }
     }
 }
@@ -63,7 +68,10 @@ type KeyRange<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
 /// assert_eq!(manual(&shape, (Bound::Excluded(b"c"), Bound::Unbounded), &options), None);
 /// ```
 pub fn manual(shape: &TreeShape, range: KeyRange<'_>, options: &ManualOptions) -> Option<Compaction> {
-    let last = shape.levels.len().checked_sub(1).filter(|last| *last > 0)?;
+    let last = shape.levels.len().checked_sub(1)?;
+    if last == 0 {
+        return if options.purge { merge_level_0(shape, options) } else { None };
+    }
     for level in 0..last {
         let runs = &shape.levels[level].runs;
         if let Some(first_run) = runs.iter().position(|run| !in_range(run, range).is_empty()) {
@@ -158,6 +166,28 @@ fn has_garbage(shape: &TreeShape, table: &TableShape) -> bool {
     table.has_tombstones() || table.expired(shape.expired_micros) > 0
 }
 
+/// Makes one run of all runs of level 0, or rewrites the one that there is, once.
+fn merge_level_0(shape: &TreeShape, options: &ManualOptions) -> Option<Compaction> {
+    let runs = &shape.levels.first()?.runs;
+    let tables = || runs.iter().flat_map(RunShape::tables);
+    let is_due = runs.len() > 1 || tables().any(|table| is_due(shape, table, options));
+    is_due.then(|| Compaction {
+        inputs: vec![InputLevel::new(0, tables())],
+        output_level: 0,
+        output_run: OutputRun::NewRun,
+        action: Action::Merge,
+        target_table_bytes: options.target_table_bytes,
+        reason: Reason::Manual,
+    })
+}
+
+/// Whether a table of the last level is to be rewritten.
+fn is_due(shape: &TreeShape, table: &TableShape, options: &ManualOptions) -> bool {
+    let may_hold_old_versions = options.purge && table.largest_sequence > 0;
+    table.id < options.rewritten_since
+        && (options.rewrite_all || may_hold_old_versions || has_garbage(shape, table))
+}
+
 /// Rewrites tables of the last level, some of a run, that hold garbage.
 fn rewrite(
     shape: &TreeShape,
@@ -166,12 +196,10 @@ fn rewrite(
     level: usize,
     options: &ManualOptions,
 ) -> Option<Compaction> {
-    let due = |table: &TableShape| {
-        table.id < options.rewritten_since && (options.rewrite_all || has_garbage(shape, table))
-    };
+    let due = |table: &TableShape| is_due(shape, table, options);
     let may = |summary: &Summary| {
         let expired = summary.earliest_expiry_micros.is_some_and(|earliest| earliest <= shape.expired_micros);
-        options.rewrite_all || summary.tombstones.is_some() || expired
+        options.rewrite_all || options.purge || summary.tombstones.is_some() || expired
     };
     let first = run
         .find_map(may, |position, table| (positions.contains(&position) && due(table)).then_some(position))?;

@@ -11,7 +11,7 @@ use crate::batch::WriteBatch;
 use crate::callbacks::caught;
 use crate::change_position::ChangePosition;
 use crate::checkpoint::{self, Checkpoint, CheckpointOptions};
-use crate::database::{Closer, Database, Events};
+use crate::database::{Closer, Database, DeletedFiles, Events};
 use crate::error::{Error, Result};
 use crate::feed::{self, ChangeSlot, Changes};
 use crate::health::Health;
@@ -271,6 +271,12 @@ impl Db {
         self.default.compact_range(range)
     }
 
+    /// Deletes a range of the default keyspace by removing tables that lie in it completely; see
+    /// [`Keyspace::delete_files_in_range`].
+    pub fn delete_files_in_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<DeletedFiles> {
+        self.default.delete_files_in_range(range)
+    }
+
     /// Waits until there is nothing to flush or compact.
     pub fn wait_for_compactions(&self) -> Result<()> {
         self.database.wait_for_compactions()
@@ -418,6 +424,34 @@ impl Db {
     /// The change slots, by name. A database that is open read-only tells of none.
     pub fn change_slots(&self) -> Vec<ChangeSlot> {
         feed::change_slots(&self.database)
+    }
+
+    /// Everything that a write up to this sequence number deleted or overwrote, in keyspaces with
+    /// [`KeyspaceOptions::purge_within`], is in no file of the database any more: no table, no part of the log, no manifest.
+    /// 0 if nothing was purged yet. [`Metrics::visible_sequence`] is the number of the last write.
+    ///
+    /// It does not grow while something holds old data: a snapshot, an iterator that was made before, a checkpoint that is
+    /// being made, or who keeps the log ([`pins`](Self::pins) lists them); a disk or background work that fails
+    /// ([`metrics`](Self::metrics) tells). Copies of the database and what the disk itself keeps of removed files are not
+    /// covered.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::time::Duration;
+    /// use lsm_engine::{Db, KeyspaceOptions};
+    ///
+    /// let db = Db::open(dir.path())?;
+    /// let users = db.keyspace("users", KeyspaceOptions::new().purge_within(Duration::from_secs(3600)))?;
+    /// users.put("ada", "secret")?;
+    /// users.delete("ada")?;
+    /// let deleted = db.metrics().visible_sequence;
+    /// // Within an hour this is true, whether anything is written or not.
+    /// let is_gone = db.purged_through() >= deleted;
+    /// # assert!(!is_gone || deleted > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn purged_through(&self) -> u64 {
+        self.database.visibility.purged()
     }
 
     /// What keeps old data in memory and on the disk, the oldest first: snapshots, transactions, and iterators over a

@@ -7,7 +7,7 @@ use lsm_core::{Entry, SequenceNumber, Slice, ValueKind};
 use lsm_wal::Durability;
 
 use crate::callbacks::caught;
-use crate::database::{Closer, Database};
+use crate::database::{Closer, Database, DeletedFiles};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::ingest::{BulkLoad, Ingest, TableBuilder};
@@ -436,6 +436,35 @@ impl Keyspace {
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
         self.check()?;
         self.database.compact_range(&self.tree, borrow_range(&range))
+    }
+
+    /// Deletes a range by removing tables that lie in it completely: it frees their space at once, without a merge. What
+    /// else the range holds stays, in other tables and in memory, so delete it as well: with
+    /// [`delete_range`](Self::delete_range) first, or what is left is whatever happens to be. Durable when it returns.
+    /// Returns what it removed.
+    ///
+    /// Nothing older comes back: a table stays if it may hide a part of an older one that stays. So does one that a
+    /// compaction is reading. Snapshots and iterators from before keep their view, and their files. Merge operands that stay
+    /// apply to what is left below them.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// let log = db.default_keyspace();
+    /// for day in 1..=9 {
+    ///     log.put(format!("day {day}"), vec![0; 1000])?;
+    /// }
+    /// log.flush()?;
+    /// log.delete_range("day 1".."day 5")?;
+    /// log.delete_files_in_range("day 1".."day 5")?;
+    /// assert_eq!(log.count::<&str>(..)?, 5);
+    /// // The one table there is has later days, too.
+    /// assert_eq!(log.delete_files_in_range::<&str>(..)?.tables, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn delete_files_in_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<DeletedFiles> {
+        self.check()?;
+        self.database.delete_files_in_range(&self.tree, borrow_range(&range))
     }
 }
 

@@ -78,7 +78,7 @@ pub use backup::{
 pub use batch::WriteBatch;
 pub use change_position::{ChangePosition, NotAPosition};
 pub use checkpoint::{Checkpoint, CheckpointOptions};
-pub use database::Events;
+pub use database::{DeletedFiles, Events};
 pub use db::Db;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, WaitReason};

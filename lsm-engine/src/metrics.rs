@@ -119,6 +119,13 @@ pub struct Metrics {
     pub snapshots: u64,
     /// Sequence number of the last write that readers see.
     pub visible_sequence: u64,
+    /// What writes up to this number deleted or overwrote is in no file any more; see
+    /// [`Db::purged_through`](crate::Db::purged_through).
+    pub purged_sequence: u64,
+    /// How long the oldest write has been visible whose garbage may still be in a file, in microseconds; 0 if no keyspace has
+    /// [`KeyspaceOptions::purge_within`](crate::KeyspaceOptions::purge_within). More than that bound: something holds it
+    /// back, see [`Db::pins`](crate::Db::pins).
+    pub purge_lag_micros: u64,
     /// Bytes of log that recovery would replay.
     pub log_bytes: u64,
     /// Bytes of log that are not synced yet.

@@ -72,6 +72,7 @@ impl Resources {
             match self.vfs.remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "failed to remove an obsolete file");
+                    self.obsolete_files.leave(path);
                 }
                 Err(_) => {}
                 Ok(()) => self.events.emit(EventKind::FileDeleted { file: file_name(&path) }),

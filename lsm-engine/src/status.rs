@@ -1,6 +1,6 @@
 //! Status of a database: whether it is open, whether it takes writes, and the background errors.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lsm_core::env::Event;
@@ -22,6 +22,8 @@ pub(crate) struct Status {
     /// Writing has stopped because of `failure`.
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
+    /// How long the oldest write has been visible whose garbage a purge has not removed; 0 without a bound.
+    purge_lag_micros: AtomicU64,
     pub(crate) flush_error: BackgroundError,
     pub(crate) compaction_error: BackgroundError,
     /// Notified when a flush or compaction ends and when background work fails, so that waiting callers check again.
@@ -40,11 +42,20 @@ impl Status {
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             failure: Mutex::default(),
+            purge_lag_micros: AtomicU64::new(0),
             flush_error: BackgroundError::default(),
             compaction_error: BackgroundError::default(),
             progress: Event::new(),
             changes: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn set_purge_lag_micros(&self, micros: u64) {
+        self.purge_lag_micros.store(micros, Ordering::Relaxed);
+    }
+
+    pub(crate) fn purge_lag_micros(&self) -> u64 {
+        self.purge_lag_micros.load(Ordering::Relaxed)
     }
 
     #[inline]

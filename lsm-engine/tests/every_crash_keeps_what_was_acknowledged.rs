@@ -50,6 +50,10 @@ enum Step {
     Drop(&'static str),
     Clear(&'static str),
     Flush,
+    /// Lets time pass until nothing that was deleted in the keyspace with a bound is in a file.
+    Purge,
+    /// Removes the one table that holds these keys, and no others.
+    DeleteFiles(&'static str, u32, u32),
     Compact,
     CompactIn(&'static str),
     Sync,
@@ -57,8 +61,9 @@ enum Step {
     DropAndReopen,
 }
 use Step::{
-    Batch, Clear, Compact, CompactIn, Create, Delete, DeleteRange, Drop, DropAndReopen, Flush, Large, Merge,
-    PopFirst, Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Transact, TransactAll, Update, Wait,
+    Batch, Clear, Compact, CompactIn, Create, Delete, DeleteFiles, DeleteRange, Drop, DropAndReopen, Flush,
+    Large, Merge, PopFirst, Purge, Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Transact,
+    TransactAll, Update, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -73,6 +78,8 @@ struct Model {
     durable: usize,
     /// The last step whose ticket said that it is durable.
     told: Arc<AtomicUsize>,
+    /// Steps whose values must be in no file any more.
+    purged: Vec<usize>,
 }
 
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -80,6 +87,8 @@ const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const DEFAULT: &str = "default";
 /// The keyspace with a compaction filter.
 const GARDEN: &str = "garden";
+/// The keyspace with a bound for purges.
+const PURGED: &str = "purged";
 
 fn key(number: u32) -> Vec<u8> {
     format!("key{number:04}").into_bytes()
@@ -161,7 +170,7 @@ fn all_tended(state: &State) -> State {
 impl Model {
     fn new() -> Self {
         let empty = State::from([(DEFAULT.to_owned(), BTreeMap::new())]);
-        Self { states: vec![empty], acknowledged: 0, durable: 0, told: Arc::default() }
+        Self { states: vec![empty], acknowledged: 0, durable: 0, told: Arc::default(), purged: Vec::new() }
     }
 
     /// The state after `step`, the next one.
@@ -212,7 +221,7 @@ impl Model {
             Delete(keyspace, at) | SingleDelete(keyspace, at) | PutExpiring(keyspace, at, _) => {
                 state.get_mut(keyspace).unwrap().remove(&key(at));
             }
-            DeleteRange(keyspace, from, to) => {
+            DeleteRange(keyspace, from, to) | DeleteFiles(keyspace, from, to) => {
                 let (from, to) = (key(from), key(to));
                 state.get_mut(keyspace).unwrap().retain(|key, _| *key < from || *key >= to);
             }
@@ -223,13 +232,26 @@ impl Model {
                 state.remove(keyspace);
             }
             Clear(keyspace) => state.get_mut(keyspace).unwrap().clear(),
-            Wait | Flush | Compact | CompactIn(_) | Sync | Reopen | DropAndReopen => {}
+            Wait | Flush | Purge | Compact | CompactIn(_) | Sync | Reopen | DropAndReopen => {}
         }
         self.states.push(state);
     }
 
     fn acknowledge(&mut self, step: &Step) {
         self.acknowledged = self.states.len() - 1;
+        if matches!(step, Purge) {
+            let values = |state: &State| {
+                let values = state.get(PURGED).into_iter().flat_map(|entries| entries.values().cloned());
+                values.collect::<Vec<_>>()
+            };
+            let live = self.states.last().map(values).unwrap_or_default();
+            self.purged = (0..self.states.len())
+                .filter(|&step| {
+                    let value = value(step, BYTES);
+                    !live.contains(&value) && self.states.iter().any(|state| values(state).contains(&value))
+                })
+                .collect();
+        }
         if !matches!(
             step,
             Put(_, _, Durability::Buffered)
@@ -263,7 +285,12 @@ fn options(fs: &SimFs, env: &Arc<SimEnv>) -> Options {
 
 fn keyspace(db: &Db, name: &str) -> Result<Keyspace> {
     let options = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::append(",")));
-    db.keyspace(name, if name == GARDEN { options.compaction_filter(Arc::new(&GARDENER)) } else { options })
+    let options = match name {
+        GARDEN => options.compaction_filter(Arc::new(&GARDENER)),
+        PURGED => options.purge_within(Duration::from_secs(10)),
+        _ => options,
+    };
+    db.keyspace(name, options)
 }
 
 /// Runs the steps until the first failure.
@@ -341,6 +368,18 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
             Drop(name) => db.drop_keyspace(name)?,
             Clear(name) => keyspace(&db, name)?.clear()?,
             Flush => db.flush()?,
+            Purge => {
+                let visible = db.metrics().visible_sequence;
+                for _ in 0..20 {
+                    env.advance(1_000_000);
+                    env.run_until_idle();
+                }
+                assert!(fs.crashed() || db.purged_through() >= visible);
+            }
+            DeleteFiles(name, from, to) => {
+                let deleted = keyspace(&db, name)?.delete_files_in_range(key(from)..key(to))?;
+                assert_eq!(deleted.tables, 1);
+            }
             Compact => db.compact_range::<&[u8]>(..)?,
             CompactIn(name) => keyspace(&db, name)?.compact_range::<&[u8]>(..)?,
             Sync => db.sync()?,
@@ -385,6 +424,16 @@ fn later(seed: u64) -> Arc<SimEnv> {
 /// Opens the files after a crash and compares the data with the model.
 fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
     verify_log(fs, Path::new(DIRECTORY), what);
+    for step in &model.purged {
+        let value = format!("step {step} .");
+        let holds = |name: &String| {
+            let file = fs.read_all(&Path::new(DIRECTORY).join(name)).unwrap();
+            let begins = |(_, byte): &(usize, &u8)| **byte == b's';
+            file.iter().enumerate().filter(begins).any(|(at, _)| file[at..].starts_with(value.as_bytes()))
+        };
+        let holder = fs.read_dir(Path::new(DIRECTORY)).unwrap().into_iter().find(holds);
+        assert_eq!(holder, None, "{}: the value of step {step} was purged", what());
+    }
     // The flight recorder can be read, whatever the crash left of it.
     if fs.metadata(Path::new(DIRECTORY)).is_ok() {
         let mut recorded = RecordedEvents::of(Arc::new(fs.clone()), Path::new(DIRECTORY)).unwrap();
@@ -542,6 +591,43 @@ fn values_that_expire_and_single_deletes() {
             Sync,
         ],
         10,
+        1,
+    );
+}
+
+#[test]
+fn purges_and_deleted_files() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create(PURGED),
+            Put(PURGED, 1, Buffered),
+            Put(PURGED, 2, Synced),
+            Put(DEFAULT, 1, Buffered),
+            Flush,
+            Put(PURGED, 1, Buffered),
+            Delete(PURGED, 2),
+            Purge,
+            Put(PURGED, 3, Buffered),
+            Put(DEFAULT, 2, Buffered),
+            DeleteRange(PURGED, 3, 4),
+            Purge,
+            Put(PURGED, 4, Buffered),
+            DropAndReopen,
+            Delete(PURGED, 4),
+            Put(DEFAULT, 3, Buffered),
+            Flush,
+            Purge,
+            Put(PURGED, 6, Buffered),
+            Put(PURGED, 7, Buffered),
+            Flush,
+            DeleteFiles(PURGED, 6, 8),
+            Put(PURGED, 6, Buffered),
+            Purge,
+            Reopen,
+            Put(PURGED, 9, Synced),
+        ],
+        6,
         1,
     );
 }

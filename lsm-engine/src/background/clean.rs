@@ -8,6 +8,7 @@ use lsm_core::env::{Job, Step};
 use super::compaction::Compactions;
 use super::context::{JobContext, JobToken};
 use super::pinning::{Fit, TableFitter};
+use super::purge::Purge;
 use crate::events::EventKind;
 use crate::reentry::Inside;
 
@@ -21,6 +22,7 @@ pub(super) struct CleanJob {
     /// The time at which policies are asked next although nothing changed.
     look_at_micros: u64,
     fitter: TableFitter,
+    purge: Purge,
     _token: JobToken,
 }
 
@@ -33,6 +35,7 @@ impl CleanJob {
             compactions,
             look_at_micros,
             fitter: TableFitter::default(),
+            purge: Purge::default(),
         }
     }
 }
@@ -108,6 +111,9 @@ impl Job for CleanJob {
             return Step::Pending { event, seen, deadline_micros: Some(self.look_at_micros) };
         }
         self.compactions.start_due();
+        if self.context.status.check_writing().is_ok() && self.purge.step(&self.context, &self.compactions) {
+            return Step::Again;
+        }
         let deadline_micros = match self.fitter.step(&self.context) {
             Fit::More => return Step::Again,
             Fit::At(micros) => Some(self.look_at_micros.min(micros)),

@@ -10,6 +10,7 @@ mod flush;
 mod flush_job;
 mod flushed;
 mod pinning;
+mod purge;
 
 use std::sync::Arc;
 

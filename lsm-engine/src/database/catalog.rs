@@ -48,6 +48,7 @@ impl Database {
         }
         let stored = given.added_to(&StoredOptions::default(), name, true)?;
         let options = Arc::new(self.resources.memory.resolve(given, &stored));
+        options.check_purge(name)?;
         let id = manifest.state().next_keyspace;
         let next_keyspace =
             id.checked_add(1).ok_or_else(|| Error::invalid("all keyspace ids are used up"))?;
@@ -114,6 +115,7 @@ impl Database {
         tree.check_usable()?;
         let stored = given.added_to(&tree.stored(), &tree.name, true)?;
         let options = Arc::new(tree.options().changed(given));
+        options.check_purge(&tree.name)?;
         let reopened = if given.gives_table_readers() {
             Some(Arc::new(tree.load().version.reopened(&self.resources.memory, &options)?))
         } else {

@@ -30,6 +30,7 @@ use crate::write::WritePath;
 pub(crate) use catalog::DEFAULT_NAME;
 pub(crate) use closing::Closer;
 pub use event_reader::Events;
+pub use waiting::DeletedFiles;
 
 /// The state that all handles of a database share.
 ///

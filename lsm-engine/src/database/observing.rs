@@ -33,6 +33,8 @@ impl Database {
             file_opens: self.resources.memory.file_cache.opened.get(),
             snapshots: self.visibility.snapshot_count() as u64,
             visible_sequence: self.visibility.sequence(),
+            purged_sequence: self.visibility.purged(),
+            purge_lag_micros: self.status.purge_lag_micros(),
             flushes: self.resources.counters.flushes.get(),
             flush_bytes_in: self.resources.counters.flush_bytes_in.get(),
             flush_bytes_out: self.resources.counters.flush_bytes_out.get(),

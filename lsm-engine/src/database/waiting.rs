@@ -8,7 +8,7 @@ use crate::background::Manual;
 use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::events::{EventKind, WaitReason};
-use crate::keyspaces::{Memtable, Tree};
+use crate::keyspaces::Tree;
 use crate::waits::Waiting;
 
 impl Database {
@@ -98,7 +98,7 @@ impl Database {
             check()?;
             side.write.status.check_writing()?;
             while let Some((tree, immutable)) = waiting.pop() {
-                if !has_unflushed(&tree, &immutable) {
+                if !tree.has_unflushed(&immutable) {
                     continue;
                 }
                 if let Err(error) = tree.check_writable() {
@@ -111,7 +111,7 @@ impl Database {
                 }
             }
             retried.retain(|(tree, immutable)| {
-                let left = has_unflushed(tree, immutable);
+                let left = tree.has_unflushed(immutable);
                 if left && let Err(error) = tree.check_writable() {
                     stopped = Err(error);
                 }
@@ -151,12 +151,7 @@ impl Database {
     }
 
     pub(crate) fn compact_range(&self, tree: &Arc<Tree>, range: (Bound<&[u8]>, Bound<&[u8]>)) -> Result<()> {
-        use Bound::{Excluded, Included};
-        if let (Included(start) | Excluded(start), Included(end) | Excluded(end)) = range
-            && start > end
-        {
-            return Err(Error::inverted(start, end));
-        }
+        check_order(range)?;
         let side = self.write_side()?;
         self.resources.check_may_wait()?;
         let begun = side.write.status.control.uncancelled();
@@ -168,6 +163,18 @@ impl Database {
         // A caller of `wait_for_compactions` may have seen the policy on hold, and trivial moves do not notify it.
         side.write.status.progress.notify();
         done
+    }
+
+    pub(crate) fn delete_files_in_range(
+        &self,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<DeletedFiles> {
+        check_order(range)?;
+        let side = self.write_side()?;
+        self.resources.check_may_wait()?;
+        let (tables, bytes) = side.compactions.drop_range(tree, range)?;
+        Ok(DeletedFiles { tables, bytes })
     }
 
     /// Compacts a range while the policy is on hold: this loop could miss tables that the policy's compactions write.
@@ -205,9 +212,22 @@ impl Database {
     }
 }
 
-/// Whether any of the memtables is not flushed yet.
-fn has_unflushed(tree: &Tree, memtables: &[Arc<Memtable>]) -> bool {
-    let state = tree.load();
-    let waits = |memtable: &Arc<Memtable>| state.immutable.iter().any(|left| Arc::ptr_eq(memtable, left));
-    !tree.is_dropped() && memtables.iter().any(waits)
+/// Fails if a range ends before it starts.
+fn check_order(range: (Bound<&[u8]>, Bound<&[u8]>)) -> Result<()> {
+    use Bound::{Excluded, Included};
+    match range {
+        (Included(start) | Excluded(start), Included(end) | Excluded(end)) if start > end => {
+            Err(Error::inverted(start, end))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What [`Keyspace::delete_files_in_range`](crate::Keyspace::delete_files_in_range) took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeletedFiles {
+    /// Number of tables.
+    pub tables: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }

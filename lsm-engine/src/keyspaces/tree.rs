@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::keyspaces::empty_spans::EmptySpans;
+use crate::keyspaces::memtable::Memtable;
 use crate::keyspaces::merging::Merging;
 use crate::keyspaces::rate_limit::RateLimit;
 use crate::keyspaces::read_state::ReadState;
@@ -233,6 +234,13 @@ impl Tree {
     /// Marks the keyspace as dropped. The caller holds the commit lock, or writing has stopped, so no write follows.
     pub(crate) fn mark_dropped(&self, dropped: bool) {
         self.dropped.store(dropped, Ordering::Release);
+    }
+
+    /// Whether any of the memtables is not flushed yet.
+    pub(crate) fn has_unflushed(&self, memtables: &[Arc<Memtable>]) -> bool {
+        let state = self.load();
+        let waits = |memtable: &Arc<Memtable>| state.immutable.iter().any(|left| Arc::ptr_eq(memtable, left));
+        !self.is_dropped() && memtables.iter().any(waits)
     }
 
     pub(crate) fn is_dropped(&self) -> bool {

@@ -19,6 +19,8 @@ use crate::version::Clock;
 /// The visible sequence number, the live snapshots, and the time.
 pub(crate) struct Visibility {
     visible: AtomicU64,
+    /// What writes up to this number deleted is in no file any more.
+    purged: AtomicU64,
     clock: Arc<Clock>,
     snapshots: Mutex<Snapshots>,
     /// Keyspaces that keep a state from before a clear for older snapshots.
@@ -29,6 +31,7 @@ impl Visibility {
     pub(crate) fn new(visible: SequenceNumber, clock: Arc<Clock>) -> Self {
         Self {
             visible: AtomicU64::new(visible),
+            purged: AtomicU64::new(0),
             clock,
             snapshots: Mutex::default(),
             cleared: TreeSet::new(|state| state.before_clear.is_some()),
@@ -39,6 +42,21 @@ impl Visibility {
     #[inline]
     pub(crate) fn sequence(&self) -> SequenceNumber {
         self.visible.load(Ordering::Acquire)
+    }
+
+    /// What writes up to this number deleted is in no file any more.
+    pub(crate) fn purged(&self) -> SequenceNumber {
+        self.purged.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_purged(&self, sequence: SequenceNumber) {
+        self.purged.store(sequence, Ordering::Release);
+    }
+
+    /// What the oldest snapshot sees, or else what readers see. Later snapshots see no less.
+    pub(crate) fn oldest_read(&self) -> SequenceNumber {
+        let snapshots = self.snapshots.lock();
+        snapshots.iter().next().map_or(self.sequence(), |(sequence, _)| sequence)
     }
 
     /// The sequence number at which a reader of `state` reads. The reader must load the state before this call.

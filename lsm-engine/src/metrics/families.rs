@@ -184,6 +184,18 @@ impl Metrics {
             "Sequence number of the last write that readers see.",
             self.visible_sequence,
         );
+        families.one(
+            Counter,
+            "lsm_purged_sequence",
+            "What writes up to this sequence number deleted is in no file any more, in keyspaces with a bound.",
+            self.purged_sequence,
+        );
+        families.one(
+            Gauge,
+            "lsm_purge_lag_micros",
+            "How long the oldest write has been visible whose garbage may still be in a file; 0 without a bound.",
+            self.purge_lag_micros,
+        );
         families.one(Gauge, "lsm_log_bytes", "Bytes of log that recovery would replay.", self.log_bytes);
         families.one(
             Gauge,

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 const BLOCK_BYTES_MIN: usize = 256;
 const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// The shortest bound of a purge: what is to be purged is looked for each second.
+const PURGE_MICROS_MIN: u64 = 10_000_000;
 /// Longest name of a merge operator.
 const OPERATOR_NAME_BYTES_MAX: usize = 255;
 /// Names that begin so are those of built-in merge operators.
@@ -48,6 +50,8 @@ pub struct KeyspaceOptions {
     pub(super) block_bytes: Option<usize>,
     /// Zero takes a stored time to live away.
     pub(super) ttl: Option<Duration>,
+    /// Zero takes a stored bound away.
+    pub(super) purge_within: Option<Duration>,
     pub(super) filter: Option<Filter>,
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(super) compaction_filter: Option<Arc<dyn CompactionFilter>>,
@@ -92,6 +96,20 @@ impl KeyspaceOptions {
     /// microsecond to 292,000 years.
     pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.ttl = Some(ttl.into().unwrap_or_default());
+        self
+    }
+
+    /// The time within which deleted and overwritten data leaves all files of the database: tables, the log, and the
+    /// manifest, which has keys of tables. It is kept without further writes, too. `None` or zero takes a stored bound away.
+    /// None by default: then data leaves when compactions come to it. From 10 seconds to 292,000 years.
+    ///
+    /// All changes are flushed and merged down to the last level at least twice in that time, so a short bound costs
+    /// write bandwidth; the shortest one of all keyspaces counts for all that have one.
+    /// [`Db::purged_through`](crate::Db::purged_through) tells how far it has come, and what holds it back. A keyspace
+    /// whose compaction policy drops data by age or size, such as FIFO, cannot have a bound: that would make all its data
+    /// young again.
+    pub fn purge_within(mut self, bound: impl Into<Option<Duration>>) -> Self {
+        self.purge_within = Some(bound.into().unwrap_or_default());
         self
     }
 
@@ -189,6 +207,7 @@ impl KeyspaceOptions {
             )));
         }
         self.check_ttl()?;
+        self.check_purge()?;
         let Some(name) = self.merge_operator.as_ref().map(|operator| operator.name()) else { return Ok(()) };
         if name.is_empty() || name.len() > OPERATOR_NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -210,6 +229,18 @@ impl KeyspaceOptions {
             Some(1..) => Ok(()),
             _ => Err(Error::invalid(format!(
                 "KeyspaceOptions::ttl is {ttl:?}; it must be from 1 microsecond to {} seconds, or None",
+                expiry::AFTER_MICROS_MAX / 1_000_000
+            ))),
+        }
+    }
+
+    fn check_purge(&self) -> Result<()> {
+        let Some(bound) = self.purge_within.filter(|bound| !bound.is_zero()) else { return Ok(()) };
+        match expiry::micros_until(bound) {
+            Some(PURGE_MICROS_MIN..) => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "KeyspaceOptions::purge_within is {bound:?}; it must be from {} to {} seconds, or None",
+                PURGE_MICROS_MIN / 1_000_000,
                 expiry::AFTER_MICROS_MAX / 1_000_000
             ))),
         }
@@ -288,6 +319,9 @@ impl KeyspaceOptions {
         }
         if let Some(ttl) = self.ttl {
             all.set(stored::TTL_MICROS, expiry::micros_until(ttl).unwrap_or(0).to_string());
+        }
+        if let Some(bound) = self.purge_within {
+            all.set(stored::PURGE_MICROS, expiry::micros_until(bound).unwrap_or(0).to_string());
         }
         if let Some(filter) = &self.filter {
             all.set(stored::FILTER, filter.to_text());

@@ -14,6 +14,7 @@ use super::filter::Filter;
 use super::filter_bits::bits_per_key;
 use super::keyspace::{KeyspaceOptions, is_block_size};
 use super::stored::{self, StoredOptions};
+use crate::callbacks::caught;
 use crate::error::{Error, Result};
 
 /// The options that a keyspace uses.
@@ -24,6 +25,8 @@ pub(crate) struct ResolvedOptions {
     pub(crate) block_bytes: usize,
     /// After how many microseconds a put expires; 0 for never.
     pub(crate) ttl_micros: u64,
+    /// Within how many microseconds deleted data leaves the disk; 0 for no bound.
+    pub(crate) purge_micros: u64,
     filter: Filter,
     pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(crate) compaction_filter: Option<Arc<dyn CompactionFilter>>,
@@ -54,6 +57,7 @@ impl ResolvedOptions {
         let ttl_micros = || -> Option<u64> {
             stored.text(stored::TTL_MICROS)?.parse().ok().filter(|micros| *micros <= expiry::AFTER_MICROS_MAX)
         };
+        let purge_micros = || -> Option<u64> { stored.text(stored::PURGE_MICROS)?.parse().ok() };
         let filter = || Filter::from_text(stored.text(stored::FILTER)?, parts.filter.as_ref());
         let extractor = || {
             let name = stored.text(stored::PREFIX_EXTRACTOR)?;
@@ -87,6 +91,10 @@ impl ResolvedOptions {
                 Some(ttl) => expiry::micros_until(ttl).unwrap_or(0),
                 None => ttl_micros().unwrap_or(0),
             },
+            purge_micros: match given.purge_within {
+                Some(bound) => expiry::micros_until(bound).unwrap_or(0),
+                None => purge_micros().unwrap_or(0),
+            },
             filter: given.filter.clone().or_else(filter).unwrap_or(Filter::Bloom(10.0)),
             prefix_extractor: given.prefix_extractor.clone().or_else(extractor),
             compaction_filter: given.compaction_filter.clone(),
@@ -108,6 +116,9 @@ impl ResolvedOptions {
             compression_above: given.compression_above.unwrap_or(self.compression_above),
             block_bytes: given.block_bytes.unwrap_or(self.block_bytes),
             ttl_micros: given.ttl.map_or(self.ttl_micros, |ttl| expiry::micros_until(ttl).unwrap_or(0)),
+            purge_micros: given
+                .purge_within
+                .map_or(self.purge_micros, |bound| expiry::micros_until(bound).unwrap_or(0)),
             filter: given.filter.clone().unwrap_or_else(|| self.filter.clone()),
             compaction: given.compaction.clone().unwrap_or_else(|| Arc::clone(&self.compaction)),
             compaction_filter: given.compaction_filter.clone().or_else(|| self.compaction_filter.clone()),
@@ -118,8 +129,24 @@ impl ResolvedOptions {
         }
     }
 
+    /// Fails if a bound for purges is set, and the compaction policy may drop data by age or size: merging it all for a
+    /// purge would make it young again.
+    pub(crate) fn check_purge(&self, keyspace: &str) -> Result<()> {
+        let policy = &self.compaction;
+        if self.purge_micros == 0 || !caught("a compaction policy's drops_data", || Ok(policy.drops_data()))?
+        {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "keyspace {keyspace:?} has KeyspaceOptions::purge_within, which its compaction policy {:?} excludes: it drops \
+             data by age or size, and a purge would make all data young again",
+            policy.name()
+        )))
+    }
+
     /// Fails if the stored compaction policy is neither built in nor given.
     pub(crate) fn check_policy(&self, keyspace: &str, stored: &StoredOptions) -> Result<()> {
+        self.check_purge(keyspace)?;
         let policy = stored.policy();
         if self.compaction.name() == policy {
             return Ok(());

@@ -23,6 +23,9 @@ pub(super) const BLOCK_BYTES: &str = "block_bytes";
 /// After how many microseconds a put expires, a decimal number; 0 for never.
 pub(super) const TTL_MICROS: &str = "ttl_micros";
 
+/// Within how many microseconds deleted data leaves the disk, a decimal number; 0 for when compactions come to it.
+pub(super) const PURGE_MICROS: &str = "purge_micros";
+
 /// The options of a keyspace that the manifest keeps: names and values.
 ///
 /// All values of this version are text. An option that was never given is not stored and has its default, except the name

@@ -119,6 +119,7 @@ impl Opening {
         replay.check_all_fit()?;
         let clock = Clock::from_marks(Arc::clone(&self.resources.env), state);
         let visibility = Arc::new(Visibility::new(replay.last_sequence(), Arc::new(clock)));
+        visibility.set_purged(state.purged);
         let (trees, ..) = replay.into_parts();
         let trees = Arc::new(RwLock::new(trees));
         let history = Arc::new(state.shared_history());
@@ -177,6 +178,7 @@ impl Opening {
         committer.set_log_end(start.0, first_segment);
         let status = Arc::new(Status::new(Arc::clone(&resources.events), options.snapshot_age_max_micros()));
         let visibility = Arc::new(Visibility::new(visible, Arc::clone(&clock)));
+        visibility.set_purged(manifest.state().purged);
         let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
         let reserve = Arc::clone(&resources.disk_reserve);
         let versions = VersionSet::new(manifest, numbers, clock, reserve, Arc::clone(&status));

@@ -21,6 +21,7 @@
 //!  22 drop_slot       name:bytes
 //!  23 keyspace_event  number:varint is_drop:u8 keyspace:varint name:bytes sequence:varint
 //!  24 event_count     varint                       number of the last keyspace event
+//!  30 purged          varint                       what writes up to this number deleted is in no file any more
 //!  40 database_id     u128                         random, not 0; tells this database from all others
 //! options := count:varint (name:bytes value:bytes)*count      names ascend
 //! meta  := id:u128 file_bytes:varint checksum:u64 smallest:bytes largest:bytes entries:varint tombstones:varint
@@ -59,6 +60,7 @@ const SLOT: u8 = 21;
 const DROP_SLOT: u8 = 22;
 const KEYSPACE_EVENT: u8 = 23;
 const EVENT_COUNT: u8 = 24;
+const PURGED: u8 = 30;
 const DATABASE_ID: u8 = 40;
 
 /// Tag of an extra of a table.
@@ -96,6 +98,9 @@ pub struct VersionEdit {
     pub next_keyspace: Option<u32>,
     /// The highest wall clock seen, in microseconds since 1970.
     pub clock_micros: Option<u64>,
+    /// What writes up to this number deleted or overwrote is in no file any more, in keyspaces with
+    /// `KeyspaceOptions::purge_within`.
+    pub purged: Option<SequenceNumber>,
     /// The time of the clock for table ages, in microseconds. That clock ignores jumps of the wall clock.
     pub age_clock_micros: Option<u64>,
     /// A random number that tells this database from all others. A checkpoint has another one, a restored backup the same.
@@ -185,6 +190,9 @@ impl VersionEdit {
         }
         if let Some(micros) = self.age_clock_micros {
             field(AGE_CLOCK, &[micros]);
+        }
+        if let Some(sequence) = self.purged {
+            field(PURGED, &[sequence]);
         }
         if let Some(segment) = self.log_begun {
             field(LOG_BEGUN, &[segment]);
@@ -295,6 +303,7 @@ impl VersionEdit {
             NEXT_KEYSPACE => self.next_keyspace = Some(id(decoder)?),
             CLOCK => self.clock_micros = Some(decoder.varint()?),
             AGE_CLOCK => self.age_clock_micros = Some(decoder.varint()?),
+            PURGED => self.purged = Some(sequence(decoder)?),
             LOG_BEGUN => self.log_begun = Some(number(decoder)?),
             DATABASE_ID => self.database_id = Some(decoder.u128().filter(|&id| id != 0)?),
             DROP => self.dropped.push(id(decoder)?),
@@ -547,6 +556,7 @@ mod tests {
             VersionEdit { clock_micros: Some(10), ..none() },
             VersionEdit { log_begun: Some(11), ..none() },
             VersionEdit { age_clock_micros: Some(12), ..none() },
+            VersionEdit { purged: Some(13), ..none() },
             VersionEdit { database_id: Some(13), ..none() },
             VersionEdit { epochs: vec![Epoch { number: 14, id: 15, position: 16, sequence: 17 }], ..none() },
             VersionEdit { slots: vec![slot], ..none() },

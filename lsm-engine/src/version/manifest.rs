@@ -31,6 +31,8 @@ pub(crate) struct ManifestState {
     /// The highest wall clock seen, and the time of the clock for table ages; 0 for none.
     pub(crate) clock_micros: u64,
     pub(crate) age_clock_micros: u64,
+    /// What writes up to this number deleted is in no file any more; 0 before anything was purged.
+    pub(crate) purged: SequenceNumber,
     /// Tells this database from all others; 0 in manifests of older builds.
     pub(crate) database_id: u128,
     pub(crate) keyspaces: BTreeMap<u32, KeyspaceState>,
@@ -97,6 +99,7 @@ impl ManifestState {
         self.next_number = self.next_number.max(edit.next_number.unwrap_or(0));
         self.next_keyspace = self.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
         self.last_sequence = self.last_sequence.max(edit.last_sequence.unwrap_or(0));
+        self.purged = self.purged.max(edit.purged.unwrap_or(0));
         self.take_marks(edit);
         self.log_begun = self.log_begun.max(edit.log_begun.unwrap_or(0));
         self.database_id = edit.database_id.unwrap_or(self.database_id);
@@ -129,6 +132,7 @@ impl ManifestState {
             clock_micros: Some(self.clock_micros),
             age_clock_micros: Some(self.age_clock_micros),
             log_begun: Some(self.log_begun),
+            purged: Some(self.purged).filter(|&sequence| sequence > 0),
             database_id: Some(self.database_id).filter(|&id| id != 0),
             epochs: self.history.epochs.clone(),
             slots: self.slots.values().cloned().collect(),
@@ -284,6 +288,11 @@ impl Manifest {
     /// Estimated bytes of a new manifest with the same state.
     pub(crate) fn snapshot_bytes(&self) -> u64 {
         self.snapshot_bytes.max(self.file.end().0 / 4)
+    }
+
+    /// Has the next edit begin a new manifest: this one holds keys of tables that are gone.
+    pub(crate) fn roll_next(&mut self) {
+        self.must_roll = true;
     }
 
     /// Logs an edit, durably. `new_number` returns the number of a new manifest if one is due.

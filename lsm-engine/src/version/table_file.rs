@@ -226,6 +226,8 @@ impl Drop for FileOnDisk {
 #[derive(Debug, Default)]
 pub(crate) struct ObsoleteFiles {
     paths: Mutex<Vec<PathBuf>>,
+    /// Files that could not be removed.
+    left: Mutex<Vec<PathBuf>>,
     event: Event,
 }
 
@@ -237,6 +239,16 @@ impl ObsoleteFiles {
 
     pub(crate) fn take(&self) -> Vec<PathBuf> {
         std::mem::take(&mut self.paths.lock())
+    }
+
+    /// Notes that a file could not be removed.
+    pub(crate) fn leave(&self, path: PathBuf) {
+        self.left.lock().push(path);
+    }
+
+    /// Has the files removed next that could not be removed before.
+    pub(crate) fn try_again(&self) {
+        self.paths.lock().append(&mut self.left.lock());
     }
 
     pub(crate) fn event(&self) -> &Event {

@@ -143,6 +143,11 @@ impl WritePath {
         self.wait_durable(self.log_end())
     }
 
+    /// Leaves the current segment of the log, so that everything before the returned position can be removed.
+    pub(crate) fn begin_log_segment(&self) -> Result<u64> {
+        self.log.get().map_or(Ok(0), |log| log.begin_segment().map(|begin| begin.0)).map_err(Error::from)
+    }
+
     /// Allows the log to remove segments that end at or below `position`, unless a pin keeps them.
     pub(crate) fn truncate_log(&self, position: u64) -> Result<()> {
         self.truncate_log_to(Some(position))

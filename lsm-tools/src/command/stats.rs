@@ -96,6 +96,9 @@ fn print(out: &mut Output, metrics: &Metrics, files: &Files) -> Result<()> {
         out.line(format_args!(""))?;
     }
     out.line(format_args!("last write: number {}", grouped(metrics.visible_sequence)))?;
+    if metrics.purged_sequence > 0 {
+        out.line(format_args!("purged through: number {}", grouped(metrics.purged_sequence)))?;
+    }
     out.line(format_args!("log to replay when opened: {}", bytes(metrics.log_bytes)))?;
     out.line(format_args!("files:"))?;
     for (kind, (count, len)) in files {
@@ -108,6 +111,7 @@ fn as_json(metrics: &Metrics, files: &Files) -> Value {
     json!({
         "keyspaces": metrics.keyspaces.iter().map(keyspace_as_json).collect::<Vec<_>>(),
         "visible_sequence": metrics.visible_sequence,
+        "purged_sequence": metrics.purged_sequence,
         "log_bytes": metrics.log_bytes,
         "files": files
             .iter()

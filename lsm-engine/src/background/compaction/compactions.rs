@@ -4,11 +4,11 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
-use lsm_compaction::{Action, Compaction, ManualOptions, TreeShape, manual, validate};
+use lsm_compaction::{Action, Compaction, ManualOptions, TreeShape, manual, tables_in_range, validate};
 use lsm_core::env::Priority;
 
 use super::covered::{drop_covered_tables, unseen_tables};
-use super::install::relocate;
+use super::install::{count, relocate};
 use super::job::{self, Plan, Running, Starter};
 use super::policy::{inputs as policy_inputs, is_its_own, pick};
 use super::scheduler::{Debt, Scheduler};
@@ -54,9 +54,14 @@ impl Compactions {
 
     /// Puts the policy of a keyspace on hold until the result is dropped. A manual compaction could miss the outputs of
     /// the policy's compactions.
-    pub(crate) fn hold(&self, keyspace: u32) -> Hold<'_> {
+    pub(crate) fn hold(self: &Arc<Self>, keyspace: u32) -> Hold {
         self.scheduler.lock().hold(keyspace);
-        Hold { compactions: self, keyspace }
+        Hold { compactions: Arc::clone(self), keyspace }
+    }
+
+    /// Whether a compaction of a keyspace runs.
+    pub(crate) fn is_running_in(&self, tree: &Tree) -> bool {
+        self.scheduler.lock().is_running(tree)
     }
 
     /// Whether a compaction of a keyspace runs for which a user asked.
@@ -124,6 +129,25 @@ impl Compactions {
         since: u64,
         begun: Uncancelled,
     ) -> Result<Manual> {
+        let rewrite_all = tree.options().compaction_filter.is_some();
+        let options = ManualOptions { rewritten_since: since, rewrite_all, ..ManualOptions::default() };
+        self.start_step(tree, range, &options, Some(begun))
+    }
+
+    /// Starts the next step of purging a keyspace: like a manual compaction of all, but nothing is left that was deleted
+    /// or overwritten and that no snapshot sees. No compaction may run when `since` is given out.
+    pub(crate) fn start_purge(&self, tree: &Arc<Tree>, since: u64) -> Result<Manual> {
+        let options = ManualOptions { rewritten_since: since, purge: true, ..ManualOptions::default() };
+        self.start_step(tree, (Bound::Unbounded, Bound::Unbounded), &options, None)
+    }
+
+    fn start_step(
+        &self,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        options: &ManualOptions,
+        begun: Option<Uncancelled>,
+    ) -> Result<Manual> {
         let (mut scheduler, _inside) = self.lock_to_ask();
         tree.check_usable()?;
         if let Some(error) = tree.failure() {
@@ -136,15 +160,13 @@ impl Compactions {
         // compactions within level 0 keep old run numbers, so they are included.
         let mut wanted = shape.clone();
         if let Some((level_0, runs)) = wanted.levels.first_mut().zip(version.levels().first()) {
-            let flushed = runs.iter().take_while(|run| run.number() >= since).count();
+            let flushed = runs.iter().take_while(|run| run.number() >= options.rewritten_since).count();
             level_0.runs.drain(..flushed);
         }
-        let rewrite_all = tree.options().compaction_filter.is_some();
-        let options = ManualOptions { rewritten_since: since, rewrite_all, ..ManualOptions::default() };
-        let Some(compaction) = manual(&wanted, range, &options) else { return Ok(Manual::Done) };
+        let Some(compaction) = manual(&wanted, range, options) else { return Ok(Manual::Done) };
         match validate(&shape, &compaction) {
             Ok(()) => {
-                self.start(&mut scheduler, tree, version, &shape, &compaction, Some(begun))?;
+                self.start(&mut scheduler, tree, version, &shape, &compaction, begun)?;
                 Ok(Manual::Started)
             }
             Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
@@ -152,6 +174,28 @@ impl Compactions {
                 Err(Error::invalid(format!("keyspace {:?} cannot be compacted: {rejection}", tree.name)))
             }
         }
+    }
+
+    /// Drops the tables that lie in a range, as [`tables_in_range`] finds them. Returns how many, and their bytes.
+    pub(crate) fn drop_range(
+        &self,
+        tree: &Arc<Tree>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<(u64, u64)> {
+        let (mut scheduler, _inside) = self.lock_to_ask();
+        tree.check_writable()?;
+        let state = tree.load_full();
+        let shape = scheduler.shape(&self.context, tree, &state);
+        let Some(compaction) = tables_in_range(&shape, range) else { return Ok((0, 0)) };
+        if let Err(rejection) = validate(&shape, &compaction) {
+            return Err(Error::invalid(format!(
+                "the files of keyspace {:?} in this range cannot be deleted now: {rejection}",
+                tree.name
+            )));
+        }
+        let dropped = count(&policy_inputs(&state.version, &shape, &compaction));
+        self.start(&mut scheduler, tree, &state.version, &shape, &compaction, None)?;
+        Ok(dropped)
     }
 
     /// The debt of all keyspaces in bytes.
@@ -291,12 +335,12 @@ impl Compactions {
 }
 
 /// Keeps a policy on hold until it is dropped.
-pub(crate) struct Hold<'c> {
-    compactions: &'c Compactions,
+pub(crate) struct Hold {
+    compactions: Arc<Compactions>,
     keyspace: u32,
 }
 
-impl Drop for Hold<'_> {
+impl Drop for Hold {
     fn drop(&mut self) {
         self.compactions.scheduler.lock().release(self.keyspace);
     }

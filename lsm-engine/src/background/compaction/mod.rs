@@ -15,7 +15,7 @@ mod queue;
 mod scheduler;
 
 pub(crate) use build::{Build, BuildInput, Progress};
-pub(crate) use compactions::{Compactions, Manual};
+pub(crate) use compactions::{Compactions, Hold, Manual};
 pub(crate) use older::Older;
 pub(crate) use output::{NewTable, Output, OutputOptions};
 pub(crate) use queue::CompactionQueue;

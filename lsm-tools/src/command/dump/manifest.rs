@@ -59,6 +59,7 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
         ("next_keyspace", edit.next_keyspace.map(u64::from)),
         ("clock_micros", edit.clock_micros),
         ("age_clock_micros", edit.age_clock_micros),
+        ("purged", edit.purged),
         ("log_begun", edit.log_begun),
     ];
     for (what, number) in numbers {
