@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use lsm_dev::Random;
 use lsm_engine::{
-    BuiltInMerge, Change, ChangeBatch, ChangeKind, ChangePosition, ChangeSlot, Db, Keyspace, KeyspaceOptions,
-    Options, WriteBatch,
+    BuiltInMerge, Change, ChangeBatch, ChangeKind, ChangePosition, ChangeSlot, Db, IngestedTable, Keyspace,
+    KeyspaceOptions, Options, WriteBatch,
 };
 
 use super::load::Load;
@@ -40,18 +40,18 @@ impl Mirror {
     }
 
     /// Follows until nothing is left. Nobody writes to the database meanwhile.
-    pub(crate) fn catch_up(&mut self) {
-        while self.follow(u64::MAX) > 0 {}
+    pub(crate) fn catch_up(&mut self, source: &Db) {
+        while self.follow(source, u64::MAX) > 0 {}
     }
 
     /// Applies some batches, as after a restart: from the position that was stored with the last of them.
-    fn follow(&mut self, batches_max: u64) -> u64 {
+    fn follow(&mut self, source: &Db, batches_max: u64) -> u64 {
         let mut changes = self.slot.changes().unwrap();
         let mut followed = 0;
         while followed < batches_max
             && let Some(batch) = changes.next_within(Duration::from_millis(20)).unwrap()
         {
-            self.apply(&batch);
+            self.apply(source, &batch);
             followed += 1;
         }
         if let Some(position) = self.db.get(POSITION).unwrap() {
@@ -68,17 +68,30 @@ impl Mirror {
         })
     }
 
-    fn apply(&self, batch: &ChangeBatch) {
+    fn apply(&self, source: &Db, batch: &ChangeBatch) {
         let mut writes = WriteBatch::new();
         for change in &batch.changes {
-            add(&mut writes, &self.keyspace(&change.keyspace), change);
+            add(&mut writes, &self.keyspace(&change.keyspace), source, change);
         }
         writes.put(POSITION, batch.position.to_bytes());
         self.db.write(writes).unwrap();
     }
 }
 
-fn add<'b>(writes: &'b mut WriteBatch, keyspace: &Keyspace, change: &Change) -> &'b mut WriteBatch {
+/// Copies what the source holds now where a table was ingested. What came after it is told again by later changes.
+fn copy(writes: &mut WriteBatch, keyspace: &Keyspace, source: &Db, name: &str, table: &IngestedTable) {
+    for entry in super::load::keyspace(source, name).range::<&Slice>(&table.smallest..=&table.largest) {
+        let (key, value) = entry.unwrap();
+        writes.put_in(keyspace, key, value);
+    }
+}
+
+fn add<'b>(
+    writes: &'b mut WriteBatch,
+    keyspace: &Keyspace,
+    source: &Db,
+    change: &Change,
+) -> &'b mut WriteBatch {
     match &change.kind {
         ChangeKind::Put { key, value } => writes.put_in(keyspace, key, value),
         ChangeKind::PutExpiring { key, value, expires_at_micros } => {
@@ -89,14 +102,18 @@ fn add<'b>(writes: &'b mut WriteBatch, keyspace: &Keyspace, change: &Change) -> 
         ChangeKind::Delete { key } | ChangeKind::SingleDelete { key } => writes.delete_in(keyspace, key),
         ChangeKind::DeleteRange { start, end } => writes.delete_range_in(keyspace, start..end),
         ChangeKind::Merge { key, operand } => writes.merge_in(keyspace, key, operand),
+        ChangeKind::Ingest { tables } => {
+            tables.iter().for_each(|table| copy(writes, keyspace, source, &change.keyspace, table));
+            writes
+        }
         ChangeKind::KeyspaceCreated => writes,
         other => panic!("no load does this: {other:?}"),
     }
 }
 
 impl Load for Mirror {
-    fn step(&mut self, _: &Db, random: &mut Random) {
-        self.follow(1 + random.below(5000) as u64);
+    fn step(&mut self, db: &Db, random: &mut Random) {
+        self.follow(db, 1 + random.below(5000) as u64);
     }
 
     fn check(&self, _: &Db) {}

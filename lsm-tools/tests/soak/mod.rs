@@ -79,7 +79,7 @@ pub(crate) fn run(settings: &Settings) -> Vec<PathBuf> {
         stop.store(true, Ordering::Relaxed);
         watch
     });
-    mirror.catch_up();
+    mirror.catch_up(&db);
     for load in &loads {
         load.check(&db);
         load.check(mirror.db());
