@@ -8,7 +8,7 @@ use lsm_core::{SequenceNumber, Slice, ValueKind};
 pub use crate::options::StoredOptions;
 pub use crate::recorder::RecordedEvents;
 pub use crate::version::current::Current;
-pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit, decode_ingested};
 pub use crate::version::history::{Epoch, KeyspaceEvent, SlotRecord};
 pub use crate::write::{Operation, Operations};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::vfs::{Fault, SimFs, Vfs};
+use lsm_engine::vfs::{Fault, OperationKind, SimFs, Vfs};
 use lsm_engine::{BuiltInMerge, Db, Durability, ErrorKind, Ingest, KeyspaceOptions, Options, Result};
 
 type Contents = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
@@ -122,6 +122,71 @@ fn bulk_load(process: &Process) -> Result<()> {
 }
 
 type Act = fn(&Process) -> Result<()>;
+
+/// Links a table that nobody has synced.
+fn link_unsynced(process: &Process, fs: &SimFs) -> Result<()> {
+    let bytes = fs.read_all(Path::new("/one.sst")).unwrap();
+    let written = fs.create_new(Path::new("/unsynced.sst")).and_then(|file| file.write_at(&bytes, 0));
+    match written {
+        Ok(()) => ingest_with(process, Ingest::new().tables(["/unsynced.sst", "/two.sst"]).link()),
+        // The crash came before.
+        Err(_) => Err(lsm_engine::Error::Closed),
+    }
+}
+
+#[test]
+fn a_linked_table_is_durable_although_its_builder_did_not_sync_it() {
+    let prepared = prepare();
+    let fs = prepared.process_crash();
+    let process = Process::open(&fs);
+    link_unsynced(&process, &fs).unwrap();
+    let ended = process.contents();
+    process.kill();
+    for image in fs.crash_images().at_most(40).with_seed(1) {
+        let process = Process::open(&image.fs);
+        assert_eq!(process.contents(), ended, "{}", image.description);
+        process.kill();
+    }
+}
+
+/// The record may be in the log although its append has failed. Then it must not count, or its files must stay.
+#[test]
+fn a_record_that_was_written_although_the_write_failed_takes_no_files_with_it() {
+    for repeats in [false, true] {
+        let fs = prepare();
+        fs.set_windows(false);
+        let process = Process::open(&fs);
+        let before = process.contents();
+        let ended = {
+            let process = Process::open(&fs.process_crash());
+            process.db.ingest(request()).unwrap();
+            let ended = process.contents();
+            process.kill();
+            ended
+        };
+        // The whole record is written before the failure.
+        let fault = Fault::on(OperationKind::Write, io::ErrorKind::Other).named("wal").after_writing(4096);
+        let fault = fs.inject(fault);
+        if repeats {
+            // No other record can follow.
+            fs.inject(Fault::on(OperationKind::Create, io::ErrorKind::Other).named("wal").sticky());
+            fs.inject(Fault::on(OperationKind::Write, io::ErrorKind::Other).named("wal").skip(1).sticky());
+        }
+        assert_eq!(process.db.ingest(request()).unwrap_err().kind(), ErrorKind::Io);
+        assert!(fault.fired() > 0);
+        assert_eq!(process.contents(), before);
+        process.kill();
+        fs.clear_faults();
+        let left = fs.process_crash();
+        let process = Process::open(&left);
+        let found = process.contents();
+        assert!(found == before || (repeats && found == ended), "{found:?}");
+        process.db.flush().unwrap();
+        process.env.run_until_idle();
+        assert_eq!(files(&left), process.tables());
+        process.kill();
+    }
+}
 
 const ACTS: [(&str, Act); 5] = [
     ("copy", |process| ingest_with(process, request())),

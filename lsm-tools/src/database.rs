@@ -20,7 +20,11 @@ impl From<Error> for Failure {
             return Self::Io(message);
         }
         match error.kind() {
-            ErrorKind::InvalidArgument | ErrorKind::OptionsMismatch => Self::Usage(message),
+            ErrorKind::InvalidArgument
+            | ErrorKind::OptionsMismatch
+            | ErrorKind::RefusedTable
+            | ErrorKind::NotAscending
+            | ErrorKind::OperatorMissing => Self::Usage(message),
             ErrorKind::Corruption | ErrorKind::Unsupported => Self::Corruption(message),
             _ => Self::Io(message),
         }

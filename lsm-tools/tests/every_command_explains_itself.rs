@@ -7,6 +7,7 @@ use common::lsm;
 const COMMANDS: &[&str] = &[
     "demo",
     "load",
+    "ingest",
     "get",
     "put",
     "delete",

@@ -129,3 +129,24 @@ fn an_option_of_another_format_is_refused() {
     }
     assert!(!std::path::Path::new(&db).exists(), "nothing was made");
 }
+
+#[test]
+fn a_sorted_load_is_all_or_nothing() {
+    let directory = Directory::new();
+    let db = directory.arg("db");
+    let file = directory.write("lines.tsv", lines(25_000) + "key000001\tvalue\n");
+    let outcome = lsm(["load", &db, &file, "--sorted"]);
+    assert!(outcome.stdout.starts_with("0 lines committed in "), "{outcome:?}");
+    let message = outcome.failure(2);
+    let why = "line 25001: key \"key000001\" does not come after \"key025000\", the key before it";
+    assert!(message.contains(why), "{message}");
+    assert_eq!(lsm(["count", &db]).stdout(), "0\n");
+    let file = directory.write("lines.tsv", lines(25_000) + "no tab\n");
+    lsm(["load", &db, &file, "--sorted"]).failure(2);
+    assert_eq!(lsm(["count", &db]).stdout(), "0\n");
+    let stdout = lsm(["load", &db, &file, "--sorted", "--skip-bad"]).stdout();
+    assert!(stdout.starts_with("25000 lines committed in "), "{stdout}");
+    assert_eq!(lsm(["count", &db]).stdout(), "25000\n");
+    assert_eq!(lsm(["get", &db, "key012345"]).stdout(), "value\n");
+    assert!(lsm(["verify", &db]).stdout().contains("ok"));
+}

@@ -377,7 +377,7 @@ pub(crate) fn encode_ingested<'t>(tables: impl IntoIterator<Item = &'t AddedTabl
 
 /// Decodes the tables of an ingest into a keyspace with this sequence number, which each of them has from then on. They
 /// are in no run yet.
-pub(crate) fn decode_ingested(
+pub fn decode_ingested(
     bytes: &[u8],
     keyspace: u32,
     sequence: SequenceNumber,

@@ -195,3 +195,34 @@ impl Committer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lsm_core::env::{Env, SimEnv};
+    use lsm_core::vfs::SimFs;
+
+    use crate::{Db, Ingest, Options};
+
+    /// A reader loads the state, then the visible number.
+    #[test]
+    fn a_reader_of_an_older_state_sees_no_replaced_range_without_what_replaces_it() {
+        let env = Arc::new(SimEnv::new(1));
+        let options = Options::new().memory(8 << 20).vfs(Arc::new(SimFs::new()));
+        let db: Db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+        let mut table = db.default_keyspace().table_builder("/one.sst").unwrap();
+        table.put("b", "ingested").unwrap();
+        table.finish().unwrap();
+        db.put("a", "1").unwrap();
+        let (tree, visibility) = (db.default.tree(), Arc::clone(&db.database.visibility));
+        let (older, before) = (tree.load_full(), visibility.sequence());
+        db.ingest(Ingest::new().table("/one.sst").replace("a".."z")).unwrap();
+        assert_eq!(visibility.sequence_in(&older), before);
+        assert_eq!(older.get(b"a", &visibility.point_in(&older)).unwrap().unwrap(), "1");
+        let newer = tree.load_full();
+        assert_eq!(newer.get(b"a", &visibility.point_in(&newer)).unwrap(), None);
+        drop((older, newer, tree, db));
+        env.drop_jobs();
+    }
+}

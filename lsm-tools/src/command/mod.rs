@@ -8,6 +8,7 @@ mod demo;
 mod dump;
 mod events;
 mod get;
+mod ingest;
 mod load;
 mod put;
 mod scan;
@@ -45,6 +46,7 @@ pub(crate) struct Cli {
 enum Command {
     Demo(demo::Demo),
     Load(load::Load),
+    Ingest(ingest::Ingest),
     Get(get::Get),
     Put(put::Put),
     Delete(delete::Delete),
@@ -67,6 +69,7 @@ impl Cli {
         match self.command {
             Command::Demo(command) => command.run(),
             Command::Load(command) => command.run(),
+            Command::Ingest(command) => command.run(),
             Command::Get(command) => command.run(),
             Command::Put(command) => command.run(),
             Command::Delete(command) => command.run(),

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lsm_core::Error;
 use lsm_core::coding::Decoder;
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_engine::inspect::Operations;
+use lsm_core::{Error, ValueKind};
+use lsm_engine::inspect::{Operations, decode_ingested};
 use lsm_wal::{LogExpectation, Position, Record, RecoveryMode, RecoveryReport, SEGMENT_SUFFIX, WalReader};
 
 use super::dumper::Dumper;
@@ -60,8 +60,25 @@ pub(super) fn dump_writes(record: &Record<'_>, dumper: &mut Dumper) -> Result<()
         let operation = operation.map_err(|reason| Error::corruption(record.path, record.offset, reason))?;
         let item = Item::new(name_of(operation.kind))
             .number("sequence", operation.sequence)
-            .number("keyspace", operation.keyspace)
-            .bytes("key", operation.key);
+            .number("keyspace", operation.keyspace);
+        if operation.kind == ValueKind::Ingest {
+            dumper.item(&item)?;
+            let tables = decode_ingested(operation.value, operation.keyspace, operation.sequence)
+                .map_err(|error| error.at(record.path, record.offset))?;
+            for table in tables {
+                dumper.item(
+                    &Item::new("table_ingested")
+                        .number("number", table.number)
+                        .text("id", table.meta.id.to_string())
+                        .number("file_bytes", table.meta.file_bytes)
+                        .number("entries", table.meta.entries)
+                        .bytes("smallest", &table.meta.smallest)
+                        .bytes("largest", &table.meta.largest),
+                )?;
+            }
+            continue;
+        }
+        let item = item.bytes("key", operation.key);
         dumper.item(&item.value(operation.kind, operation.value, dumper.values))?;
     }
     Ok(())

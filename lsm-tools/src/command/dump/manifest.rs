@@ -93,19 +93,21 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
         dumper.item(&Item::new("table_removed").number("keyspace", keyspace).number("number", number))?;
     }
     for table in &edit.added {
-        dumper.item(
-            &Item::new("table_added")
-                .number("keyspace", table.keyspace)
-                .number("level", table.level)
-                .number("run", table.run)
-                .number("number", table.number)
-                .number("created_micros", table.created_micros)
-                .text("id", table.meta.id.to_string())
-                .number("file_bytes", table.meta.file_bytes)
-                .number("entries", table.meta.entries)
-                .bytes("smallest", &table.meta.smallest)
-                .bytes("largest", &table.meta.largest),
-        )?;
+        let item = Item::new("table_added")
+            .number("keyspace", table.keyspace)
+            .number("level", table.level)
+            .number("run", table.run)
+            .number("number", table.number)
+            .number("created_micros", table.created_micros)
+            .text("id", table.meta.id.to_string())
+            .number("file_bytes", table.meta.file_bytes)
+            .number("entries", table.meta.entries)
+            .bytes("smallest", &table.meta.smallest)
+            .bytes("largest", &table.meta.largest);
+        dumper.item(&match table.meta.global_sequence {
+            0 => item,
+            sequence => item.number("global_sequence", sequence),
+        })?;
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsm_core::Error;
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_engine::inspect::{Current, Operations, current};
+use lsm_core::{DecodeError, Error, ValueKind};
+use lsm_engine::inspect::{AddedTable, Current, Operation, Operations, current, decode_ingested};
 use lsm_wal::{Extent, LogExpectation, Position, VerifyReport};
 
 use super::{Contents, Verifier, read_manifest};
@@ -14,12 +15,15 @@ use crate::output::grouped;
 struct LogCheck {
     report: VerifyReport,
     writes: u64,
+    /// Tables that are not in the manifest yet.
+    ingested: BTreeMap<u64, AddedTable>,
     /// What is wrong, and in which file.
     wrong: Vec<(PathBuf, Failure)>,
 }
 
 impl Verifier<'_> {
-    pub(super) fn log(&mut self, found: &Current, contents: &Contents) -> Result<()> {
+    /// Checks the log. Returns the tables that only it names.
+    pub(super) fn log(&mut self, found: &Current, contents: &Contents) -> Result<BTreeMap<u64, AddedTable>> {
         let mut check = self.check_log(found, contents);
         if !check.wrong.is_empty() {
             // A process that writes may have changed what was being read; damage stays.
@@ -28,7 +32,7 @@ impl Verifier<'_> {
             let before = std::mem::replace(&mut check, self.check_log(&found, &contents)).wrong;
             check.wrong.retain(|(_, failure)| before.iter().any(|(_, known)| known == failure));
         }
-        let LogCheck { report, writes, wrong } = check;
+        let LogCheck { report, writes, ingested, wrong } = check;
         for file in &report.files {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
             let what = &file.what;
@@ -49,12 +53,13 @@ impl Verifier<'_> {
             let records = grouped(report.records);
             self.sound("log", format_args!("{records} records to replay, {} writes", grouped(writes)))?;
         }
-        wrong.into_iter().try_for_each(|(_, failure)| self.wrong(failure))
+        wrong.into_iter().try_for_each(|(_, failure)| self.wrong(failure))?;
+        Ok(ingested)
     }
 
     fn check_log(&self, current: &Current, contents: &Contents) -> LogCheck {
         let start = contents.log.unwrap_or_default();
-        let mut writes = 0;
+        let (mut writes, mut ingested) = (0, BTreeMap::new());
         let mut wrong = Vec::new();
         let mut unknown_keyspace = None;
         let vfs: Arc<dyn Vfs> = Arc::new(PosixFs);
@@ -72,6 +77,10 @@ impl Verifier<'_> {
                         writes += 1;
                         if operation.keyspace >= contents.next_keyspace {
                             unknown_keyspace.get_or_insert((record.start.0, operation.keyspace));
+                        }
+                        if let Err(error) = note_ingest(&operation, contents, &mut ingested) {
+                            wrong.push((record.path.to_owned(), error.at(record.path, record.offset).into()));
+                            break;
                         }
                     }
                     Err(reason) => {
@@ -100,6 +109,27 @@ impl Verifier<'_> {
             );
             wrong.push((manifest.clone(), Error::corruption(&manifest, 0, detail).into()));
         }
-        LogCheck { report, writes, wrong }
+        LogCheck { report, writes, ingested, wrong }
     }
+}
+
+/// Notes the tables that an operation brings, or takes away.
+fn note_ingest(
+    operation: &Operation<'_>,
+    contents: &Contents,
+    ingested: &mut BTreeMap<u64, AddedTable>,
+) -> std::result::Result<(), DecodeError> {
+    let Operation { keyspace, sequence, kind, value, .. } = *operation;
+    if contents.flushed.get(&keyspace).is_none_or(|&flushed| sequence <= flushed) {
+        return Ok(());
+    }
+    match kind {
+        ValueKind::Ingest => {
+            let tables = decode_ingested(value, keyspace, sequence)?;
+            ingested.extend(tables.into_iter().map(|table| (table.number, table)));
+        }
+        ValueKind::KeyspaceClear => ingested.retain(|_, table| table.keyspace != keyspace),
+        _ => {}
+    }
+    Ok(())
 }

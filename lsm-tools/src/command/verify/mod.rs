@@ -62,6 +62,8 @@ struct Verifier<'a> {
 #[derive(Default)]
 struct Contents {
     tables: BTreeMap<u64, AddedTable>,
+    /// By keyspace: the writes up to this number are in those tables.
+    flushed: BTreeMap<u32, u64>,
     log: Option<LogStart>,
     /// The log has a segment of this number or a higher one.
     log_begun: u64,
@@ -75,9 +77,10 @@ impl Verifier<'_> {
         self.sound("CURRENT", format_args!("points at manifest {}", current.manifest))?;
         let contents = self.manifest(&current)?;
         self.tables(&contents)?;
-        self.log(&current, &contents)?;
+        let ingested = self.log(&current, &contents)?;
+        self.ingested(&ingested)?;
         self.events()?;
-        self.left_over(&current, &contents)
+        self.left_over(&current, &contents, &ingested)
     }
 
     /// Reads all version edits; without them nothing else can be judged, so damage here ends the check.
@@ -121,6 +124,33 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Checks tables that only the log names.
+    fn ingested(&mut self, ingested: &BTreeMap<u64, AddedTable>) -> Result<()> {
+        for (number, added) in ingested {
+            let name = format!("{number:06}.sst");
+            let path = self.db.join(&name);
+            match verify_table(&path, added) {
+                Ok(()) => {
+                    let (size, entries) = (bytes(added.meta.file_bytes), grouped(added.meta.entries));
+                    self.sound(&name, format_args!("{size}, {entries} entries, ingested"))?;
+                }
+                Err(_) if !exists(&path)? && self.is_flushed(added)? => {
+                    self.note(format_args!("{name} was compacted away meanwhile"))?;
+                }
+                Err(_) if !exists(&path)? => self.wrong(missing(&path))?,
+                Err(failure) => self.wrong(failure)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the manifest, read again, does without the log record of an ingested table.
+    fn is_flushed(&self, added: &AddedTable) -> Result<bool> {
+        let current = current(&PosixFs, self.db)?;
+        let (contents, _) = read_manifest(&self.manifest_path(&current), &current)?;
+        Ok(contents.flushed.get(&added.keyspace).is_none_or(|&flushed| flushed >= added.meta.global_sequence))
+    }
+
     /// Whether the manifest, read again, still names the table: another process may be writing.
     fn is_in_use(&self, number: u64) -> Result<bool> {
         let current = current(&PosixFs, self.db)?;
@@ -147,14 +177,22 @@ impl Verifier<'_> {
     }
 
     /// Names what is not part of the database, which is no damage.
-    fn left_over(&mut self, current: &Current, contents: &Contents) -> Result<()> {
+    fn left_over(
+        &mut self,
+        current: &Current,
+        contents: &Contents,
+        ingested: &BTreeMap<u64, AddedTable>,
+    ) -> Result<()> {
         let names = PosixFs
             .read_dir(self.db)
             .map_err(|error| Failure::io(&format!("list {}", self.db.display()), &error))?;
         let manifest = manifest_name(current);
         for name in names {
             let left_over = match kind_of(&name) {
-                Some(Kind::Table) => !contents.tables.keys().any(|number| name == format!("{number:06}.sst")),
+                Some(Kind::Table) => {
+                    let mut numbers = contents.tables.keys().chain(ingested.keys());
+                    !numbers.any(|number| name == format!("{number:06}.sst"))
+                }
                 Some(Kind::Manifest) => name != manifest,
                 Some(_) => false,
                 None => {
@@ -218,6 +256,14 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryRe
         }
         contents.tables.extend(edit.added.into_iter().map(|table| (table.number, table)));
         contents.tables.retain(|_, table| !edit.dropped.contains(&table.keyspace));
+        for keyspace in &edit.keyspaces {
+            contents.flushed.entry(keyspace.id).or_default();
+        }
+        for (keyspace, sequence) in edit.flushed {
+            let flushed = contents.flushed.entry(keyspace).or_default();
+            *flushed = sequence.max(*flushed);
+        }
+        contents.flushed.retain(|keyspace, _| !edit.dropped.contains(keyspace));
         contents.log = edit.log.or(contents.log);
         contents.log_begun = contents.log_begun.max(edit.log_begun.unwrap_or(0));
         contents.next_keyspace = contents.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
