@@ -314,6 +314,26 @@ fn is_table(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "sst")
 }
 
+#[test]
+fn change_slots_stay_with_the_database() {
+    let fs = file_system();
+    let process = Process::open(&fs, DIRECTORY);
+    let slot = process.db.change_slot("consumer", 10 << 20).unwrap();
+    fill(&process.db, 1);
+    let expected = contents(&process.db);
+    process.db.checkpoint(TARGET).unwrap();
+    fill(&process.db, 2);
+    assert!(slot.changes().unwrap().try_next().unwrap().is_some());
+    let branch = Process::open(&fs, TARGET);
+    assert!(branch.db.change_slots().is_empty());
+    let error = branch.db.changes(&slot.position()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ForeignPosition, "{error}");
+    assert_eq!(contents(&branch.db), expected);
+    branch.kill();
+    drop(slot);
+    process.kill();
+}
+
 /// Tells threads to end.
 struct Stop<'d>(&'d AtomicBool);
 

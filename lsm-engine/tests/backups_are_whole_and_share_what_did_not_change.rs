@@ -140,6 +140,30 @@ fn a_restored_database_is_the_same_one_and_a_branch_or_another_is_refused_by_nam
 }
 
 #[test]
+fn a_restored_database_has_no_change_slots_and_tells_that_its_history_is_gone() {
+    let (fs, disk) = (file_system(), file_system());
+    let process = Process::open(&fs, DIRECTORY);
+    let slot = process.db.change_slot("consumer", 10 << 20).unwrap();
+    fill(&process.db, 1);
+    let expected = contents(&process.db);
+    let made = backup(&disk, &fs).create(&process.db).unwrap();
+    let position = slot.position();
+    drop(slot);
+    process.kill();
+    backup(&disk, &fs).restore(made.number, RESTORED).unwrap();
+    let restored = Process::open(&fs, RESTORED);
+    assert_eq!(contents(&restored.db), expected);
+    assert!(restored.db.change_slots().is_empty());
+    assert_eq!(restored.db.changes(&position).unwrap_err().kind(), ErrorKind::HistoryGone);
+    let slot = restored.db.change_slot("consumer", 10 << 20).unwrap();
+    fill(&restored.db, 2);
+    restored.db.sync().unwrap();
+    assert!(slot.changes().unwrap().try_next().unwrap().is_some());
+    drop(slot);
+    restored.close();
+}
+
+#[test]
 fn a_database_that_is_open_read_only_is_backed_up_with_its_log() {
     let (fs, disk) = (file_system(), file_system());
     let process = Process::open(&fs, DIRECTORY);

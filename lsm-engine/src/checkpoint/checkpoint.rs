@@ -45,8 +45,8 @@ pub(crate) fn make(database: &Database, target: &Path, options: &CheckpointOptio
     for file in frozen.files() {
         place(&**vfs, &database.resources.directory, staging.path(), &file, &mut made)?;
     }
-    let (state, log) = frozen.into_copy()?;
-    let state = ManifestState { database_id: ManifestState::random_id(&**env), ..state };
+    let (mut state, log) = frozen.into_copy()?;
+    state.database_id = ManifestState::random_id(&**env);
     // This also syncs the directory.
     Manifest::create_closed(vfs, staging.path(), env.random() as u32, state, log)?;
     staging.finish()?;
