@@ -175,7 +175,10 @@ fn check_snapshot(snapshot: &Snapshot, model: &Model) {
     assert_eq!(snapshot.count::<&[u8]>(..).unwrap(), model.len() as u64);
     for (key, value) in model {
         assert_eq!(snapshot.get(key).unwrap().as_deref(), Some(&**value));
+        assert!(snapshot.contains_key(key).unwrap());
     }
+    let values = snapshot.multi_get(model.keys()).unwrap().into_iter().flatten().map(|value| value.to_vec());
+    assert!(values.eq(model.values().cloned()));
 }
 
 fn check(db: &Db, model: &Model) {
@@ -285,6 +288,14 @@ fn transact(db: &Db, model: &Model, writes: Writes, kept: usize, commits: bool) 
     }
     let all: Vec<_> = inside.clone().into_iter().collect();
     assert_eq!(collect(transaction.iter()), all);
+    assert_eq!(transaction.first().unwrap().map(pair), inside.first_key_value().map(owned));
+    assert_eq!(transaction.last().unwrap().map(pair), inside.last_key_value().map(owned));
+    assert_eq!(transaction.is_empty().unwrap(), inside.is_empty());
+    assert_eq!(transaction.count::<&[u8]>(..).unwrap(), inside.len() as u64);
+    let values =
+        transaction.multi_get(inside.keys()).unwrap().into_iter().flatten().map(|value| value.to_vec());
+    assert!(values.eq(inside.values().cloned()));
+    assert_eq!(collect(transaction.untracked().iter()), all);
     if let Some((savepoint, then)) = savepoint {
         transaction.rollback_to(&savepoint).unwrap();
         inside = then;
