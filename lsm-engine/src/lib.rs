@@ -54,6 +54,7 @@ mod keyspaces;
 mod lock_order;
 mod locks;
 mod memory;
+mod memory_pool;
 mod metrics;
 mod options;
 mod pins;
@@ -86,9 +87,10 @@ pub use feed::{Change, ChangeBatch, ChangeKind, ChangeSlot, Changes, ChangesCanc
 pub use health::Health;
 pub use ingest::{BulkLoad, Ingest, TableBuilder};
 pub use keyspace::Keyspace;
+pub use memory_pool::MemoryPool;
 pub use metrics::{
-    BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, Metrics, OperationMetrics, TransactionMetrics,
-    WaitMetrics,
+    BackgroundMetrics, KeyspaceMetrics, Latency, LevelMetrics, MemoryPoolMetrics, Metrics, OperationMetrics,
+    TransactionMetrics, WaitMetrics,
 };
 pub use options::{KeyspaceOptions, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, Options};
 pub use pins::{Pin, PinKind};

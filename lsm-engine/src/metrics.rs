@@ -79,7 +79,8 @@ pub struct Metrics {
     pub active_memtable_bytes: u64,
     /// Memory of immutable memtables, which wait for their flush.
     pub immutable_memtable_bytes: u64,
-    /// Memory of flushed memtables that is kept for new memtables.
+    /// Memory of flushed memtables that is kept for new memtables. 0 in a [memory pool](Self::memory_pool), which keeps it
+    /// for all databases.
     pub pooled_memtable_bytes: u64,
     /// Memory of flushed or cleared memtables that iterators or snapshots still read. It counts outside
     /// [`Options::memory`](crate::Options::memory).
@@ -87,11 +88,12 @@ pub struct Metrics {
     /// Memory of compacted or cleared tables that iterators or snapshots still read. It counts outside
     /// [`Options::memory`](crate::Options::memory).
     pub held_table_bytes: u64,
-    /// Memory of the window of the log, the part of the log that is mapped into memory.
+    /// Memory of the window of the log, the part of the log that is mapped into memory. It grows with the first writes.
     pub log_window_bytes: u64,
     /// Memory of the buffers of running flushes and compactions.
     pub buffer_bytes: u64,
-    /// Memory of blocks in the cache.
+    /// Memory of blocks in the cache. 0 in a [memory pool](Self::memory_pool), where this and the next figures of the cache
+    /// are those of all databases.
     pub cache_bytes: u64,
     /// Memory that the block cache may use at most.
     pub cache_capacity_bytes: u64,
@@ -108,6 +110,8 @@ pub struct Metrics {
     /// Memory of open tables and keyspaces: indexes and filters, or their directories where they stay in the file, and
     /// about a kilobyte per keyspace.
     pub pinned_bytes: u64,
+    /// The pool that the database shares its memory with, if it has [one](crate::Options::memory_pool).
+    pub memory_pool: Option<MemoryPoolMetrics>,
     /// Number of open table files.
     pub open_files: u64,
     /// Limit of open table files: [`Options::open_files_max`](crate::Options::open_files_max), or less after file
@@ -205,7 +209,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Memory that the engine holds. [`Options::memory`](crate::Options::memory) bounds it.
+    /// Memory that the database holds. [`Options::memory`](crate::Options::memory) bounds it. In a
+    /// [memory pool](Self::memory_pool) it is without what the pool holds for all databases.
     pub fn memory_bytes(&self) -> u64 {
         self.active_memtable_bytes
             + self.immutable_memtable_bytes
@@ -224,6 +229,22 @@ impl Metrics {
         }
         (self.flush_bytes_out + self.compaction_bytes_out) as f64 / self.flush_bytes_out as f64
     }
+}
+
+/// Figures about a [memory pool](crate::MemoryPool), for all its databases together. Sizes are in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryPoolMetrics {
+    /// What its databases may hold at most.
+    pub bytes: u64,
+    /// What they hold: memory in use, and what is set aside for writes that may come next.
+    pub used_bytes: u64,
+    /// Number of open databases.
+    pub databases: u64,
+    /// Memory of blocks in the cache.
+    pub cache_bytes: u64,
+    /// Memory of flushed memtables that is kept for new memtables.
+    pub kept_memtable_bytes: u64,
 }
 
 /// Figures about one keyspace.

@@ -17,6 +17,7 @@ use lsm_sstable::Compression;
 use lsm_wal::RecoveryMode;
 
 use crate::error::{Error, Result};
+use crate::memory_pool::MemoryPool;
 
 pub use keyspace::KeyspaceOptions;
 pub(crate) use resolved::{ResolvedOptions, SharedOptions};
@@ -37,6 +38,7 @@ pub use stored::StoredOptions;
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
     pub(crate) memory: usize,
+    pub(crate) memory_pool: Option<MemoryPool>,
     pub(crate) memtable_bytes: Option<usize>,
     pub(crate) cache_bytes: Option<usize>,
     pub(crate) open_files_max: Option<usize>,
@@ -73,6 +75,7 @@ impl Options {
     pub fn new() -> Self {
         Self {
             memory: MEMORY_BYTES_DEFAULT,
+            memory_pool: None,
             memtable_bytes: None,
             cache_bytes: None,
             open_files_max: None,
@@ -110,6 +113,22 @@ impl Options {
     /// Only a compaction of single values larger than a sixteenth of the budget can exceed it, while it runs.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
+        self.memory_pool = None;
+        self
+    }
+
+    /// Shares memory with the other databases of a [pool](MemoryPool), in place of [`memory`](Self::memory): of the two
+    /// calls the last one counts. The budget then bounds what all of them hold together, and the limits that
+    /// [`memory`](Self::memory) names follow from the bytes of the pool. The databases share one block cache, so
+    /// [`cache_bytes`](Self::cache_bytes) cannot be set. Give them one [`env`](Self::env), too, with
+    /// worker threads for all of them; in a simulator they must have the same.
+    ///
+    /// A write waits for memory that another database holds until that one has flushed. A database that cannot flush,
+    /// because it is paused, its disk is full or a keyspace has failed, keeps its unflushed data in memory, as does one
+    /// that is read-only. None may take more than four times what is then left, so there is always some for the others.
+    pub fn memory_pool(mut self, pool: &MemoryPool) -> Self {
+        self.memory = pool.bytes();
+        self.memory_pool = Some(pool.clone());
         self
     }
 
@@ -277,12 +296,18 @@ impl Options {
                 "Options::snapshot_age_max is {age:?}; it must be at least one second"
             )));
         }
+        if self.memory_pool.is_some() && self.cache_bytes.is_some() {
+            return Err(Error::invalid(
+                "Options::cache_bytes cannot be set together with Options::memory_pool: its databases share one cache",
+            ));
+        }
         let budget = self.budget();
-        if budget.memtables_bytes_max < budget.memtable_bytes.saturating_mul(2) {
+        let memtables_bytes = budget.shares.memtables_bytes;
+        if memtables_bytes < budget.memtable_bytes.saturating_mul(2) {
             return Err(Error::invalid(format!(
-                "Options::memory of {} bytes with cache_bytes of {} leaves {} bytes for memtables; two memtables of {} \
-                 bytes must fit",
-                self.memory, budget.cache_bytes, budget.memtables_bytes_max, budget.memtable_bytes
+                "Options::memory of {} bytes with cache_bytes of {} leaves {memtables_bytes} bytes for memtables; two \
+                 memtables of {} bytes must fit",
+                self.memory, budget.shares.cache_bytes, budget.memtable_bytes
             )));
         }
         self.keyspace.check()?;

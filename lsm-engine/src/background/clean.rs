@@ -102,6 +102,7 @@ impl Job for CleanJob {
             self.compactions.ask_by_time();
             self.record_time();
             self.store_slots();
+            self.context.write.give_back_memory();
             self.expire_readers();
             self.context.recorder.write();
         } else {

@@ -150,8 +150,7 @@ impl Flush {
         let freed = if replaced { flushed.bytes() } else { 0 };
         let readers = flushed.into_memtables().into_iter().map(|memtable| Arc::clone(&memtable.reader));
         context.resources.memory.release_memtables(readers);
-        context.resources.memory.remove_immutable_bytes(freed);
-        context.resources.memory.bound_pool(0);
+        context.resources.memory.holding.remove_immutable_bytes(freed);
         tables
     }
 }

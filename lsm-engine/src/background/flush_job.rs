@@ -9,6 +9,7 @@ use super::context::{JobContext, JobToken};
 use super::flush::{FlushGroup, retried};
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory_pool::{Flushing, Slot, Work};
 use crate::reentry::Inside;
 
 /// Flushes one group of memtables after another.
@@ -18,30 +19,49 @@ pub(crate) struct FlushJob {
     group: Option<FlushGroup>,
     /// Only failed flushes were left to do.
     paused: bool,
+    /// The turn to flush, among the databases of the pool.
+    slot: Option<Slot>,
     _token: JobToken,
 }
 
 impl FlushJob {
     pub(crate) fn new(context: Arc<JobContext>, compactions: Arc<Compactions>) -> Self {
-        Self { _token: JobToken::new(&context), context, compactions, group: None, paused: false }
+        context.resources.memory.holding.set_flushing(Flushing::Able);
+        Self { _token: JobToken::new(&context), context, compactions, group: None, paused: false, slot: None }
     }
 
     /// Works for a while. Returns the progress.
     fn step_group(&mut self) -> Result<Progressed> {
         if self.group.is_none() {
-            self.group = FlushGroup::next(&self.context);
+            let Some(group) = FlushGroup::next(&self.context) else { return Ok(Progressed::Idle) };
+            let Some(slot) = self.context.resources.memory.holding.begin(Work::Flush) else {
+                return Ok(Progressed::NotItsTurn);
+            };
+            (self.group, self.slot) = (Some(group), slot);
         }
         let Some(group) = &mut self.group else { return Ok(Progressed::Idle) };
         if !group.step(&self.context)? {
             return Ok(Progressed::Some);
         }
-        self.group = None;
+        (self.group, self.slot) = (None, None);
         Ok(Progressed::Flushed)
     }
 
     fn give_up(&mut self, error: Option<&Error>) {
         if let Some(group) = self.group.take() {
             group.give_up(&self.context, error);
+        }
+        self.slot = None;
+    }
+
+    /// Background work is paused: what the flush has written so far is discarded, so that the other databases of the pool
+    /// need not wait for its buffers.
+    fn make_way(&mut self) {
+        if self.context.resources.memory.shared_pool().is_some() {
+            self.give_up(None);
+            let holding = &self.context.resources.memory.holding;
+            holding.set_flushing(Flushing::Paused);
+            holding.has_answered(false);
         }
     }
 
@@ -55,6 +75,14 @@ impl FlushJob {
             self.context.resources.memory.keep_for_deletes(false);
             self.context.status.progress.notify();
         }
+        let error = self.context.status.flush_error.current().filter(|_| self.paused);
+        let holding = &self.context.resources.memory.holding;
+        holding.set_flushing(match error.map(|error| error.kind()) {
+            None => Flushing::Able,
+            Some(ErrorKind::NoSpace) => Flushing::DiskFull,
+            Some(_) => Flushing::Failing,
+        });
+        holding.note_idle();
         deadline_micros
     }
 
@@ -79,17 +107,26 @@ impl FlushJob {
 enum Progressed {
     /// There is no memtable to flush.
     Idle,
+    /// Other databases of the pool flush.
+    NotItsTurn,
     /// The group needs more steps.
     Some,
     /// The group is done.
     Flushed,
 }
 
+impl Drop for FlushJob {
+    fn drop(&mut self) {
+        self.context.resources.memory.holding.set_flushing(Flushing::Never);
+    }
+}
+
 impl Job for FlushJob {
     fn step(&mut self) -> Step {
         let context = Arc::clone(&self.context);
         let _inside = context.resources.enter(Inside::Job);
-        let seen = context.write.flush_wanted.epoch();
+        let holding = &context.resources.memory.holding;
+        let (seen, turn_seen) = (context.write.flush_wanted.epoch(), holding.flush_turn().epoch());
         let pending = |deadline_micros| Step::Pending {
             event: context.write.flush_wanted.clone(),
             seen,
@@ -100,13 +137,21 @@ impl Job for FlushJob {
             return Step::Done;
         }
         if let Some(pending) = context.status.control.pause() {
+            self.make_way();
             return pending;
+        }
+        if holding.is_asked() {
+            context.write.flush_for_pool();
         }
         if std::mem::take(&mut self.paused) {
             retried(&self.context).for_each(|tree| tree.retry_flush_at(0));
         }
         match caught("a flush", || self.step_group()) {
             Ok(Progressed::Idle) => pending(self.pause()),
+            Ok(Progressed::NotItsTurn) => {
+                let event = holding.flush_turn().clone();
+                Step::Pending { event, seen: turn_seen, deadline_micros: None }
+            }
             Ok(Progressed::Some) => Step::Again,
             Ok(Progressed::Flushed) => {
                 if retried(&self.context).next().is_none() {

@@ -24,9 +24,16 @@ pub(crate) use flush::FlushGroup;
 pub(crate) use flush::{Flush, UNSYNCED_FILES_MAX};
 use flush_job::FlushJob;
 
+use crate::memory_pool::Wakers;
+
 /// Starts the jobs that run as long as a database is open for writing.
 pub(crate) fn start(context: &Arc<JobContext>, compactions: &Arc<Compactions>) {
     let env = &context.resources.env;
+    context.resources.memory.holding.set_wakers(Wakers {
+        flush: context.write.flush_wanted.clone(),
+        progress: context.status.progress.clone(),
+        merge: context.resources.obsolete_files.event().clone(),
+    });
     let (flushing, cleaning) = (Arc::clone(context), Arc::clone(context));
     env.spawn(Priority::High, Box::new(FlushJob::new(flushing, Arc::clone(compactions))));
     context.all_trees().iter().for_each(|tree| context.compaction_queue.add(tree));

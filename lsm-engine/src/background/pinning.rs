@@ -93,7 +93,7 @@ impl TableFitter {
             if self.seen_changes == Some(memory.table_changes()) {
                 return Fit::Done;
             }
-            let is_urgent = memory.table_bytes() > memory.tables_bytes_max();
+            let is_urgent = memory.must_unpin();
             if !is_urgent && context.resources.env.monotonic_micros() < self.look_at_micros {
                 return Fit::At(self.look_at_micros);
             }
@@ -121,7 +121,7 @@ impl TableFitter {
 
     fn look(&mut self, context: &JobContext) {
         let memory = &context.resources.memory;
-        let most = memory.tables_bytes_max();
+        let most = memory.own_tables_bytes_max();
         let mut candidates = candidates(context);
         candidates
             .iter()

@@ -187,7 +187,7 @@ impl Database {
         // Handles may live on, so release the memtables and tables now.
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
-            self.resources.memory.remove_immutable_bytes(immutable);
+            self.resources.memory.holding.remove_immutable_bytes(immutable);
             self.resources
                 .memory
                 .release_memtables(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));

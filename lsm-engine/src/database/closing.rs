@@ -115,6 +115,7 @@ impl Database {
             self.resources.events.emit(EventKind::Closed);
         }
         side.background.recorder.close();
+        self.resources.memory.holding.leave();
         self.lock.lock().take();
         result
     }

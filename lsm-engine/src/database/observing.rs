@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lsm_memtable::MemtableFactory;
+
 use super::Database;
 use crate::error::{Error, ErrorKind};
 use crate::events::WaitReason;
 use crate::health::Health;
 use crate::keyspaces::{RateLimit, Tree};
+use crate::memory_pool::Pool;
 use crate::metrics::{
     BackgroundMetrics, Call, KeyspaceMetrics, LevelMetrics, LevelReads, LevelWork, Metrics, OperationMetrics,
     TransactionMetrics,
@@ -48,7 +51,9 @@ impl Database {
             compaction_bytes_out: self.resources.counters.compaction_bytes_out.get(),
             compaction_bytes_copied: self.resources.counters.compaction_bytes_copied.get(),
             stall_rate_micros: waited(WaitReason::Level0Runs) + waited(WaitReason::CompactionDebt),
-            stall_memory_micros: waited(WaitReason::Memory) + waited(WaitReason::MemoryWhilePaused),
+            stall_memory_micros: waited(WaitReason::Memory)
+                + waited(WaitReason::MemoryWhilePaused)
+                + waited(WaitReason::PoolMemory),
             stall_space_micros: waited(WaitReason::DiskSpace),
             stall_lock_micros: waited(WaitReason::CommitLock),
             stall_sync_micros: waited(WaitReason::LogSync),
@@ -69,7 +74,6 @@ impl Database {
             self.note_memory(&trees, &mut metrics);
             return metrics;
         };
-        metrics.log_window_bytes = self.resources.memory.budget.log_window_bytes;
         // Skip this if user code that was called under the scheduler lock, or a later lock, asks for metrics.
         if !self.resources.is_inside(Inside::Scheduler) && !self.resources.is_inside(Inside::Manifest) {
             metrics.compactions_running = side.compactions.running_count() as u64;
@@ -124,7 +128,10 @@ impl Database {
             return Health::ReadOnly(error);
         }
         let is_long = |wait: &Wait| match wait.why {
-            WaitReason::Memory | WaitReason::DiskSpace | WaitReason::MemoryWhilePaused => true,
+            WaitReason::Memory
+            | WaitReason::DiskSpace
+            | WaitReason::MemoryWhilePaused
+            | WaitReason::PoolMemory => true,
             WaitReason::CommitLock | WaitReason::LogSync => wait.micros >= LONG_MICROS,
             _ => false,
         };
@@ -179,21 +186,28 @@ impl Database {
     }
 
     fn note_memory(&self, trees: &[Arc<Tree>], metrics: &mut Metrics) {
-        metrics.active_memtable_bytes = self.resources.memory.active_bytes() as u64;
-        metrics.immutable_memtable_bytes = self.resources.memory.immutable_bytes() as u64;
-        metrics.pooled_memtable_bytes = pooled_bytes(trees);
+        let holding = &self.resources.memory.holding;
+        metrics.active_memtable_bytes = holding.active_bytes() as u64;
+        metrics.immutable_memtable_bytes = holding.immutable_bytes() as u64;
+        metrics.log_window_bytes = holding.windows.bytes() as u64;
+        let pool = self.resources.memory.shared_pool();
+        metrics.pooled_memtable_bytes = pooled_bytes(trees, pool.map(|pool| &pool.memtable));
+        metrics.memory_pool = pool.map(Pool::metrics);
         metrics.held_memtable_bytes = self.resources.memory.held_bytes() as u64;
         metrics.held_table_bytes = self.resources.memory.held_table_bytes() as u64;
         metrics.transaction_bytes = self.resources.memory.transaction_bytes() as u64;
-        metrics.buffer_bytes = self.resources.memory.buffer_bytes() as u64;
-        metrics.pinned_bytes = self.resources.memory.table_bytes() as u64;
-        metrics.cache_bytes = self.resources.memory.cache.used_bytes() as u64;
+        metrics.buffer_bytes = holding.buffers.bytes() as u64;
+        metrics.pinned_bytes = holding.tables.bytes() as u64;
+        if pool.is_none() {
+            metrics.cache_bytes = self.resources.memory.cache.used_bytes() as u64;
+        }
     }
 }
 
-/// Memory in the pools of memtable factories. Keyspaces may share a factory, so count each factory once.
-fn pooled_bytes(trees: &[Arc<Tree>]) -> u64 {
+/// Memory in the pools of memtable factories other than `shared`. Keyspaces may share a factory, so count each once.
+fn pooled_bytes(trees: &[Arc<Tree>], shared: Option<&Arc<dyn MemtableFactory>>) -> u64 {
     let mut factories: Vec<_> = trees.iter().map(|tree| Arc::clone(&tree.options().memtable)).collect();
+    factories.retain(|factory| shared.is_none_or(|shared| !Arc::ptr_eq(factory, shared)));
     factories.sort_by_key(|factory| Arc::as_ptr(factory).cast::<()>());
     factories.dedup_by(|a, b| Arc::ptr_eq(a, b));
     factories.iter().map(|factory| factory.pooled_bytes() as u64).sum()

@@ -36,10 +36,13 @@ pub enum WaitReason {
     Paused,
     /// A write waits for memory, and background work is paused.
     MemoryWhilePaused,
+    /// A write waits for memory of the [pool](crate::MemoryPool), which other databases hold that cannot flush now: they are
+    /// paused, or their disks are full.
+    PoolMemory,
 }
 
 /// All reasons; the position of each is its number.
-pub(crate) const REASONS: [WaitReason; 16] = [
+pub(crate) const REASONS: [WaitReason; 17] = [
     WaitReason::Level0Runs,
     WaitReason::CompactionDebt,
     WaitReason::Memory,
@@ -56,13 +59,14 @@ pub(crate) const REASONS: [WaitReason; 16] = [
     WaitReason::Update,
     WaitReason::Paused,
     WaitReason::MemoryWhilePaused,
+    WaitReason::PoolMemory,
 ];
 
 impl WaitReason {
     /// Whether it is a reason for which writers wait longer than a sync takes. Such waits are events from their
     /// beginning.
     pub(crate) fn is_stall(self) -> bool {
-        matches!(self, Self::Memory | Self::DiskSpace | Self::MemoryWhilePaused)
+        matches!(self, Self::Memory | Self::DiskSpace | Self::MemoryWhilePaused | Self::PoolMemory)
     }
 
     /// Its name in lists of metrics.
@@ -84,6 +88,7 @@ impl WaitReason {
             Self::Update => "update",
             Self::Paused => "paused",
             Self::MemoryWhilePaused => "memory_while_paused",
+            Self::PoolMemory => "pool_memory",
         }
     }
 
@@ -96,6 +101,7 @@ impl WaitReason {
                 | Self::Memory
                 | Self::DiskSpace
                 | Self::MemoryWhilePaused
+                | Self::PoolMemory
                 | Self::CommitLock
                 | Self::LogSync
         )
@@ -106,7 +112,12 @@ impl WaitReason {
         match self {
             Self::Level0Runs => "the rate limit pays for the write, or compactions merge runs of level 0",
             Self::CompactionDebt => "the rate limit pays for the write, or compactions work off their debt",
-            Self::Memory => "a flush, or a compaction if tables take too much memory",
+            Self::Memory => {
+                "a flush, of any database of the memory pool, or a compaction if tables take too much memory"
+            }
+            Self::PoolMemory => {
+                "other databases of the memory pool: they flush when they are resumed or have disk space, or are closed"
+            }
             Self::DiskSpace => "free disk space: flushes are tried again twice a second",
             Self::CommitLock => "the end of the write that holds the lock",
             Self::LogSync => "the sync of the log",
@@ -146,6 +157,7 @@ impl fmt::Display for WaitReason {
             Self::Conflict => "the transaction pauses after a conflict",
             Self::Paused => "background work is paused",
             Self::MemoryWhilePaused => "memory is used up and background work is paused",
+            Self::PoolMemory => "other databases of the memory pool use it up and cannot flush",
         })
     }
 }

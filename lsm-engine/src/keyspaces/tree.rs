@@ -345,8 +345,9 @@ mod tests {
         db.put("key", "value").unwrap();
         db.flush().unwrap();
         let (tree, memory) = (db.default.tree(), Arc::clone(&db.database.resources.memory));
-        let others = memory.table_bytes() - tree.load().version.tables().next().unwrap().held_bytes();
-        let counted = || (memory.table_bytes() - others, memory.held_table_bytes());
+        let others =
+            memory.holding.tables.bytes() - tree.load().version.tables().next().unwrap().held_bytes();
+        let counted = || (memory.holding.tables.bytes() - others, memory.held_table_bytes());
         let update = |version: &dyn Fn(&ReadState) -> crate::version::Version| {
             tree.update(|state| ReadState { version: Arc::new(version(state)), ..(**state).clone() });
         };

@@ -1,29 +1,31 @@
-//! Accounting of the memory budget: how much each part takes, and which part gives memory to which.
+//! Accounting of the memory of a database: how much each part takes, and which part gives memory to which.
 //!
 //! ```text
 //! memory     = memtables + buffers + tables + transactions + log window
-//! memtables    active, immutable, and the pool: memory of flushed memtables kept for new ones
+//! memtables    active, immutable, and the memory of flushed memtables that is kept for new ones
 //! buffers      of running flushes and compactions
 //! tables       indexes and filters of open tables, keyspaces, and the block cache, which gets the rest
 //! transactions what open transactions have written and read; they get theirs from the block cache
 //! ```
 //!
 //! Each part has a share. Buffers and tables that need more take it from the block cache first, then from memtables.
-//! Then writers wait, or their writes fail because they do not fit, so the sum is never exceeded.
+//! Then writers wait, or their writes fail because they do not fit, so the sum is never exceeded. Databases that share a
+//! [memory pool](crate::memory_pool) share all of this.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, Reservation};
+use lsm_memtable::{MemtableFactory, MemtableReader, Reservation};
 use lsm_sstable::BlockCache;
+use lsm_wal::WindowMemory;
 use parking_lot::Mutex;
 
-use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
 use crate::memory::transactions::TransactionMemory;
+use crate::memory_pool::{Holding, Pool, Total};
 use crate::options::{KeyspaceOptions, Options, ResolvedOptions, SharedOptions, StoredOptions};
 
 /// Largest and smallest step by which a memtable grows. A longer value takes what it needs.
@@ -31,8 +33,6 @@ const GROWTH_BYTES_MAX: usize = 2 << 20;
 const GROWTH_BYTES_MIN: usize = 64 << 10;
 /// Estimated size of an empty memtable.
 pub(crate) const EMPTY_MEMTABLE_BYTES: usize = 20 << 10;
-/// Most writes take less in memtables, without the steps by which these grow.
-const SHORT_WRITE_BYTES: usize = 8 << 10;
 /// Small-table compaction merges neighbours up to this size.
 const TIDY_BYTES_MAX: u64 = 64 << 20;
 /// Upper bound of what an entry takes in a memtable besides its key and value.
@@ -47,19 +47,15 @@ const RANGE_DELETE_OVERHEAD_BYTES: usize = 2400;
 /// The memory that the database holds now, by parts of the budget.
 pub(crate) struct Memory {
     pub(crate) budget: Budget,
+    /// What it holds of its pool.
+    pub(crate) holding: Arc<Holding>,
     pub(crate) cache: Arc<BlockCache>,
     /// The open files of tables.
     pub(crate) file_cache: Arc<FileCache>,
-    /// The memtable factory of all keyspaces without their own. They share its pool of flushed memory.
-    pub(crate) memtable: Arc<dyn MemtableFactory>,
+    /// The memtable factory of all keyspaces without their own.
+    memtable: Arc<dyn MemtableFactory>,
     /// The options given for the default keyspace. Their parts serve other keyspaces, too.
     default_keyspace: KeyspaceOptions,
-    /// Memory of active memtables. The committer sets it.
-    active_bytes: AtomicUsize,
-    /// Memory of immutable memtables.
-    immutable: Total,
-    buffers: Total,
-    tables: Total,
     pub(super) transactions: TransactionMemory,
     /// Memory of obsolete tables that readers still hold.
     held_tables: Total,
@@ -67,12 +63,8 @@ pub(crate) struct Memory {
     unpinned_tables: AtomicUsize,
     /// How often the memory of tables has changed.
     table_changes: AtomicU64,
-    /// The limit of the pool that was set last.
-    pool_bytes_max: AtomicUsize,
     /// Bytes of memtables that only deletes may take, while the disk is full.
     kept_for_deletes: AtomicUsize,
-    /// Held while the limits of the pool or the block cache change.
-    pub(super) limits_lock: Mutex<()>,
     /// Memtables that the database has released. Readers may still hold them.
     released: Mutex<Vec<Weak<dyn MemtableReader>>>,
 }
@@ -80,28 +72,35 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn new(options: &Options) -> Self {
         let budget = options.budget();
-        let default_memtable = || Arc::new(BPlusMemtable::with_pool_bytes(0)) as Arc<dyn MemtableFactory>;
-        let memtable = options.keyspace.memtable.clone().unwrap_or_else(default_memtable);
-        memtable.set_pool_bytes(budget.pool_bytes_max);
+        let pool = options.pool(&budget);
+        let memtable = options.keyspace.memtable.clone().unwrap_or_else(|| Arc::clone(&pool.memtable));
+        if !Arc::ptr_eq(&memtable, &pool.memtable) {
+            // The pool keeps memory for new memtables in one place, which all databases share.
+            memtable.set_pool_bytes(0);
+        }
         Self {
-            cache: BlockCache::new(budget.cache_bytes),
+            cache: Arc::clone(&pool.cache),
+            holding: Holding::new(pool),
             file_cache: FileCache::new(Arc::clone(&options.vfs), options.open_files_max),
             memtable,
             default_keyspace: options.keyspace.clone(),
             budget,
-            active_bytes: AtomicUsize::new(0),
-            immutable: Total::default(),
-            buffers: Total::default(),
-            tables: Total::default(),
             transactions: TransactionMemory::default(),
             held_tables: Total::default(),
             unpinned_tables: AtomicUsize::new(0),
             table_changes: AtomicU64::new(0),
-            pool_bytes_max: AtomicUsize::new(budget.pool_bytes_max),
             kept_for_deletes: AtomicUsize::new(0),
             released: Mutex::default(),
-            limits_lock: Mutex::new(()),
         }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.holding.pool
+    }
+
+    /// The memory for memtables that several databases share, unless the database has it alone.
+    pub(crate) fn shared_pool(&self) -> Option<&Pool> {
+        Some(self.pool()).filter(|pool| pool.is_shared)
     }
 
     /// The options that a keyspace uses if it stores `stored` and is opened with `given`.
@@ -112,26 +111,6 @@ impl Memory {
             read_buffer_bytes: self.budget.read_buffer_bytes,
         };
         ResolvedOptions::new(given, stored, &shared)
-    }
-
-    pub(crate) fn active_bytes(&self) -> usize {
-        self.active_bytes.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_active_bytes(&self, bytes: usize) {
-        self.active_bytes.store(bytes, Ordering::Release);
-    }
-
-    pub(crate) fn immutable_bytes(&self) -> usize {
-        self.immutable.bytes()
-    }
-
-    pub(crate) fn add_immutable_bytes(&self, bytes: usize) {
-        self.immutable.add(bytes);
-    }
-
-    pub(crate) fn remove_immutable_bytes(&self, bytes: usize) {
-        self.immutable.remove(bytes);
     }
 
     /// Notes memtables that the database releases. Readers may still hold them.
@@ -146,49 +125,20 @@ impl Memory {
         self.released.lock().iter().filter_map(Weak::upgrade).map(|memtable| memtable.memory_bytes()).sum()
     }
 
-    pub(crate) fn buffer_bytes(&self) -> usize {
-        self.buffers.bytes()
-    }
-
-    pub(crate) fn table_bytes(&self) -> usize {
-        self.tables.bytes()
-    }
-
     pub(crate) fn held_table_bytes(&self) -> usize {
         self.held_tables.bytes()
     }
 
-    /// The memory that all memtables together may take now.
-    #[inline]
-    fn memtables_bytes_max(&self) -> usize {
-        self.memtables_bytes_max_beside(self.buffer_bytes())
-    }
-
-    /// The memory that all memtables together may take if buffers take `buffer_bytes`.
-    #[inline]
-    fn memtables_bytes_max_beside(&self, buffer_bytes: usize) -> usize {
-        let shares = self.budget.buffers_bytes + self.budget.cache_bytes;
-        let others = buffer_bytes + self.table_bytes() + self.transactions.reserved_bytes();
-        let over = others.saturating_sub(shares);
-        self.budget.memtables_bytes_max.saturating_sub(over)
-    }
-
     /// While the disk is full, keeps some memory of memtables for deletes, because they may free disk space.
     pub(crate) fn keep_for_deletes(&self, is_disk_full: bool) {
-        let bytes = if is_disk_full { self.budget.memtables_bytes_max / 8 } else { 0 };
+        let bytes = if is_disk_full { self.budget.shares.memtables_bytes / 8 } else { 0 };
         self.kept_for_deletes.store(bytes, Ordering::Release);
     }
 
-    /// The part of [`room_bytes`](Self::room_bytes) that only deletes may take.
+    /// The part of the room for memtables that only deletes may take.
     #[inline]
     pub(crate) fn kept_for_deletes(&self) -> usize {
         self.kept_for_deletes.load(Ordering::Acquire)
-    }
-
-    /// Bytes by which memtables may still grow.
-    #[inline]
-    pub(crate) fn room_bytes(&self) -> usize {
-        self.memtables_bytes_max().saturating_sub(self.active_bytes() + self.immutable_bytes())
     }
 
     /// Bytes by which a memtable of `memtable_bytes` may grow for an entry, besides the entry itself.
@@ -198,21 +148,26 @@ impl Memory {
         memtable_bytes.clamp(GROWTH_BYTES_MIN, most)
     }
 
-    /// Bytes by which memtables grow for most writes: the largest step, an empty memtable, and a short entry.
-    #[inline]
-    fn usual_growth_bytes(&self) -> usize {
-        self.growth_bytes(usize::MAX) + EMPTY_MEMTABLE_BYTES + SHORT_WRITE_BYTES
-    }
-
     /// The memory that tables may take before further indexes and filters stay in their files. The rest is for blocks.
     pub(crate) fn tables_bytes_max(&self) -> usize {
-        self.budget.cache_bytes / 4 * 3
+        self.budget.shares.cache_bytes / 4 * 3
+    }
+
+    /// The memory that the tables of this database may take as long as those of others take what they take.
+    pub(crate) fn own_tables_bytes_max(&self) -> usize {
+        let others = self.pool().tables.bytes().saturating_sub(self.holding.tables.bytes());
+        self.tables_bytes_max().saturating_sub(others)
+    }
+
+    /// Whether further indexes and filters must leave memory.
+    pub(crate) fn must_unpin(&self) -> bool {
+        self.pool().tables.bytes() > self.tables_bytes_max()
     }
 
     /// The memory that the index and filter of a table opened now may take.
     pub(crate) fn pinnable_bytes(&self) -> usize {
-        let left = self.budget.cache_bytes.saturating_sub(self.transactions.reserved_bytes());
-        self.tables_bytes_max().min(left).saturating_sub(self.table_bytes())
+        let left = self.budget.shares.cache_bytes.saturating_sub(self.pool().transactions.bytes());
+        self.tables_bytes_max().min(left).saturating_sub(self.pool().tables.bytes())
     }
 
     /// A number that changes whenever the memory of tables changes: tables were opened, reopened or dropped.
@@ -222,7 +177,7 @@ impl Memory {
 
     /// Whether all indexes and filters are in memory and fit.
     pub(crate) fn all_tables_fit(&self) -> bool {
-        self.unpinned_tables.load(Ordering::Acquire) == 0 && self.table_bytes() <= self.tables_bytes_max()
+        self.unpinned_tables.load(Ordering::Acquire) == 0 && !self.must_unpin()
     }
 
     /// Whether small tables with this many bytes and entries in total should be merged into one.
@@ -231,83 +186,74 @@ impl Memory {
         bytes <= TIDY_BYTES_MAX && entries.saturating_mul(10) <= self.budget.table_writer_bytes_max as u64
     }
 
-    /// The memory that a merge may take for reading, besides its table writer.
-    pub(crate) fn merge_bytes_max(&self) -> usize {
-        let held = self.table_bytes() + self.buffer_bytes() + self.budget.table_writer_bytes_max;
-        let held = held + self.transactions.reserved_bytes();
-        (self.budget.buffers_bytes + self.budget.cache_bytes).saturating_sub(held)
+    /// The memory that a merge may take for reading, besides its table writers, and the number of its parts.
+    pub(crate) fn merge_limits(&self) -> (usize, usize) {
+        let (pool, shares) = (self.pool(), &self.budget.shares);
+        let held = pool.tables.bytes() + pool.buffers.bytes() + self.budget.table_writer_bytes_max;
+        let held = held + pool.transactions.bytes();
+        self.holding.merge_limits((shares.buffers_bytes + shares.cache_bytes).saturating_sub(held))
+    }
+
+    /// What memtables may take if nothing else does.
+    pub(crate) fn memtables_bytes_max(&self) -> usize {
+        self.pool().memtables_bytes_max_of_one()
     }
 
     /// Fails if the open tables and keyspaces leave no room for writes.
     pub(crate) fn check_tables(&self) -> Result<()> {
         // Ignore buffers: running merges give them back.
-        if self.memtables_bytes_max_beside(0) >= self.budget.memtable_bytes {
+        if self.pool().memtables_bytes_max_beside(0) >= self.budget.memtable_bytes {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "Options::memory is too small for the database: its tables and keyspaces take {} bytes, and their share is {}",
-            self.table_bytes(),
-            self.budget.cache_bytes
+            "{} is too small for the {}: its tables and keyspaces take {} bytes, and their share is {}",
+            self.option(),
+            if self.pool().is_shared { "databases" } else { "database" },
+            self.pool().tables.bytes(),
+            self.budget.shares.cache_bytes
         )))
+    }
+
+    /// The option that sets the budget.
+    fn option(&self) -> &'static str {
+        if self.pool().is_shared { "the memory of Options::memory_pool" } else { "Options::memory" }
     }
 
     /// Whether open tables take more than their share.
     pub(crate) fn tables_exceed_share(&self) -> bool {
-        self.table_bytes() > self.budget.cache_bytes
+        self.pool().tables.bytes() > self.budget.shares.cache_bytes
+    }
+
+    /// Whether running flushes or compactions, of any database of the pool, will give memory back.
+    pub(crate) fn has_buffers(&self) -> bool {
+        self.pool().buffers.bytes() > 0
     }
 
     /// The error of a write that finds no room when nothing can free any.
     pub(crate) fn exhausted(&self, wanted: usize) -> Error {
         if self.tables_exceed_share() {
             return Error::invalid(format!(
-                "Options::memory is used up: indexes, filters and keyspaces take {} bytes, and their share is {}; reopen \
-                 with more memory",
-                self.table_bytes(),
-                self.budget.cache_bytes
+                "{} is used up: indexes, filters and keyspaces take {} bytes, and their share is {}; reopen with more \
+                 memory",
+                self.option(),
+                self.pool().tables.bytes(),
+                self.budget.shares.cache_bytes
             ));
         }
-        too_large(wanted, self.room_bytes())
+        if self.holding.waits_for_others(wanted) {
+            return Error::invalid(format!(
+                "{} is used up by other databases, and none of them can flush: close one that failed or that is open \
+                 read-only",
+                self.option()
+            ));
+        }
+        too_large(wanted, self.holding.possible_room_bytes())
     }
 
-    /// Sets the limit of the pool to the room that memtables leave, minus `wanted` bytes that they are about to take.
-    /// Memtables take memory from the pool when they grow, so neither waits for the other.
-    pub(crate) fn bound_pool(&self, wanted: usize) {
-        let bound = || {
-            let left = self.room_bytes().saturating_sub(wanted.max(self.usual_growth_bytes()));
-            left.min(self.budget.pool_bytes_max)
-        };
-        // With enough room the limit does not change, so most writes skip the lock.
-        if bound() != self.pool_bytes_max.load(Ordering::Acquire) {
-            let _one_at_a_time = self.limits_lock.lock();
-            let bound = bound();
-            let set = || {
-                self.memtable.set_pool_bytes(bound);
-                Ok(())
-            };
-            if let Err(error) = caught("a change of what memtables keep for reuse", set) {
-                tracing::warn!(%error, "failed to limit the memory that memtables keep for reuse");
-            }
-            self.pool_bytes_max.store(bound, Ordering::Release);
-        }
-    }
-
-    /// Shrinks the pool if memtables are about to grow by more than their usual step.
-    #[inline]
-    pub(crate) fn clear_pool_for(&self, wanted: usize) {
-        if wanted > self.usual_growth_bytes() {
-            self.bound_pool(wanted);
-        }
-    }
-
-    /// Sets the capacity of the block cache to what tables and buffers leave.
-    pub(super) fn set_cache_capacity(&self) {
-        let _one_at_a_time = self.limits_lock.lock();
-        let over = self.buffer_bytes().saturating_sub(self.budget.buffers_bytes);
-        let others = self.table_bytes() + self.transactions.reserved_bytes() + over;
-        let left = self.budget.cache_bytes.saturating_sub(others);
-        if left != self.cache.capacity_bytes() {
-            self.cache.set_capacity(left);
-        }
+    /// Counts the memory of the window of a log.
+    pub(crate) fn for_window(self: &Arc<Self>) -> WindowMemory {
+        let charge = Mutex::new(Charge::new(self, Part::Windows, 0));
+        WindowMemory(Arc::new(move |bytes| charge.lock().set_window(bytes as usize)))
     }
 }
 
@@ -330,36 +276,6 @@ pub(crate) fn room_for(batch_bytes: usize) -> usize {
 pub(crate) fn too_large(wanted: usize, bytes_max: usize) -> Error {
     let what = "write (with memtable growth)";
     Error::TooLarge { what, bytes: wanted as u64, bytes_max: bytes_max as u64 }
-}
-
-/// A sum that never goes below zero.
-#[derive(Debug, Default)]
-pub(super) struct Total(AtomicUsize);
-
-impl Total {
-    #[inline]
-    pub(super) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Returns the new sum.
-    pub(super) fn add(&self, bytes: usize) -> usize {
-        self.0.fetch_add(bytes, Ordering::AcqRel) + bytes
-    }
-
-    /// Adds `bytes` if the sum stays within `bytes_max`. Returns whether it did.
-    fn add_within(&self, bytes: usize, bytes_max: usize) -> bool {
-        let grown = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= bytes_max);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown).is_ok()
-    }
-
-    /// Returns the new sum.
-    pub(super) fn remove(&self, bytes: usize) -> usize {
-        let less = |sum: usize| Some(sum.saturating_sub(bytes));
-        let (Ok(before) | Err(before)) = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        debug_assert!(before >= bytes, "more bytes removed than added");
-        before.saturating_sub(bytes)
-    }
 }
 
 /// Counts a table whose index and filter stay in its file, while the table is open.
@@ -389,6 +305,7 @@ impl fmt::Debug for Unpinned {
 pub(crate) enum Part {
     Buffers,
     Tables,
+    Windows,
     /// Outside the budget: the database has released it, but readers hold it.
     Readers,
 }
@@ -423,22 +340,39 @@ impl Charge {
         self.set(bytes);
     }
 
-    /// Adds `bytes` if the total of the part stays within `total_bytes_max`. Returns whether it did.
+    /// Adds `bytes` if the total of the part, over all databases of the pool, stays within `total_bytes_max`. Returns
+    /// whether it did.
     pub(crate) fn grow_within(&mut self, bytes: usize, total_bytes_max: usize) -> bool {
-        if !self.total().add_within(bytes, total_bytes_max) {
+        let Some((own, all)) = self.totals() else { return false };
+        if !all.add_within(bytes, total_bytes_max) {
             return false;
         }
+        own.add(bytes);
         self.bytes += bytes;
-        self.memory.set_cache_capacity();
+        self.memory.pool().adjust(false);
         true
     }
 
-    /// The total of the part.
-    fn total(&self) -> &Total {
+    /// Sets the memory of a window, if there is enough.
+    fn set_window(&mut self, bytes: usize) -> bool {
+        let share = self.memory.budget.shares.windows_bytes;
+        // Leave the smallest windows to databases that begin to write.
+        let bytes_max = if self.memory.pool().is_shared && self.bytes > 0 { share / 2 } else { share };
+        if bytes > self.bytes {
+            return self.grow_within(bytes - self.bytes, bytes_max);
+        }
+        self.set(bytes);
+        true
+    }
+
+    /// The totals of the part: of the database, and of its pool. `None` outside the budget.
+    fn totals(&self) -> Option<(&Total, &Total)> {
+        let (own, all) = (&*self.memory.holding, self.memory.pool());
         match self.part {
-            Part::Buffers => &self.memory.buffers,
-            Part::Tables => &self.memory.tables,
-            Part::Readers => &self.memory.held_tables,
+            Part::Buffers => Some((&own.buffers, &all.buffers)),
+            Part::Tables => Some((&own.tables, &all.tables)),
+            Part::Windows => Some((&own.windows, &all.windows)),
+            Part::Readers => None,
         }
     }
 
@@ -446,17 +380,25 @@ impl Charge {
         if bytes == self.bytes {
             return;
         }
-        let total = self.total();
-        if bytes > self.bytes {
-            total.add(bytes - self.bytes);
-        } else {
-            total.remove(self.bytes - bytes);
+        let has_shrunk = bytes < self.bytes;
+        let change = |total: &Total| match bytes.checked_sub(self.bytes) {
+            Some(more) => total.add(more),
+            None => total.remove(self.bytes - bytes),
+        };
+        let is_budgeted = self.totals().map(|(own, all)| {
+            change(own);
+            change(all);
+        });
+        if is_budgeted.is_none() {
+            change(&self.memory.held_tables);
         }
         self.bytes = bytes;
         if matches!(self.part, Part::Tables) {
             self.memory.table_changes.fetch_add(1, Ordering::AcqRel);
         }
-        self.memory.set_cache_capacity();
+        if is_budgeted.is_some() {
+            self.memory.pool().adjust(has_shrunk);
+        }
     }
 }
 

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::accounting::{Memory, Total};
+use super::accounting::Memory;
 use crate::error::{Error, Result};
+use crate::memory_pool::Total;
 
 /// By how much the block cache gives way at least. It gives way for good, so that the next transaction finds it so.
 const STEP_BYTES_MAX: usize = 64 << 10;
@@ -18,7 +19,7 @@ const CHARGE_STEP_BYTES: usize = 1 << 10;
 #[derive(Debug, Default)]
 pub(super) struct TransactionMemory {
     used: Total,
-    /// What the block cache has given up for them, at least `used`. Changes under a lock.
+    /// What the block cache has given up for them, at least `used`. Changes under the lock of the pool.
     reserved: AtomicUsize,
     live: AtomicUsize,
 }
@@ -43,13 +44,14 @@ impl Memory {
 
     /// What all transactions together may take now. Half of what tables and buffers have stays for these.
     fn transactions_bytes_max(&self) -> usize {
-        let shares = self.budget.buffers_bytes + self.budget.cache_bytes;
-        let held = self.table_bytes() + self.buffer_bytes() + self.budget.table_writer_bytes_max;
+        let shares = self.budget.shares.buffers_bytes + self.budget.shares.cache_bytes;
+        let taken = self.pool().tables.bytes() + self.pool().buffers.bytes();
+        let held = taken + self.budget.table_writer_bytes_max;
         shares.saturating_sub(held).min(shares / 2).min(self.budget.batch_bytes_max as usize)
     }
 
     fn step_bytes(&self) -> usize {
-        STEP_BYTES_MAX.min(self.budget.cache_bytes / 64).max(1)
+        STEP_BYTES_MAX.min(self.budget.shares.cache_bytes / 64).max(1)
     }
 
     #[inline]
@@ -60,19 +62,20 @@ impl Memory {
 
     #[cold]
     fn reserve_for_transactions(&self, bytes: usize) -> Result<()> {
-        {
-            let _one_at_a_time = self.limits_lock.lock();
-            let (used, bytes_max) = (self.transactions.used.bytes(), self.transactions_bytes_max());
-            if used > bytes_max.max(self.transactions.reserved_bytes()) {
+        self.pool().change_transactions(|all| {
+            let (used, reserved) = (self.transactions.used.bytes(), self.transactions.reserved_bytes());
+            let used_by_all = used + all.bytes() - reserved;
+            let bytes_max = self.transactions_bytes_max();
+            if used > reserved && used_by_all > bytes_max {
                 self.transactions.used.remove(bytes);
-                let what = "memory of all transactions";
-                return Err(Error::TooLarge { what, bytes: used as u64, bytes_max: bytes_max as u64 });
+                let (what, bytes) = ("memory of all transactions", used_by_all as u64);
+                return Err(Error::TooLarge { what, bytes, bytes_max: bytes_max as u64 });
             }
-            let reserved = used.next_multiple_of(self.step_bytes());
-            self.transactions.reserved.fetch_max(reserved, Ordering::AcqRel);
-        }
-        self.set_cache_capacity();
-        Ok(())
+            let wanted = used.next_multiple_of(self.step_bytes()).max(reserved);
+            self.transactions.reserved.store(wanted, Ordering::Release);
+            all.add(wanted - reserved);
+            Ok(())
+        })
     }
 
     #[inline]
@@ -86,12 +89,20 @@ impl Memory {
 
     #[cold]
     fn unreserve_of_transactions(&self) {
-        {
-            let _one_at_a_time = self.limits_lock.lock();
-            let reserved = self.transactions.used.bytes().next_multiple_of(self.step_bytes());
-            self.transactions.reserved.fetch_min(reserved + self.step_bytes(), Ordering::AcqRel);
-        }
-        self.set_cache_capacity();
+        self.pool().change_transactions(|all| {
+            let reserved = self.transactions.reserved_bytes();
+            let left = self.transactions.used.bytes().next_multiple_of(self.step_bytes()) + self.step_bytes();
+            let left = left.min(reserved);
+            self.transactions.reserved.store(left, Ordering::Release);
+            all.remove(reserved - left);
+        });
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let reserved = self.transactions.reserved_bytes();
+        self.pool().change_transactions(|all| all.remove(reserved));
     }
 }
 

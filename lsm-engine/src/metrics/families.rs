@@ -133,6 +133,20 @@ impl Metrics {
             ]
             .map(|(part, bytes)| count(&[("part", part)], bytes)),
         );
+        if let Some(pool) = &self.memory_pool {
+            let memory =
+                "Memory of the pool that several databases share, by part. The part used is the sum.";
+            families.begin(Gauge, "lsm_memory_pool_bytes", memory).extend(
+                [
+                    ("used", pool.used_bytes),
+                    ("cache", pool.cache_bytes),
+                    ("kept_memtables", pool.kept_memtable_bytes),
+                ]
+                .map(|(part, bytes)| count(&[("part", part)], bytes)),
+            );
+            families.one(Gauge, "lsm_memory_pool_bytes_max", "The bound of that memory.", pool.bytes);
+            families.one(Gauge, "lsm_memory_pool_databases", "Open databases of the pool.", pool.databases);
+        }
         let held =
             "Memory of flushed memtables and compacted tables that iterators and snapshots still read.";
         families.begin(Gauge, "lsm_held_bytes", held).extend(

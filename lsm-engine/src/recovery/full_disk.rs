@@ -142,7 +142,7 @@ impl FullDisk<'_> {
     /// Fails if the log holds more than fits memory: it cannot stay there until the disk has space.
     pub(super) fn check_fits(&self, unsettled: &Unsettled, cause: &Error) -> Result<()> {
         let Some(bytes) = unsettled.bytes_left(self.report.end) else { return Ok(()) };
-        let memory_bytes = self.resources.memory.budget.memtables_bytes_max;
+        let memory_bytes = self.resources.memory.memtables_bytes_max();
         Err(self.full(format!(
             "the log holds {bytes} bytes more than fit the {memory_bytes} bytes that Options::memory leaves for \
              memtables, and the disk has no space to flush them: free disk space or give more memory ({cause})"

@@ -142,6 +142,7 @@ impl Opening {
         let wal_options = WalOptions {
             segment_bytes: options.segment_bytes(),
             window_bytes: resources.memory.budget.log_window_bytes,
+            window_memory: Some(resources.memory.for_window()),
             recovery: options.recovery,
             ..WalOptions::default()
         };

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lsm_core::env::Env;
 use lsm_core::vfs::Vfs;
 use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_wal::{
@@ -40,6 +41,7 @@ pub(crate) struct Replay {
 
 /// Replayed data that the manifest does not have in tables yet.
 pub(crate) struct Unsettled {
+    env: Arc<dyn Env>,
     log: OldLog,
     /// By keyspace: the sequence number up to which its writes are in tables of the manifest.
     flushed: BTreeMap<u32, SequenceNumber>,
@@ -161,6 +163,7 @@ impl Replay {
             manifest: current.manifest,
         };
         let unsettled = Unsettled {
+            env: Arc::clone(&resources.env),
             log,
             flushed,
             cleared: Vec::new(),
@@ -185,14 +188,15 @@ impl Replay {
         let unsettled = &mut self.unsettled;
         let mut reader = unsettled.log.read_from(unsettled.log.start.position, &self.memory)?;
         while let Some(record) = reader.next()? {
-            let room = self.memory.room_bytes();
-            if unsettled.rest.is_none() && unsettled.wanted_bytes(&self.committer, &record, room) > room {
+            if unsettled.rest.is_none() && unsettled.reserve(&self.committer, &record, &self.memory).is_err()
+            {
                 unsettled.rest = Some(record.start);
             }
             let committer = unsettled.rest.is_none().then_some(&mut self.committer);
             let last = unsettled.take(&record, committer)?;
             self.last_sequence = self.last_sequence.max(last);
         }
+        self.memory.holding.trim();
         check_parts(self.trees.all())?;
         let report = reader.reader.report().clone();
         recovery.records = report.records;
@@ -224,7 +228,7 @@ impl Replay {
             "the log of {} holds more than fits the {} bytes that Options::memory leaves for memtables: give more \
              memory, or open the database for writing, which flushes the log",
             self.unsettled.log.directory.display(),
-            self.memory.budget.memtables_bytes_max
+            self.memory.memtables_bytes_max()
         )))
     }
 
@@ -242,6 +246,16 @@ impl Replay {
 }
 
 impl Unsettled {
+    /// Reserves the memory that memtables need for a record. Returns how much that is if there is not so much.
+    fn reserve(&self, committer: &Committer, record: &Record<'_>, memory: &Memory) -> Result<(), usize> {
+        let bound = self.wanted_bytes(committer, record, memory.holding.possible_room_bytes());
+        if memory.holding.has_room(bound, 0, None) {
+            return Ok(());
+        }
+        let wanted = self.wanted_bytes(committer, record, 0);
+        if memory.holding.wait_for_room(&*self.env, wanted) { Ok(()) } else { Err(wanted) }
+    }
+
     /// The memory that memtables need for a record, or an upper bound if that bound fits `room_bytes`.
     fn wanted_bytes(&self, committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
         // An encoded operation has at least three bytes, a range delete at least five.
@@ -430,19 +444,14 @@ impl Unsettled {
         self.last_sequence = 0;
         while let Some(record) = reader.next()? {
             let mut committer = context.write.committer.lock();
-            let mut wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
-            if wanted > memory.room_bytes() {
+            if self.reserve(&committer, &record, memory).is_err() {
                 committer.rotate_all();
                 drop(committer);
                 self.flush_immutable(context)?;
                 self.replace_built(context);
                 committer = context.write.committer.lock();
-                wanted = self.wanted_bytes(&committer, &record, memory.room_bytes());
+                self.reserve(&committer, &record, memory).map_err(|wanted| memory.exhausted(wanted))?;
             }
-            if wanted > memory.room_bytes() {
-                return Err(memory.exhausted(wanted));
-            }
-            memory.clear_pool_for(wanted);
             self.take(&record, Some(&mut committer))?;
         }
         let mut committer = context.write.committer.lock();

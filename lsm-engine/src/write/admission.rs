@@ -10,6 +10,7 @@ use crate::events::WaitReason;
 use crate::keyspaces::Tree;
 use crate::lock_order::{OrderedGuard, assert_none_held};
 use crate::memory::{batch_bytes, room_for};
+use crate::memory_pool::Relief;
 use crate::write::committer::Committer;
 use crate::write::path::WritePath;
 use crate::write::payload::{Operation, Operations};
@@ -104,12 +105,11 @@ impl WritePath {
         let memory = &self.resources.memory;
         let kept = memory.kept_for_deletes();
         let may_go = if kept > 0 && deletes() {
-            memory.room_bytes() >= wanted
+            memory.holding.has_room(wanted, 0, None)
         } else {
-            self.queue.len() == 0 && memory.room_bytes() >= wanted + kept
+            self.queue.len() == 0 && memory.holding.has_room(wanted, kept, None)
         };
         if may_go {
-            memory.clear_pool_for(wanted);
             return Ok((committer, found));
         }
         committer.check_ever_fits(found.as_ref(), bytes)?;
@@ -143,34 +143,43 @@ impl WritePath {
         keyspaces: impl Fn(&mut Committer) -> Result<K>,
     ) -> Result<(OrderedGuard<'_, Committer>, K)> {
         self.resources.check_may_wait()?;
+        let memory = &self.resources.memory;
         let mut waiting = self.resources.waits.begin(self.memory_wait(), None);
         let turn = self.queue.join();
         // This makes a flush that failed on a full disk try again now.
         self.flush_wanted.notify();
-        let (mut locked, mut asked) = (None, false);
+        let (mut locked, mut asked, mut place) = (None, false, None);
         let waited = self.resources.wait_until(&self.status.progress, || {
-            waiting.change(self.memory_wait());
             self.status.check_writing()?;
             self.status.check_open()?;
             if !turn.is_first() {
+                waiting.change(self.memory_wait());
                 return Ok(false);
             }
+            let place = &*place.get_or_insert_with(|| memory.holding.wait_in_line(&self.status.progress));
             let mut committer = self.committer.lock();
             let found = keyspaces(&mut committer)?;
             let wanted = room_for(bytes) + committer.growth_bytes(found.as_ref());
-            if self.resources.memory.room_bytes() >= wanted + self.resources.memory.kept_for_deletes() {
-                self.resources.memory.clear_pool_for(wanted);
+            if memory.holding.has_room(wanted, memory.kept_for_deletes(), Some(place)) {
                 locked = Some((committer, found));
                 return Ok(true);
             }
-            let made = self.make_room(&mut committer, wanted);
+            let made = if memory.holding.is_behind(place) {
+                Ok(Relief::Coming)
+            } else {
+                self.make_room(&mut committer, wanted)
+            };
             drop(committer);
-            if self.status.control.is_paused() {
-                return Ok(false);
-            }
+            // Who can only wait for a database that does not flush now lets others pass.
+            let is_coming = matches!(made, Ok(Relief::Coming));
+            place.let_pass(!is_coming || !memory.holding.waits_for_others(wanted));
+            waiting.change(match made {
+                Ok(Relief::Nothing) => WaitReason::PoolMemory,
+                _ => self.memory_wait(),
+            });
             // If tables take too much memory, compactions may free some. Ask once, so that failing ones are not
             // repeated.
-            if made.is_err() && self.resources.memory.tables_exceed_share() {
+            if made.is_err() && memory.tables_exceed_share() {
                 let compactor = self.compactor.get().and_then(Weak::upgrade);
                 if let Some(compactor) = compactor {
                     if !std::mem::replace(&mut asked, true) {
@@ -181,16 +190,51 @@ impl WritePath {
                     }
                 }
             }
-            made.map(|()| false)
+            made.map(|_| false)
         });
-        drop((turn, waiting));
+        drop((place, turn, waiting));
         self.status.progress.notify();
         waited?;
         locked.ok_or(Error::Closed)
     }
 
-    /// Makes sure that some flush or merge is going to free memory. Fails if nothing can.
-    fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<()> {
+    /// Makes sure that some flush or merge, of this database or of another one of its pool, is going to free memory. Fails
+    /// if nothing can.
+    fn make_room(&self, committer: &mut Committer, wanted: usize) -> Result<Relief> {
+        let holding = &self.resources.memory.holding;
+        let relief = holding.relieve(wanted);
+        if relief == Relief::Coming {
+            return Ok(relief);
+        }
+        match self.make_own_room(committer, wanted) {
+            Err(_) if relief == Relief::Nothing && holding.others_may_flush_later() => Ok(relief),
+            made => made,
+        }
+    }
+
+    /// Rotates a memtable because the pool is short of memory.
+    pub(crate) fn flush_for_pool(&self) {
+        let holding = &self.resources.memory.holding;
+        let mut committer = self.committer.lock();
+        holding.trim();
+        let rotated = committer.rotate_largest();
+        drop(committer);
+        holding.has_answered(!rotated);
+    }
+
+    /// Gives memory that was granted for writes and is not used to the other databases of the pool.
+    pub(crate) fn give_back_memory(&self) {
+        if self.resources.memory.shared_pool().is_some()
+            && let Some(_committer) = self.committer.try_lock()
+        {
+            self.resources.memory.holding.trim();
+        }
+    }
+
+    fn make_own_room(&self, committer: &mut Committer, wanted: usize) -> Result<Relief> {
+        if self.status.control.is_paused() {
+            return Ok(Relief::Own);
+        }
         // A keyspace that failed does not flush again.
         let trees = self.unflushed.trees();
         let (healthy, failed): (Vec<_>, Vec<_>) = trees.iter().partition(|tree| tree.failure().is_none());
@@ -199,21 +243,21 @@ impl WritePath {
             .filter(|tree| !tree.load().immutable.is_empty())
             .partition(|tree| tree.flush_retry_micros().is_none());
         if !immutable.is_empty() || committer.rotate_largest() {
-            return Ok(());
+            return Ok(Relief::Coming);
         }
         // On a full disk the writer waits, because flushes try again until there is room. After other errors they also
         // try again, but may never succeed, so the writer gets the error.
         if !retried.is_empty() {
             let error = self.status.flush_error.current().filter(|error| error.kind() != ErrorKind::NoSpace);
-            return error.map_or(Ok(()), Err);
+            return error.map_or(Ok(Relief::Own), Err);
         }
         if let Some(error) = failed.iter().find_map(|tree| tree.failure()) {
             return Err(Error::WritingStopped(Arc::new(error)));
         }
         // A running merge gives its buffers back. A flush releases its memtable shortly after it installed the tables,
         // and notifies. So wait for them.
-        if self.resources.memory.buffer_bytes() > 0 || self.resources.memory.immutable_bytes() > 0 {
-            return Ok(());
+        if self.resources.memory.has_buffers() || self.resources.memory.holding.immutable_bytes() > 0 {
+            return Ok(Relief::Coming);
         }
         Err(self.resources.memory.exhausted(wanted))
     }

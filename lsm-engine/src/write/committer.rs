@@ -126,6 +126,7 @@ impl Committer {
     pub(crate) fn remove_writer(&mut self, id: u32) {
         if let Some(KeyspaceWriter { tree, active }) = self.writers.remove(&id) {
             self.account(id, active.as_ref().map(|active| active.bytes), None);
+            self.memory.holding.trim();
             drop_writer(&tree, active);
         }
     }
@@ -137,7 +138,7 @@ impl Committer {
         }
         self.active.extend(now.map(|bytes| (bytes, keyspace)));
         self.active_bytes = (self.active_bytes + now.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
-        self.memory.set_active_bytes(self.active_bytes);
+        self.memory.holding.set_active_bytes(self.active_bytes);
     }
 
     /// Takes the log, to close it. Later writes fail.
@@ -298,11 +299,10 @@ impl Committer {
         let before = std::mem::replace(&mut active.bytes, bytes);
         if bytes != before {
             self.account(keyspace, Some(before), Some(bytes));
-            self.memory.bound_pool(0);
         }
         if is_full {
             self.rotate(keyspace, self.last_sequence());
-        } else if self.active_bytes > budget.memtables_bytes_max / 2 {
+        } else if self.active_bytes > budget.shares.memtables_bytes / 2 {
             self.rotate_largest();
         }
     }
@@ -329,7 +329,7 @@ impl Committer {
     pub(crate) fn check_ever_fits(&self, keyspaces: &[u32], bytes: usize) -> Result<()> {
         let each = 2 * EMPTY_MEMTABLE_BYTES + self.memory.growth_bytes(0);
         let wanted = room_for(bytes) + each * keyspaces.len();
-        let bytes_max = self.memory.budget.memtables_bytes_max;
+        let bytes_max = self.memory.memtables_bytes_max();
         if wanted <= bytes_max { Ok(()) } else { Err(too_large(wanted, bytes_max)) }
     }
 
@@ -421,7 +421,7 @@ impl Committer {
         let old = filled.as_ref().map(|filled| Arc::clone(&filled.memtable));
         if let Some(old) = &old {
             old.rotate(last_sequence, immutable_bytes);
-            self.memory.add_immutable_bytes(immutable_bytes);
+            self.memory.holding.add_immutable_bytes(immutable_bytes);
         }
         self.account(keyspace, before, now);
         if memtable.is_some() {
@@ -456,7 +456,7 @@ impl Committer {
         self.account(keyspace, before, None);
         tree.update(|state| {
             let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
-            self.memory.remove_immutable_bytes(immutable);
+            self.memory.holding.remove_immutable_bytes(immutable);
             self.memory.release_memtables(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
             ReadState {
                 memtable: None,
@@ -469,6 +469,7 @@ impl Committer {
                 ..(**state).clone()
             }
         });
+        self.memory.holding.trim();
         self.unflushed.recheck(&tree);
         drop_writer(&tree, filled);
         Ok(())

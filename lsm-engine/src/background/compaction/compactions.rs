@@ -17,6 +17,7 @@ use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
 use crate::lock_order::{OrderedGuard, OrderedMutex, Rank};
+use crate::memory_pool::Work;
 use crate::reentry::{Entered, Inside};
 use crate::version::Version;
 use crate::write::{Compactor, Pressure};
@@ -166,8 +167,8 @@ impl Compactions {
         let Some(compaction) = manual(&wanted, range, options) else { return Ok(Manual::Done) };
         match validate(&shape, &compaction) {
             Ok(()) => {
-                self.start(&mut scheduler, tree, version, &shape, &compaction, begun)?;
-                Ok(Manual::Started)
+                let started = self.start(&mut scheduler, tree, version, &shape, &compaction, begun)?;
+                Ok(if started { Manual::Started } else { Manual::Wait })
             }
             Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
             Err(rejection) => {
@@ -274,7 +275,7 @@ impl Compactions {
             }
             scheduler.next_keyspace = tree.id + 1;
             match self.start(scheduler, tree, &state.version, &shape, &compaction, None) {
-                Ok(()) => return true,
+                Ok(started) => return started,
                 Err(error) => {
                     tracing::warn!(keyspace = &*tree.name, %error, "failed to start a compaction");
                     if matches!(error, Error::Callback(_)) {
@@ -287,6 +288,7 @@ impl Compactions {
         false
     }
 
+    /// Starts a compaction. Returns `false` if it is not its turn among the databases of the pool.
     fn start(
         &self,
         scheduler: &mut Scheduler,
@@ -295,7 +297,7 @@ impl Compactions {
         shape: &TreeShape,
         compaction: &Compaction,
         manual: Option<Uncancelled>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut inputs = policy_inputs(version, shape, compaction);
         let fewer;
         let mut compaction = compaction;
@@ -307,18 +309,26 @@ impl Compactions {
                 compaction = &fewer;
             }
         }
+        let slot = match compaction.action {
+            Action::Merge => match self.context.resources.memory.holding.begin(Work::Merge) {
+                Some(slot) => slot,
+                None => return Ok(false),
+            },
+            _ => None,
+        };
         let run = scheduler.output_run(&self.context, tree, version, compaction, &inputs);
         match compaction.action {
             Action::Move => relocate(&self.context, tree, compaction, &inputs, Some(run)),
             Action::Drop => relocate(&self.context, tree, compaction, &inputs, None),
             Action::Merge => {
-                let Some(running_shape) = compaction.running(shape) else { return Ok(()) };
-                let Some(starter) = self.this.upgrade() else { return Ok(()) };
+                let Some(running_shape) = compaction.running(shape) else { return Ok(true) };
+                let Some(starter) = self.this.upgrade() else { return Ok(true) };
                 let starter: Arc<dyn Starter> = starter;
                 let from_level_0 = compaction.inputs.iter().any(|input| input.level == 0);
                 let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
                 tree.busy.lock().extend(inputs.iter().map(|input| input.table.number()));
-                let plan = Plan { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual };
+                let plan =
+                    Plan { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual, slot };
                 let (running, jobs) = plan.prepare(&self.context, &starter);
                 scheduler.running.push(running);
                 for job in jobs {
@@ -327,9 +337,10 @@ impl Compactions {
                 Ok(())
             }
         }
-        .inspect(|()| {
+        .map(|()| {
             self.context.compaction_queue.add(tree);
             tracing::debug!(keyspace = &*tree.name, reason = %compaction.reason, "compaction");
+            true
         })
     }
 }

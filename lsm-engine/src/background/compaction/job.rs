@@ -22,6 +22,7 @@ use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::keyspaces::Tree;
+use crate::memory_pool::Slot;
 use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
 use crate::status::Status;
@@ -49,6 +50,8 @@ pub(crate) struct Running {
     has_filtered: AtomicBool,
     outputs: Mutex<Vec<NewTable>>,
     failure: Mutex<Option<Error>>,
+    /// The turn to merge, among the databases of the pool. It ends when the parts have given their buffers back.
+    slot: Mutex<Option<Slot>>,
 }
 
 impl Running {
@@ -74,6 +77,10 @@ impl Running {
 
     /// Fails if the rest of the compaction is not wanted any more.
     fn check_wanted(&self, status: &Status) -> Result<()> {
+        if status.control.is_paused() && self.slot.lock().is_some() {
+            // Others of the pool need not wait for its buffers. It starts anew when background work is resumed.
+            return Err(Error::Cancelled);
+        }
         if status.is_stopping() || self.tree.is_dropped() || self.failed() {
             return Err(Error::Closed);
         }
@@ -286,6 +293,8 @@ impl Job for CompactionJob {
             context.status.control.wake_jobs();
         }
         if self.running.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let slot = self.running.slot.lock().take();
+            drop(slot);
             self.running.finish(&self.context, &*self.starter);
         }
         Step::Done
@@ -304,6 +313,7 @@ pub(super) struct Plan<'p> {
     pub(super) from_level_0: bool,
     /// Set if a user asked for it.
     pub(super) manual: Option<Uncancelled>,
+    pub(super) slot: Option<Slot>,
 }
 
 impl Plan<'_> {
@@ -313,7 +323,7 @@ impl Plan<'_> {
         context: &Arc<JobContext>,
         starter: &Arc<dyn Starter>,
     ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
-        let Self { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual } = self;
+        let Self { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual, slot } = self;
         let (tables, bytes) = count(&inputs);
         context.resources.events.emit(EventKind::CompactionBegin {
             keyspace: Arc::clone(&tree.name),
@@ -336,6 +346,7 @@ impl Plan<'_> {
             has_filtered: AtomicBool::new(false),
             outputs: Mutex::default(),
             failure: Mutex::default(),
+            slot: Mutex::new(slot),
             inputs,
         });
         let version = Arc::clone(&tree.load().version);
@@ -503,7 +514,7 @@ fn filter(
 
 /// Number of input runs, from the oldest on, that fit memory for reading at once. At least two.
 pub(super) fn readable_runs(context: &JobContext, tree: &Tree, inputs: &[Placement]) -> usize {
-    let mut left = context.resources.memory.merge_bytes_max();
+    let (mut left, _) = context.resources.memory.merge_limits();
     let fits = |run: &&Run| {
         let rest = left.checked_sub(run_bytes(context, tree, run));
         left = rest.unwrap_or(0);
@@ -524,7 +535,8 @@ fn split_keys(context: &JobContext, tree: &Tree, inputs: &[Placement], target_by
     let bytes: u64 = inputs.iter().map(|input| input.table.meta().file_bytes).sum();
     let affordable = bytes / target_bytes.saturating_mul(PART_TABLES_MIN).max(1);
     let read_bytes: usize = input_runs(inputs).iter().map(|run| run_bytes(context, tree, run)).sum();
-    let parts_max = context.resources.memory.merge_bytes_max() / read_bytes.max(1);
+    let (left, parts_max) = context.resources.memory.merge_limits();
+    let parts_max = (left / read_bytes.max(1)).min(parts_max);
     let parts = parts_max.min((context.resources.env.worker_count() as u64).min(affordable) as usize);
     if parts < 2 {
         return Vec::new();
