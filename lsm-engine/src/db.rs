@@ -71,11 +71,17 @@ impl Db {
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
         options.check()?;
         let (database, recovery) = caught("the opening of the database", || recovery::open(path, options))?;
+        let db = Self::of(database, recovery)?;
+        db.database.start();
+        Ok(db)
+    }
+
+    /// The handle of a database whose background work has not started.
+    pub(crate) fn of(database: Arc<Database>, recovery: Recovery) -> Result<Self> {
         let tree =
             database.trees.read().get(0).cloned().ok_or_else(|| Error::invalid("no default keyspace"))?;
         let closer = Arc::new(Closer::new(Arc::clone(&database)));
         let default = Keyspace::new(Arc::clone(&database), tree, Arc::clone(&closer));
-        database.start();
         Ok(Self { database, default, closer, recovery: Arc::new(recovery) })
     }
 

@@ -88,6 +88,14 @@ pub enum Error {
     #[error("{0}")]
     SnapshotExpired(Arc<str>),
 
+    /// A follower was away for too long, and the owner of the database removed what it reads.
+    #[error("{0}")]
+    FellBehind(Arc<str>),
+
+    /// A follower can get no lease.
+    #[error("{0}")]
+    NoLease(Arc<str>),
+
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
@@ -178,6 +186,11 @@ pub enum ErrorKind {
     Conflict,
     /// Take a new snapshot, iterator or transaction, and read again.
     SnapshotExpired,
+    /// Call [`Follower::reopen`](crate::Follower::reopen).
+    FellBehind,
+    /// Let the follower write its lease, or open it without one; see
+    /// [`Options::follower_lease`](crate::Options::follower_lease). If there are too many followers, end one.
+    NoLease,
     /// The database was closed or the keyspace dropped. Open it again.
     Closed,
     /// Open the keyspace with the merge operator that the message names.
@@ -238,6 +251,8 @@ impl Error {
             Self::KeyspaceDropped(_) | Self::Closed => ErrorKind::Closed,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::SnapshotExpired(_) => ErrorKind::SnapshotExpired,
+            Self::FellBehind(_) => ErrorKind::FellBehind,
+            Self::NoLease(_) => ErrorKind::NoLease,
             Self::OperatorMissing(_) => ErrorKind::OperatorMissing,
             Self::OperatorFailed(_) => ErrorKind::OperatorFailed,
             Self::LockTimeout(_) => ErrorKind::LockTimeout,
@@ -289,8 +304,18 @@ fn remedy(what: &str) -> &'static str {
     }
 }
 
+/// The cause of an error of the file system of a follower that fell behind.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct FellBehind(pub(crate) Arc<str>);
+
 fn storage_kind(error: &lsm_core::Error) -> ErrorKind {
     use std::io::ErrorKind as Io;
+    if let lsm_core::Error::Io { source, .. } = error
+        && source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<FellBehind>)
+    {
+        return ErrorKind::FellBehind;
+    }
     match error {
         lsm_core::Error::Corruption { .. } => ErrorKind::Corruption,
         lsm_core::Error::UnsupportedVersion { .. } | lsm_core::Error::Unsupported { .. } => {

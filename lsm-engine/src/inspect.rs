@@ -37,6 +37,8 @@ pub enum Kind {
     Staging,
     /// A file of the flight recorder; see [`RecordedEvents`].
     Events,
+    /// The lease of a [follower](crate::Follower).
+    Lease,
 }
 
 /// The kind of the file with this name; `None` if it is not a file of a database.
@@ -50,6 +52,7 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         FileKind::Lock => Kind::Lock,
         FileKind::Staging => Kind::Staging,
         FileKind::Events(_) => Kind::Events,
+        FileKind::Lease(_) => Kind::Lease,
     })
 }
 

@@ -47,6 +47,7 @@ pub struct Options {
     pub(crate) error_if_exists: bool,
     pub(crate) read_only: bool,
     snapshot_age_max: Option<Duration>,
+    follower_lease: Option<Duration>,
     pub(crate) recovery: RecoveryMode,
     pub(crate) log_segment_bytes: Option<u64>,
     pub(crate) statistics: bool,
@@ -60,6 +61,9 @@ pub const MEMORY_BYTES_DEFAULT: usize = 512 << 20;
 
 /// Smallest value of [`Options::memory`], in bytes.
 pub const MEMORY_BYTES_MIN: usize = 1 << 20;
+
+/// The longest lease of a follower. The owner keeps files no longer for one that is gone, whatever its lease says.
+pub(crate) const LEASE_MICROS_MAX: u64 = 10 * 60 * 1_000_000;
 
 /// Segments of the log that hold several memtables are no larger.
 const SHARED_SEGMENT_BYTES_MAX: u64 = 8 << 20;
@@ -84,6 +88,7 @@ impl Options {
             error_if_exists: false,
             read_only: false,
             snapshot_age_max: None,
+            follower_lease: Some(Duration::from_secs(30)),
             recovery: RecoveryMode::TolerateTornTail,
             log_segment_bytes: None,
             statistics: false,
@@ -201,6 +206,28 @@ impl Options {
 
     pub(crate) fn snapshot_age_max_micros(&self) -> Option<u64> {
         self.snapshot_age_max.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// How long the owner of the database keeps files for a [`Follower`](crate::Follower) that does not renew its lease;
+    /// 30 seconds by default. A follower renews it by itself, so this is about one whose process is stopped, or gone. One
+    /// second to ten minutes.
+    ///
+    /// `None` for no lease, where the follower has no right to write one: then files may vanish while it reads them, and
+    /// reads may fail with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound). Only followers have this option.
+    pub fn follower_lease(mut self, lease: Option<Duration>) -> Self {
+        self.follower_lease = lease;
+        self
+    }
+
+    pub(crate) fn follower_lease_micros(&self) -> Result<Option<u64>> {
+        let Some(lease) = self.follower_lease else { return Ok(None) };
+        let micros = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
+        if (1_000_000..=LEASE_MICROS_MAX).contains(&micros) {
+            return Ok(Some(micros));
+        }
+        Err(Error::invalid(format!(
+            "Options::follower_lease is {lease:?}; it must be one second to ten minutes"
+        )))
     }
 
     /// How recovery treats a damaged end of the log. [`RecoveryMode::TolerateTornTail`] by default.

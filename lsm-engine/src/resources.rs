@@ -11,7 +11,7 @@ use crate::events::{EventKind, EventRing, WaitReason};
 use crate::lock_order::assert_none_held;
 use crate::memory::Memory;
 use crate::metrics::{Counters, MaybeStatistics};
-use crate::version::{DiskReserve, ObsoleteFiles};
+use crate::version::{DiskReserve, Leases, ObsoleteFiles};
 use crate::waits::Waits;
 
 /// Resources that all parts of a database use. They know none of those parts.
@@ -28,6 +28,8 @@ pub(crate) struct Resources {
     pub(crate) waits: Waits,
     pub(crate) obsolete_files: Arc<ObsoleteFiles>,
     pub(crate) disk_reserve: Arc<DiskReserve>,
+    /// The leases of followers.
+    pub(crate) leases: Arc<Leases>,
 }
 
 impl Resources {
@@ -45,6 +47,7 @@ impl Resources {
         let events = Arc::new(EventRing::new(Arc::clone(&env)));
         let waits = Waits::new(Arc::clone(&env), Arc::clone(&events));
         let statistics = MaybeStatistics::new(with_statistics, &env);
+        let leases = Arc::new(Leases::new(Arc::clone(&vfs), Arc::clone(&env), directory.clone()));
         Arc::new(Self {
             database_id,
             directory,
@@ -57,6 +60,7 @@ impl Resources {
             waits,
             obsolete_files,
             disk_reserve,
+            leases,
         })
     }
 
@@ -66,9 +70,9 @@ impl Resources {
         self.vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))
     }
 
-    /// Unlinks the obsolete files. If one cannot be removed, the next open finds it and tries again.
+    /// Unlinks the obsolete files that no follower needs. If one cannot be removed, the next open finds it and tries again.
     pub(crate) fn remove_obsolete_files(&self) {
-        for path in self.obsolete_files.take() {
+        for path in self.obsolete_files.take(&self.leases) {
             match self.vfs.remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "failed to remove an obsolete file");

@@ -220,6 +220,21 @@ impl RecordFileReader {
         Ok(Some(self.reader.record(&found)))
     }
 
+    /// Looks again behind the last record that was returned, in a file that somebody may be writing: whatever
+    /// [`next`](Self::next) said last, its next call returns the record there, if there is one now. The
+    /// [`report`](Self::report) begins anew.
+    pub fn look_again(&mut self) -> Result<()> {
+        self.reader.refresh()?;
+        self.finished = self.number.is_none();
+        self.report = RecoveryReport::default();
+        Ok(())
+    }
+
+    /// Position of the end of the last record that was returned.
+    pub fn position(&self) -> Position {
+        Position(self.position)
+    }
+
     /// What was found, complete once [`next`](Self::next) returned `None`.
     pub fn report(&self) -> &RecoveryReport {
         &self.report

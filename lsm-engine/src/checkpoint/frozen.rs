@@ -14,8 +14,8 @@ use crate::pins::PinKind;
 use crate::recovery::existing_current;
 use crate::resources::Resources;
 use crate::version::edit::{LogStart, VersionEdit};
-use crate::version::manifest::{Manifest, ManifestState};
-use crate::version::{LiveFile, TableFile, Version, files};
+use crate::version::manifest::ManifestState;
+use crate::version::{LiveFile, ManifestReader, TableFile, Version, files};
 use crate::write::{LogPin, LogPinOwner};
 
 /// Number of the segment that holds the log of a copy.
@@ -127,8 +127,14 @@ fn freeze_written(database: &Database, side: &WriteSide) -> Result<Frozen> {
 /// Freezes a database that is open read-only. The files do not change while it is.
 fn freeze_read(database: &Database) -> Result<Frozen> {
     let resources = &database.resources;
+    if database.follows {
+        return Err(Error::invalid(format!(
+            "a follower cannot copy {}, which its owner writes: ask the owner for a checkpoint or backup",
+            resources.directory.display()
+        )));
+    }
     let current = existing_current(&*resources.vfs, &resources.directory)?;
-    let state = Manifest::load(&*resources.vfs, &resources.directory, &current)?;
+    let state = ManifestReader::open(&*resources.vfs, &resources.directory, &current)?.into_state();
     let mut whole = open_log(resources, &state, current.clean)?;
     while whole.next()?.is_some() {}
     let end = whole.report().end.max(Position(state.log.position));

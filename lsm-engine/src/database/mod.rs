@@ -46,6 +46,8 @@ pub(crate) struct Database {
     pub(crate) locks: Arc<Locks>,
     /// `None` if the database is open read-only.
     pub(crate) writer: Option<WriteSide>,
+    /// Another process writes the files.
+    pub(crate) follows: bool,
     /// The result of the first call of `close`, for later calls.
     close_result: OnceLock<Result<()>>,
     close_ended: Event,
@@ -109,10 +111,21 @@ impl Database {
             history,
             locks: Arc::default(),
             writer,
+            follows: false,
             close_result: OnceLock::new(),
             close_ended: Event::new(),
             lock: Mutex::new(lock),
         }
+    }
+
+    /// What a follower shows.
+    pub(crate) fn of_follower(
+        resources: Arc<Resources>,
+        trees: Arc<RwLock<Trees>>,
+        visibility: Arc<Visibility>,
+        history: Arc<SharedHistory>,
+    ) -> Self {
+        Self { follows: true, ..Self::new(resources, trees, visibility, history, None, None) }
     }
 
     /// Starts the background work of a database that is open for writing.

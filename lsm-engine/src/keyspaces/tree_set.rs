@@ -33,6 +33,11 @@ impl TreeSet {
         }
     }
 
+    /// Removes a keyspace, whatever its state.
+    pub(crate) fn remove(&self, id: u32) {
+        self.trees.lock().remove(&id);
+    }
+
     pub(crate) fn trees(&self) -> Vec<Arc<Tree>> {
         self.trees.lock().values().cloned().collect()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::keyspaces::tree::Tree;
 
 /// All keyspaces of a database.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Trees {
     by_id: BTreeMap<u32, Arc<Tree>>,
     by_name: BTreeMap<Arc<str>, Arc<Tree>>,

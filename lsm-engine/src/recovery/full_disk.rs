@@ -60,6 +60,8 @@ impl FullDisk<'_> {
         file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
         let mut tables = state.table_numbers();
         tables.extend(ingested);
+        // Followers would keep the space for the time of a lease, and cannot be asked to wait.
+        self.resources.leases.revoke_all();
         for name in files::list(&**vfs, directory)? {
             if matches!(files::parse(&name), Some(FileKind::Table(number)) if !tables.contains(&number)) {
                 let path = directory.join(name);

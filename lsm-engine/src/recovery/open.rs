@@ -32,7 +32,7 @@ use crate::version::edit::{KeyspaceRecord, LogStart};
 use crate::version::files::{self, FileKind};
 use crate::version::history::SlotRecord;
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
-use crate::version::{MANIFEST_BYTES_BESIDE, TableOpener, VersionSet, open_tables};
+use crate::version::{MANIFEST_BYTES_BESIDE, ManifestReader, TableOpener, VersionSet, open_tables};
 use crate::write::WritePath;
 
 /// Opens the database in `directory`.
@@ -67,7 +67,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
         }
     };
     recovery.was_clean = current.clean.is_some();
-    let mut state = Manifest::load(&*vfs, directory, &current)?;
+    let mut state = ManifestReader::open(&*vfs, directory, &current)?.into_state();
     let memory = Arc::new(Memory::new(&options));
     let keyspace_options = keyspace_options(&options, &memory, &mut state)?;
     let reserve_bytes = disk_reserve_bytes(&options, &state);
@@ -182,7 +182,8 @@ impl Opening {
         visibility.set_purged(manifest.state().purged);
         let manifest = OrderedMutex::new(Rank::Manifest, resources.place(), manifest);
         let reserve = Arc::clone(&resources.disk_reserve);
-        let versions = VersionSet::new(manifest, numbers, clock, reserve, Arc::clone(&status));
+        let leases = Arc::clone(&resources.leases);
+        let versions = VersionSet::new(manifest, numbers, clock, reserve, leases, Arc::clone(&status));
         let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);

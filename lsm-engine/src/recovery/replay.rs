@@ -109,7 +109,7 @@ impl OldLog {
     }
 }
 
-fn malformed(record: &Record<'_>, detail: &str) -> Error {
+pub(crate) fn malformed(record: &Record<'_>, detail: &str) -> Error {
     let detail = format!("in the record at position {}: {detail}", record.start);
     Error::corruption(record.path, record.offset, detail)
 }
@@ -256,33 +256,8 @@ impl Unsettled {
         if memory.holding.wait_for_room(&*self.env, wanted) { Ok(()) } else { Err(wanted) }
     }
 
-    /// The memory that memtables need for a record, or an upper bound if that bound fits `room_bytes`.
     fn wanted_bytes(&self, committer: &Committer, record: &Record<'_>, room_bytes: usize) -> usize {
-        // An encoded operation has at least three bytes, a range delete at least five.
-        let payload_bytes = record.payload.len();
-        let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
-        let bound = room_for(batch_bytes(payload_bytes, operations_max(3), operations_max(5)))
-            + committer.growth_bytes_max(operations_max(3) as usize);
-        if bound <= room_bytes {
-            return bound;
-        }
-        let mut operations = Operations::new(record.payload, record.tag);
-        let mut keyspaces = Vec::new();
-        let (mut bytes, mut count, mut range_deletes) = (0, 0, 0);
-        // A malformed record is reported by `take`.
-        while let Some(Ok(operation)) = operations.next() {
-            // Operations of dropped keyspaces, and those in tables, take no memory.
-            if self.flushed.get(&operation.keyspace).is_none_or(|&flushed| operation.sequence <= flushed) {
-                continue;
-            }
-            bytes += operation.key.len() + operation.value.len();
-            count += 1;
-            range_deletes += u64::from(operation.kind == ValueKind::RangeDelete);
-            if !keyspaces.contains(&operation.keyspace) {
-                keyspaces.push(operation.keyspace);
-            }
-        }
-        room_for(batch_bytes(bytes, count, range_deletes)) + committer.growth_bytes(&keyspaces)
+        wanted_bytes(&self.flushed, committer, record, room_bytes)
     }
 
     /// Checks a record. Inserts its operations if there is a `committer`. Returns the last sequence number.
@@ -481,6 +456,41 @@ impl Unsettled {
         }
         edit
     }
+}
+
+/// The memory that memtables need for a record, or an upper bound if that bound fits `room_bytes`. Operations up to the
+/// numbers in `flushed`, and those of keyspaces that it lacks, need none.
+pub(crate) fn wanted_bytes(
+    flushed: &BTreeMap<u32, SequenceNumber>,
+    committer: &Committer,
+    record: &Record<'_>,
+    room_bytes: usize,
+) -> usize {
+    // An encoded operation has at least three bytes, a range delete at least five.
+    let payload_bytes = record.payload.len();
+    let operations_max = |bytes: u64| payload_bytes as u64 / bytes;
+    let bound = room_for(batch_bytes(payload_bytes, operations_max(3), operations_max(5)))
+        + committer.growth_bytes_max(operations_max(3) as usize);
+    if bound <= room_bytes {
+        return bound;
+    }
+    let mut operations = Operations::new(record.payload, record.tag);
+    let mut keyspaces = Vec::new();
+    let (mut bytes, mut count, mut range_deletes) = (0, 0, 0);
+    // A malformed record is reported by `take`.
+    while let Some(Ok(operation)) = operations.next() {
+        // Operations of dropped keyspaces, and those in tables, take no memory.
+        if flushed.get(&operation.keyspace).is_none_or(|&flushed| operation.sequence <= flushed) {
+            continue;
+        }
+        bytes += operation.key.len() + operation.value.len();
+        count += 1;
+        range_deletes += u64::from(operation.kind == ValueKind::RangeDelete);
+        if !keyspaces.contains(&operation.keyspace) {
+            keyspaces.push(operation.keyspace);
+        }
+    }
+    room_for(batch_bytes(bytes, count, range_deletes)) + committer.growth_bytes(&keyspaces)
 }
 
 /// Fails if a memtable panicked. Its data may not be in tables, so the start of the log must not move past it.

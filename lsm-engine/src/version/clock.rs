@@ -75,6 +75,11 @@ impl Clock {
         before.max(opened).saturating_add(open_micros)
     }
 
+    /// Notes a mark of the time for expiry that another process has put into the manifest.
+    pub(crate) fn note_mark(&self, unix_micros: u64) {
+        self.opened_unix_micros.fetch_max(unix_micros.saturating_sub(self.open_micros()), Ordering::AcqRel);
+    }
+
     /// Puts the marks into an edit.
     pub(crate) fn mark(&self, edit: &mut VersionEdit) {
         edit.clock_micros = Some(self.unix_micros());

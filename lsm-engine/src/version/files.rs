@@ -22,6 +22,9 @@ pub(crate) const STAGING: &str = "STAGING";
 /// Numbers of files and runs are below this, so that counters never wrap. Files with higher numbers are not ours.
 pub(crate) const NUMBER_END: u64 = 1 << 60;
 
+/// The number of followers that a database can have at the same time: each has a slot for its lease.
+pub(crate) const LEASE_SLOT_COUNT: u8 = 32;
+
 /// The kind of a database file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
@@ -36,6 +39,8 @@ pub(crate) enum FileKind {
     Staging,
     /// A file of the flight recorder.
     Events(u64),
+    /// The lease of a follower.
+    Lease(u8),
 }
 
 /// The kind of the file with this name; `None` if it is not a file of a database.
@@ -53,6 +58,11 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     }
     if let Some(number) = name.strip_prefix("EVENTS-") {
         return parse_number(number).map(FileKind::Events);
+    }
+    if let Some(slot) = name.strip_prefix("FOLLOWER-") {
+        let number: u8 = slot.parse().ok()?;
+        return (number < LEASE_SLOT_COUNT && slot == format!("{number:02}"))
+            .then_some(FileKind::Lease(number));
     }
     let (stem, suffix) = name.split_once('.')?;
     let number = parse_number(stem)?;
@@ -88,6 +98,10 @@ pub(crate) fn events(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("EVENTS-{number:06}"))
 }
 
+pub(crate) fn lease(directory: &Path, slot: u8) -> PathBuf {
+    directory.join(format!("FOLLOWER-{slot:02}"))
+}
+
 /// The numbers of the files of the flight recorder, ascending.
 pub(crate) fn event_numbers(vfs: &dyn Vfs, directory: &Path) -> Result<Vec<u64>> {
     let number = |name: &String| match parse(name)? {
@@ -117,7 +131,15 @@ mod tests {
             assert_eq!(parse(&name(manifest(directory, number))), Some(FileKind::Manifest(number)));
             assert_eq!(parse(&name(events(directory, number))), Some(FileKind::Events(number)));
         }
+        for slot in 0..LEASE_SLOT_COUNT {
+            assert_eq!(parse(&name(lease(directory, slot))), Some(FileKind::Lease(slot)));
+        }
         for stranger in [
+            "FOLLOWER-",
+            "FOLLOWER-7",
+            "FOLLOWER-+7",
+            "FOLLOWER-32",
+            "FOLLOWER-007",
             "7.sst",
             "18446744073709551615.sst",
             "+00007.sst",

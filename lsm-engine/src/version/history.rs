@@ -203,6 +203,13 @@ impl History {
         ChangePosition { database, epoch, epoch_id, log, sequence, events }
     }
 
+    /// Whether a later epoch began without writes that a position of this database has.
+    pub(crate) fn loses(&self, position: &ChangePosition) -> bool {
+        let is_other = |epoch: &Epoch| epoch.number == position.epoch && epoch.id != position.epoch_id;
+        let lost = |epoch: &Epoch| epoch.number > position.epoch && epoch.sequence < position.sequence;
+        self.epochs.iter().any(|epoch| is_other(epoch) || lost(epoch))
+    }
+
     /// Where to begin to read in order to go on from a position. The last write has the number `last_sequence`.
     pub(crate) fn start(
         &self,

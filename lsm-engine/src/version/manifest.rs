@@ -8,10 +8,11 @@ use std::sync::Arc;
 use lsm_core::SequenceNumber;
 use lsm_core::env::Env;
 use lsm_core::vfs::Vfs;
-use lsm_wal::{CleanClose, RecordFile, RecordFileReader, RecoveryMode};
+use lsm_wal::{CleanClose, RecordFile};
 
 use super::current::Current;
 use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+use super::lease::EditPosition;
 use crate::error::{Error, Result};
 use crate::version::files;
 use crate::version::history::{History, SharedHistory, SlotRecord};
@@ -147,6 +148,12 @@ impl ManifestState {
         SharedHistory::new(self.history.clone(), self.database_id, self.log.position)
     }
 
+    /// The keyspaces in which it differs from another state.
+    pub(crate) fn differences(&self, other: &Self) -> BTreeSet<u32> {
+        let ids = self.keyspaces.keys().chain(other.keyspaces.keys()).copied();
+        ids.filter(|id| self.keyspaces.get(id) != other.keyspaces.get(id)).collect()
+    }
+
     /// Bytes of an edit that contains the whole state.
     pub(crate) fn encoded_bytes(&self) -> u64 {
         self.to_edit().encode().len() as u64
@@ -177,31 +184,6 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// Reads the manifest that `CURRENT` names.
-    pub(crate) fn load(vfs: &dyn Vfs, directory: &Path, current: &Current) -> Result<ManifestState> {
-        let path = files::manifest(directory, current.manifest);
-        let mode = RecoveryMode::TolerateTornTail;
-        let reader = RecordFileReader::open(vfs, &path, current.manifest_synced, mode);
-        let mut reader = reader.map_err(|error| match error {
-            lsm_core::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Error::corruption(&path, 0, "the file is missing, but CURRENT names it")
-            }
-            error => error.into(),
-        })?;
-        let mut state = ManifestState::default();
-        let mut empty = true;
-        while let Some(record) = reader.next()? {
-            let offset = record.offset;
-            let edit = VersionEdit::decode(record.payload).map_err(|error| error.at(&path, offset))?;
-            state.apply(&edit).map_err(|detail| Error::corruption(&path, offset, detail))?;
-            empty = false;
-        }
-        if empty {
-            return Err(Error::corruption(&path, 0, "the manifest holds no edit, but CURRENT names it"));
-        }
-        Ok(state)
-    }
-
     /// Writes a manifest with `state`, and makes `CURRENT` name it. Both are durable afterwards. `record_seed` is a
     /// random number.
     pub(crate) fn create(
@@ -278,6 +260,15 @@ impl Manifest {
 
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The place of the last edit. After a failed append it is where the next manifest will begin: a follower may have
+    /// read the edit that does not count.
+    pub(crate) fn end(&self) -> EditPosition {
+        if self.must_roll {
+            return EditPosition { manifest: self.number.saturating_add(1), position: 0 };
+        }
+        EditPosition { manifest: self.number, position: self.file.end().0 }
     }
 
     /// The name of its file.

@@ -15,6 +15,11 @@ impl Numbers {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Gives out no number below `first` from now on.
+    pub(crate) fn skip_to(&self, first: u64) {
+        self.0.fetch_max(first, Ordering::Relaxed);
+    }
+
     /// The number that will be given out next.
     pub(crate) fn unused(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,6 +10,8 @@ use lsm_sstable::{Table, TableMeta, TableOpen};
 use parking_lot::Mutex;
 
 use super::edit::AddedTable;
+use super::lease::EditPosition;
+use super::leases::Leases;
 use crate::memory::file_cache;
 use crate::memory::{Charge, Memory, Part, Unpinned};
 use crate::options::ResolvedOptions;
@@ -228,6 +231,8 @@ pub(crate) struct ObsoleteFiles {
     paths: Mutex<Vec<PathBuf>>,
     /// Files that could not be removed.
     left: Mutex<Vec<PathBuf>>,
+    /// Those that followers may read, and the last edit when they became obsolete.
+    held: Mutex<BTreeMap<PathBuf, EditPosition>>,
     event: Event,
 }
 
@@ -237,8 +242,29 @@ impl ObsoleteFiles {
         self.event.notify();
     }
 
-    pub(crate) fn take(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.paths.lock())
+    /// Takes those that no follower needs. The others stay until a later call.
+    pub(crate) fn take(&self, leases: &Leases) -> Vec<PathBuf> {
+        let paths = std::mem::take(&mut *self.paths.lock());
+        let mut held = self.held.lock();
+        if paths.is_empty() && held.is_empty() {
+            return paths;
+        }
+        // The edits that removed these files are in the manifest already, so a follower without a lease until now reads
+        // them.
+        let (needed, last_edit) = (leases.look(), leases.last_edit());
+        let Some(needed) = needed.edits else {
+            return std::mem::take(&mut *held).into_keys().chain(paths).collect();
+        };
+        for path in paths {
+            held.entry(path).or_insert(last_edit);
+        }
+        let free: Vec<_> = held
+            .iter()
+            .filter(|&(_, &removed_by)| removed_by <= needed)
+            .map(|(path, _)| path.clone())
+            .collect();
+        held.retain(|_, removed_by| *removed_by > needed);
+        free
     }
 
     /// Notes that a file could not be removed.

@@ -7,6 +7,7 @@ use super::clock::Clock;
 use super::disk_reserve::DiskReserve;
 use super::edit::VersionEdit;
 use super::history::SharedHistory;
+use super::leases::Leases;
 use super::manifest::{AppendError, Manifest};
 use super::numbers::Numbers;
 use crate::error::{ErrorKind, Result};
@@ -30,6 +31,7 @@ pub(crate) struct VersionSet {
     /// The time of the clock of ages at the last edit.
     marked_micros: AtomicU64,
     reserve: Arc<DiskReserve>,
+    leases: Arc<Leases>,
     status: Arc<Status>,
     edit_times: Histogram,
     pub(crate) history: Arc<SharedHistory>,
@@ -41,12 +43,14 @@ impl VersionSet {
         numbers: Arc<Numbers>,
         clock: Arc<Clock>,
         reserve: Arc<DiskReserve>,
+        leases: Arc<Leases>,
         status: Arc<Status>,
     ) -> Self {
+        leases.note_edit(manifest.lock().end());
         let marked_micros = AtomicU64::new(clock.age_micros());
         let history = Arc::new(manifest.lock().state().shared_history());
         let edit_times = Histogram::default();
-        Self { manifest, numbers, clock, marked_micros, reserve, status, edit_times, history }
+        Self { manifest, numbers, clock, marked_micros, reserve, leases, status, edit_times, history }
     }
 
     /// Locks the manifest. A change of a version holds this lock from its edit until it is installed in memory.
@@ -102,6 +106,7 @@ impl VersionSet {
             appended = manifest.append(&edit, || self.numbers.next());
         }
         self.edit_times.record_micros(self.clock_micros() - started_micros);
+        self.leases.note_edit(manifest.end());
         if manifest.number() != before {
             let (file, bytes) = (manifest.file_name(), manifest.snapshot_bytes());
             self.status.events.emit(EventKind::FileCreated { file, bytes });

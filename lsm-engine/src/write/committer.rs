@@ -475,6 +475,52 @@ impl Committer {
         Ok(())
     }
 
+    /// Removes the writer of a keyspace, for a follower. The read state keeps its memtables for its readers.
+    pub(crate) fn give_up_writer(&mut self, keyspace: u32) {
+        self.give_up_memtables(keyspace);
+        self.writers.remove(&keyspace);
+    }
+
+    fn give_up_memtables(&mut self, keyspace: u32) {
+        let Some(writer) = self.writer(keyspace) else { return };
+        let (tree, before) = (Arc::clone(&writer.tree), writer.active_bytes_of());
+        let filled = writer.active.take();
+        self.account(keyspace, before, None);
+        let state = tree.load();
+        let immutable: usize = state.immutable.iter().map(|memtable| memtable.immutable_bytes()).sum();
+        self.memory.holding.remove_immutable_bytes(immutable);
+        self.memory.release_memtables(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
+        self.unflushed.remove(keyspace);
+        drop_writer(&tree, filled);
+    }
+
+    /// Goes on with another tree of a keyspace, for a follower whose readers keep the one before. The new tree gets the
+    /// memtables, or they are given up, because tables have their data.
+    pub(crate) fn exchange_tree(&mut self, tree: &Arc<Tree>, keeps_memtables: bool) {
+        if !keeps_memtables {
+            self.give_up_memtables(tree.id);
+        }
+        let Some(writer) = self.writer(tree.id) else { return };
+        let before = std::mem::replace(&mut writer.tree, Arc::clone(tree));
+        let active = writer.active.as_ref().map(|active| Arc::clone(&active.memtable));
+        self.unflushed.remove(tree.id);
+        if !keeps_memtables {
+            return;
+        }
+        let state = before.load();
+        if active.is_some() || !state.immutable.is_empty() {
+            tree.update(|next| ReadState {
+                memtable: active,
+                immutable: state.immutable.clone(),
+                begun_count: state.begun_count,
+                ingested: state.ingested,
+                ingested_run: state.ingested_run,
+                ..(**next).clone()
+            });
+            self.unflushed.add(tree);
+        }
+    }
+
     /// The active memtable that pins the oldest part of the log: its log start, and the id of its keyspace.
     pub(crate) fn pins_oldest(&self) -> Option<(u64, u32)> {
         let log_start = |id| {

@@ -175,6 +175,7 @@ impl WritePath {
         for owner in lost {
             self.note_lost_pin(owner);
         }
+        let position = self.resources.leases.look().log.map_or(position, |read| read.min(position));
         self.log.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
     }
 

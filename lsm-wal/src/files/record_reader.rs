@@ -84,6 +84,13 @@ impl RecordReader {
         Ok(first.first_chunk().and_then(RecordHeader::seed_of))
     }
 
+    /// Forgets what was read, and takes the length of the file anew: somebody may be writing it.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        self.len = self.file.len().map_err(|error| Error::io("read the length of", &self.path, error))?;
+        self.chunk_bytes = 0;
+        Ok(())
+    }
+
     /// Takes the file to end at `len`, if it is longer.
     pub(crate) fn limit(&mut self, len: u64) {
         self.len = self.len.min(len);
