@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use lsm_dev::Random;
 use lsm_engine::{
     BuiltInMerge, Change, ChangeBatch, ChangeKind, ChangePosition, ChangeSlot, Db, IngestedTable, Keyspace,
-    KeyspaceOptions, Options, WriteBatch,
+    KeyspaceOptions, Options, Slice, WriteBatch,
 };
 
 use super::load::Load;

@@ -4,6 +4,7 @@ mod backups;
 mod bank;
 mod copies;
 mod counters;
+mod followers;
 mod load;
 mod loaded;
 mod map;
@@ -46,6 +47,7 @@ fn loads(db: &Db) -> Vec<Box<dyn Load>> {
         Box::new(sessions::Sessions::new(db)),
         Box::new(views::Views::new()),
         Box::new(copies::Copies::new(db)),
+        Box::new(followers::Followers::new()),
         Box::new(backups::Backups::new(db)),
         Box::new(loaded::Loaded::new(db)),
     ]
