@@ -18,6 +18,8 @@ const COMMANDS: &[&str] = &[
     "events",
     "verify",
     "compact",
+    "checkpoint",
+    "backup",
     "simulate",
     "completions",
 ];

@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+mod backup;
+mod checkpoint;
 mod compact;
 mod completions;
 mod count;
@@ -57,6 +59,8 @@ enum Command {
     Events(events::Events),
     Verify(verify::Verify),
     Compact(compact::Compact),
+    Checkpoint(checkpoint::Checkpoint),
+    Backup(backup::Backup),
     Simulate(simulate::Simulate),
     Completions(completions::Completions),
     #[command(name = demo::WRITER_COMMAND, hide = true)]
@@ -80,6 +84,8 @@ impl Cli {
             Command::Verify(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Compact(command) => command.run(),
+            Command::Checkpoint(command) => command.run(),
+            Command::Backup(command) => command.run(),
             Command::Simulate(command) => command.run(),
             Command::Completions(command) => command.run(Self::command()),
             Command::DemoWriter(command) => command.run(),
