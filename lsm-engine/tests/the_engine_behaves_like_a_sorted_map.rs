@@ -24,6 +24,8 @@ enum Op {
     Delete(Vec<u8>),
     SingleDelete(Vec<u8>),
     DeleteRange(Vec<u8>, Vec<u8>),
+    /// Deletes a range, and removes the tables that lie in it.
+    DeleteFiles(Vec<u8>, Vec<u8>),
     /// Puts, merges and deletes.
     Batch(Writes),
     /// A put and a delete that return tickets.
@@ -96,6 +98,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => key().prop_map(Op::Delete),
         4 => key().prop_map(Op::SingleDelete),
         3 => (key(), key()).prop_map(|(a, b)| Op::DeleteRange(a.clone().min(b.clone()), a.max(b))),
+        2 => range().prop_map(|(start, end)| Op::DeleteFiles(start, end)),
         4 => prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10).prop_map(Op::Batch),
         4 => (
             prop::collection::vec((key(), prop::option::of(value()), any::<bool>()), 0..10),
@@ -404,6 +407,12 @@ fn run(ops: Vec<Op>) {
             }
             Op::DeleteRange(start, end) => {
                 db.delete_range(start.clone()..end.clone()).unwrap();
+                model.retain(|key, _| *key < start || *key >= end);
+            }
+            Op::DeleteFiles(start, end) => {
+                db.delete_range(start.clone()..end.clone()).unwrap();
+                // The last key of a table may be the end, which stays.
+                db.delete_files_in_range(start.clone()..end.clone()).unwrap();
                 model.retain(|key, _| *key < start || *key >= end);
             }
             Op::Batch(writes) => {

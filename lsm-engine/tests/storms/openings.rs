@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lsm_engine::compaction_policies::CompactionPolicy;
 use lsm_engine::env::Env;
 use lsm_engine::{Error, FilterPolicy, KeyspaceOptions, Options};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, ReferenceMemtable, SkipListMemtable};
@@ -17,9 +18,24 @@ use super::world::{DIRECTORY, Faults, World, wants_memory};
 impl World {
     pub(super) fn keyspace_options(&mut self) -> KeyspaceOptions {
         let options = self.options_without_filter();
+        let options = match self.random.below(6) {
+            0..3 if self.purges => options.purge_within(Duration::from_secs(10)),
+            3 => options.purge_within(None),
+            _ => options,
+        };
         match &self.gardener {
             Some(gardener) if !self.random.one_in(4) => options.compaction_filter(Arc::clone(gardener) as _),
             _ => options,
+        }
+    }
+
+    /// A policy that all keyspaces of this world may have.
+    pub(super) fn policy(&mut self) -> Arc<dyn CompactionPolicy> {
+        loop {
+            let policy = self.random.policy();
+            if !self.purges || !policy.drops_data() {
+                return policy;
+            }
         }
     }
 
@@ -27,7 +43,9 @@ impl World {
         if self.random.one_in(4) {
             return KeyspaceOptions::new().merge_operator(Arc::new(lists()));
         }
-        let options = self.random.keyspace_options().change_compaction(true).change_prefix_extractor(true);
+        let policy = self.policy();
+        let options = self.random.keyspace_options().compaction(policy);
+        let options = options.change_compaction(true).change_prefix_extractor(true);
         let memtable: Arc<dyn MemtableFactory> = match self.random.below(5) {
             0 => Arc::new(SkipListMemtable::default()),
             1 => Arc::new(BPlusMemtable::default()),
@@ -36,10 +54,10 @@ impl World {
             _ => Arc::new(ReferenceMemtable),
         };
         let memtable: Arc<dyn MemtableFactory> = Arc::new(Short(memtable, Arc::clone(&self.shortage)));
-        if !self.random.one_in(3) {
+        if !self.random.one_in(2) {
             return options.memtable(memtable);
         }
-        let (policy, fuse) = (self.random.policy(), || Arc::clone(&self.fuse));
+        let (policy, fuse) = (self.policy(), || Arc::clone(&self.fuse));
         let filter: Arc<dyn FilterPolicy> = Arc::new(Fused(BloomFilter::new(10.0), fuse()));
         let options = options.memtable(Arc::new(Fused(memtable, fuse()))).filter(Some(filter));
         options.compaction(Arc::new(Fused(policy, fuse()))).merge_operator(Arc::new(Fused(lists(), fuse())))

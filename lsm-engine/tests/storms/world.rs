@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) sets_clock_back: bool,
     /// The compaction filter that keyspaces may have. Then some values are for it.
     pub(super) gardener: Option<Arc<Gardener>>,
+    /// Keyspaces may have a bound for purges, and no policy that drops data.
+    pub(super) purges: bool,
     /// Snapshots, iterators and transactions may expire.
     pub(super) snapshots_expire: bool,
     /// Counts of other events.
@@ -104,6 +106,7 @@ impl World {
         let fuse = Arc::<Fuse>::default();
         let gardener = || Arc::new(Gardener { fuse: Arc::clone(&fuse), ..Gardener::default() });
         let gardener = random.one_in(3).then(gardener);
+        let purges = random.one_in(3);
         let mut world = Self {
             random,
             sets_clock_back,
@@ -113,6 +116,7 @@ impl World {
             memory: 0,
             faults: Faults::None,
             gardener,
+            purges,
             snapshots_expire,
             fuse,
             lit: None,
@@ -214,7 +218,8 @@ impl World {
 
     /// Sometimes sets the clock to any time until 2096. No data may become older by that.
     fn let_time_pass(&mut self) {
-        self.env.advance(self.random.below(3_000_000) as u64);
+        let micros_max = if self.purges { 12_000_000 } else { 3_000_000 };
+        self.env.advance(self.random.below(micros_max) as u64);
         if self.random.one_in(3) {
             let micros = self.random.below(4_000_000_000) as u64 * 1_000_000;
             self.set_clock_to(micros);
@@ -227,7 +232,7 @@ impl World {
                 let given = KeyspaceOptions::new()
                     .block_bytes(256 << self.random.below(4))
                     .filter_bits_per_key(self.random.below(20) as f64)
-                    .compaction(self.random.policy())
+                    .compaction(self.policy())
                     .change_compaction(true);
                 let keyspace = self.spaces[self.random.below(self.spaces.len())].keyspace();
                 let result = self.risking(|| keyspace.set_options(given));
@@ -294,6 +299,9 @@ pub(crate) fn run(seed: u64, tally: &mut Tally) {
     world.fs.crash_at(u64::MAX);
     world.reopen(true);
     world.check_readers();
+    if world.purges {
+        tally.add("a purge", world.db().purged_through());
+    }
     world.kill();
     for (kind, fault) in &world.injected {
         tally.add(kind, fault.fired());
