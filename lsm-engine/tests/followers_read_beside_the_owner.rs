@@ -1,7 +1,7 @@
 //! A follower reads a database while its owner writes, flushes and compacts: here both are in one process, on one
 //! simulated file system, so that each history is the same every time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,7 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<Vec<u8>, Vec<u8>> {
 fn a_follower_shows_what_the_owner_had_acknowledged_when_it_caught_up() {
     for seed in 0..8 {
         let world = World::new(seed);
-        let db = world.open();
+        let mut db = world.open();
         db.put("early", "1").unwrap();
         let follower = world.follow();
         assert_eq!(contents(&follower.db()), contents(&db));
@@ -132,6 +132,22 @@ fn a_follower_shows_what_the_owner_had_acknowledged_when_it_caught_up() {
                     db.write(batch).unwrap();
                 }
                 12 => keyspace.put_with(key(), value(step), Durability::Sync).unwrap(),
+                14 => {
+                    let mut load = keyspace.bulk_load().unwrap();
+                    let keys: BTreeSet<_> = (0..random.random() % 20).map(|_| key()).collect();
+                    keys.iter().for_each(|key| load.put(key, value(step)).unwrap());
+                    load.finish().unwrap();
+                }
+                15 if step % 7 == 0 => {
+                    drop(keyspace);
+                    if step % 2 == 0 {
+                        db.close().unwrap();
+                    } else {
+                        drop(db);
+                    }
+                    world.owner.drop_jobs();
+                    db = world.open();
+                }
                 13 => keyspace.put_expiring(key(), value(step), Duration::from_secs(3600)).unwrap(),
                 _ => keyspace.put(key(), value(step)).unwrap(),
             }

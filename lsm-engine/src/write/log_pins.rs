@@ -83,7 +83,9 @@ impl LogPins {
 
     /// The database does not need the log below `needed`. Returns up to where it may be removed, and who lost a pin
     /// thereby. `None` for `needed`: as before.
-    pub(super) fn release(&self, needed: Option<u64>) -> (u64, Vec<LogPinOwner>) {
+    ///
+    /// Followers read the log from `followed` on: what they keep counts as released, so that it is asked for again.
+    pub(super) fn release(&self, needed: Option<u64>, followed: Option<u64>) -> (u64, Vec<LogPinOwner>) {
         let mut state = self.state.lock();
         state.is_released = false;
         state.needed = state.needed.max(needed.unwrap_or(0));
@@ -97,7 +99,10 @@ impl LogPins {
             }
             !is_lost
         });
-        state.removed = state.removed.max(state.first().min(needed));
+        let free = state.first().min(needed);
+        let followed = followed.unwrap_or(u64::MAX);
+        state.is_released = followed < free;
+        state.removed = state.removed.max(free.min(followed));
         (state.removed, lost)
     }
 
@@ -203,20 +208,24 @@ mod tests {
     #[test]
     fn the_log_is_kept_from_the_lowest_pin_on_until_that_keeps_too_much() {
         let pins = Arc::new(LogPins::new(Event::new()));
-        assert_eq!(pins.release(Some(100)).0, 100);
+        assert_eq!(pins.release(Some(100), None).0, 100);
         assert_eq!(pins.pin(99, owner(1000), 0).err(), Some(100));
         let (first, second) = (pins.pin(100, owner(50), 0).unwrap(), pins.pin(120, owner(1000), 0).unwrap());
-        assert_eq!(pins.release(Some(150)).0, 100);
+        assert_eq!(pins.release(Some(150), None).0, 100);
         assert_eq!((pins.held_bytes(), first.held_bytes(), second.held_bytes()), (50, 50, 30));
         assert!(!first.is_lost());
-        let (removed, lost) = pins.release(Some(151));
+        let (removed, lost) = pins.release(Some(151), None);
         assert_eq!((removed, lost.len(), first.is_lost()), (120, 1, true));
         assert!(!pins.is_released());
         second.advance(140, 1000, 0);
         assert!(pins.is_released());
-        assert_eq!(pins.release(None).0, 140);
+        assert_eq!(pins.release(None, None).0, 140);
         drop((first, second));
         assert!(pins.is_empty());
-        assert_eq!(pins.release(None).0, 151);
+        assert_eq!(pins.release(None, None).0, 151);
+        assert_eq!(pins.release(Some(200), Some(160)).0, 160);
+        assert!(pins.is_released() && pins.start() == 160, "a follower keeps it");
+        assert_eq!(pins.release(None, None).0, 200);
+        assert!(!pins.is_released());
     }
 }

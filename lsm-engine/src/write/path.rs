@@ -171,11 +171,10 @@ impl WritePath {
     }
 
     fn truncate_log_to(&self, needed: Option<u64>) -> Result<()> {
-        let (position, lost) = self.log_pins.release(needed);
+        let (position, lost) = self.log_pins.release(needed, self.resources.leases.look().log);
         for owner in lost {
             self.note_lost_pin(owner);
         }
-        let position = self.resources.leases.look().log.map_or(position, |read| read.min(position));
         self.log.get().map_or(Ok(()), |log| log.truncate_front(Position(position))).map_err(Error::from)
     }
 
