@@ -1,5 +1,7 @@
 //! `lsm checkpoint` and `lsm backup`, with their exit codes.
 
+#![expect(clippy::disallowed_methods, reason = "the test damages real files")]
+
 mod common;
 
 use common::{Directory, files, lsm};

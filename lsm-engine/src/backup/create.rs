@@ -15,6 +15,9 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::version::manifest::ManifestState;
 
+/// Bytes of the log that are rather stored than flushed first.
+const FLUSH_ABOVE_BYTES: u64 = 1 << 20;
+
 impl Backup {
     /// Makes a backup of a database, with all writes that have returned by now. Writes go on meanwhile; the files that the
     /// backup needs stay on the disk until it is stored. Works on a database that was opened read-only, too.
@@ -23,10 +26,11 @@ impl Backup {
     /// with [`ErrorKind::Corruption`](crate::ErrorKind::Corruption) if a file of the database is damaged: damage is not
     /// copied.
     pub fn create(&self, db: &Db) -> Result<Generation> {
-        self.create_with(db, &CheckpointOptions::default())
+        self.create_with(db, &CheckpointOptions::new().flush_above(FLUSH_ABOVE_BYTES))
     }
 
-    /// Like [`create`](Self::create), with these options.
+    /// Like [`create`](Self::create), with these options. Without them a database that is open for writing is flushed first
+    /// if more than 1 MiB of its log is not in tables: the log is stored anew for each backup, tables are shared.
     pub fn create_with(&self, db: &Db, options: &CheckpointOptions) -> Result<Generation> {
         let _lock = self.objects.lock(LockMode::Shared)?;
         let resources = &db.database.resources;
