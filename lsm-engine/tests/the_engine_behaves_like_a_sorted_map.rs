@@ -1,11 +1,14 @@
 //! Random histories of writes, flushes, compactions, snapshots and reopens, compared with a `BTreeMap`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lsm_engine::{BuiltInMerge, CompareAndSwap, Db, Ingest, Options, Result, Snapshot, WriteBatch};
+use lsm_engine::{
+    Backup, BuiltInMerge, CheckpointOptions, CompareAndSwap, Db, DirectoryStore, Ingest, Options, Result,
+    Snapshot, WriteBatch,
+};
 use proptest::prelude::*;
 
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -50,6 +53,10 @@ enum Op {
     Clear,
     Reopen,
     DropAndReopen,
+    /// Goes on in a checkpoint, made with or without a flush.
+    Branch(bool),
+    /// Makes a backup, and goes on in what is restored of it.
+    Restore,
 }
 
 /// An entry of a table that is built elsewhere.
@@ -130,6 +137,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Clear),
         1 => Just(Op::Reopen),
         1 => Just(Op::DropAndReopen),
+        1 => any::<bool>().prop_map(Op::Branch),
+        1 => Just(Op::Restore),
     ]
 }
 
@@ -373,9 +382,34 @@ fn bulk_load(db: &Db, model: &mut Model, entries: Model) {
     model.extend(entries);
 }
 
+/// Makes a copy of the database in `path` beside it. Returns its path.
+fn copied(db: &Db, path: &Path, op: Op) -> PathBuf {
+    let number: u64 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let target = path.with_file_name((number + 1).to_string());
+    match op {
+        Op::Branch(flushes) => {
+            let above = if flushes { 0 } else { u64::MAX };
+            db.checkpoint_with(&target, &CheckpointOptions::new().flush_above(above)).unwrap();
+        }
+        Op::Restore => {
+            // A store takes one database, and a branch is another.
+            let store = path.with_file_name(format!("store of {number}"));
+            let backup = Backup::open(DirectoryStore::create(store).unwrap()).unwrap();
+            backup.create(db).unwrap();
+            let last = backup.create_with(db, &CheckpointOptions::new().flush_above(u64::MAX)).unwrap();
+            backup.prune(1).unwrap();
+            assert!(backup.verify().unwrap().damage.is_empty());
+            backup.restore(last.number, &target).unwrap();
+        }
+        op => unreachable!("{op:?}"),
+    }
+    target
+}
+
 fn run(ops: Vec<Op>) {
     let directory = tempfile::tempdir().unwrap();
-    let mut db = open(directory.path()).unwrap();
+    let mut path = directory.path().join("0");
+    let mut db = open(&path).unwrap();
     let mut model = Model::new();
     let mut snapshots: Vec<(Snapshot, Model)> = Vec::new();
     for op in ops {
@@ -458,14 +492,19 @@ fn run(ops: Vec<Op>) {
             Op::Reopen => {
                 snapshots.clear();
                 db.close().unwrap();
-                db = open(directory.path()).unwrap();
+                db = open(&path).unwrap();
                 assert!(db.recovery().was_clean);
             }
             Op::DropAndReopen => {
                 snapshots.clear();
                 drop(db);
-                db = open(directory.path()).unwrap();
+                db = open(&path).unwrap();
                 assert!(!db.recovery().was_clean);
+            }
+            op @ (Op::Branch(_) | Op::Restore) => {
+                snapshots.clear();
+                path = copied(&db, &path, op);
+                db = open(&path).unwrap();
             }
             op => read_and_write(&db, &mut model, op),
         }
@@ -476,7 +515,7 @@ fn run(ops: Vec<Op>) {
     }
     drop(snapshots);
     db.close().unwrap();
-    check(&open(directory.path()).unwrap(), &model);
+    check(&open(&path).unwrap(), &model);
 }
 
 proptest! {
