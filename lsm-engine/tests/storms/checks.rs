@@ -159,6 +159,10 @@ impl World {
         let (manifest, tables) = self.named();
         let mut found = BTreeSet::new();
         for path in self.fs.paths() {
+            // Copies have files of their own.
+            if Path::new("/").join(&path).parent() != Some(Path::new(DIRECTORY)) {
+                continue;
+            }
             let name = path.file_name().unwrap().to_str().unwrap();
             if let Some(number) = name.strip_suffix(".sst") {
                 found.insert(number.parse::<u64>().unwrap());

@@ -15,7 +15,7 @@ impl World {
         self.fs.crash_at(self.fs.operations() + self.random.below(operations) as u64);
     }
 
-    fn power_cut(&mut self) -> SimFs {
+    pub(super) fn power_cut(&mut self) -> SimFs {
         match self.random.below(4) {
             0 => self.fs.power_cut(&mut AllLost),
             1 => self.fs.power_cut(&mut AllKept),

@@ -9,6 +9,7 @@ use lsm_engine::vfs::OperationKind::{
 
 use lsm_engine::env::Env;
 
+use super::copies::CHECKPOINT;
 use super::filter::Gardener;
 use super::transactions;
 use super::world::{Faults, World};
@@ -144,7 +145,7 @@ const SHORTAGES: [(&str, &[&str], usize); 2] =
     [("no memory for a write", &["reserve"], 60), ("no memory in a write", &["insert"], 150)];
 
 pub(super) fn names() -> impl Iterator<Item = String> {
-    let others = [OPEN_FILES, CLOCK, WENT_ON].into_iter();
+    let others = [OPEN_FILES, CLOCK, WENT_ON, CHECKPOINT].into_iter();
     let others = others.chain(PANICS.map(|(part, ..)| part)).chain(SHORTAGES.map(|(what, ..)| what));
     let decisions = of_the_filter(&Gardener::default()).map(|(what, _)| what);
     let others = others.chain(transactions::EVENTS).chain(decisions);

@@ -1,4 +1,5 @@
 mod checks;
+mod copies;
 mod crashes;
 mod faults;
 mod filter;

@@ -74,6 +74,8 @@ pub(super) struct World {
     /// Readers of closed databases. The next open may remove their files.
     pub(super) old_walks: Vec<Walk>,
     pub(super) keyspaces_made: usize,
+    /// Number of checkpoints that were begun.
+    pub(super) copies: usize,
     pub(super) value_bytes_max: usize,
     /// The clock may be set back. After a crash it is known as of the last edit, so in such a world no value expires.
     pub(super) sets_clock_back: bool,
@@ -134,6 +136,7 @@ impl World {
             walks: Vec::new(),
             old_walks: Vec::new(),
             keyspaces_made: 0,
+            copies: 0,
             value_bytes_max,
             counts: BTreeMap::new(),
             tells: std::env::var("LSM_SEEDS").is_ok_and(|seeds| seeds == "1"),
@@ -227,7 +230,8 @@ impl World {
     }
 
     fn maintain(&mut self) {
-        match self.random.below(7) {
+        match self.random.below(8) {
+            7 => self.make_checkpoint(),
             6 => {
                 let given = KeyspaceOptions::new()
                     .block_bytes(256 << self.random.below(4))
