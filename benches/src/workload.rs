@@ -6,6 +6,7 @@ use clap::ValueEnum;
 pub(crate) const HELP: &str = "\
 Workloads, in the order in which they run; each engine starts with an empty directory at each fill:
   fillseq            put every key once, in order
+  bulkload           load every key once, in order, straight to tables where the engine can
   fillrandom         put every key once, in random order (always runs before those below)
   readhot            get every key once, in random order, at once after the fill: compactions still run
   settle             flush, and wait until compactions have come to rest
@@ -34,6 +35,8 @@ answer ends the comparison.";
 pub(crate) enum Workload {
     /// Load in order.
     FillSeq,
+    /// Load in order, past the log.
+    BulkLoad,
     /// Load in random order.
     FillRandom,
     /// Read while the load's compactions run.
@@ -69,6 +72,8 @@ pub(crate) enum Workload {
 pub(crate) enum Group {
     /// Loaded in order.
     Sequential,
+    /// Loaded in order, past the log.
+    Bulk,
     /// Loaded in random order.
     Random,
     /// Durable writes.
@@ -113,6 +118,7 @@ impl Workload {
     fn group(self) -> Group {
         match self {
             Self::FillSeq => Group::Sequential,
+            Self::BulkLoad => Group::Bulk,
             Self::FillSync => Group::Sync,
             Self::Transactions => Group::Transactions,
             Self::Open => Group::Open,

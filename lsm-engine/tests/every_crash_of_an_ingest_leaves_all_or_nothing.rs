@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::inspect::{Kind, kind_of};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs, Vfs};
 use lsm_engine::{BuiltInMerge, Db, Durability, ErrorKind, Ingest, KeyspaceOptions, Options, Result};
 
@@ -59,7 +60,8 @@ impl Process {
 
 /// Number of tables in the directory.
 fn files(fs: &SimFs) -> u64 {
-    fs.read_dir(Path::new("/db")).unwrap().iter().filter(|name| name.ends_with(".sst")).count() as u64
+    fs.read_dir(Path::new("/db")).unwrap().iter().filter(|name| kind_of(name) == Some(Kind::Table)).count()
+        as u64
 }
 
 /// A disk with tables to ingest, and a database that has data in tables and in the log.
@@ -114,7 +116,7 @@ fn settle(process: &Process) -> Result<()> {
 fn bulk_load(process: &Process) -> Result<()> {
     process.db.put("before", "1")?;
     let mut load = process.db.bulk_load()?;
-    for number in 0..400 {
+    for number in 0_u32..400 {
         load.put(format!("key{number:03}"), [number as u8; 200])?;
     }
     load.finish()?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::inspect::{Kind, kind_of};
 use lsm_engine::vfs::{SimFs, Vfs};
 use lsm_engine::{
     BuiltInMerge, Db, Durability, ErrorKind, EventKind, Ingest, Keyspace, KeyspaceOptions, Options, Snapshot,
@@ -344,8 +345,13 @@ fn a_clear_or_drop_takes_ingested_tables_along_and_their_files_leave() {
     let fs = SimFs::new();
     let process = Process::open(&fs);
     let db = &process.db;
-    let tables =
-        || fs.read_dir(Path::new("/db")).unwrap().iter().filter(|name| name.ends_with(".sst")).count();
+    let tables = || {
+        fs.read_dir(Path::new("/db"))
+            .unwrap()
+            .iter()
+            .filter(|name| kind_of(name) == Some(Kind::Table))
+            .count()
+    };
     db.put("a", "in memory").unwrap();
     ingest(db, "/one.sst", &[("a", Put("ingested"))]);
     db.default_keyspace().clear().unwrap();
@@ -485,4 +491,25 @@ fn writes_of_other_threads_go_on_during_ingests_and_none_is_lost() {
     let db = Options::new().memory(8 << 20).open(directory.path().join("db")).unwrap();
     check(&db);
     db.close().unwrap();
+}
+
+#[test]
+fn a_bulk_load_beside_other_data_is_moved_down_and_never_rewritten() {
+    let fs = SimFs::new();
+    let process = Process::open(&fs);
+    let db = &process.db;
+    for round in 0..6 {
+        let mut load = db.bulk_load().unwrap();
+        for number in 0..2000 {
+            load.put(format!("{round}/{number:05}"), "value").unwrap();
+        }
+        load.finish().unwrap();
+        db.wait_for_compactions().unwrap();
+    }
+    let metrics = db.metrics();
+    assert_eq!((metrics.compactions, metrics.compaction_bytes_out), (0, 0));
+    let runs: u64 = metrics.keyspaces[0].levels.iter().map(|level| level.runs).sum();
+    assert!(runs <= 4, "{:?}", metrics.keyspaces[0].levels);
+    assert_eq!(db.count::<&str>(..).unwrap(), 12_000);
+    process.kill();
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsm_engine::env::{Env, SimEnv};
+use lsm_engine::inspect::{Kind, kind_of};
 use lsm_engine::vfs::{Fault, OperationKind, SimFs, Vfs};
 use lsm_engine::{Db, ErrorKind, Ingest, KeyspaceOptions, Options, Result};
 
@@ -40,7 +41,7 @@ impl Process {
 
 fn tables(fs: &SimFs) -> Vec<String> {
     let names = fs.read_dir(Path::new("/db")).unwrap();
-    names.into_iter().filter(|name| name.ends_with(".sst")).collect()
+    names.into_iter().filter(|name| kind_of(name) == Some(Kind::Table)).collect()
 }
 
 fn all_files(fs: &SimFs) -> Vec<(String, Vec<u8>)> {

@@ -34,6 +34,7 @@ pub(crate) fn run<E: Engine>(
     let bench = Bench { dir, settings, dataset };
     match group {
         Group::Sequential => bench.sequential::<E>(emit),
+        Group::Bulk => bench.bulk::<E>(emit),
         Group::Random => bench.random::<E>(selection, emit),
         Group::Sync => bench.sync::<E>(emit),
         Group::Open => bench.open::<E>(emit),
@@ -63,6 +64,27 @@ impl Bench<'_> {
         let num = u64::from(self.settings.num);
         self.put(&db, "fillseq", num, 0, |at| at, emit)?;
         self.check_scan(&db, num, Expected::FIRST, |_| true)?;
+        db.close()
+    }
+
+    /// As fast as the engine takes in a sorted stream; it is durable in the end.
+    fn bulk<E: Engine>(&self, emit: &mut dyn FnMut(Sample)) -> Result {
+        let db = E::open(self.dir, self.settings)?;
+        let num = u64::from(self.settings.num);
+        let meter = Meter::start();
+        let (mut index, mut value) = (0, Vec::new());
+        let is_loaded = db.load_sorted(|put| {
+            if index < num {
+                self.dataset.fill_value(&mut value, index, 0);
+                put(&key(index), &value)?;
+                index += 1;
+            }
+            Ok(index < num)
+        })?;
+        if is_loaded {
+            emit(meter.finish("bulkload", num, None, self.dir)?);
+            self.check_scan(&db, num, Expected::FIRST, |_| true)?;
+        }
         db.close()
     }
 

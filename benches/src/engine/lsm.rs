@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use lsm_engine::{Compression, Db, Durability, Options};
 
-use super::Engine;
+use super::{Engine, Put};
 use crate::result::Result;
 use crate::settings::{self, Settings};
 
@@ -41,6 +41,13 @@ impl Engine for Lsm {
 
     fn put_sync(&self, key: &[u8], value: &[u8]) -> Result {
         Ok(self.0.put_with(key, value, Durability::Sync)?)
+    }
+
+    fn load_sorted(&self, mut next: impl FnMut(&mut Put<'_>) -> Result<bool>) -> Result<bool> {
+        let mut load = self.0.bulk_load()?;
+        while next(&mut |key, value| Ok(load.put(key, value)?))? {}
+        load.finish()?;
+        Ok(true)
     }
 
     #[inline]

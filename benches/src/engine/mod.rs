@@ -15,6 +15,9 @@ use std::time::Duration;
 use crate::result::Result;
 use crate::settings::Settings;
 
+/// Takes a key and its value.
+pub(crate) type Put<'p> = dyn FnMut(&[u8], &[u8]) -> Result + 'p;
+
 /// An ordered store of byte strings.
 ///
 /// Each driver uses the fastest call that the engine offers for the purpose, and copies nothing that the engine
@@ -28,6 +31,12 @@ pub(crate) trait Engine: Sized + Sync {
 
     /// Sets `key` to `value` and returns once that is on stable storage.
     fn put_sync(&self, key: &[u8], value: &[u8]) -> Result;
+
+    /// Takes in a sorted stream, past the log, until `next` says that there is no more. Each call of `next` puts at most
+    /// one entry. `false` if the engine has no way to do so.
+    fn load_sorted(&self, _next: impl FnMut(&mut Put<'_>) -> Result<bool>) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Deletes `key`.
     fn delete(&self, key: &[u8]) -> Result;

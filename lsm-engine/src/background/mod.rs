@@ -17,8 +17,8 @@ use std::sync::Arc;
 use lsm_core::env::Priority;
 
 use clean::CleanJob;
-pub(crate) use compaction::{Compactions, Manual, Output, OutputOptions};
-pub(crate) use context::JobContext;
+pub(crate) use compaction::{Compactions, Manual, NewTable, Output, OutputOptions};
+pub(crate) use context::{JobContext, JobToken};
 #[cfg(test)]
 pub(crate) use flush::FlushGroup;
 pub(crate) use flush::{Flush, UNSYNCED_FILES_MAX};

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::{Entry, SequenceNumber, ValueKind};
+use lsm_core::{SequenceNumber, ValueKind};
 use lsm_sstable::TableMeta;
 
 use super::install::install;
+use super::pipeline::Pipeline;
 use super::staged::StagedFiles;
 use super::table_builder::not_ascending;
 use crate::background::{Output, OutputOptions};
-use crate::callbacks::caught;
 use crate::database::{Closer, Database};
 use crate::error::{Error, Result};
 use crate::keyspaces::Tree;
@@ -16,8 +16,8 @@ use crate::write::{check_key, check_value, stored_value};
 
 /// Size at which a table ends and the next one begins.
 const TABLE_BYTES: u64 = 64 << 20;
-/// The writer is asked for its memory every so many entries.
-const ENTRIES_PER_CHARGE: u32 = 4096;
+/// Every so many entries the load looks whether the keyspace is still there.
+const ENTRIES_PER_CHECK: u32 = 4096;
 /// The filters of the last level, to which a bulk load usually goes, count with so many entries beside those of other runs.
 const ENTRIES_ABOUT: u64 = 10_000_000;
 
@@ -28,10 +28,10 @@ const ENTRIES_ABOUT: u64 = 10_000_000;
 pub struct BulkLoad {
     database: Arc<Database>,
     tree: Arc<Tree>,
-    output: Output,
+    pipeline: Pipeline,
     last_key: Vec<u8>,
     entries: u64,
-    until_charge: u32,
+    until_check: u32,
     /// The error after which it is of no more use.
     failed: Option<Error>,
     _closer: Arc<Closer>,
@@ -41,6 +41,7 @@ impl BulkLoad {
     pub(crate) fn new(database: &Arc<Database>, tree: &Arc<Tree>, closer: &Arc<Closer>) -> Result<Self> {
         let side = database.write_side()?;
         side.write.check()?;
+        database.resources.check_may_wait()?;
         tree.check_usable()?;
         tree.check_writable()?;
         let keyspace = tree.options();
@@ -66,10 +67,10 @@ impl BulkLoad {
         Ok(Self {
             database: Arc::clone(database),
             tree: Arc::clone(tree),
-            output,
+            pipeline: Pipeline::new(&side.background, output),
             last_key: Vec::new(),
             entries: 0,
-            until_charge: ENTRIES_PER_CHARGE,
+            until_check: ENTRIES_PER_CHECK,
             failed: None,
             _closer: Arc::clone(closer),
         })
@@ -101,22 +102,21 @@ impl BulkLoad {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.output.add(Entry { key, sequence: 0, kind, value }).map_err(|error| self.fail(error))?;
+        self.pipeline.add(key, kind, value).map_err(|error| self.fail(error))?;
         self.last_key.clear();
         self.last_key.extend_from_slice(key);
         self.entries += 1;
-        self.until_charge -= 1;
-        if self.until_charge == 0 {
-            self.charge()?;
+        self.until_check -= 1;
+        if self.until_check == 0 {
+            self.check()?;
         }
         Ok(())
     }
 
-    /// Accounts for the memory, and looks whether the keyspace is still there.
+    /// Fails if the keyspace is not there any more.
     #[cold]
-    fn charge(&mut self) -> Result<()> {
-        self.until_charge = ENTRIES_PER_CHARGE;
-        self.output.charge(0);
+    fn check(&mut self) -> Result<()> {
+        self.until_check = ENTRIES_PER_CHECK;
         let side = self.database.write_side().and_then(|side| side.write.check());
         side.and_then(|()| self.tree.check_usable()).map_err(|error| self.fail(error))
     }
@@ -135,19 +135,19 @@ impl BulkLoad {
     /// Makes all entries visible, in one step, durably. Returns the number of the write that this is.
     ///
     /// They take the place of what the keyspace had for their keys. Snapshots taken before do not see them.
-    pub fn finish(mut self) -> Result<SequenceNumber> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        let side = self.database.write_side()?;
-        let tables = caught("the end of a bulk load", || self.output.finish())?;
-        let mut staged = StagedFiles::new(&self.database.resources);
+    pub fn finish(self) -> Result<SequenceNumber> {
+        let Self { database, tree, pipeline, failed, _closer, .. } = self;
+        failed.map_or(Ok(()), Err)?;
+        let side = database.write_side()?;
+        side.write.check()?;
+        let tables = pipeline.finish()?;
+        let mut staged = StagedFiles::new(&database.resources);
         for table in &tables {
             staged.push(table.number, table.path.clone());
         }
         let metas: Vec<TableMeta> = tables.iter().filter_map(|table| table.meta().cloned()).collect();
         let files = tables.iter().zip(&metas).map(|(table, meta)| (table.number, table.path.clone(), meta));
-        install(side, &self.tree, files, None, staged)
+        install(side, &tree, files, None, staged)
     }
 }
 

@@ -7,6 +7,7 @@
 mod bulk_load;
 mod check;
 mod install;
+mod pipeline;
 mod request;
 mod staged;
 mod table_builder;

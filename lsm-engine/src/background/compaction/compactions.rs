@@ -170,7 +170,8 @@ impl Compactions {
                 let started = self.start(&mut scheduler, tree, version, &shape, &compaction, begun)?;
                 Ok(if started { Manual::Started } else { Manual::Wait })
             }
-            Err(_) if scheduler.is_running(tree) => Ok(Manual::Wait),
+            // Tables that were just ingested are free after the next flush.
+            Err(_) if scheduler.is_running(tree) || state.unsettled_from().is_some() => Ok(Manual::Wait),
             Err(rejection) => {
                 Err(Error::invalid(format!("keyspace {:?} cannot be compacted: {rejection}", tree.name)))
             }
