@@ -4,6 +4,7 @@ mod crashes;
 mod faults;
 mod filter;
 mod keyspaces;
+mod loads;
 mod model;
 mod openings;
 mod tally;

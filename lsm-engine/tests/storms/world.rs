@@ -166,7 +166,11 @@ impl World {
     fn step(&mut self) {
         match self.random.below(100) {
             0..=9 => self.transact(),
-            10..=52 => {
+            10 | 11 => {
+                self.bring();
+                self.check_memory();
+            }
+            12..=52 => {
                 for _ in 0..=self.random.below(10) {
                     self.write();
                     self.check_memory();
