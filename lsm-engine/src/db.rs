@@ -411,6 +411,11 @@ impl Db {
         feed::current(&self.database)
     }
 
+    /// The earliest place in the change feed from which on the log has all changes.
+    pub fn oldest_change_position(&self) -> Result<ChangePosition> {
+        feed::oldest(&self.database)
+    }
+
     /// Opens a change slot, or makes one that keeps the history from now on.
     ///
     /// It keeps the log for a reader of [changes](Self::changes) that may be away, also while the database is closed, up to

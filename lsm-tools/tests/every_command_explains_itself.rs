@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "stats",
     "dump",
     "events",
+    "changes",
     "verify",
     "compact",
     "checkpoint",

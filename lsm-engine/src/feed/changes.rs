@@ -100,6 +100,10 @@ impl Changes {
                 self.database.status.check_writing()?;
                 return Ok(None);
             };
+            if record.start.0 != self.position.log {
+                let detail = format!("no batch ends at the position {}", self.position);
+                return Err(Error::ForeignPosition(detail.into()));
+            }
             let end = record.end.0;
             if record.tag > self.position.sequence {
                 let (database, names) = (&self.database, &mut self.names);

@@ -6,11 +6,11 @@
 
 mod batch;
 mod changes;
+mod positions;
 mod slot;
-mod snapshot_position;
 
 pub use batch::{Change, ChangeBatch, ChangeKind, IngestedTable};
 pub use changes::{Changes, ChangesCanceller};
+pub(crate) use positions::{current, of_snapshot, oldest};
 pub use slot::ChangeSlot;
 pub(crate) use slot::{change_slot, change_slots, drop_change_slot};
-pub(crate) use snapshot_position::{current, of_snapshot};

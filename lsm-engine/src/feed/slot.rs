@@ -67,7 +67,7 @@ impl ChangeSlot {
 
     /// The history before `position` is not needed any more. A position before that of the slot changes nothing.
     ///
-    /// This takes effect on the disk within about a second, or when the database is closed. A crash may set the slot back
+    /// Syncs the log if the position is not durable. This takes effect on the disk within about a second, or when the database is closed. A crash may set the slot back
     /// to an earlier position, from which more is kept, never less.
     pub fn acknowledge(&self, position: &ChangePosition) -> Result<()> {
         self.check()?;
@@ -78,6 +78,8 @@ impl ChangeSlot {
         let start = history.start(position, database, last_sequence)?;
         let position = history.position(database, start.log, start.sequence, start.events);
         drop(history);
+        // The position of a snapshot may lie beyond that: a power cut must not leave the slot in the future.
+        side.write.wait_durable(position.log)?;
         self.slot.acknowledge(position, &side.write.log_pins, side.versions.clock_micros());
         Ok(())
     }

@@ -186,6 +186,13 @@ impl History {
         }
     }
 
+    /// The number of the last event that surely comes before the write after `sequence`, or that is forgotten.
+    pub(crate) fn events_before(&self, sequence: SequenceNumber) -> u64 {
+        let forgotten = self.events.front().map_or(self.event_count, |event| event.number - 1);
+        let before = self.events.iter().take_while(|event| event.sequence < sequence).last();
+        before.map_or(forgotten, |event| event.number)
+    }
+
     /// The name of a keyspace that was dropped.
     pub(crate) fn name_of(&self, keyspace: u32) -> Option<Arc<str>> {
         self.events.iter().find(|event| event.keyspace == keyspace).map(|event| Arc::clone(&event.name))

@@ -2,6 +2,7 @@
 
 mod backup;
 mod checkpoint;
+mod changes;
 mod compact;
 mod completions;
 mod count;
@@ -57,6 +58,7 @@ enum Command {
     Stats(stats::Stats),
     Dump(dump::Dump),
     Events(events::Events),
+    Changes(changes::Changes),
     Verify(verify::Verify),
     Compact(compact::Compact),
     Checkpoint(checkpoint::Checkpoint),
@@ -81,6 +83,7 @@ impl Cli {
             Command::Count(command) => command.run(),
             Command::Dump(command) => command.run(),
             Command::Events(command) => command.run(),
+            Command::Changes(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Compact(command) => command.run(),

@@ -1,9 +1,9 @@
-//! Finds the place in the log of what a snapshot sees.
+//! Finds places in the log: of what a snapshot sees, and of the oldest change.
 
 use std::sync::Arc;
 
 use lsm_core::SequenceNumber;
-use lsm_wal::{Position, Tail};
+use lsm_wal::{Position, Tail, TailError};
 
 use super::changes::failed;
 use crate::change_position::ChangePosition;
@@ -15,6 +15,23 @@ use crate::version::history::gone;
 pub(crate) fn current(database: &Database) -> Result<ChangePosition> {
     let events = database.history.event_count();
     of_snapshot(database, database.visibility.sequence(), events)
+}
+
+/// The earliest place from which on the log has all changes, as far as can be told without reading it.
+pub(crate) fn oldest(database: &Database) -> Result<ChangePosition> {
+    database.check_open()?;
+    let (vfs, directory) = (&database.resources.vfs, &database.resources.directory);
+    let history = &database.history;
+    let open = |position| Tail::open(Arc::clone(vfs), directory, position);
+    let fail = |error| failed(error, &history.position(0, 0, 0));
+    let mut tail = match open(Position::ZERO) {
+        Err(TailError::Gone { begin, .. }) => open(begin).map_err(fail)?,
+        tail => tail.map_err(fail)?,
+    };
+    let first = tail.next().map_err(fail)?.map(|record| (record.start.0, record.tag.saturating_sub(1)));
+    let (log, sequence) = first.unwrap_or((tail.position().0, database.visibility.sequence()));
+    let events = history.lock().events_before(sequence);
+    Ok(history.position(log, sequence, events))
 }
 
 /// The place after the write `sequence` and the first `events` events of keyspaces.
