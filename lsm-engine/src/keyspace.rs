@@ -454,7 +454,7 @@ impl Keyspace {
     /// for day in 1..=9 {
     ///     log.put(format!("day {day}"), vec![0; 1000])?;
     /// }
-    /// log.flush()?;
+    /// db.flush()?;
     /// log.delete_range("day 1".."day 5")?;
     /// log.delete_files_in_range("day 1".."day 5")?;
     /// assert_eq!(log.count::<&str>(..)?, 5);

@@ -262,12 +262,22 @@ fn a_purge_waits_while_background_work_is_paused_and_when_the_disk_fails() {
     let db = world.open();
     let users = db.keyspace("users", bounded()).unwrap();
     fill(&users, SECRET);
+    users.put("a live key", "in the same table").unwrap();
+    db.flush().unwrap();
     users.delete_range::<&str>("".."a").unwrap();
+    db.flush().unwrap();
     let deleted = db.metrics().visible_sequence;
     db.pause_background_work().unwrap();
     world.pass(2 * BOUND.as_secs());
     assert!(db.purged_through() < deleted);
+    // A merge that fails again and again is tried now and then, and not without end.
+    let failed = Fault::on(OperationKind::Write, std::io::ErrorKind::Other).named(".sst").sticky();
+    let failed = world.fs.inject(failed);
     db.resume_background_work().unwrap();
+    world.pass(600);
+    assert!((1..2000).contains(&failed.fired()), "{failed:?}");
+    assert!(db.purged_through() < deleted);
+    world.fs.clear_faults();
     // Whatever fails once, or for a while, is done later.
     let kinds = [OperationKind::Remove, OperationKind::SyncDir, OperationKind::ReadDir, OperationKind::Open];
     let faults = kinds.map(|kind| world.fs.inject(Fault::on(kind, std::io::ErrorKind::Other)));

@@ -97,7 +97,8 @@ impl Job for CleanJob {
             tracing::warn!(%error, "failed to remove log segments that nobody needs any more");
         }
         let now_micros = resources.env.monotonic_micros();
-        if now_micros >= self.look_at_micros {
+        let looks = now_micros >= self.look_at_micros;
+        if looks {
             self.look_at_micros = now_micros + LOOK_MICROS;
             self.compactions.ask_by_time();
             self.record_time();
@@ -112,7 +113,10 @@ impl Job for CleanJob {
             return Step::Pending { event, seen, deadline_micros: Some(self.look_at_micros) };
         }
         self.compactions.start_due();
-        if self.context.status.check_writing().is_ok() && self.purge.step(&self.context, &self.compactions) {
+        if (looks || self.purge.is_running())
+            && self.context.status.check_writing().is_ok()
+            && self.purge.step(&self.context, &self.compactions)
+        {
             return Step::Again;
         }
         let deadline_micros = match self.fitter.step(&self.context) {

@@ -67,9 +67,17 @@ struct Merge {
 }
 
 impl Purge {
+    /// Whether a cycle has begun and has not ended. Otherwise a step each second is enough.
+    pub(super) fn is_running(&self) -> bool {
+        self.cycle.is_some()
+    }
+
     /// Works for a while. Returns `true` if there is more to do at once.
     pub(super) fn step(&mut self, context: &JobContext, compactions: &Arc<Compactions>) -> bool {
-        let bound_micros = bounded_trees(context).map(|tree| tree.options().purge_micros).min();
+        let bound_micros = {
+            let trees = context.trees.read();
+            trees.all().map(|tree| tree.options().purge_micros).filter(|micros| *micros > 0).min()
+        };
         let Some(bound_micros) = bound_micros else {
             self.cycle = None;
             context.status.set_purge_lag_micros(0);

@@ -138,6 +138,10 @@ impl Compactions {
     /// Starts the next step of purging a keyspace: like a manual compaction of all, but nothing is left that was deleted
     /// or overwritten and that no snapshot sees. No compaction may run when `since` is given out.
     pub(crate) fn start_purge(&self, tree: &Arc<Tree>, since: u64) -> Result<Manual> {
+        if self.scheduler.lock().is_paused(tree, &*self.context.resources.env) {
+            // One has failed. Nobody waits for the purge, so it is tried again later.
+            return Ok(Manual::Wait);
+        }
         let options = ManualOptions { rewritten_since: since, purge: true, ..ManualOptions::default() };
         self.start_step(tree, (Bound::Unbounded, Bound::Unbounded), &options, None)
     }
