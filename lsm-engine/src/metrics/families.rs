@@ -1,5 +1,7 @@
 //! All metrics by name, as monitoring systems want them: families of samples with labels.
 
+use std::time::Duration;
+
 use super::{Latency, LevelMetrics, Metrics, TransactionMetrics};
 
 /// A figure of a level.
@@ -101,6 +103,7 @@ impl Metrics {
     pub(super) fn families(&self) -> Vec<Family<'_>> {
         let mut families = Families(Vec::new());
         self.memory_families(&mut families);
+        self.log_families(&mut families);
         self.work_families(&mut families);
         self.transaction_families(&mut families);
         self.level_families(&mut families);
@@ -192,6 +195,10 @@ impl Metrics {
             self.file_opens,
         );
         families.one(Gauge, "lsm_snapshots", "Live snapshots.", self.snapshots);
+    }
+
+    fn log_families(&self, families: &mut Families<'_>) {
+        use Kind::{Counter, Gauge};
         families.one(
             Counter,
             "lsm_visible_sequence",
@@ -204,12 +211,9 @@ impl Metrics {
             "What writes up to this sequence number deleted is in no file any more, in keyspaces with a bound.",
             self.purged_sequence,
         );
-        families.one(
-            Gauge,
-            "lsm_purge_lag_micros",
-            "How long the oldest write has been visible whose garbage may still be in a file; 0 without a bound.",
-            self.purge_lag_micros,
-        );
+        let lag = "How long the oldest write has been visible whose garbage may still be in a file; 0 without a bound.";
+        let lag_seconds = Duration::from_micros(self.purge_lag_micros).as_secs_f64();
+        families.begin(Gauge, "lsm_purge_lag_seconds", lag).push(seconds(&[], lag_seconds));
         families.one(Gauge, "lsm_log_bytes", "Bytes of log that recovery would replay.", self.log_bytes);
         families.one(
             Gauge,
