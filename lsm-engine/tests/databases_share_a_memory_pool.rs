@@ -1,7 +1,5 @@
 //! Databases of a `MemoryPool` together never hold more than its bytes, and none starves the others.
 
-#![expect(clippy::disallowed_methods, reason = "a test with threads")]
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,7 +8,7 @@ use lsm_dev::{Hook, Layer, Observed};
 use lsm_engine::env::{Env, SimEnv, ThreadEnv};
 use lsm_engine::vfs::SimFs;
 use lsm_engine::{
-    Db, Durability, ErrorKind, Health, KeyspaceOptions, MemoryPool, Options, WaitReason, WriteBatch,
+    Db, Durability, ErrorKind, Health, KeyspaceOptions, MemoryPool, Metrics, Options, WaitReason, WriteBatch,
 };
 
 const MEMORY: usize = 8 << 20;
@@ -48,9 +46,8 @@ impl World {
     fn check(&self) {
         let all: Vec<_> = self.dbs.iter().map(Db::metrics).collect();
         let pool = self.dbs[0].metrics().memory_pool.unwrap();
-        let held = all.iter().map(|metrics| metrics.memory_bytes()).sum::<u64>()
-            + pool.cache_bytes
-            + pool.kept_memtable_bytes;
+        let held =
+            all.iter().map(Metrics::memory_bytes).sum::<u64>() + pool.cache_bytes + pool.kept_memtable_bytes;
         assert!(held <= pool.used_bytes, "{held} bytes are held, and {} counted: {all:?}", pool.used_bytes);
         assert!(pool.used_bytes <= MEMORY as u64, "{pool:?}: {all:?}");
         assert_eq!((pool.bytes, pool.databases), (MEMORY as u64, all.len() as u64));

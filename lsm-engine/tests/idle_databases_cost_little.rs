@@ -54,7 +54,7 @@ fn a_thousand_databases_that_were_written_to_share_a_pool() {
     };
     let dbs: Vec<Db> = (0..COUNT).map(open).collect();
     let most = || dbs.iter().map(|db| db.metrics().memory_bytes()).max().unwrap();
-    assert!(pool.used_bytes() < COUNT * 10 << 10, "{} when opened", pool.used_bytes());
+    assert!(pool.used_bytes() < COUNT * (10 << 10), "{} when opened", pool.used_bytes());
     for (number, db) in dbs.iter().enumerate() {
         for key in 0..KEYS {
             db.put(key.to_le_bytes(), [number.to_le_bytes(); 25].concat()).unwrap();
@@ -66,7 +66,7 @@ fn a_thousand_databases_that_were_written_to_share_a_pool() {
     // After a second they have given back what was set aside for further writes.
     env.advance(2_000_000);
     env.run_until_idle();
-    assert!(pool.used_bytes() < COUNT * 150 << 10, "{} after a second", pool.used_bytes());
+    assert!(pool.used_bytes() < COUNT * (150 << 10), "{} after a second", pool.used_bytes());
     // One of them is busy for a while. It gets most of the memory, and gives it back.
     for key in 0..40_000 {
         dbs[500].put(format!("key{key}"), [b'v'; 1000]).unwrap();
@@ -78,7 +78,7 @@ fn a_thousand_databases_that_were_written_to_share_a_pool() {
     dbs[500].flush().unwrap();
     env.advance(2_000_000);
     env.run_until_idle();
-    assert!(pool.used_bytes() < COUNT * 300 << 10, "{} when idle", pool.used_bytes());
+    assert!(pool.used_bytes() < COUNT * (300 << 10), "{} when idle", pool.used_bytes());
     for (number, db) in dbs.iter().enumerate() {
         assert_eq!(db.get(7_usize.to_le_bytes()).unwrap().unwrap(), [number.to_le_bytes(); 25].concat());
     }

@@ -9,7 +9,7 @@ use super::context::{JobContext, JobToken};
 use super::flush::{FlushGroup, retried};
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory_pool::{Flushing, Slot, Work};
+use crate::memory_pool::{Flushing, Turn, Work};
 use crate::reentry::Inside;
 
 /// Flushes one group of memtables after another.
@@ -20,30 +20,30 @@ pub(crate) struct FlushJob {
     /// Only failed flushes were left to do.
     paused: bool,
     /// The turn to flush, among the databases of the pool.
-    slot: Option<Slot>,
+    turn: Option<Turn>,
     _token: JobToken,
 }
 
 impl FlushJob {
     pub(crate) fn new(context: Arc<JobContext>, compactions: Arc<Compactions>) -> Self {
         context.resources.memory.holding.set_flushing(Flushing::Able);
-        Self { _token: JobToken::new(&context), context, compactions, group: None, paused: false, slot: None }
+        Self { _token: JobToken::new(&context), context, compactions, group: None, paused: false, turn: None }
     }
 
     /// Works for a while. Returns the progress.
     fn step_group(&mut self) -> Result<Progressed> {
         if self.group.is_none() {
             let Some(group) = FlushGroup::next(&self.context) else { return Ok(Progressed::Idle) };
-            let Some(slot) = self.context.resources.memory.holding.begin(Work::Flush) else {
+            let Some(turn) = self.context.resources.memory.holding.begin(Work::Flush) else {
                 return Ok(Progressed::NotItsTurn);
             };
-            (self.group, self.slot) = (Some(group), slot);
+            (self.group, self.turn) = (Some(group), Some(turn));
         }
         let Some(group) = &mut self.group else { return Ok(Progressed::Idle) };
         if !group.step(&self.context)? {
             return Ok(Progressed::Some);
         }
-        (self.group, self.slot) = (None, None);
+        (self.group, self.turn) = (None, None);
         Ok(Progressed::Flushed)
     }
 
@@ -51,7 +51,7 @@ impl FlushJob {
         if let Some(group) = self.group.take() {
             group.give_up(&self.context, error);
         }
-        self.slot = None;
+        self.turn = None;
     }
 
     /// Background work is paused: what the flush has written so far is discarded, so that the other databases of the pool

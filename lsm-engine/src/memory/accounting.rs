@@ -24,7 +24,6 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::memory::budget::Budget;
 use crate::memory::file_cache::FileCache;
-use crate::memory::transactions::TransactionMemory;
 use crate::memory_pool::{Holding, Pool, Total};
 use crate::options::{KeyspaceOptions, Options, ResolvedOptions, SharedOptions, StoredOptions};
 
@@ -48,7 +47,7 @@ const RANGE_DELETE_OVERHEAD_BYTES: usize = 2400;
 pub(crate) struct Memory {
     pub(crate) budget: Budget,
     /// What it holds of its pool.
-    pub(crate) holding: Arc<Holding>,
+    pub(crate) holding: Holding,
     pub(crate) cache: Arc<BlockCache>,
     /// The open files of tables.
     pub(crate) file_cache: Arc<FileCache>,
@@ -67,6 +66,22 @@ pub(crate) struct Memory {
     kept_for_deletes: AtomicUsize,
     /// Memtables that the database has released. Readers may still hold them.
     released: Mutex<Vec<Weak<dyn MemtableReader>>>,
+}
+
+/// The memory of all open transactions.
+#[derive(Debug, Default)]
+pub(super) struct TransactionMemory {
+    pub(super) used: Total,
+    /// What the block cache has given up for them, at least `used`. Changes under the lock of the pool.
+    pub(super) reserved: AtomicUsize,
+    pub(super) live: AtomicUsize,
+}
+
+impl TransactionMemory {
+    #[inline]
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.reserved.load(Ordering::Acquire)
+    }
 }
 
 impl Memory {
@@ -367,7 +382,7 @@ impl Charge {
 
     /// The totals of the part: of the database, and of its pool. `None` outside the budget.
     fn totals(&self) -> Option<(&Total, &Total)> {
-        let (own, all) = (&*self.memory.holding, self.memory.pool());
+        let (own, all) = (&self.memory.holding, self.memory.pool());
         match self.part {
             Part::Buffers => Some((&own.buffers, &all.buffers)),
             Part::Tables => Some((&own.tables, &all.tables)),

@@ -4,32 +4,15 @@
 //! transaction that finds no room fails; nobody waits for it, and memtables keep their share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::accounting::Memory;
 use crate::error::{Error, Result};
-use crate::memory_pool::Total;
 
 /// By how much the block cache gives way at least. It gives way for good, so that the next transaction finds it so.
 const STEP_BYTES_MAX: usize = 64 << 10;
 /// A transaction charges multiples of this, and a quarter more than it needs.
 const CHARGE_STEP_BYTES: usize = 1 << 10;
-
-/// The memory of all open transactions.
-#[derive(Debug, Default)]
-pub(super) struct TransactionMemory {
-    used: Total,
-    /// What the block cache has given up for them, at least `used`. Changes under the lock of the pool.
-    reserved: AtomicUsize,
-    live: AtomicUsize,
-}
-
-impl TransactionMemory {
-    #[inline]
-    pub(super) fn reserved_bytes(&self) -> usize {
-        self.reserved.load(Ordering::Acquire)
-    }
-}
 
 impl Memory {
     /// Memory that transactions have charged.

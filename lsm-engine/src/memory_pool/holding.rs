@@ -1,61 +1,25 @@
 //! What one database holds of its pool, and what the pool may ask of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_core::env::{Env, Event};
 
 use super::line::Place;
+use super::member::{Flushing, Member, Wakers};
 use super::pool::Pool;
 use super::total::Total;
-use super::work::{PARTS_MAX, Slot, Work};
+use super::work::{Turn, Work, merge_limits};
 
 /// What a database holds of its pool.
 pub(crate) struct Holding {
     pub(crate) pool: Arc<Pool>,
     /// The bytes that its memtables may take: active and immutable ones together stay below.
     granted: AtomicUsize,
-    /// Memory of active memtables. The committer sets it.
-    active: AtomicUsize,
-    /// Memory of immutable memtables.
-    immutable: Total,
     pub(crate) buffers: Total,
     pub(crate) tables: Total,
     pub(crate) windows: Total,
-    flushing: AtomicU8,
-    /// The pool wants a flush. The flush job has not seen that yet.
-    is_asked: AtomicBool,
-    /// The memory of active memtables when the flush job could flush none of them.
-    unflushable_active: AtomicUsize,
-    /// The memory of immutable memtables when the flush job had nothing to do.
-    unflushable_immutable: AtomicUsize,
-    /// A merge is due and waits for its turn.
-    wants_merge: AtomicBool,
-    wakers: OnceLock<Wakers>,
-}
-
-/// Whom the pool wakes.
-pub(crate) struct Wakers {
-    /// The flush job.
-    pub(crate) flush: Event,
-    /// Callers that wait for background work.
-    pub(crate) progress: Event,
-    /// The job that starts compactions.
-    pub(crate) merge: Event,
-}
-
-/// Whether a database can flush, as its flush job knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Flushing {
-    /// There is no flush job: the database is read-only, closed, or being opened, or it takes no more writes.
-    Never,
-    Able,
-    Paused,
-    /// Flushes fail on a full disk, and are tried again.
-    DiskFull,
-    /// Flushes fail, and are tried again.
-    Failing,
+    member: Arc<Member>,
 }
 
 /// What is done for a write that finds no memory.
@@ -70,59 +34,52 @@ pub(crate) enum Relief {
 }
 
 impl Holding {
-    pub(crate) fn new(pool: Arc<Pool>) -> Arc<Self> {
-        let holding = Arc::new(Self {
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+        let holding = Self {
             pool,
             granted: AtomicUsize::new(0),
-            active: AtomicUsize::new(0),
-            immutable: Total::default(),
             buffers: Total::default(),
             tables: Total::default(),
             windows: Total::default(),
-            flushing: AtomicU8::new(Flushing::Never as u8),
-            is_asked: AtomicBool::new(false),
-            unflushable_active: AtomicUsize::new(0),
-            unflushable_immutable: AtomicUsize::new(0),
-            wants_merge: AtomicBool::new(false),
-            wakers: OnceLock::new(),
-        });
-        holding.pool.add(&holding);
+            member: Arc::default(),
+        };
+        holding.pool.add(&holding.member);
         holding
     }
 
     pub(crate) fn set_wakers(&self, wakers: Wakers) {
-        self.wakers.get_or_init(|| wakers);
+        self.member.wakers.get_or_init(|| wakers);
     }
 
     #[inline]
     pub(crate) fn active_bytes(&self) -> usize {
-        self.active.load(Ordering::Acquire)
+        self.member.active.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_active_bytes(&self, bytes: usize) {
-        self.active.store(bytes, Ordering::Release);
+        self.member.active.store(bytes, Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn immutable_bytes(&self) -> usize {
-        self.immutable.bytes()
+        self.member.immutable.bytes()
     }
 
     pub(crate) fn add_immutable_bytes(&self, bytes: usize) {
-        self.immutable.add(bytes);
+        self.member.immutable.add(bytes);
     }
 
     /// Immutable memtables were released.
     pub(crate) fn remove_immutable_bytes(&self, bytes: usize) {
         // In this order: in between, the room seems smaller than it is.
         self.give_back(bytes);
-        self.immutable.remove(bytes);
+        self.member.immutable.remove(bytes);
     }
 
     /// Bytes by which memtables may still grow without another grant.
     #[inline]
     fn room_bytes(&self) -> usize {
-        let used = self.active_bytes() + self.immutable_bytes();
+        let used = self.member.memtable_bytes();
         self.granted.load(Ordering::Acquire).saturating_sub(used)
     }
 
@@ -156,14 +113,14 @@ impl Holding {
         self.granted.fetch_add(granted, Ordering::AcqRel);
         if self.pool.is_half_granted() {
             // Early, if that frees much.
-            self.ask_largest(self.pool.shares.memtables_bytes / 32);
+            self.pool.ask_largest(self.pool.shares.memtables_bytes / 32);
         }
         true
     }
 
     /// Bytes that are not granted yet of those that memtables need to grow by `wanted`.
     fn missing_bytes(&self, wanted: usize) -> usize {
-        let used = self.active_bytes() + self.immutable_bytes();
+        let used = self.member.memtable_bytes();
         used.saturating_add(wanted).saturating_sub(self.granted.load(Ordering::Acquire))
     }
 
@@ -182,7 +139,7 @@ impl Holding {
     pub(crate) fn leave(&self) {
         self.set_flushing(Flushing::Never);
         self.give_back(usize::MAX);
-        self.pool.remove(self);
+        self.pool.remove(&self.member);
     }
 
     /// Joins the line of those that wait for memory. `event` is notified when there may be some.
@@ -224,85 +181,34 @@ impl Holding {
 
     /// Makes the database with the most unflushed data flush, unless one flushes already.
     pub(crate) fn relieve(&self, wanted: usize) -> Relief {
-        if self.waits_for_others(wanted) { self.ask_largest(0) } else { Relief::Own }
-    }
-
-    /// Asks the database with the most unflushed data to flush, if it has more than `least_bytes`.
-    fn ask_largest(&self, least_bytes: usize) -> Relief {
-        let holdings = self.pool.holdings();
-        if holdings.iter().any(|holding| holding.is_flushing()) {
-            return Relief::Coming;
+        if !self.waits_for_others(wanted) {
+            return Relief::Own;
         }
-        let mut largest: Option<(&Holding, usize)> = None;
-        for holding in &holdings {
-            let bytes = holding.flushable_bytes();
-            if bytes > largest.map_or(least_bytes, |(_, most)| most) {
-                largest = Some((holding, bytes));
-            }
-        }
-        match largest {
-            Some((holding, _)) => {
-                holding.is_asked.store(true, Ordering::SeqCst);
-                if let Some(wakers) = holding.wakers.get() {
-                    wakers.flush.notify();
-                }
-                Relief::Coming
-            }
-            None => Relief::Nothing,
-        }
-    }
-
-    fn flushable_bytes(&self) -> usize {
-        if self.flushing() == Flushing::Able {
-            self.active_bytes().saturating_sub(self.unflushable_active.load(Ordering::SeqCst))
-        } else {
-            0
-        }
-    }
-
-    /// Whether a flush runs or is about to.
-    fn is_flushing(&self) -> bool {
-        let immutable = || self.immutable_bytes() > self.unflushable_immutable.load(Ordering::SeqCst);
-        self.flushing() == Flushing::Able && (self.is_asked.load(Ordering::SeqCst) || immutable())
+        if self.pool.ask_largest(0) { Relief::Coming } else { Relief::Nothing }
     }
 
     /// Whether another database of the pool may give memory back once it can flush again.
     pub(crate) fn others_may_flush_later(&self) -> bool {
-        self.pool.is_shared
-            && self.pool.holdings().iter().any(|other| {
-                let may = matches!(other.flushing(), Flushing::Paused | Flushing::DiskFull);
-                may && !std::ptr::eq(&raw const **other, self)
-                    && other.active_bytes() + other.immutable_bytes() > 0
-            })
-    }
-
-    fn flushing(&self) -> Flushing {
-        match self.flushing.load(Ordering::SeqCst) {
-            1 => Flushing::Able,
-            2 => Flushing::Paused,
-            3 => Flushing::DiskFull,
-            4 => Flushing::Failing,
-            _ => Flushing::Never,
-        }
+        self.pool.is_shared && self.pool.another_may_flush_later(&self.member)
     }
 
     /// The flush job tells whether it can flush.
     pub(crate) fn set_flushing(&self, flushing: Flushing) {
-        if self.flushing.swap(flushing as u8, Ordering::SeqCst) != flushing as u8 {
+        if self.member.set_flushing(flushing) {
             self.pool.line.wake();
         }
     }
 
     /// Whether the pool wants a flush.
     pub(crate) fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::SeqCst)
+        self.member.is_asked.load(Ordering::SeqCst)
     }
 
     /// The flush job has done what the pool asked for. With `nothing`, there was no memtable that it can flush.
     pub(crate) fn has_answered(&self, nothing: bool) {
         let left = if nothing { self.active_bytes() } else { 0 };
-        self.unflushable_active.store(left, Ordering::SeqCst);
-        self.is_asked.store(false, Ordering::SeqCst);
+        self.member.unflushable_active.store(left, Ordering::SeqCst);
+        self.member.is_asked.store(false, Ordering::SeqCst);
         if nothing {
             self.pool.line.wake();
         }
@@ -311,42 +217,29 @@ impl Holding {
     /// The flush job has nothing to do: the immutable memtables that are left cannot be flushed now.
     pub(crate) fn note_idle(&self) {
         let left = self.immutable_bytes();
-        if self.unflushable_immutable.swap(left, Ordering::SeqCst) < left {
+        if self.member.unflushable_immutable.swap(left, Ordering::SeqCst) < left {
             self.pool.line.wake();
         }
     }
 
     /// Takes the turn for a flush or a merge. Where others share the pool there may be none now. Then the flush job waits
     /// for [`flush_turn`](Self::flush_turn), and the job that starts compactions is woken.
-    pub(crate) fn begin(&self, work: Work) -> Option<Option<Slot>> {
+    pub(crate) fn begin(&self, work: Work) -> Option<Turn> {
         if !self.pool.is_shared {
-            return Some(None);
+            return Some(Turn::alone());
         }
-        let slot = Slot::take(&self.pool, work);
-        if slot.is_none() && matches!(work, Work::Merge) {
-            self.wants_merge.store(true, Ordering::SeqCst);
-            // One may have ended meanwhile.
-            return Slot::take(&self.pool, work).map(Some);
-        }
-        slot.map(Some)
+        let Wakers { merge, progress, .. } = self.member.wakers.get()?;
+        let number = Arc::as_ptr(&self.member).addr();
+        self.pool.turns.take(work, number, [merge.clone(), progress.clone()])
     }
 
     pub(crate) fn flush_turn(&self) -> &Event {
-        &self.pool.flush_turn
-    }
-
-    pub(super) fn offer_merge(&self) {
-        if self.wants_merge.swap(false, Ordering::SeqCst)
-            && let Some(wakers) = self.wakers.get()
-        {
-            wakers.merge.notify();
-            wakers.progress.notify();
-        }
+        self.pool.turns.flush()
     }
 
     /// What a merge may take of `bytes` that are left, and into how many parts it may be split.
     pub(crate) fn merge_limits(&self, bytes: usize) -> (usize, usize) {
-        if self.pool.is_shared { (Slot::part_of(bytes), PARTS_MAX) } else { (bytes, usize::MAX) }
+        if self.pool.is_shared { merge_limits(bytes) } else { (bytes, usize::MAX) }
     }
 }
 

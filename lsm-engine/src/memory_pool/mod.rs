@@ -6,14 +6,16 @@
 
 mod holding;
 mod line;
+mod member;
 mod pool;
 mod shares;
 mod total;
 mod work;
 
-pub(crate) use holding::{Flushing, Holding, Relief, Wakers};
+pub(crate) use holding::{Holding, Relief};
+pub(crate) use member::{Flushing, Wakers};
 pub use pool::MemoryPool;
 pub(crate) use pool::Pool;
 pub(crate) use shares::Shares;
 pub(crate) use total::Total;
-pub(crate) use work::{Slot, Work};
+pub(crate) use work::{Turn, Work};

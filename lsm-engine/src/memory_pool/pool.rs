@@ -2,16 +2,15 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lsm_core::env::Event;
 use lsm_memtable::{BPlusMemtable, MemtableFactory};
 use lsm_sstable::BlockCache;
 use parking_lot::Mutex;
 
-use super::holding::Holding;
 use super::line::Line;
+use super::member::Member;
 use super::shares::{Shares, memtable_bytes_in};
 use super::total::Total;
-use super::work::Running;
+use super::work::Turns;
 use crate::callbacks::caught;
 use crate::metrics::MemoryPoolMetrics;
 
@@ -69,7 +68,7 @@ impl MemoryPool {
 
     /// Number of databases that are open with this pool.
     pub fn databases(&self) -> usize {
-        self.0.holdings().len()
+        self.0.members().len()
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -103,11 +102,9 @@ pub(crate) struct Pool {
     kept_bytes_max: AtomicUsize,
     /// Held while grants and limits change.
     limits_lock: Mutex<()>,
-    holdings: Mutex<Vec<Weak<Holding>>>,
+    members: Mutex<Vec<Weak<Member>>>,
     pub(super) line: Line,
-    pub(super) running: Running,
-    /// Notified when a flush of a shared pool may begin.
-    pub(super) flush_turn: Event,
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Pool {
@@ -131,28 +128,49 @@ impl Pool {
             transactions: Total::default(),
             kept_bytes_max: AtomicUsize::new(shares.kept_bytes_max),
             limits_lock: Mutex::new(()),
-            holdings: Mutex::default(),
+            members: Mutex::default(),
             line: Line::default(),
-            running: Running::default(),
-            flush_turn: Event::new(),
+            turns: Arc::default(),
         })
     }
 
     /// Adds a database.
-    pub(super) fn add(&self, holding: &Arc<Holding>) {
-        self.holdings.lock().push(Arc::downgrade(holding));
+    pub(super) fn add(&self, member: &Arc<Member>) {
+        self.members.lock().push(Arc::downgrade(member));
     }
 
     /// A database is closed. Iterators may still hold some of its tables.
-    pub(super) fn remove(&self, closed: &Holding) {
-        self.holdings.lock().retain(|holding| !std::ptr::eq(holding.as_ptr(), closed));
+    pub(super) fn remove(&self, closed: &Arc<Member>) {
+        self.members.lock().retain(|member| !std::ptr::eq(member.as_ptr(), Arc::as_ptr(closed)));
     }
 
-    /// What its databases hold, in the order in which they were opened.
-    pub(super) fn holdings(&self) -> Vec<Arc<Holding>> {
-        let mut holdings = self.holdings.lock();
-        holdings.retain(|holding| holding.strong_count() > 0);
-        holdings.iter().filter_map(Weak::upgrade).collect()
+    /// Its databases, in the order in which they were opened.
+    fn members(&self) -> Vec<Arc<Member>> {
+        let mut members = self.members.lock();
+        members.retain(|member| member.strong_count() > 0);
+        members.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Asks the database with the most unflushed data to flush, if it has more than `least_bytes`, unless one flushes
+    /// already. Returns whether one does or will.
+    pub(super) fn ask_largest(&self, least_bytes: usize) -> bool {
+        let members = self.members();
+        if members.iter().any(|member| member.is_flushing()) {
+            return true;
+        }
+        let mut largest: Option<(&Member, usize)> = None;
+        for member in &members {
+            let bytes = member.flushable_bytes();
+            if bytes > largest.map_or(least_bytes, |(_, most)| most) {
+                largest = Some((member, bytes));
+            }
+        }
+        largest.inspect(|(member, _)| member.ask()).is_some()
+    }
+
+    /// Whether another database than this one may give memory back once it can flush again.
+    pub(super) fn another_may_flush_later(&self, this: &Arc<Member>) -> bool {
+        self.members().iter().any(|member| !Arc::ptr_eq(member, this) && member.may_flush_later())
     }
 
     pub(crate) fn used_bytes(&self) -> usize {
@@ -165,7 +183,7 @@ impl Pool {
         MemoryPoolMetrics {
             bytes: self.bytes as u64,
             used_bytes: self.used_bytes() as u64,
-            databases: self.holdings().len() as u64,
+            databases: self.members().len() as u64,
             cache_bytes: self.cache.used_bytes() as u64,
             kept_memtable_bytes: self.memtable.pooled_bytes() as u64,
         }
@@ -262,10 +280,5 @@ impl Pool {
                 tracing::warn!(%error, "failed to limit the memory that memtables keep for reuse");
             }
         }
-    }
-
-    /// Tells the databases that wait to merge that one of them may.
-    pub(super) fn offer_merge(&self) {
-        self.holdings().iter().for_each(|holding| holding.offer_merge());
     }
 }

@@ -314,12 +314,12 @@ impl Compactions {
                 compaction = &fewer;
             }
         }
-        let slot = match compaction.action {
+        let turn = match compaction.action {
             Action::Merge => match self.context.resources.memory.holding.begin(Work::Merge) {
-                Some(slot) => slot,
+                Some(turn) => Some(turn),
                 None => return Ok(false),
             },
-            _ => None,
+            Action::Move | Action::Drop => None,
         };
         let run = scheduler.output_run(&self.context, tree, version, compaction, &inputs);
         match compaction.action {
@@ -333,7 +333,7 @@ impl Compactions {
                 let priority = if from_level_0 { Priority::Normal } else { Priority::Low };
                 tree.busy.lock().extend(inputs.iter().map(|input| input.table.number()));
                 let plan =
-                    Plan { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual, slot };
+                    Plan { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual, turn };
                 let (running, jobs) = plan.prepare(&self.context, &starter);
                 scheduler.running.push(running);
                 for job in jobs {

@@ -22,7 +22,7 @@ use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::keyspaces::Tree;
-use crate::memory_pool::Slot;
+use crate::memory_pool::Turn;
 use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
 use crate::status::Status;
@@ -51,7 +51,7 @@ pub(crate) struct Running {
     outputs: Mutex<Vec<NewTable>>,
     failure: Mutex<Option<Error>>,
     /// The turn to merge, among the databases of the pool. It ends when the parts have given their buffers back.
-    slot: Mutex<Option<Slot>>,
+    turn: Mutex<Option<Turn>>,
 }
 
 impl Running {
@@ -77,7 +77,7 @@ impl Running {
 
     /// Fails if the rest of the compaction is not wanted any more.
     fn check_wanted(&self, status: &Status) -> Result<()> {
-        if status.control.is_paused() && self.slot.lock().is_some() {
+        if status.control.is_paused() && self.turn.lock().as_ref().is_some_and(Turn::is_shared) {
             // Others of the pool need not wait for its buffers. It starts anew when background work is resumed.
             return Err(Error::Cancelled);
         }
@@ -293,8 +293,8 @@ impl Job for CompactionJob {
             context.status.control.wake_jobs();
         }
         if self.running.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let slot = self.running.slot.lock().take();
-            drop(slot);
+            let turn = self.running.turn.lock().take();
+            drop(turn);
             self.running.finish(&self.context, &*self.starter);
         }
         Step::Done
@@ -313,7 +313,7 @@ pub(super) struct Plan<'p> {
     pub(super) from_level_0: bool,
     /// Set if a user asked for it.
     pub(super) manual: Option<Uncancelled>,
-    pub(super) slot: Option<Slot>,
+    pub(super) turn: Option<Turn>,
 }
 
 impl Plan<'_> {
@@ -323,7 +323,7 @@ impl Plan<'_> {
         context: &Arc<JobContext>,
         starter: &Arc<dyn Starter>,
     ) -> (Arc<Running>, Vec<Box<dyn Job>>) {
-        let Self { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual, slot } = self;
+        let Self { tree, shape, compaction, inputs, run, running_shape, from_level_0, manual, turn } = self;
         let (tables, bytes) = count(&inputs);
         context.resources.events.emit(EventKind::CompactionBegin {
             keyspace: Arc::clone(&tree.name),
@@ -346,7 +346,7 @@ impl Plan<'_> {
             has_filtered: AtomicBool::new(false),
             outputs: Mutex::default(),
             failure: Mutex::default(),
-            slot: Mutex::new(slot),
+            turn: Mutex::new(turn),
             inputs,
         });
         let version = Arc::clone(&tree.load().version);
