@@ -41,7 +41,7 @@ fn a_flush_tells_of_its_begin_its_table_and_its_end_in_this_order() {
         &kinds,
         |kind| matches!(kind, EventKind::FlushEnd { keyspace, tables: 1, bytes, .. } if **keyspace == *"default" && *bytes > 0),
     );
-    let opened = find(&kinds, |kind| matches!(kind, EventKind::Opened { .. }));
+    let opened = find(&kinds, |kind| matches!(kind, EventKind::Opened { created: true, .. }));
     assert!(opened < begin && begin < created && created < end, "{kinds:#?}");
     drop(db);
     env.drop_jobs();

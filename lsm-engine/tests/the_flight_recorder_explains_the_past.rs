@@ -58,7 +58,7 @@ fn a_closed_database_tells_of_its_stalls_its_work_and_its_close() {
     env.drop_jobs();
     let (events, dropped) = recorded(&fs);
     assert_eq!(dropped, [] as [&str; 0]);
-    let is_opened = |event: &Event| matches!(event.kind, EventKind::Opened { was_clean: false, .. });
+    let is_opened = |event: &Event| matches!(event.kind, EventKind::Opened { created: true, .. });
     assert!(events.iter().any(is_opened), "{events:#?}");
     assert!(events.iter().any(is_stall), "{events:#?}");
     assert!(events.iter().any(|event| matches!(event.kind, EventKind::FlushEnd { .. })));

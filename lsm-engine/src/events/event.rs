@@ -29,6 +29,8 @@ impl Event {
 pub enum EventKind {
     /// The database was opened.
     Opened {
+        /// Whether it is new.
+        created: bool,
         /// Whether it had been closed, rather than dropped or killed.
         was_clean: bool,
         /// Number of log records that were replayed.
@@ -197,7 +199,8 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |micros: &u64| Millis(*micros);
         match self {
-            Self::Opened { was_clean, replayed_records, micros } => {
+            Self::Opened { created: true, micros, .. } => write!(f, "created: {}", ms(micros)),
+            Self::Opened { was_clean, replayed_records, micros, .. } => {
                 let how = if *was_clean { "after a clean close" } else { "without a clean close" };
                 write!(f, "opened {how}: {replayed_records} records replayed, {}", ms(micros))
             }

@@ -17,6 +17,8 @@ use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use crate::events::{Event, EventKind, REASONS, WaitReason};
 
 const OPENED: u8 = 1;
+/// How a database was opened if it is new; otherwise whether it had been closed.
+const CREATED: u64 = 2;
 const CLOSED: u8 = 2;
 const FLUSH_BEGIN: u8 = 3;
 const FLUSH_END: u8 = 4;
@@ -113,8 +115,9 @@ impl Fields {
         self.0.push(tag);
         self.numbers([event.number, event.unix_micros]);
         match &event.kind {
-            EventKind::Opened { was_clean, replayed_records, micros } => {
-                self.numbers([u64::from(*was_clean), *replayed_records, *micros]);
+            EventKind::Opened { created, was_clean, replayed_records, micros } => {
+                let how = if *created { CREATED } else { u64::from(*was_clean) };
+                self.numbers([how, *replayed_records, *micros]);
             }
             EventKind::Closed | EventKind::Paused | EventKind::Resumed => {}
             EventKind::FlushBegin { keyspace, bytes } => {
@@ -200,11 +203,15 @@ impl Body<'_> {
     fn event(&mut self) -> Result<Option<Event>, &'static str> {
         let (tag, number, unix_micros) = (self.0.u8().ok_or(CUT)?, self.number()?, self.number()?);
         let kind = match tag {
-            OPENED => EventKind::Opened {
-                was_clean: self.number()? != 0,
-                replayed_records: self.number()?,
-                micros: self.number()?,
-            },
+            OPENED => {
+                let how = self.number()?;
+                EventKind::Opened {
+                    created: how == CREATED,
+                    was_clean: how == 1,
+                    replayed_records: self.number()?,
+                    micros: self.number()?,
+                }
+            }
             CLOSED => EventKind::Closed,
             PAUSED => EventKind::Paused,
             RESUMED => EventKind::Resumed,
@@ -319,7 +326,8 @@ mod tests {
         let key = || Arc::clone(&keyspace);
         let why = WaitReason::DiskSpace;
         let kinds = vec![
-            EventKind::Opened { was_clean: true, replayed_records: 3, micros: 1 << 40 },
+            EventKind::Opened { created: false, was_clean: true, replayed_records: 3, micros: 1 << 40 },
+            EventKind::Opened { created: true, was_clean: false, replayed_records: 0, micros: 5 },
             EventKind::Closed,
             EventKind::FlushBegin { keyspace: key(), bytes: 1 },
             EventKind::FlushEnd { keyspace: key(), tables: 1, bytes: 2, micros: 3 },

@@ -100,6 +100,7 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
     let micros = env.monotonic_micros() - started_micros;
     resources.counters.open_micros.add(micros);
     resources.events.emit(EventKind::Opened {
+        created: recovery.created,
         was_clean: recovery.was_clean,
         replayed_records: report.records,
         micros,
