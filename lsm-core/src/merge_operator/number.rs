@@ -58,6 +58,7 @@ impl Number {
     }
 }
 
+#[inline]
 fn bytes(value: &[u8]) -> Result<[u8; 8], MergeError> {
     value.try_into().map_err(|_| {
         MergeError::new(format!("a number takes 8 bytes, little-endian; one has {}", value.len()))

@@ -76,6 +76,20 @@ impl Operands {
         (0..self.len()).rev().filter_map(|index| self.get(index)).map(|(_, operand)| operand).collect()
     }
 
+    /// Calls `call` with all, from the oldest to the newest. Most keys have few operands: they need no allocation.
+    #[inline]
+    fn with_oldest_first<T>(&self, call: impl FnOnce(&[&[u8]]) -> T) -> T {
+        match self.ends.len() {
+            1 => call(&[&self.bytes]),
+            2 => {
+                let [newer, older] =
+                    [0, 1].map(|index| self.get(index).map_or(&[][..], |(_, operand)| operand));
+                call(&[older, newer])
+            }
+            _ => call(&self.oldest_first()),
+        }
+    }
+
     /// Replaces all by the one operand that stands for them, with the number of the newest. Returns `false`, and
     /// changes nothing, if the operator has none.
     pub fn shrink(&mut self, operator: &dyn MergeOperator, key: &[u8]) -> bool {
@@ -85,7 +99,7 @@ impl Operands {
         }
         // Next time when twice as much has come together, so that the cost stays linear.
         self.shrink_at = 2 * (self.bytes.len() + self.ends.len() * size_of::<(SequenceNumber, usize)>());
-        let partial = operator.partial(key, &self.oldest_first());
+        let partial = self.with_oldest_first(|operands| operator.partial(key, operands));
         let Some(operand) = partial.filter(|operand| operand.len() as u64 <= VALUE_BYTES_MAX) else {
             return false;
         };
@@ -106,7 +120,7 @@ impl Operands {
         key: &[u8],
         base: Option<&[u8]>,
     ) -> Result<Option<Vec<u8>>, MergeError> {
-        let value = operator.full(key, base, &self.oldest_first())?;
+        let value = self.with_oldest_first(|operands| operator.full(key, base, operands))?;
         match value.as_ref().map(|value| value.len() as u64) {
             Some(bytes) if bytes > VALUE_BYTES_MAX => Err(MergeError::new(format!(
                 "the value has {bytes} bytes, over the limit of {VALUE_BYTES_MAX}"
