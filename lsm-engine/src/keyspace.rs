@@ -444,8 +444,8 @@ impl Keyspace {
     /// Returns what it removed.
     ///
     /// Nothing older comes back: a table stays if it may hide a part of an older one that stays. So does one that a
-    /// compaction is reading. Snapshots and iterators from before keep their view, and their files. Merge operands that stay
-    /// apply to what is left below them.
+    /// compaction is reading. Snapshots and iterators from before keep their view, and their files. Transactions from before
+    /// that depend on anything in the keyspace are in conflict. Merge operands that stay apply to what is left below them.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -385,3 +385,32 @@ fn a_cursor_that_was_forgotten_still_counts_as_read() {
     world.db.put("b", "").unwrap();
     assert_conflict(transaction.commit(), "the range");
 }
+
+/// What leaves with its files leaves no version behind by which a conflict could be found.
+#[test]
+fn files_that_are_deleted_meanwhile_are_a_conflict() {
+    type Use = fn(&Transaction);
+    let uses: [Use; 4] = [
+        |transaction| drop(transaction.get("x").unwrap()),
+        |transaction| drop(transaction.count("a".."z").unwrap()),
+        |transaction| transaction.put("x", "mine").unwrap(),
+        |transaction| transaction.delete_range("a".."y").unwrap(),
+    ];
+    for act in uses {
+        let world = World::new();
+        world.db.flush().unwrap();
+        let transaction = world.begin(Isolation::Serializable);
+        act(&transaction);
+        transaction.put("elsewhere", "1").unwrap();
+        assert_eq!(world.db.delete_files_in_range::<&str>(..).unwrap().tables, 1);
+        assert_eq!(transaction.untracked().get("y").unwrap().unwrap(), "50");
+        assert_conflict(transaction.commit(), "");
+        assert_eq!(world.db.iter().count(), 0);
+    }
+    let world = World::new();
+    world.db.flush().unwrap();
+    let transaction = world.begin(Isolation::Serializable);
+    world.db.delete_files_in_range::<&str>(..).unwrap();
+    assert_eq!(transaction.count::<&str>(..).unwrap(), 2, "it sees what was there when it began");
+    transaction.commit().unwrap();
+}

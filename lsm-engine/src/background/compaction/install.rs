@@ -39,7 +39,7 @@ pub(super) fn relocate(
         replace_tables(context, &mut manifest, tree, inputs, Vec::new())?;
     } else {
         log_replacement(context, &mut manifest, tree, inputs, &[])?;
-        drop_tables(context, tree, inputs);
+        drop_tables(context, tree, inputs, compaction.reason);
     }
     context.resources.counters.moves.add(1);
     let keyspace = Arc::clone(&tree.name);
@@ -57,10 +57,12 @@ pub(super) fn count(tables: &[Placement]) -> (u64, u64) {
     (tables.len() as u64, tables.iter().map(|placement| placement.table.meta().file_bytes).sum())
 }
 
-/// Drops tables with live data from a keyspace.
-fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement]) {
+/// Drops tables with live data from a keyspace. A policy drops what is old, which is no write that transactions must know
+/// of. A user who deletes files writes.
+fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement], reason: Reason) {
     let newest = removed.iter().map(|dropped| dropped.table.meta().largest_sequence).max().unwrap_or(0);
-    change_data(context, tree, removed, Vec::new(), newest);
+    let untraced = |sequence| if reason == Reason::Manual { sequence } else { newest };
+    change_data(context, tree, removed, Vec::new(), untraced);
 }
 
 /// Makes a logged change of tables visible in which a compaction filter has deleted or changed data.
@@ -71,20 +73,21 @@ pub(super) fn install_for_later_readers(
     added: Vec<Placement>,
 ) {
     // A write since then has a trace that the filter leaves, so transactions need no other.
-    change_data(context, tree, removed, added, 0);
+    change_data(context, tree, removed, added, |_| 0);
 }
 
 /// Replaces tables by others with other data. Like a clear, the change has a sequence number: older snapshots keep the
-/// state that has the tables. Writes up to `untraced` may leave no trace.
+/// state that has the tables. `untraced` makes of that number the one up to which writes may leave no trace.
 fn change_data(
     context: &JobContext,
     tree: &Arc<Tree>,
     removed: &[Placement],
     added: Vec<Placement>,
-    untraced: SequenceNumber,
+    untraced: impl FnOnce(SequenceNumber) -> SequenceNumber,
 ) {
     let mut committer = context.write.committer.lock();
     let sequence = committer.use_up_number();
+    let untraced = untraced(sequence);
     tree.empty_spans.outdate_older_states();
     tree.update(|state| ReadState {
         begun_count: state.begun_count + 1,
