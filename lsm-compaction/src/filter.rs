@@ -1,6 +1,9 @@
 //! Compaction filters: user code that decides about each value on its way through a merge.
 
 use std::fmt;
+use std::sync::OnceLock;
+
+use lsm_core::Slice;
 
 /// Decides about values that a merge rewrites anyway: which to keep, which to delete, which to change.
 ///
@@ -45,28 +48,73 @@ pub enum Decision {
 
 /// A value that is read when it is asked for.
 #[derive(Clone, Copy)]
-pub struct LazyValue<'v> {
-    value: &'v [u8],
+pub struct LazyValue<'v>(Lazy<'v>);
+
+#[derive(Clone, Copy)]
+enum Lazy<'v> {
+    Here(&'v [u8]),
+    InBlob(&'v LazyBlob<'v>),
+}
+
+/// Reads values in blob files.
+pub trait BlobSource: Send + Sync {
+    /// The value that an encoded [`BlobPointer`](lsm_core::BlobPointer) points to; `None` if it cannot be read, or takes too
+    /// much memory.
+    fn read(&self, pointer: &[u8]) -> Option<Slice>;
+}
+
+/// A value in a blob file, read when it is asked for.
+pub(crate) struct LazyBlob<'v> {
+    source: &'v dyn BlobSource,
+    pointer: &'v [u8],
+    bytes: usize,
+    value: OnceLock<Option<Slice>>,
+}
+
+impl<'v> LazyBlob<'v> {
+    pub(crate) fn new(source: &'v dyn BlobSource, pointer: &'v [u8], bytes: usize) -> Self {
+        Self { source, pointer, bytes, value: OnceLock::new() }
+    }
+
+    fn get(&self) -> &[u8] {
+        self.value.get_or_init(|| self.source.read(self.pointer)).as_deref().unwrap_or_default()
+    }
+
+    /// The value was asked for and could not be read.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.value.get(), Some(None))
+    }
 }
 
 impl<'v> LazyValue<'v> {
     pub(crate) fn new(value: &'v [u8]) -> Self {
-        Self { value }
+        Self(Lazy::Here(value))
     }
 
-    /// The value, without the time at which it expires.
+    pub(crate) fn of_blob(blob: &'v LazyBlob<'v>) -> Self {
+        Self(Lazy::InBlob(blob))
+    }
+
+    /// The value, without the time at which it expires. If it is in a blob file that cannot be read, this is empty, and
+    /// whatever is decided the value stays.
     pub fn get(&self) -> &'v [u8] {
-        self.value
+        match self.0 {
+            Lazy::Here(value) => value,
+            Lazy::InBlob(blob) => blob.get(),
+        }
     }
 
     /// Its length, which takes no read.
     pub fn len(&self) -> usize {
-        self.value.len()
+        match self.0 {
+            Lazy::Here(value) => value.len(),
+            Lazy::InBlob(blob) => blob.bytes,
+        }
     }
 
     /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
-        self.value.is_empty()
+        self.len() == 0
     }
 }
 

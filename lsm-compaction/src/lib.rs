@@ -49,7 +49,7 @@ pub use compaction::{Action, Compaction, InputLevel, InputTable, Reason};
 pub use garbage::{CompactionStream, GarbageCounts, GarbageRules, MergeFailure, OlderTables, OlderVersions};
 
 pub use expired_tables::expired_tables;
-pub use filter::{CompactionAt, CompactionFilter, Decision, LazyValue};
+pub use filter::{BlobSource, CompactionAt, CompactionFilter, Decision, LazyValue};
 pub use manual::{ManualOptions, manual};
 pub use output_run::OutputRun;
 pub use policy::{

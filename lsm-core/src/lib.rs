@@ -31,6 +31,7 @@
 
 #![deny(unsafe_code)]
 
+mod blob_pointer;
 mod block_cursor;
 pub mod checksum;
 pub mod coding;
@@ -51,6 +52,7 @@ mod slice;
 mod split_mix;
 pub mod vfs;
 
+pub use blob_pointer::BlobPointer;
 pub use block_cursor::{Block, BlockCursor};
 pub use cursor::Cursor;
 pub use encryption::Encryption;

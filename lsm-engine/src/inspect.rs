@@ -8,7 +8,9 @@ use lsm_core::{SequenceNumber, Slice, ValueKind};
 pub use crate::options::StoredOptions;
 pub use crate::recorder::RecordedEvents;
 pub use crate::version::current::Current;
-pub use crate::version::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit, decode_ingested};
+pub use crate::version::edit::{
+    AddedBlob, AddedTable, KeyspaceRecord, LogStart, VersionEdit, decode_ingested,
+};
 pub use crate::version::history::{Epoch, KeyspaceEvent, SlotRecord};
 pub use crate::write::{Operation, Operations};
 
@@ -23,6 +25,8 @@ use crate::version::files::{self, FileKind};
 pub enum Kind {
     /// A sorted table; see `lsm-sstable`.
     Table,
+    /// A file with large values; see `lsm_sstable::BlobReader`.
+    Blob,
     /// A log of version edits; see `lsm_wal::RecordFileReader`.
     Manifest,
     /// A file of the write-ahead log; see `lsm-wal`.
@@ -45,6 +49,7 @@ pub enum Kind {
 pub fn kind_of(name: &str) -> Option<Kind> {
     Some(match files::parse(name)? {
         FileKind::Table(_) => Kind::Table,
+        FileKind::Blob(_) => Kind::Blob,
         FileKind::Manifest(_) => Kind::Manifest,
         FileKind::Log(_) => Kind::Log,
         FileKind::Current | FileKind::CurrentNext => Kind::Current,

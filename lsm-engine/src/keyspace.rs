@@ -16,7 +16,7 @@ use crate::options::KeyspaceOptions;
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
-use crate::read::borrow_range;
+use crate::read::{borrow_range, part_of};
 use crate::ticket::Ticket;
 use crate::write::{after_micros, check_range};
 
@@ -214,9 +214,19 @@ impl Keyspace {
         state.get(key.as_ref(), &self.database.visibility.point_in(&state))
     }
 
-    /// Whether `key` has a value.
+    /// The bytes of the value of `key` in `part`, as far as it has them; `None` if the key has no value. Of a value in a blob
+    /// file only that part is read, so a large value can be read piece by piece.
+    pub fn get_part(&self, key: impl AsRef<[u8]>, part: impl RangeBounds<u64>) -> Result<Option<Slice>> {
+        let state = self.tree.load();
+        self.check()?;
+        state.get_part(key.as_ref(), &self.database.visibility.point_in(&state), part_of(&part))
+    }
+
+    /// Whether `key` has a value. None is read from a blob file.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get(key)?.is_some())
+        let state = self.tree.load();
+        self.check()?;
+        state.contains(key.as_ref(), &self.database.visibility.point_in(&state))
     }
 
     /// The values of several keys, in the order of the keys. All are read from one consistent state.

@@ -47,6 +47,9 @@ pub(crate) struct Counters {
     pub(crate) ingested_tables: Counter,
     pub(crate) ingested_bytes: Counter,
     pub(crate) transactions: TransactionCounters,
+    /// Bytes of blob files that were written with values, and of those written in place of others.
+    pub(crate) blob_bytes_out: Counter,
+    pub(crate) blob_bytes_rewritten: Counter,
     pub(crate) open_micros: Counter,
     pub(crate) flush_times: Histogram,
     pub(crate) compaction_times: Histogram,
@@ -143,8 +146,12 @@ pub struct Metrics {
     pub flushes: u64,
     /// Memory of the flushed memtables.
     pub flush_bytes_in: u64,
-    /// Bytes of the tables that flushes wrote.
+    /// Bytes of the tables and blob files that flushes wrote.
     pub flush_bytes_out: u64,
+    /// Bytes of blob files that were written with large values, by flushes, compactions and writers.
+    pub blob_bytes_out: u64,
+    /// Bytes of blob files that were written in place of others that had too much garbage.
+    pub blob_bytes_rewritten: u64,
     /// Number of compactions that merged tables.
     pub compactions: u64,
     /// Number of trivial moves: compactions that moved tables to another level without rewriting them.
@@ -261,6 +268,12 @@ pub struct KeyspaceMetrics {
     pub write_rate_limit: Option<u64>,
     /// The levels, from level 0 down.
     pub levels: Vec<LevelMetrics>,
+    /// Number of blob files, which hold large values.
+    pub blob_files: u64,
+    /// Bytes of the values in blob files.
+    pub blob_bytes: u64,
+    /// The part of those to which no table points any more.
+    pub blob_garbage_bytes: u64,
     /// The error that stopped its background work, if any.
     pub failure: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lsm_core::env::{Env, Event};
 use lsm_core::vfs::Vfs;
+use lsm_sstable::TableId;
 
 use crate::error::{Error, Result};
 use crate::events::{EventKind, EventRing, WaitReason};
@@ -62,6 +63,11 @@ impl Resources {
             disk_reserve,
             leases,
         })
+    }
+
+    /// A random id for a new file.
+    pub(crate) fn random_id(&self) -> TableId {
+        TableId(u128::from(self.env.random()) << 64 | u128::from(self.env.random()))
     }
 
     /// Syncs the directory, which makes the names of new files durable.

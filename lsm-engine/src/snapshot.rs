@@ -13,6 +13,7 @@ use crate::pins::PinKind;
 use crate::read::Bounds;
 use crate::read::DbCursor;
 use crate::read::Iter;
+use crate::read::part_of;
 
 /// A consistent view of all keyspaces, as they were when the snapshot was taken. Its time stands still, too: what has not
 /// expired then does not expire under its reader.
@@ -117,12 +118,13 @@ impl Snapshot {
 
     /// Whether `key` has a value in the default keyspace.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get(key)?.is_some())
+        let state = self.state()?;
+        state.contains(key.as_ref(), &self.pin.point)
     }
 
     /// Whether `key` has a value in `keyspace`.
     pub fn contains_key_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get_in(keyspace, key)?.is_some())
+        self.state_of(keyspace)?.contains(key.as_ref(), &self.pin.point)
     }
 
     /// The values of several keys of the default keyspace, in the order of the keys.
@@ -139,6 +141,22 @@ impl Snapshot {
     ) -> Result<Vec<Option<Slice>>> {
         let state = self.state_of(keyspace)?;
         keys.into_iter().map(|key| state.get(key.as_ref(), &self.pin.point)).collect()
+    }
+
+    /// The bytes of the value of `key` in `part`, as far as it has them; `None` if the key has no value. Of a value in a blob
+    /// file only that part is read, so a large value can be read piece by piece.
+    pub fn get_part(&self, key: impl AsRef<[u8]>, part: impl RangeBounds<u64>) -> Result<Option<Slice>> {
+        self.state()?.get_part(key.as_ref(), &self.pin.point, part_of(&part))
+    }
+
+    /// A part of the value of `key` in `keyspace`; see [`get_part`](Self::get_part).
+    pub fn get_part_in(
+        &self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        part: impl RangeBounds<u64>,
+    ) -> Result<Option<Slice>> {
+        self.state_of(keyspace)?.get_part(key.as_ref(), &self.pin.point, part_of(&part))
     }
 
     /// Iterates over the keys and values of a range of the default keyspace.

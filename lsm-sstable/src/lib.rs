@@ -3,7 +3,8 @@
 //! A table holds versions of keys in the order of internal keys. [`TableWriter`] takes them in that order and writes
 //! the file from front to back; [`Table`] finds the newest version of a key that a read may see, and
 //! [`TableCursor`] walks both ways. Any number of tables share one [`BlockCache`]. Every byte of a file is under a checksum
-//! that also knows which table it belongs to and where in it; [`Table::verify`] reads and proves all of them.
+//! that also knows which table it belongs to and where in it; [`Table::verify`] reads and proves all of them. Values that
+//! are too large to be copied by every merge go to blob files, of [`BlobWriter`], and tables hold pointers to them.
 //!
 //! ```
 //! use lsm_core::{Cursor, Entry, SEQUENCE_MAX, ValueKind, hash::key_hash, vfs::PosixFs};
@@ -31,9 +32,11 @@
 
 #![forbid(unsafe_code)]
 
+mod blob;
 mod block;
 mod cache;
 mod capacity;
+mod file_writer;
 mod filter;
 mod format;
 mod index;
@@ -42,11 +45,14 @@ mod options;
 mod prefix;
 mod table;
 
+pub use blob::{
+    BlobExpectation, BlobMeta, BlobPlace, BlobReader, BlobVerifyReport, BlobWriter, UnsyncedBlobs,
+};
 pub use cache::{BlockCache, CacheStats};
 pub use filter::{BloomFilter, FilterPolicy};
 pub use format::compression::Compression;
 pub use format::properties::Properties;
-pub use meta::{TableId, TableMeta};
+pub use meta::{BlobRef, TableId, TableMeta};
 pub use options::{TableExpectation, TableOpen, TableOptions};
 pub use prefix::{DelimitedPrefix, FixedPrefix, PrefixExtractor, built_in_prefix_extractor};
 pub use table::{

@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use lsm_core::coding::{Decoder, put_varint};
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, Slice};
+use lsm_core::{BlobPointer, Entry, SEQUENCE_MAX, SequenceNumber, Slice};
 
 /// Identity of a table: 128 random bits, drawn when it is written and never used again.
 ///
@@ -46,6 +49,75 @@ pub struct TableMeta {
     /// The number that everything in the table has, although the file says 0: that of the moment at which a table from
     /// outside was taken in. 0 if the numbers in the file count. The file does not know it; a manifest does.
     pub global_sequence: SequenceNumber,
+    /// The blobs that its pointers point into, ascending by their numbers.
+    pub blobs: Arc<[BlobRef]>,
+}
+
+/// What a table holds of a blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlobRef {
+    /// Number of the blob; see [`BlobPointer::blob`].
+    pub blob: u64,
+    /// Number of pointers to it.
+    pub values: u64,
+    /// Sum of the lengths of their values.
+    pub bytes: u64,
+}
+
+impl BlobRef {
+    /// Encodes a list for a manifest:
+    ///
+    /// ```text
+    /// blobs := (blob:varint values:varint bytes:varint)*      blobs ascend
+    /// ```
+    pub fn encode_all(blobs: &[Self]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for blob in blobs {
+            for number in [blob.blob, blob.values, blob.bytes] {
+                put_varint(&mut out, number);
+            }
+        }
+        out
+    }
+
+    /// Decodes what [`encode_all`](Self::encode_all) wrote; `None` if it is malformed.
+    pub fn decode_all(encoded: &[u8]) -> Option<Vec<Self>> {
+        let mut rest = Decoder::new(encoded);
+        let mut blobs: Vec<Self> = Vec::new();
+        while !rest.is_empty() {
+            let blob = Self { blob: rest.varint()?, values: rest.varint()?, bytes: rest.varint()? };
+            let ascends = blobs.last().is_none_or(|last| last.blob < blob.blob);
+            if !ascends || blob.values == 0 || blob.bytes < blob.values || i64::try_from(blob.bytes).is_err()
+            {
+                return None;
+            }
+            blobs.push(blob);
+        }
+        Some(blobs)
+    }
+}
+
+/// Counts the blobs that the entries of a table point into.
+#[derive(Default)]
+pub(crate) struct BlobRefs(BTreeMap<u64, (u64, u64)>);
+
+impl BlobRefs {
+    #[cold]
+    pub(crate) fn count(&mut self, entry: Entry<'_>) {
+        let Some(pointer) = BlobPointer::decode(entry.value) else { return };
+        let (values, bytes) = self.0.entry(pointer.blob).or_default();
+        *values += 1;
+        *bytes += pointer.bytes;
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        // A node of the map is half full at least.
+        self.0.len() * 2 * size_of::<(u64, (u64, u64))>()
+    }
+
+    pub(crate) fn finish(self) -> Arc<[BlobRef]> {
+        self.0.into_iter().map(|(blob, (values, bytes))| BlobRef { blob, values, bytes }).collect()
+    }
 }
 
 impl TableMeta {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use lsm_core::{ValueKind, expiry};
+use lsm_core::{BlobPointer, ValueKind, expiry};
 
 use crate::escape::{escaped, write_hex};
 
@@ -57,6 +57,15 @@ impl<'a> Item<'a> {
             ValueKind::RangeDelete => self.bytes("end", value),
             ValueKind::PutWithExpiry if let Some((micros, value)) = expiry::split(value) => {
                 self.number("expiry_micros", micros).value(ValueKind::Put, value, shown)
+            }
+            ValueKind::BlobPointer if let Some(pointer) = BlobPointer::decode(value) => {
+                let item = if pointer.expires() {
+                    self.number("expiry_micros", pointer.expiry_micros)
+                } else {
+                    self
+                };
+                let item = item.number("blob", pointer.blob).number("number", pointer.number);
+                item.number("offset", pointer.offset).number("value_bytes", pointer.bytes)
             }
             _ if value.is_empty() && kind != ValueKind::Put => self,
             _ if shown => self.bytes("value", value),

@@ -18,6 +18,11 @@ pub(crate) fn print(out: &mut Output, indent: &str, keyspace: &KeyspaceMetrics) 
         out.line(format_args!("{indent}  background work has stopped: {failure}"))?;
     }
     let levels: Vec<_> = keyspace.levels.iter().enumerate().filter(|(_, level)| level.tables > 0).collect();
+    if keyspace.blob_files > 0 {
+        let (files, size) = (grouped(keyspace.blob_files), bytes(keyspace.blob_bytes));
+        let garbage = bytes(keyspace.blob_garbage_bytes);
+        out.line(format_args!("{indent}  blob files: {files} with values of {size}, garbage {garbage}"))?;
+    }
     if levels.is_empty() {
         return out.line(format_args!("{indent}  no tables: what there is, is in the log and in memory"));
     }
@@ -74,4 +79,10 @@ pub(crate) fn total(keyspace: &KeyspaceMetrics) -> LevelMetrics {
 pub(crate) fn space_amplification(keyspace: &KeyspaceMetrics) -> Option<f64> {
     let last = keyspace.levels.iter().rev().find(|level| level.bytes > 0)?;
     Some(total(keyspace).bytes as f64 / last.bytes as f64)
+}
+
+/// Bytes of the values in blob files for each byte of those to which a table points.
+pub(crate) fn blob_space_amplification(keyspace: &KeyspaceMetrics) -> Option<f64> {
+    let live = keyspace.blob_bytes.saturating_sub(keyspace.blob_garbage_bytes);
+    (live > 0).then(|| keyspace.blob_bytes as f64 / live as f64)
 }

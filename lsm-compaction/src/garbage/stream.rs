@@ -15,7 +15,7 @@ use super::filtering::{Filtered, Filtering};
 use super::merging::{MergeFailure, Merging};
 use super::survivors::survivors;
 use super::{GarbageRules, OlderVersions};
-use crate::filter::{CompactionAt, CompactionFilter};
+use crate::filter::{BlobSource, CompactionAt, CompactionFilter};
 
 /// Stands for "no stripe of this key is closed yet".
 const OPEN: usize = usize::MAX;
@@ -64,6 +64,8 @@ pub struct CompactionStream<C, O = ()> {
     lower: Option<Slice>,
     upper: Option<Slice>,
     blob_sink: Option<BlobSink>,
+    /// Reads the values that blob pointers point to, where they are needed.
+    blobs: Option<Arc<dyn BlobSource>>,
     /// Without an operator, operands are kept as they are.
     merging: Option<Box<Merging>>,
     filtering: Option<Box<Filtering>>,
@@ -181,6 +183,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             lower: lower.map(Slice::from),
             upper: upper.map(Slice::from),
             blob_sink: None,
+            blobs: None,
             merging: None,
             filtering: None,
             counts: GarbageCounts::default(),
@@ -197,6 +200,14 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
     #[must_use]
     pub fn on_dropped_blob_pointer(mut self, sink: impl FnMut(Entry<'_>) + Send + 'static) -> Self {
         self.blob_sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Reads values in blob files here, for merge operators and filters. Without it, a merge operand on a blob pointer stays
+    /// as it is, and a filter is not asked about one.
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: Option<Arc<dyn BlobSource>>) -> Self {
+        self.blobs = blobs;
         self
     }
 
@@ -253,7 +264,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 Kept::AtCursorDeleted => (entry.kind, entry.value) = (ValueKind::Delete, b""),
                 Kept::AtCursorReplaced(is_zeroed) => {
                     if let Some(filtering) = &self.filtering {
-                        entry.value = filtering.replacement();
+                        (entry.kind, entry.value) = filtering.replacement();
                     }
                     if is_zeroed {
                         self.counts.sequences_zeroed += 1;
@@ -349,7 +360,9 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
             self.counts.bytes_in += entry_bytes(entry);
             let (sequence, kind) = (entry.sequence, entry.kind);
             let expiry_micros = match kind {
-                ValueKind::PutWithExpiry => expiry::split(entry.value).map(|(micros, _)| micros),
+                ValueKind::PutWithExpiry | ValueKind::BlobPointer => {
+                    expiry::split(entry.value).map(|(micros, _)| micros)
+                }
                 _ => None,
             };
             let verdict = self.judge(sequence, kind, expiry_micros);
@@ -406,7 +419,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         let (Some(filtering), Some(entry)) = (&mut self.filtering, self.cursor.entry()) else {
             return Filtered::Kept;
         };
-        let filtered = filtering.ask(entry);
+        let filtered = filtering.ask(entry, self.blobs.as_deref());
         match filtered {
             Filtered::Kept => {}
             Filtered::Deleted => self.counts.filter_deleted += 1,
@@ -437,8 +450,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                     return Verdict::KeepZeroed;
                 }
             }
-            ValueKind::BlobPointer => self.closed_stripe = stripe,
-            ValueKind::PutWithExpiry => {
+            ValueKind::PutWithExpiry | ValueKind::BlobPointer => {
                 self.closed_stripe = stripe;
                 if expiry_micros.is_some_and(|expiry| self.rules.is_expired(stripe, expiry)) {
                     if stripe == 0 && self.nothing_older() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::compaction::{CompactionQueue, NewTable};
+use super::compaction::{BlobRewrites, CompactionQueue, NewFiles};
 use crate::keyspaces::{Tree, Trees, Visibility};
 use crate::recorder::Recorder;
 use crate::resources::Resources;
@@ -22,6 +22,7 @@ pub(crate) struct JobContext {
     pub(crate) versions: Arc<VersionSet>,
     pub(crate) write: Arc<WritePath>,
     pub(crate) compaction_queue: CompactionQueue,
+    pub(crate) blob_rewrites: BlobRewrites,
     pub(crate) recorder: Recorder,
     /// Number of jobs that have not ended.
     jobs: AtomicUsize,
@@ -38,6 +39,7 @@ impl JobContext {
             versions,
             write,
             compaction_queue: CompactionQueue::default(),
+            blob_rewrites: BlobRewrites::default(),
             jobs: AtomicUsize::new(0),
         }
     }
@@ -46,12 +48,12 @@ impl JobContext {
         self.trees.read().all().cloned().collect()
     }
 
-    /// Removes tables that were not installed in a version. If writing has stopped, the manifest may name them after
+    /// Removes files that were not installed in a version. If writing has stopped, the manifest may name them after
     /// all; then they stay for the next open.
-    pub(crate) fn discard(&self, tables: &[NewTable]) {
+    pub(crate) fn discard(&self, written: &NewFiles) {
         if self.status.check_writing().is_ok() {
-            for table in tables {
-                self.resources.obsolete_files.remove_later(table.path.clone());
+            for path in written.paths() {
+                self.resources.obsolete_files.remove_later(path.clone());
             }
         }
     }

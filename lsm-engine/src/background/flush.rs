@@ -1,20 +1,23 @@
 //! Flushing: writes immutable memtables to tables of level 0, oldest first.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lsm_core::Cursor;
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::background::compaction::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
+use crate::background::compaction::{
+    Build, BuildInput, NewFiles, NewTable, Older, Output, OutputOptions, Progress,
+};
 use crate::background::context::JobContext;
 use crate::background::flushed::Flushed;
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::EventKind;
 use crate::keyspaces::{ReadState, Tree};
-use crate::version::Placement;
 use crate::version::edit::VersionEdit;
+use crate::version::{BlobFile, Placement};
 
 /// Pause before a failed flush is tried again, for errors that may pass, such as a full disk.
 const RETRY_MICROS: u64 = 500_000;
@@ -33,7 +36,9 @@ pub(crate) struct Flush {
     flushed: Flushed,
     /// `None` when the tables are written.
     build: Option<Build<Box<dyn Cursor + Send>, Older>>,
-    tables: Vec<NewTable>,
+    written: NewFiles,
+    /// The blob files that the tables point to and the version does not have yet: written ones, and those of memtables.
+    blobs: Vec<Arc<BlobFile>>,
     /// The tables have replaced the memtables.
     replaced: bool,
     started_micros: u64,
@@ -44,7 +49,7 @@ impl Flush {
     pub(crate) fn new(context: &JobContext, tree: Arc<Tree>, flushed: Flushed) -> Self {
         let keyspace = tree.options();
         let state = tree.load_full();
-        let stream = flushed.survivors(&state, context.visibility.garbage_rules());
+        let stream = flushed.survivors(&state, context.visibility.garbage_rules(), &context.resources.memory);
         let options = OutputOptions {
             target_bytes: u64::MAX,
             is_one_table: false,
@@ -52,6 +57,7 @@ impl Flush {
             compression: keyspace.compression_above,
             filter: keyspace
                 .table_filter(flushed.entry_count(), state.version.runs().map(|run| run.entries())),
+            with_blobs: true,
             sync_later: true,
             sources: 0,
             lower: None,
@@ -78,34 +84,45 @@ impl Flush {
             bytes_out = Empty,
             tables = Empty
         );
-        Self { tree, flushed, build, tables: Vec::new(), replaced: false, started_micros, span }
+        let (written, blobs) = (NewFiles::default(), Vec::new());
+        Self { tree, flushed, build, written, blobs, replaced: false, started_micros, span }
     }
 
     /// Works for a while. Returns `true` when the tables are written; they are not durable yet.
     fn step(&mut self) -> Result<bool> {
         let _entered = self.span.enter();
         let Some(build) = &mut self.build else { return Ok(true) };
-        if let Progress::Done(tables) = build.step()? {
-            let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
-            self.span.record("bytes_out", bytes).record("tables", tables.len());
-            self.tables = tables;
+        if let Progress::Done(written) = build.step()? {
+            self.span.record("bytes_out", written.bytes()).record("tables", written.tables.len());
+            self.written = written;
             self.build = None;
         }
         Ok(self.build.is_none())
     }
 
-    fn open(&self, context: &JobContext) -> Result<Vec<Placement>> {
+    /// Opens the tables, and the blob files that they point to.
+    fn open(&mut self, context: &JobContext) -> Result<Vec<Placement>> {
         let open = |table: &NewTable| {
             let keyspace = self.tree.options();
             table.open(&context.resources, &context.versions, &keyspace, (0, self.flushed.number()), None)
         };
-        self.tables.iter().map(open).collect()
+        let placements: Vec<Placement> = self.written.tables.iter().map(open).collect::<Result<_>>()?;
+        let held: HashSet<u64> = placements
+            .iter()
+            .flat_map(|placement| placement.table.meta().blobs.iter().map(|held| held.blob))
+            .collect();
+        self.blobs = self.flushed.blobs().into_iter().filter(|file| held.contains(&file.blob())).collect();
+        for blobs in &self.written.blobs {
+            self.blobs.push(blobs.open(&context.resources)?);
+        }
+        Ok(placements)
     }
 
     /// Writes and opens all tables. They are neither durable nor installed yet.
     pub(crate) fn write(&mut self, context: &JobContext) -> Result<Vec<Placement>> {
         while !self.step()? {}
-        self.open(context).inspect_err(|_| context.discard(&self.tables))
+        let opened = self.open(context);
+        opened.inspect_err(|_| context.discard(&self.written))
     }
 
     /// The tables that come into the manifest with this flush, and that the keyspace has already.
@@ -113,9 +130,14 @@ impl Flush {
         self.flushed.ingested().cloned().collect()
     }
 
-    /// Syncs the tables.
+    /// Syncs the tables and blob files.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        self.tables.iter_mut().try_for_each(NewTable::sync)
+        self.written.sync()
+    }
+
+    /// Whether the flush has written this file.
+    fn has_written(&self, file: &BlobFile) -> bool {
+        self.written.blobs.iter().any(|written| written.numbers.1 == file.number())
     }
 
     /// Whether the keyspace still has the memtables. The keyspace may have been cleared or dropped meanwhile.
@@ -133,7 +155,7 @@ impl Flush {
                     .filter(|immutable| !self.flushed.holds(immutable))
                     .cloned()
                     .collect(),
-                version: Arc::new(state.version.changed(&[], placements)),
+                version: Arc::new(state.version.with_blobs(&self.blobs).changed(&[], placements)),
                 ..(**state).clone()
             };
             flushed.settled()
@@ -141,17 +163,33 @@ impl Flush {
         self.tree.forget_flush_retry();
         context.write.unflushed.recheck(&self.tree);
         context.compaction_queue.add(&self.tree);
+        if !self.blobs.is_empty() {
+            context.blob_rewrites.trees.add(&self.tree);
+        }
         self.replaced = true;
     }
 
-    /// Releases the memtables. From now on their memory is charged to readers. Returns the tables.
-    pub(crate) fn end(self, context: &JobContext) -> Vec<NewTable> {
-        let Self { flushed, tables, replaced, .. } = self;
+    /// The blob files that the tables point to and the version does not have yet.
+    pub(crate) fn blobs(&self) -> &[Arc<BlobFile>] {
+        &self.blobs
+    }
+
+    /// Marks as obsolete the blob files of the memtables to which no table points. The edit is durable, so replay skips
+    /// the records that do.
+    fn drop_blobs(&self) {
+        let kept: HashSet<u64> = self.blobs.iter().map(|file| file.blob()).collect();
+        for file in self.flushed.blobs().iter().filter(|file| !kept.contains(&file.blob())) {
+            file.mark_obsolete();
+        }
+    }
+
+    /// Releases the memtables. From now on their memory is charged to readers.
+    pub(crate) fn end(self, context: &JobContext) {
+        let Self { flushed, replaced, .. } = self;
         let freed = if replaced { flushed.bytes() } else { 0 };
         let readers = flushed.into_memtables().into_iter().map(|memtable| Arc::clone(&memtable.reader));
         context.resources.memory.release_memtables(readers);
         context.resources.memory.holding.remove_immutable_bytes(freed);
-        tables
     }
 }
 
@@ -260,7 +298,7 @@ impl FlushGroup {
 
     /// Removes the files of a flush that failed.
     fn fail(&mut self, context: &JobContext, flush: &Flush, error: Error) {
-        context.discard(&flush.tables);
+        context.discard(&flush.written);
         self.note(context, &flush.tree, error);
     }
 
@@ -290,7 +328,7 @@ impl FlushGroup {
         }
         context.resources.sync_directory()?;
         let mut opened = Vec::new();
-        for flush in std::mem::take(&mut self.synced) {
+        for mut flush in std::mem::take(&mut self.synced) {
             match caught("the opening of a table", || flush.open(context)) {
                 Ok(placements) => opened.push((flush, placements)),
                 Err(error) => self.fail(context, &flush, error),
@@ -307,17 +345,17 @@ impl FlushGroup {
         for (flush, _) in opened {
             bytes += flush.flushed.bytes() as u64;
             context.resources.counters.flushes.add(1);
-            let written = flush.tables.iter().map(|table| table.bytes).sum();
+            let written = flush.written.bytes();
             context.resources.counters.flush_bytes_out.add(written);
             let micros = context.resources.env.monotonic_micros() - flush.started_micros;
             context.resources.counters.flush_times.record_micros(micros);
             context.resources.events.emit(EventKind::FlushEnd {
                 keyspace: Arc::clone(&flush.tree.name),
-                tables: flush.tables.len() as u64,
+                tables: flush.written.tables.len() as u64,
                 bytes: written,
                 micros,
             });
-            drop_caught(|| drop(flush.end(context)));
+            drop_caught(|| flush.end(context));
         }
         context.resources.counters.flush_bytes_in.add(bytes);
         context
@@ -343,10 +381,12 @@ impl FlushGroup {
             context.write.sync_up_to(end).inspect_err(|error| context.status.stop_writing(error.clone()))?;
         }
         let mut manifest = context.versions.lock();
-        for (_, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {
+        for (flush, placements) in opened.extract_if(.., |(flush, _)| !flush.is_wanted()) {
             for placement in placements {
                 placement.table.mark_obsolete();
             }
+            // Those of the memtables are not the flush's to remove.
+            flush.blobs.iter().filter(|file| flush.has_written(file)).for_each(|file| file.mark_obsolete());
         }
         if opened.is_empty() {
             return Ok(());
@@ -360,10 +400,12 @@ impl FlushGroup {
             edit.flushed.push((id, last_sequence));
             let ingested = flush.flushed.ingested();
             edit.added.extend(placements.iter().chain(ingested).map(|placement| placement.added_to(id)));
+            edit.added_blobs.extend(flush.blobs.iter().map(|file| file.added_to(id)));
         }
         context.versions.log_edit(&mut manifest, edit)?;
         for (flush, placements) in opened {
             flush.replace(context, std::mem::take(placements));
+            flush.drop_blobs();
         }
         drop(manifest);
         context.write.controller.set_log_start(log.position);
@@ -378,7 +420,7 @@ impl FlushGroup {
         let current = self.current.take();
         let flushes = current.into_iter().chain(self.written.drain(..)).chain(self.synced.drain(..));
         for flush in flushes {
-            context.discard(&flush.tables);
+            context.discard(&flush.written);
             if let Some(error) = error {
                 retry_or_fail(context, &flush.tree, error);
             }
@@ -401,7 +443,7 @@ fn lend_reserve(context: &JobContext, tree: &Tree) -> Result<bool> {
     let mut needed = FLUSH_RESERVE_BYTES + 2 * memtable.range_tombstones.memory_bytes() as u64;
     let state = tree.load();
     let mut stream = Flushed::from(memtable)
-        .survivors(&state, context.visibility.garbage_rules())
+        .survivors(&state, context.visibility.garbage_rules(), &context.resources.memory)
         .with_merge_operator(state.merging.for_background());
     while needed <= held {
         let Some(entry) = stream.next()? else { return Ok(reserve.release(needed)) };

@@ -7,8 +7,9 @@ use lsm_core::range_tombstone::FragmentedRangeTombstones;
 use lsm_core::{Cursor, MergingCursor, SequenceNumber};
 
 use crate::background::compaction::Older;
-use crate::keyspaces::{Memtable, ReadState, Tree};
-use crate::version::Placement;
+use crate::keyspaces::{BlobBases, Memtable, ReadState, Tree};
+use crate::memory::Memory;
+use crate::version::{BlobFile, Placement};
 
 /// The oldest immutable memtables of a keyspace, at least one: the run that they become takes the place of the newest.
 pub(crate) struct Flushed {
@@ -78,6 +79,11 @@ impl Flushed {
         self.memtables.iter().all(is_there)
     }
 
+    /// The blob files that their entries point to.
+    pub(crate) fn blobs(&self) -> Vec<Arc<BlobFile>> {
+        self.memtables.iter().flat_map(|memtable| memtable.blobs()).collect()
+    }
+
     pub(crate) fn into_memtables(self) -> Vec<Arc<Memtable>> {
         self.memtables
     }
@@ -87,11 +93,13 @@ impl Flushed {
         &self,
         state: &ReadState,
         rules: GarbageRules,
+        memory: &Memory,
     ) -> CompactionStream<Box<dyn Cursor + Send>, Older> {
         let oldest = self.memtables.iter().map(|memtable| memtable.number).min().unwrap_or(0);
         let older = Older::below_memtable(state, oldest);
         let range_tombstones = Arc::new(self.range_tombstones(&rules.snapshots));
         CompactionStream::with_older(self.cursor(), range_tombstones, rules, older, None, None)
+            .with_blobs(BlobBases::of(self.blobs(), memory))
     }
 
     fn cursor(&self) -> Box<dyn Cursor + Send> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use lsm_core::env::Priority;
 
 use clean::CleanJob;
-pub(crate) use compaction::{Compactions, Manual, NewTable, Output, OutputOptions};
+pub(crate) use compaction::{Compactions, Manual, NewFiles, Output, OutputOptions};
 pub(crate) use context::{JobContext, JobToken};
 #[cfg(test)]
 pub(crate) use flush::FlushGroup;
@@ -36,6 +36,10 @@ pub(crate) fn start(context: &Arc<JobContext>, compactions: &Arc<Compactions>) {
     });
     let (flushing, cleaning) = (Arc::clone(context), Arc::clone(context));
     env.spawn(Priority::High, Box::new(FlushJob::new(flushing, Arc::clone(compactions))));
-    context.all_trees().iter().for_each(|tree| context.compaction_queue.add(tree));
+    for tree in &context.all_trees() {
+        context.compaction_queue.add(tree);
+        context.blob_rewrites.trees.add(tree);
+        context.blob_rewrites.trees.recheck(tree);
+    }
     env.spawn(Priority::Normal, Box::new(CleanJob::new(cleaning, Arc::clone(compactions))));
 }

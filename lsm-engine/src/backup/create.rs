@@ -39,14 +39,14 @@ impl Backup {
         let stored: BTreeMap<String, u64> =
             self.objects.list()?.into_iter().map(|object| (object.name, object.bytes)).collect();
         let files = frozen.files();
-        let new = files.iter().filter(|file| stored.get(&format::table_name(file)) != Some(&file.bytes));
+        let new = files.iter().filter(|file| stored.get(&format::file_name(file)) != Some(&file.bytes));
         let new_bytes = frozen.log_bytes() + new.clone().map(|file| file.bytes).sum::<u64>();
         let mut meter = self.meter(new_bytes);
         let mut on_bytes = |bytes| meter.add(bytes);
         let id = ManifestState::random_id(&*resources.env);
         let (bytes, checksum) = (frozen.log_bytes(), self.put_log(&mut frozen, id, &mut on_bytes)?);
         for file in new {
-            let name = format::table_name(file);
+            let name = format::file_name(file);
             if let Some(&found) = stored.get(&name) {
                 let detail = format!(
                     "it has {found} bytes instead of {}: delete it, and the next backup stores it again",
@@ -59,7 +59,7 @@ impl Backup {
             let content = Proved::new(content, path, Check::Table(file.check()), &mut on_bytes);
             self.put(&name, file.bytes, content)?;
         }
-        let (sequence, ingested) = (frozen.sequence, frozen.ingested().to_vec());
+        let (sequence, of_log) = (frozen.sequence, frozen.of_log().to_vec());
         let (state, closed) = frozen.into_copy()?;
         let mut contents = Contents {
             number: numbers(&self.objects.list()?).last().copied().unwrap_or(0),
@@ -68,7 +68,7 @@ impl Backup {
             salt: resources.env.random(),
             new_bytes,
             log: StoredLog { id, bytes, checksum, closed },
-            ingested,
+            of_log,
             state,
         };
         // Others may make backups at the same time. Each gets a number of its own.

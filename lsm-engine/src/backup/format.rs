@@ -5,14 +5,15 @@
 //! database                                    whose backups these are
 //! generation-N                                what a backup consists of; N in ten digits, from 1
 //! table-ID-CHECKSUM                           a table file: its id in 32 and its checksum in 16 hex digits
+//! blobs-ID-CHECKSUM                           a blob file, likewise
 //! log-ID                                      a segment of a log; 32 random hex digits
 //!
 //! database   := head id:u128 crc
 //! generation := head number:u64 database:u128 created:u64 sequence:u64 salt:u64 new_bytes:u64 log
-//!               count:u64 ingested*count edit crc
+//!               count:u64 of_log*count edit crc
 //! head       := magic:[8] version:u32 kind:u32    "lsm-bkup", 1, and 1 for a generation, 2 for `database`
 //! log        := id:u128 bytes:u64 checksum:u64 end:u64 length:u64 chain:u64
-//! ingested   := number:u64 id:u128 bytes:u64 checksum:u64
+//! of_log     := kind:u8 number:u64 id:u128 bytes:u64 checksum:u64          1 a table, 2 a blob file
 //! edit       := a version edit with the whole state, up to the crc
 //! crc        := u64                               CRC-64 of everything before
 //! ```
@@ -20,7 +21,8 @@
 //! Integers are little-endian. `created` is the time in microseconds since 1970, `sequence` the last write in the backup,
 //! `salt` random, `new_bytes` what was stored for this backup and not shared with earlier ones. The log has segment
 //! number 1; `checksum` is the CRC-64 of its `bytes` bytes; `end`, `length` and `chain` say how it was closed, as `CURRENT`
-//! does. The edit names the tables, with id, length and checksum; `ingested` are tables that only records of the log name.
+//! does. The edit names the tables and blob files, with id, length and checksum; `of_log` are those that only records of the
+//! log name.
 
 use std::path::Path;
 
@@ -32,22 +34,26 @@ use lsm_wal::{CleanClose, Position};
 use crate::error::{Error, Result};
 use crate::version::edit::VersionEdit;
 use crate::version::manifest::ManifestState;
-use crate::version::{LiveFile, files};
+use crate::version::{LiveFile, LiveKind, files};
 
 const MAGIC: [u8; 8] = *b"lsm-bkup";
 const VERSION: u32 = 1;
 const GENERATION: u32 = 1;
 const DATABASE: u32 = 2;
+/// Kinds of files.
+const TABLE: u8 = 1;
+const BLOBS: u8 = 2;
 const HEAD_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 8;
-/// Bytes of a generation between its head and its ingested tables.
+/// Bytes of a generation between its head and the files that only its log names.
 const FIELDS_BYTES: usize = 2 * 16 + 11 * 8;
-const INGESTED_BYTES: usize = 16 + 3 * 8;
+const OF_LOG_BYTES: usize = 1 + 16 + 3 * 8;
 
 /// Name of the object that says whose backups these are.
 pub(super) const DATABASE_NAME: &str = "database";
 const GENERATION_PREFIX: &str = "generation-";
 const TABLE_PREFIX: &str = "table-";
+const BLOBS_PREFIX: &str = "blobs-";
 const LOG_PREFIX: &str = "log-";
 /// Generations have lower numbers.
 const NUMBER_END: u64 = 10_000_000_000;
@@ -77,8 +83,8 @@ pub(super) struct Contents {
     pub(super) salt: u64,
     pub(super) new_bytes: u64,
     pub(super) log: StoredLog,
-    /// Tables that only the log names.
-    pub(super) ingested: Vec<LiveFile>,
+    /// Tables and blob files that only the log names.
+    pub(super) of_log: Vec<LiveFile>,
     pub(super) state: ManifestState,
 }
 
@@ -86,8 +92,12 @@ pub(super) fn log_name(id: u128) -> String {
     format!("{LOG_PREFIX}{id:032x}")
 }
 
-pub(super) fn table_name(file: &LiveFile) -> String {
-    format!("{TABLE_PREFIX}{:032x}-{:016x}", file.id.0, file.checksum)
+pub(super) fn file_name(file: &LiveFile) -> String {
+    let prefix = match file.kind {
+        LiveKind::Table => TABLE_PREFIX,
+        LiveKind::Blobs => BLOBS_PREFIX,
+    };
+    format!("{prefix}{:032x}-{:016x}", file.id.0, file.checksum)
 }
 
 pub(super) fn generation_name(number: u64) -> String {
@@ -102,7 +112,7 @@ pub(super) fn generation_number(name: &str) -> Option<u64> {
 
 /// Whether an object belongs to generations, so that it can be deleted when none names it.
 pub(super) fn is_of_generations(name: &str) -> bool {
-    name.starts_with(TABLE_PREFIX) || name.starts_with(LOG_PREFIX)
+    [TABLE_PREFIX, BLOBS_PREFIX, LOG_PREFIX].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The number after this one.
@@ -167,7 +177,7 @@ fn checked<'b>(bytes: &'b [u8], kind: u32, path: &Path) -> Result<&'b [u8]> {
 
 impl Contents {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { number, created_micros, sequence, salt, new_bytes, log, ingested, state } = self;
+        let Self { number, created_micros, sequence, salt, new_bytes, log, of_log, state } = self;
         let mut out = head(GENERATION);
         out.extend_from_slice(&number.to_le_bytes());
         out.extend_from_slice(&state.database_id.to_le_bytes());
@@ -179,8 +189,12 @@ impl Contents {
         for value in [log.bytes, log.checksum, end.0, length, checksum] {
             out.extend_from_slice(&value.to_le_bytes());
         }
-        out.extend_from_slice(&(ingested.len() as u64).to_le_bytes());
-        for file in ingested {
+        out.extend_from_slice(&(of_log.len() as u64).to_le_bytes());
+        for file in of_log {
+            out.push(match file.kind {
+                LiveKind::Table => TABLE,
+                LiveKind::Blobs => BLOBS,
+            });
             out.extend_from_slice(&file.number.to_le_bytes());
             out.extend_from_slice(&file.id.0.to_le_bytes());
             out.extend_from_slice(&file.bytes.to_le_bytes());
@@ -196,7 +210,7 @@ impl Contents {
         let mut decoder = Decoder::new(body);
         let (contents, database) =
             Self::decode_fields(&mut decoder).ok_or_else(|| corrupt("it is malformed".into()))?;
-        let edit_offset = (FIELDS_BYTES + contents.ingested.len() * INGESTED_BYTES).min(body.len());
+        let edit_offset = (FIELDS_BYTES + contents.of_log.len() * OF_LOG_BYTES).min(body.len());
         let edit = body.get(edit_offset..).unwrap_or_default();
         if contents.number != number {
             return Err(corrupt(format!("it is generation {} under the name of another", contents.number)));
@@ -221,27 +235,32 @@ impl Contents {
         let (end, length, chain) = (Position(decoder.u64()?), decoder.u64()?, decoder.u64()?);
         let closed = CleanClose { end, segment: crate::checkpoint::SEGMENT, length, checksum: chain };
         let log = StoredLog { id, bytes, checksum, closed };
-        let mut ingested = Vec::new();
+        let mut of_log = Vec::new();
         for _ in 0..decoder.u64()? {
             // Ends with the input.
+            let kind = match decoder.u8()? {
+                TABLE => LiveKind::Table,
+                BLOBS => LiveKind::Blobs,
+                _ => return None,
+            };
             let number = decoder.u64().filter(|&number| number < files::NUMBER_END)?;
             let (id, bytes, checksum) = (TableId(decoder.u128()?), decoder.u64()?, decoder.u64()?);
-            ingested.push(LiveFile { number, id, bytes, checksum });
+            of_log.push(LiveFile { kind, number, id, bytes, checksum });
         }
         let state = ManifestState::default();
-        let contents = Self { number, created_micros, sequence, salt, new_bytes, log, ingested, state };
+        let contents = Self { number, created_micros, sequence, salt, new_bytes, log, of_log, state };
         Some((contents, database))
     }
 
     /// The files of the database, apart from its log.
     pub(super) fn files(&self) -> Vec<LiveFile> {
-        [&self.state.live_files()[..], &self.ingested].concat()
+        [&self.state.live_files()[..], &self.of_log].concat()
     }
 
     /// The objects that it needs, with their lengths.
     pub(super) fn objects(&self) -> Vec<(String, u64)> {
         let tables = self.files();
-        let tables = tables.iter().map(|file| (table_name(file), file.bytes));
+        let tables = tables.iter().map(|file| (file_name(file), file.bytes));
         tables.chain([(self.log.name(), self.log.bytes)]).collect()
     }
 }

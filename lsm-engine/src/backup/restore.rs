@@ -27,7 +27,7 @@ impl Backup {
         self.fetch(&log_name, log_check(&contents), &log, &mut meter)?;
         for file in contents.files() {
             let check = Check::Table(file.check());
-            self.fetch(&format::table_name(&file), check, &file.path(staging.path()), &mut meter)?;
+            self.fetch(&format::file_name(&file), check, &file.path(staging.path()), &mut meter)?;
         }
         let Contents { salt, state, log, .. } = contents;
         // This also syncs the directory.

@@ -91,7 +91,7 @@ impl Backup {
 /// The objects that a generation needs, with their lengths, and what proves them.
 pub(super) fn checks(contents: &Contents) -> Vec<(String, u64, Check)> {
     let tables = contents.files();
-    let tables = tables.iter().map(|file| (format::table_name(file), file.bytes, Check::Table(file.check())));
+    let tables = tables.iter().map(|file| (format::file_name(file), file.bytes, Check::Table(file.check())));
     tables.chain([(contents.log.name(), contents.log.bytes, log_check(contents))]).collect()
 }
 

@@ -15,7 +15,7 @@ use crate::recovery::existing_current;
 use crate::resources::Resources;
 use crate::version::edit::{LogStart, VersionEdit};
 use crate::version::manifest::ManifestState;
-use crate::version::{LiveFile, ManifestReader, TableFile, Version, files};
+use crate::version::{BlobFile, LiveFile, ManifestReader, TableFile, Version, files};
 use crate::write::{LogPin, LogPinOwner};
 
 /// Number of the segment that holds the log of a copy.
@@ -38,8 +38,8 @@ pub(crate) struct Frozen {
     closed: Option<CleanClose>,
     /// Where the log ends.
     end: Position,
-    /// Files of a copy that only its log names: tables that were ingested.
-    ingested: Vec<LiveFile>,
+    /// Files of a copy that only its log names: tables that were ingested, and blob files of values that are not in tables.
+    of_log: Vec<LiveFile>,
     /// Keeps the files on the disk.
     held: Held,
     /// It keeps the log.
@@ -51,16 +51,20 @@ struct Held {
     versions: Vec<Arc<Version>>,
     /// Tables that were ingested and that only the log names, with their keyspaces.
     ingested: Vec<(u32, Arc<TableFile>)>,
+    /// Blob files that only the log names.
+    blobs: Vec<(u32, Arc<BlobFile>)>,
 }
 
 impl Held {
     fn of(database: &Database) -> Self {
-        let mut held = Self { versions: Vec::new(), ingested: Vec::new() };
+        let mut held = Self { versions: Vec::new(), ingested: Vec::new(), blobs: Vec::new() };
         for tree in database.all_trees() {
             let state = tree.load();
             held.versions.push(Arc::clone(&state.version));
             let ingested = state.memtables().flat_map(|memtable| &memtable.ingested);
             held.ingested.extend(ingested.map(|placement| (tree.id, Arc::clone(&placement.table))));
+            let blobs = state.memtables().flat_map(|memtable| memtable.blobs());
+            held.blobs.extend(blobs.map(|file| (tree.id, file)));
         }
         held
     }
@@ -81,7 +85,10 @@ pub(crate) fn freeze(database: &Database, options: &CheckpointOptions) -> Result
     };
     let selected = options.select(&mut frozen.state, frozen.sequence)?;
     let ingested = frozen.held.ingested.iter().filter(|(id, _)| selected.contains(id));
-    frozen.ingested = ingested.map(|(_, table)| LiveFile::of(table.number(), table.meta())).collect();
+    let ingested = ingested.map(|(_, table)| LiveFile::of(table.number(), table.meta()));
+    let blobs = frozen.held.blobs.iter().filter(|(id, _)| selected.contains(id));
+    let blobs = blobs.map(|(_, file)| LiveFile::of_blobs(file.number(), &file.meta()));
+    frozen.of_log = ingested.chain(blobs).collect();
     Ok(frozen)
 }
 
@@ -160,7 +167,7 @@ impl Frozen {
     ) -> Self {
         let env = &resources.env;
         let copy = LogCopy::begin(SEGMENT, Position(state.log.position), env.random(), env.random() as u32);
-        Self { state, sequence, reader, copy, closed: None, end, ingested: Vec::new(), held, _pin: pin }
+        Self { state, sequence, reader, copy, closed: None, end, of_log: Vec::new(), held, _pin: pin }
     }
 
     /// Which database it is; 0 if it has no id yet.
@@ -170,12 +177,12 @@ impl Frozen {
 
     /// All files of a copy apart from the log.
     pub(crate) fn files(&self) -> Vec<LiveFile> {
-        [&self.state.live_files(), self.ingested()].concat()
+        [&self.state.live_files(), self.of_log()].concat()
     }
 
     /// Those of them that only the log names.
-    pub(crate) fn ingested(&self) -> &[LiveFile] {
-        &self.ingested
+    pub(crate) fn of_log(&self) -> &[LiveFile] {
+        &self.of_log
     }
 
     /// Bytes of the log of a copy.

@@ -191,7 +191,8 @@ impl Database {
             self.resources
                 .memory
                 .release_memtables(state.memtables().map(|memtable| Arc::clone(&memtable.reader)));
-            state.version.tables().for_each(|table| table.mark_obsolete());
+            state.version.mark_obsolete();
+            mark_blobs_obsolete(state);
             ReadState {
                 memtable: None,
                 immutable: Vec::new(),
@@ -215,8 +216,7 @@ impl Database {
         self.resources.check_may_change_keyspaces()?;
         // Flushes look for their memtable and move the start of the log under this lock.
         let mut manifest = side.lock_manifest();
-        let version = Arc::clone(&tree.load().version);
-        let sequence = side.write.clear_tree(tree)?;
+        let (sequence, cleared) = side.write.clear_tree(tree)?;
         self.visibility.keep_cleared(tree);
         side.background.compaction_queue.add(tree);
         let tables = manifest.state().keyspaces.get(&tree.id).map(|keyspace| keyspace.tables.keys().copied());
@@ -229,12 +229,19 @@ impl Database {
         log_after_sync(side, &mut manifest, edit)?;
         drop(manifest);
         // The files become obsolete when the last reader releases the tables.
-        version.tables().for_each(|table| table.mark_obsolete());
+        cleared.version.mark_obsolete();
+        mark_blobs_obsolete(&cleared);
+        drop(cleared);
         self.visibility.release_cleared();
         // The memtables were released without a flush, so callers waiting for one must check again.
         side.write.status.progress.notify();
         Ok(())
     }
+}
+
+/// Marks as obsolete the blob files of memtables that will not be flushed: no record that may be replayed points to them.
+fn mark_blobs_obsolete(state: &ReadState) {
+    state.memtables().flat_map(|memtable| memtable.blobs()).for_each(|file| file.mark_obsolete());
 }
 
 /// Stores other options of a keyspace in the manifest.

@@ -18,6 +18,7 @@ use crate::metrics::{
 };
 use crate::pins::Pin;
 use crate::reentry::Inside;
+use crate::version::LiveBlob;
 use crate::waits::{LONG_MICROS, Wait};
 
 impl Database {
@@ -41,6 +42,8 @@ impl Database {
             flushes: self.resources.counters.flushes.get(),
             flush_bytes_in: self.resources.counters.flush_bytes_in.get(),
             flush_bytes_out: self.resources.counters.flush_bytes_out.get(),
+            blob_bytes_out: self.resources.counters.blob_bytes_out.get(),
+            blob_bytes_rewritten: self.resources.counters.blob_bytes_rewritten.get(),
             compactions: self.resources.counters.compactions.get(),
             moves: self.resources.counters.moves.get(),
             ingests: self.resources.counters.ingests.get(),
@@ -249,6 +252,9 @@ fn keyspace_metrics(tree: &Tree) -> KeyspaceMetrics {
         merge_operator: tree.stored().merge_operator().map(str::to_owned),
         levels: version.levels().iter().enumerate().map(level).collect(),
         write_rate_limit: tree.limit.rate(),
+        blob_files: version.blobs().iter().len() as u64,
+        blob_bytes: version.blobs().iter().map(|live| live.file.meta().value_bytes).sum(),
+        blob_garbage_bytes: version.blobs().iter().map(LiveBlob::garbage_bytes).sum(),
         failure: tree.failure().map(|error| error.to_string()),
     }
 }

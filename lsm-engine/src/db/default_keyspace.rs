@@ -69,6 +69,21 @@ impl Db {
         self.default.get(key)
     }
 
+    /// The bytes of the value of `key` in `part`, as far as it has them; `None` if the key has no value. Of a value in a blob
+    /// file only that part is read, so a large value can be read piece by piece.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// db.put("key", "a large value")?;
+    /// assert_eq!(db.get_part("key", 2..7)?, Some("large".into()));
+    /// assert_eq!(db.get_part("key", 8..)?, Some("value".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_part(&self, key: impl AsRef<[u8]>, part: impl RangeBounds<u64>) -> Result<Option<Slice>> {
+        self.default.get_part(key, part)
+    }
+
     /// Whether `key` has a value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.default.contains_key(key)

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lsm_core::{SequenceNumber, Slice, ValueKind, expiry};
+use lsm_core::{BlobPointer, SequenceNumber, Slice, ValueKind, expiry};
 use lsm_wal::Record;
 
 use crate::change_position::ChangePosition;
@@ -113,10 +113,11 @@ impl ChangeBatch {
     }
 }
 
-/// The changes in a record of the log. `name_of` knows the names of keyspaces.
+/// The changes in a record of the log. `name_of` knows the names of keyspaces, and `read` the values in blob files.
 pub(super) fn decode(
     record: &Record<'_>,
     mut name_of: impl FnMut(u32) -> Option<Arc<str>>,
+    mut read: impl FnMut(&BlobPointer) -> Result<Slice>,
 ) -> Result<Vec<Change>> {
     let malformed = |detail: &str| {
         let detail = format!("in the record at position {}: {detail}", record.start);
@@ -128,8 +129,9 @@ pub(super) fn decode(
         let (sequence, keyspace_id) = (operation.sequence, operation.keyspace);
         let keyspace = name_of(keyspace_id)
             .ok_or_else(|| malformed(&format!("keyspace {keyspace_id} was never created")))?;
-        let kind = match operation.kind {
-            ValueKind::Ingest => {
+        let kind = match (operation.kind, BlobPointer::decode(operation.value)) {
+            (ValueKind::BlobPointer, Some(pointer)) => of_pointer(operation.key, &pointer, read(&pointer)?),
+            (ValueKind::Ingest, _) => {
                 let tables = decode_ingested(operation.value, keyspace_id, sequence)
                     .map_err(|error| error.at(record.path, record.offset))?;
                 ChangeKind::Ingest { tables: tables.into_iter().map(ingested).collect() }
@@ -147,6 +149,16 @@ pub(super) fn decode(
 fn ingested(table: AddedTable) -> IngestedTable {
     let (smallest, largest) = (table.meta.smallest, table.meta.largest);
     IngestedTable { smallest, largest, entries: table.meta.entries }
+}
+
+/// A put whose value is in a blob file.
+fn of_pointer(key: &[u8], pointer: &BlobPointer, value: Slice) -> ChangeKind {
+    let (key, expires_at_micros) = (Slice::copy_from(key), pointer.expiry_micros);
+    if pointer.expires() {
+        ChangeKind::PutExpiring { key, value, expires_at_micros }
+    } else {
+        ChangeKind::Put { key, value }
+    }
 }
 
 fn kind_of(operation: &Operation<'_>) -> Option<ChangeKind> {

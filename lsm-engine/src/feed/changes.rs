@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lsm_core::env::Event;
+use lsm_core::{BlobPointer, Slice};
 use lsm_wal::{Position, Tail, TailError};
 
 use super::batch::{self, ChangeBatch};
 use crate::change_position::ChangePosition;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::version::BlobFile;
 use crate::version::history::{Start, gone};
 
 /// The changes of a database from a position on, in the order in which they were made; see [`Db::changes`].
@@ -107,7 +109,9 @@ impl Changes {
             let end = record.end.0;
             if record.tag > self.position.sequence {
                 let (database, names) = (&self.database, &mut self.names);
-                let changes = batch::decode(&record, |id| name_of(database, names, id))?;
+                let position = &self.position;
+                let read = |pointer: &BlobPointer| read_blob(database, pointer, position);
+                let changes = batch::decode(&record, |id| name_of(database, names, id), read)?;
                 self.position.log = end;
                 self.position.sequence = changes.last().map_or(0, |change| change.sequence);
                 return Ok(Some(ChangeBatch { changes, position: self.position }));
@@ -175,6 +179,20 @@ impl Iterator for Changes {
 impl std::fmt::Debug for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Changes").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+/// The value of a pointer in the log. Its file may be gone, if the value was overwritten since.
+fn read_blob(database: &Database, pointer: &BlobPointer, position: &ChangePosition) -> Result<Slice> {
+    let resources = &database.resources;
+    let numbers = (pointer.blob, pointer.blob);
+    let (memory, obsolete_files) = (&resources.memory, &resources.obsolete_files);
+    match BlobFile::open(memory, &resources.directory, numbers, None, obsolete_files) {
+        Ok(file) => file.read(pointer),
+        Err(lsm_core::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(gone(position, "a large value was overwritten since, and its file removed"))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The file system of a follower: says of a table that is missing that the follower fell behind.
+//! The file system of a follower: says of a table or blob file that is missing that the follower fell behind.
 
 use std::io;
 use std::path::Path;
@@ -24,7 +24,7 @@ impl FollowerFiles {
     #[cold]
     fn missing(&self, path: &Path, error: io::Error) -> io::Error {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !matches!(files::parse(name), Some(FileKind::Table(_))) {
+        if !matches!(files::parse(name), Some(FileKind::Table(_) | FileKind::Blob(_))) {
             return error;
         }
         match self.lease.why_files_vanish() {

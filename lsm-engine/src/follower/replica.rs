@@ -9,11 +9,11 @@ use lsm_wal::Record;
 use crate::error::{Error, Result};
 use crate::keyspaces::{Tree, Trees};
 use crate::options::{KeyspaceOptions, Options, ResolvedOptions};
-use crate::recovery::{malformed, wanted_bytes};
+use crate::recovery::{malformed, open_blob, wanted_bytes};
 use crate::resources::Resources;
-use crate::version::edit::{KeyspaceRecord, decode_ingested};
+use crate::version::edit::{AddedBlob, KeyspaceRecord, decode_ingested};
 use crate::version::manifest::{KeyspaceState, ManifestState};
-use crate::version::{Numbers, Placement, TableOpener, Version, open_tables};
+use crate::version::{Numbers, Placement, TableOpener, Version, open_blobs, open_tables};
 use crate::write::{Committer, KeyspaceWriter, Operation, Operations};
 
 /// The keyspaces of a follower.
@@ -61,11 +61,13 @@ impl Replica {
             resolved.insert(id, options);
         }
         let opener = opener_of_all(resources, resolved.clone());
+        let mut blobs = open_blobs(&opener, state)?;
         let mut tables = open_tables(opener, &*resources.env, state)?;
         let (mut trees, mut writers) = (Trees::default(), BTreeMap::new());
         for (id, record) in &records {
             let options = resolved.get(id).ok_or_else(|| Error::invalid("no such keyspace"))?;
-            let version = Version::new(tables.remove(id).unwrap_or_default());
+            let blobs = blobs.remove(id).unwrap_or_default();
+            let version = Version::new(tables.remove(id).unwrap_or_default(), &blobs);
             let tree = Arc::new(Tree::new(record, Arc::clone(options), version, memory));
             memory.check_tables()?;
             if *id == 0 {
@@ -222,7 +224,12 @@ impl Replica {
             }
         }
         removed.extend(there.into_values());
-        Ok(old.changed(&removed, added))
+        let is_new = |blobs: &&AddedBlob| {
+            old.blobs().find(blobs.blob).is_none_or(|known| known.file.number() != blobs.number)
+        };
+        let blobs = keyspace.blobs().filter(is_new).map(|blobs| opener.open_blobs(blobs));
+        let blobs = blobs.collect::<Result<Vec<_>>>()?;
+        Ok(old.with_blobs(&blobs).changed(&removed, added))
     }
 
     /// Before the log is read from the start: its sequence numbers begin anew.
@@ -272,6 +279,11 @@ impl Replica {
             } else if operation.kind == ValueKind::Ingest {
                 self.ingest(record, &operation)?;
             } else {
+                if operation.kind == ValueKind::BlobPointer {
+                    let Resources { memory, directory, .. } = &*self.resources;
+                    let file = open_blob(memory, directory, &Arc::default(), &operation, record)?;
+                    self.committer.set_blobs(vec![file]);
+                }
                 self.committer.insert(&operation, start, tag - 1)?;
             }
             self.inserted.insert(id, operation.sequence);
@@ -332,6 +344,7 @@ fn opener_of_all(resources: &Resources, options: BTreeMap<u32, Arc<ResolvedOptio
         directory: resources.directory.clone(),
         options,
         memory: Arc::clone(&resources.memory),
-        obsolete_files: Arc::clone(&resources.obsolete_files),
+        // A follower removes no files.
+        obsolete_files: Arc::default(),
     }
 }

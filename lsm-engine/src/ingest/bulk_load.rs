@@ -52,6 +52,8 @@ impl BulkLoad {
             boundaries: Vec::new(),
             compression: keyspace.compression,
             filter: keyspace.table_filter(ENTRIES_ABOUT, others.version.runs().map(|run| run.entries())),
+            // A compaction moves them there: the log record of an ingest has tables only.
+            with_blobs: false,
             sync_later: false,
             sources: 0,
             lower: None,
@@ -140,7 +142,7 @@ impl BulkLoad {
         failed.map_or(Ok(()), Err)?;
         let side = database.write_side()?;
         side.write.check()?;
-        let tables = pipeline.finish()?;
+        let tables = pipeline.finish()?.tables;
         let mut staged = StagedFiles::new(&database.resources);
         for table in &tables {
             staged.push(table.number, table.path.clone());

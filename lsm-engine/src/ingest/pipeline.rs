@@ -12,7 +12,7 @@ use lsm_core::env::{Event, Job, Priority, Step};
 use lsm_core::{Entry, ValueKind};
 use parking_lot::Mutex;
 
-use crate::background::{JobContext, JobToken, NewTable, Output};
+use crate::background::{JobContext, JobToken, NewFiles, Output};
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
 
@@ -106,8 +106,8 @@ impl Pipeline {
         })
     }
 
-    /// Ends the stream. Returns the tables, which are durable except for their names.
-    pub(super) fn finish(mut self) -> Result<Vec<NewTable>> {
+    /// Ends the stream. Returns the files, which are durable except for their names.
+    pub(super) fn finish(mut self) -> Result<NewFiles> {
         self.hand_over()?;
         self.wait_until(|queue| !queue.is_running)?;
         let mut output = self.shared.output.lock();

@@ -25,6 +25,7 @@ impl Fold {
         is_covered: bool,
     ) -> Result<ControlFlow<Option<Vec<u8>>>> {
         let meaning = if is_covered { Meaning::Absent } else { point.meaning(entry.kind, entry.value) };
+        let resolved;
         let base = match meaning {
             Meaning::Operand(operand) => {
                 self.operands.push_older(entry.sequence, operand);
@@ -32,6 +33,10 @@ impl Fold {
                 return Ok(ControlFlow::Continue(()));
             }
             Meaning::Value(base) => Some(base),
+            Meaning::Blob(pointer) => {
+                resolved = state.at(point.sequence).resolve(entry.key, pointer)?;
+                Some(&*resolved)
+            }
             Meaning::Absent => None,
             Meaning::Malformed => return Err(state.malformed(entry.key)),
         };

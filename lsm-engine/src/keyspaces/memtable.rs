@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use lsm_core::range_tombstone::RangeTombstoneSet;
 use lsm_core::{Cursor, Entry, MergingCursor, SequenceNumber};
 use lsm_memtable::MemtableReader;
+use parking_lot::Mutex;
+
+use crate::version::BlobFile;
 
 use crate::version::Placement;
 
@@ -23,6 +26,8 @@ pub(crate) struct Memtable {
     /// the record is in the next memtable. Otherwise `u64::MAX`.
     whole_up_to: AtomicU64,
     may_expire: AtomicBool,
+    /// Blob files of values that were too large for the memtable, written before its entries.
+    blobs: Mutex<Vec<Arc<BlobFile>>>,
     /// The tables of an ingest. They are in the version already, but not in the manifest: the flush of this memtable, which
     /// has no entries, puts them there. So the log keeps the record of the ingest until then, and all older data of the
     /// keyspace is in tables by then.
@@ -62,6 +67,7 @@ impl Memtable {
             whole_up_to: AtomicU64::new(SequenceNumber::MAX),
             may_expire: AtomicBool::new(false),
             ingested: Vec::new(),
+            blobs: Mutex::default(),
         }
     }
 
@@ -113,6 +119,26 @@ impl Memtable {
     /// Whether it has an entry that expires, among those that are visible.
     pub(crate) fn may_expire(&self) -> bool {
         self.may_expire.load(Ordering::Relaxed)
+    }
+
+    /// Takes the file of a pointer that was inserted. The write is not visible yet. Returns the bytes of all such files.
+    pub(crate) fn hold_blob(&self, file: Arc<BlobFile>) -> u64 {
+        let mut blobs = self.blobs.lock();
+        blobs.push(file);
+        blobs.iter().map(|file| file.meta().file_bytes).sum()
+    }
+
+    pub(crate) fn has_blobs(&self) -> bool {
+        !self.blobs.lock().is_empty()
+    }
+
+    /// The blob files that only its entries point to.
+    pub(crate) fn blobs(&self) -> Vec<Arc<BlobFile>> {
+        self.blobs.lock().clone()
+    }
+
+    pub(crate) fn find_blob(&self, blob: u64) -> Option<Arc<BlobFile>> {
+        self.blobs.lock().iter().find(|file| file.blob() == blob).cloned()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

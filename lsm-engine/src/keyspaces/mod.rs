@@ -3,6 +3,7 @@
 //! A reader loads the read state of a tree and may keep it. A flush, compaction or clear installs a new state. Code here
 //! does no I/O. It waits only for a rate limit.
 
+mod blob_value;
 mod empty_spans;
 mod fold;
 mod memtable;
@@ -16,6 +17,7 @@ mod tree_set;
 mod trees;
 mod visibility;
 
+pub(crate) use blob_value::{BlobBases, cut};
 pub(crate) use empty_spans::{EmptySpans, Watch, WriteExclusion, successor};
 pub(crate) use fold::Fold;
 pub(crate) use memtable::Memtable;

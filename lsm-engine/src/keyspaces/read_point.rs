@@ -28,6 +28,8 @@ pub(crate) enum Now<'c> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning<'v> {
     Value(&'v [u8]),
+    /// The value is in a blob file, where this pointer says.
+    Blob(&'v [u8]),
     /// The key has the value that the merge operator makes of this operand and of older versions.
     Operand(&'v [u8]),
     /// The key has no value: it was deleted or has expired. Either hides all older versions.
@@ -60,11 +62,16 @@ impl ReadPoint<'_> {
     fn rare_meaning<'v>(&self, kind: ValueKind, stored: &'v [u8]) -> Meaning<'v> {
         match kind {
             ValueKind::Merge => return Meaning::Operand(stored),
-            ValueKind::PutWithExpiry => {}
+            ValueKind::PutWithExpiry | ValueKind::BlobPointer => {}
             _ => return Meaning::Value(stored),
         }
         match expiry::split(stored) {
-            Some((expiry_micros, _)) if expiry::is_over(expiry_micros, self.now.micros()) => Meaning::Absent,
+            Some((expiry_micros, _))
+                if expiry_micros != expiry::NEVER && expiry::is_over(expiry_micros, self.now.micros()) =>
+            {
+                Meaning::Absent
+            }
+            Some(_) if kind == ValueKind::BlobPointer => Meaning::Blob(stored),
             Some((_, value)) => Meaning::Value(value),
             None => Meaning::Malformed,
         }

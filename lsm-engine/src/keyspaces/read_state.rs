@@ -235,6 +235,7 @@ impl ReadState {
                     Meaning::Value(value) => Ok((!deleted).then(|| Slice::copy_from(value))),
                     Meaning::Absent => Ok(None),
                     _ if deleted => Ok(None),
+                    Meaning::Blob(pointer) => state.resolve(key, pointer).map(Some),
                     Meaning::Operand(_) => state.get_merged(key, point),
                     Meaning::Malformed => Err(state.malformed(key)),
                 };
@@ -255,6 +256,7 @@ impl ReadState {
             Ok(ControlFlow::Break(match meaning {
                 Meaning::Value(value) => Some(Slice::copy_from(value)),
                 Meaning::Absent => None,
+                Meaning::Blob(pointer) => Some(self.resolve(key, pointer)?),
                 Meaning::Operand(_) => return self.get_merged(key, point).map(ControlFlow::Break),
                 Meaning::Malformed => return Err(self.malformed(key)),
             }))
@@ -277,6 +279,7 @@ impl ReadState {
         match point.meaning(kind, stored) {
             Meaning::Value(value) => Ok(Some(Slice::copy_from(value))),
             Meaning::Absent => Ok(None),
+            Meaning::Blob(pointer) => self.resolve(key, pointer).map(Some),
             Meaning::Operand(_) => self.get_merged(key, point),
             Meaning::Malformed => Err(self.malformed(key)),
         }
@@ -365,7 +368,7 @@ impl ReadState {
     /// The error for a version of `key` whose stored value is malformed. Only tables can hold one.
     #[cold]
     pub(crate) fn malformed(&self, key: &[u8]) -> Error {
-        let detail = format!("an entry of key \"{}\" that expires has no whole time", key.escape_ascii());
+        let detail = format!("an entry of key \"{}\" has no whole time or blob pointer", key.escape_ascii());
         let mut paths = self.version.runs().filter_map(|run| run.find(key)).map(|table| table.path());
         Error::corruption(paths.next().unwrap_or_else(|| Path::new("memtable")), 0, detail)
     }

@@ -12,6 +12,10 @@ use crate::options::Options;
 pub(crate) struct Budget {
     /// The shares of the pool.
     pub(crate) shares: Shares,
+    /// All of it.
+    pub(crate) memory_bytes: u64,
+    /// A value of this length or more goes to a blob file when it is written, if its keyspace has any.
+    pub(crate) direct_blob_bytes: usize,
     /// Size at which a memtable becomes immutable.
     pub(crate) memtable_bytes: usize,
     /// What is flushed of a keyspace at once at most, if several memtables wait: writers fill the rest of the memory
@@ -30,6 +34,11 @@ pub(crate) struct Budget {
     pub(crate) log_bytes_max: u64,
 }
 
+/// A value longer than this part of a memtable does not go through memtable and log.
+const DIRECT_BLOB_MEMTABLE_PART: usize = 8;
+/// Such a value has a file and a sync of its own, which a shorter one is not worth.
+const DIRECT_BLOB_BYTES_MIN: usize = 64 << 10;
+
 impl Options {
     pub(crate) fn budget(&self) -> Budget {
         let memtable_bytes = self.memtable_bytes.unwrap_or((self.memory / 8).min(64 << 20));
@@ -41,6 +50,8 @@ impl Options {
         let Shares { memtables_bytes, buffers_bytes, cache_bytes, .. } = shares;
         Budget {
             shares,
+            memory_bytes: self.memory as u64,
+            direct_blob_bytes: (memtable_bytes / DIRECT_BLOB_MEMTABLE_PART).max(DIRECT_BLOB_BYTES_MIN),
             memtable_bytes,
             flush_bytes_max: (memtables_bytes / 2).min(64 << 20),
             table_writer_bytes_max: (buffers_bytes + cache_bytes) / 8,

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Latency, LevelMetrics, Metrics, TransactionMetrics};
+use super::{KeyspaceMetrics, Latency, LevelMetrics, Metrics, TransactionMetrics};
 
 /// A figure of a level.
 type OfLevel = fn(&LevelMetrics) -> u64;
+
+/// A figure of a keyspace.
+type OfKeyspace = fn(&KeyspaceMetrics) -> u64;
 
 /// What the values of a family are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,7 @@ impl Metrics {
         self.memory_families(&mut families);
         self.log_families(&mut families);
         self.work_families(&mut families);
+        self.blob_families(&mut families);
         self.transaction_families(&mut families);
         self.level_families(&mut families);
         let latency = "How long calls took. Empty unless Options::statistics is set.";
@@ -233,6 +237,35 @@ impl Metrics {
             "Change slots and the like that kept more of the log than they may, and lost it.",
             self.log_pins_lost,
         );
+    }
+
+    fn blob_families(&self, families: &mut Families<'_>) {
+        use Kind::{Counter, Gauge};
+        families.one(
+            Counter,
+            "lsm_blob_out_bytes_total",
+            "Bytes of blob files written with large values.",
+            self.blob_bytes_out,
+        );
+        families.one(
+            Counter,
+            "lsm_blob_rewritten_bytes_total",
+            "Bytes of blob files written in place of others that had too much garbage.",
+            self.blob_bytes_rewritten,
+        );
+        let blobs: [(&str, &str, OfKeyspace); 3] = [
+            ("lsm_blob_files", "Blob files.", |keyspace| keyspace.blob_files),
+            ("lsm_blob_bytes", "Bytes of the values in blob files.", |keyspace| keyspace.blob_bytes),
+            (
+                "lsm_blob_garbage_bytes",
+                "Bytes of the values in blob files to which no table points any more.",
+                |keyspace| keyspace.blob_garbage_bytes,
+            ),
+        ];
+        for (name, help, figure) in blobs {
+            let of = |keyspace: &KeyspaceMetrics| count(&[("keyspace", &keyspace.name)], figure(keyspace));
+            families.begin(Gauge, name, help).extend(self.keyspaces.iter().map(of));
+        }
     }
 
     fn work_families(&self, families: &mut Families<'_>) {

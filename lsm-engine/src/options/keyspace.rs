@@ -13,6 +13,10 @@ use super::filter::Filter;
 use super::stored::{self, StoredOptions};
 use crate::error::{Error, Result};
 
+/// Shorter values are not worth a pointer.
+const BLOBS_FROM_MIN: u64 = 1024;
+/// Stands for "no blob files".
+const NONE: &str = "none";
 const BLOCK_BYTES_MIN: usize = 256;
 const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// The shortest bound of a purge: what is to be purged is looked for each second.
@@ -52,6 +56,9 @@ pub struct KeyspaceOptions {
     pub(super) ttl: Option<Duration>,
     /// Zero takes a stored bound away.
     pub(super) purge_within: Option<Duration>,
+    /// `u64::MAX` for no blob files.
+    pub(super) blobs_from: Option<u64>,
+    pub(super) blob_garbage_max: Option<f64>,
     pub(super) filter: Option<Filter>,
     pub(super) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(super) compaction_filter: Option<Arc<dyn CompactionFilter>>,
@@ -110,6 +117,24 @@ impl KeyspaceOptions {
     /// young again.
     pub fn purge_within(mut self, bound: impl Into<Option<Duration>>) -> Self {
         self.purge_within = Some(bound.into().unwrap_or_default());
+        self
+    }
+
+    /// The length from which on values go to blob files, at least 1 KiB; `None` for no such files. None by default.
+    ///
+    /// A value in a blob file is written once, when its memtable is flushed, and never copied by compactions, which copy a
+    /// pointer of some 20 bytes. A read of it is one more read of a file, past the block cache, and it is stored without
+    /// compression. A value longer than an eighth of a memtable goes to a blob file of its own when it is written, and
+    /// its log record holds the pointer. Values that are there already move when a compaction rewrites them.
+    pub fn blobs_from(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.blobs_from = Some(bytes.into().unwrap_or(u64::MAX));
+        self
+    }
+
+    /// The share of garbage in blob files above which the files with the most garbage are rewritten, from 0.05 to 0.95. 0.25
+    /// by default. Lower means less disk space and more writes.
+    pub fn blob_garbage_max(mut self, share: f64) -> Self {
+        self.blob_garbage_max = Some(share);
         self
     }
 
@@ -206,6 +231,7 @@ impl KeyspaceOptions {
                 "KeyspaceOptions::filter_bits_per_key is {bits}; it must be a number of at least 0"
             )));
         }
+        self.check_blobs()?;
         self.check_ttl()?;
         self.check_purge()?;
         let Some(name) = self.merge_operator.as_ref().map(|operator| operator.name()) else { return Ok(()) };
@@ -218,6 +244,20 @@ impl KeyspaceOptions {
         if name.starts_with(BUILT_IN_PREFIX) && BuiltInMerge::from_name(name).is_none() {
             return Err(Error::invalid(format!(
                 "merge operator {name:?} is not built in, so its name must not begin with {BUILT_IN_PREFIX:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_blobs(&self) -> Result<()> {
+        if let Some(bytes) = self.blobs_from.filter(|&bytes| bytes < BLOBS_FROM_MIN) {
+            return Err(Error::invalid(format!(
+                "KeyspaceOptions::blobs_from is {bytes}; it must be at least {BLOBS_FROM_MIN}, or None"
+            )));
+        }
+        if let Some(share) = self.blob_garbage_max.filter(|&share| !is_garbage_share(share)) {
+            return Err(Error::invalid(format!(
+                "KeyspaceOptions::blob_garbage_max is {share}; it must be from 0.05 to 0.95"
             )));
         }
         Ok(())
@@ -323,11 +363,30 @@ impl KeyspaceOptions {
         if let Some(bound) = self.purge_within {
             all.set(stored::PURGE_MICROS, expiry::micros_until(bound).unwrap_or(0).to_string());
         }
+        if let Some(bytes) = self.blobs_from {
+            let text = if bytes == u64::MAX { NONE.to_owned() } else { bytes.to_string() };
+            all.set(stored::BLOBS_FROM, text);
+        }
+        if let Some(share) = self.blob_garbage_max {
+            all.set(stored::BLOB_GARBAGE_MAX, share.to_string());
+        }
         if let Some(filter) = &self.filter {
             all.set(stored::FILTER, filter.to_text());
         }
         Ok(all)
     }
+}
+
+/// What is stored for [`KeyspaceOptions::blobs_from`].
+pub(super) fn blobs_from_of_text(text: &str) -> Option<u64> {
+    if text == NONE {
+        return Some(u64::MAX);
+    }
+    text.parse().ok().filter(|&bytes| bytes >= BLOBS_FROM_MIN)
+}
+
+pub(super) fn is_garbage_share(share: f64) -> bool {
+    (0.05..=0.95).contains(&share)
 }
 
 pub(super) fn is_block_size(bytes: usize) -> bool {

@@ -12,7 +12,7 @@ use lsm_sstable::{
 
 use super::filter::Filter;
 use super::filter_bits::bits_per_key;
-use super::keyspace::{KeyspaceOptions, is_block_size};
+use super::keyspace::{KeyspaceOptions, blobs_from_of_text, is_block_size, is_garbage_share};
 use super::stored::{self, StoredOptions};
 use crate::callbacks::caught;
 use crate::error::{Error, Result};
@@ -27,6 +27,10 @@ pub(crate) struct ResolvedOptions {
     pub(crate) ttl_micros: u64,
     /// Within how many microseconds deleted data leaves the disk; 0 for no bound.
     pub(crate) purge_micros: u64,
+    /// Values of this length or more go to blob files; `usize::MAX` for none.
+    pub(crate) blobs_from: usize,
+    /// The share of garbage in blob files above which they are rewritten.
+    pub(crate) blob_garbage_max: f64,
     filter: Filter,
     pub(crate) prefix_extractor: Option<Arc<dyn PrefixExtractor>>,
     pub(crate) compaction_filter: Option<Arc<dyn CompactionFilter>>,
@@ -36,6 +40,16 @@ pub(crate) struct ResolvedOptions {
     pub(crate) merge_operator: Option<Arc<dyn MergeOperator>>,
     pub(crate) memtable: Arc<dyn MemtableFactory>,
     read_buffer_bytes: u64,
+}
+
+/// Values of this length or more go to blob files, if the user says nothing.
+const BLOBS_FROM: usize = usize::MAX;
+/// The share of garbage in blob files, if the user says nothing.
+const BLOB_GARBAGE_MAX: f64 = 0.25;
+
+/// A length; `u64::MAX` is longer than all values.
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// What all keyspaces of a database share.
@@ -58,6 +72,9 @@ impl ResolvedOptions {
             stored.text(stored::TTL_MICROS)?.parse().ok().filter(|micros| *micros <= expiry::AFTER_MICROS_MAX)
         };
         let purge_micros = || -> Option<u64> { stored.text(stored::PURGE_MICROS)?.parse().ok() };
+        let blobs_from = || blobs_from_of_text(stored.text(stored::BLOBS_FROM)?);
+        let garbage_max =
+            || stored.text(stored::BLOB_GARBAGE_MAX)?.parse().ok().filter(|&share| is_garbage_share(share));
         let filter = || Filter::from_text(stored.text(stored::FILTER)?, parts.filter.as_ref());
         let extractor = || {
             let name = stored.text(stored::PREFIX_EXTRACTOR)?;
@@ -95,6 +112,8 @@ impl ResolvedOptions {
                 Some(bound) => expiry::micros_until(bound).unwrap_or(0),
                 None => purge_micros().unwrap_or(0),
             },
+            blobs_from: given.blobs_from.or_else(blobs_from).map_or(BLOBS_FROM, length),
+            blob_garbage_max: given.blob_garbage_max.or_else(garbage_max).unwrap_or(BLOB_GARBAGE_MAX),
             filter: given.filter.clone().or_else(filter).unwrap_or(Filter::Bloom(10.0)),
             prefix_extractor: given.prefix_extractor.clone().or_else(extractor),
             compaction_filter: given.compaction_filter.clone(),
@@ -119,6 +138,8 @@ impl ResolvedOptions {
             purge_micros: given
                 .purge_within
                 .map_or(self.purge_micros, |bound| expiry::micros_until(bound).unwrap_or(0)),
+            blobs_from: given.blobs_from.map_or(self.blobs_from, length),
+            blob_garbage_max: given.blob_garbage_max.unwrap_or(self.blob_garbage_max),
             filter: given.filter.clone().unwrap_or_else(|| self.filter.clone()),
             compaction: given.compaction.clone().unwrap_or_else(|| Arc::clone(&self.compaction)),
             compaction_filter: given.compaction_filter.clone().or_else(|| self.compaction_filter.clone()),

@@ -25,6 +25,10 @@ pub(super) const TTL_MICROS: &str = "ttl_micros";
 
 /// Within how many microseconds deleted data leaves the disk, a decimal number; 0 for when compactions come to it.
 pub(super) const PURGE_MICROS: &str = "purge_micros";
+/// From which length on values go to blob files, a decimal number, or `none`.
+pub(super) const BLOBS_FROM: &str = "blobs_from";
+/// The share of garbage in blob files above which they are rewritten, a decimal fraction.
+pub(super) const BLOB_GARBAGE_MAX: &str = "blob_garbage_max";
 
 /// The options of a keyspace that the manifest keeps: names and values.
 ///

@@ -1,6 +1,6 @@
 //! Key ranges and prefixes, and the test whether a run may hold keys of them.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 
 use lsm_core::Slice;
 
@@ -115,6 +115,21 @@ pub(crate) fn borrow_range<'r, K: AsRef<[u8]> + 'r>(
     let start: Bound<&'r K> = range.start_bound();
     let end: Bound<&'r K> = range.end_bound();
     (start.map(AsRef::as_ref), end.map(AsRef::as_ref))
+}
+
+/// The part of a value that a user names.
+pub(crate) fn part_of(part: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match part.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match part.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
 }
 
 #[cfg(test)]

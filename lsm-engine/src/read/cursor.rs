@@ -60,6 +60,10 @@ pub struct DbCursor {
     keeps_refusals: bool,
     /// Why the current key has no value, if the cursor keeps refusals.
     refusal: Option<Error>,
+    /// The current value, if it was read from a blob file.
+    pub(super) blob: Option<Slice>,
+    /// Values in blob files are not read by moves.
+    is_lazy: bool,
 }
 
 /// The position of the merging cursor, relative to the entry that the user sees.
@@ -70,6 +74,8 @@ pub(super) enum Place {
     Forward,
     /// On the entry before all versions of the key. Key and value were copied.
     Backward,
+    /// The same, and the value is in a blob file. The pointer to it was copied.
+    BackwardBlob,
     /// After merge operands of the key. Key and value were copied.
     Merged,
 }
@@ -101,7 +107,61 @@ impl DbCursor {
             pinned,
             keeps_refusals: false,
             refusal: None,
+            blob: None,
+            is_lazy: false,
         }
+    }
+
+    /// From now on, moves do not read values in blob files. For such a key [`value`](Self::value) and
+    /// [`entry`](Self::entry) are `None` until [`read_value`](Self::read_value) was called.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = lsm_engine::Db::open(dir.path())?;
+    /// db.put("photo", vec![0; 100_000])?;
+    /// let mut cursor = db.cursor()?;
+    /// cursor.read_lazily();
+    /// cursor.first()?;
+    /// assert_eq!(cursor.key(), Some(&b"photo"[..]));
+    /// assert_eq!(cursor.read_value()?.map(|value| value.len()), Some(100_000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_lazily(&mut self) {
+        self.is_lazy = true;
+    }
+
+    /// The current value, read from its blob file if that was not done yet.
+    pub fn read_value(&mut self) -> Result<Option<&[u8]>> {
+        if self.is_lazy && self.blob.is_none() && self.entry().is_none() {
+            self.load_blob()?;
+        }
+        Ok(self.value())
+    }
+
+    /// Reads the current value, which is in a blob file.
+    #[cold]
+    fn load_blob(&mut self) -> Result<()> {
+        let state = self.pinned.at(self.point.sequence);
+        let resolved = match self.place {
+            Place::Forward => {
+                let Some(entry) = self.merge.entry() else { return Ok(()) };
+                state.resolve(entry.key, entry.value)
+            }
+            Place::BackwardBlob => state.resolve(&self.key, &self.value),
+            Place::Nowhere | Place::Backward | Place::Merged => return Ok(()),
+        };
+        self.blob = Some(resolved?);
+        Ok(())
+    }
+
+    /// The cursor stands on a key whose value is in a blob file.
+    #[cold]
+    pub(super) fn arrive_at_blob(&mut self) -> Result<()> {
+        if self.is_lazy {
+            return Ok(());
+        }
+        self.load_blob()
+            .or_else(|error| self.keep_refusal(error).inspect_err(|_| self.place = Place::Nowhere))
     }
 
     /// From now on, a move to a key whose operands cannot be folded succeeds, for a caller that may not want its value.
@@ -262,7 +322,7 @@ impl DbCursor {
                     return Ok(());
                 }
             }
-            Place::Backward => self.merge.seek(&self.key, 0),
+            Place::Backward | Place::BackwardBlob => self.merge.seek(&self.key, 0),
             Place::Merged => {}
         }
         self.find_forward(true, From::Here)
@@ -281,7 +341,7 @@ impl DbCursor {
                 self.key.extend_from_slice(entry.key);
                 self.merge.seek_for_prev(&self.key, SEQUENCE_MAX);
             }
-            Place::Backward => {}
+            Place::Backward | Place::BackwardBlob => {}
             Place::Merged => self.merge.seek_for_prev(&self.key, SEQUENCE_MAX),
         }
         self.find_backward(From::Here)
@@ -292,7 +352,7 @@ impl DbCursor {
         match self.place {
             Place::Nowhere => None,
             Place::Forward => self.merge.entry().map(|entry| entry.key),
-            Place::Backward | Place::Merged => Some(&self.key),
+            Place::Backward | Place::BackwardBlob | Place::Merged => Some(&self.key),
         }
     }
 
@@ -306,9 +366,22 @@ impl DbCursor {
     pub fn entry(&self) -> Option<(&[u8], &[u8])> {
         match self.place {
             Place::Nowhere => None,
-            Place::Forward => self.merge.entry().map(|entry| (entry.key, value_of(entry))),
+            Place::Forward => {
+                let entry = self.merge.entry()?;
+                match entry.kind {
+                    ValueKind::BlobPointer => Some((entry.key, self.blob.as_deref()?)),
+                    _ => Some((entry.key, value_of(entry))),
+                }
+            }
             Place::Backward | Place::Merged => Some((&self.key, &self.value)),
+            Place::BackwardBlob => Some((&self.key, self.blob.as_deref()?)),
         }
+    }
+
+    /// The current key and value; no value if it was not read.
+    #[inline]
+    pub(crate) fn shown(&self) -> Option<(&[u8], &[u8])> {
+        self.entry().or_else(|| Some((self.key()?, b"")))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -334,7 +407,7 @@ impl Steps for DbCursor {
 
     #[inline]
     fn entry(&self) -> Option<(&[u8], &[u8])> {
-        self.entry()
+        self.shown()
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) trait Steps {
     /// Moves to the next key, away from `end`.
     fn step_from(&mut self, end: End) -> Result<()>;
 
+    /// The current entry, whose value may be missing if nobody asks for it.
     fn entry(&self) -> Option<(&[u8], &[u8])>;
 }
 
@@ -41,6 +42,12 @@ impl<S: Source> Ends<S> {
             Err(error) => (None, Some(error)),
         };
         Self { source, error, front: None, back: None }
+    }
+
+    /// Changes the source, and the cursors that it has made.
+    pub(crate) fn change(&mut self, source: impl FnOnce(&mut S), cursor: impl Fn(&mut S::Cursor)) {
+        self.front.iter_mut().chain(&mut self.back).for_each(cursor);
+        self.source.as_mut().map(source);
     }
 
     /// Makes the next item from that end, of the entry there. At the end or after an error, drops what it reads.

@@ -22,6 +22,8 @@ struct IterSource {
     point: ReadPoint<'static>,
     bounds: Bounds,
     prefix: Option<Slice>,
+    /// No value in a blob file is read.
+    is_lazy: bool,
 }
 
 impl std::fmt::Debug for IterSource {
@@ -34,7 +36,12 @@ impl Source for IterSource {
     type Cursor = DbCursor;
 
     fn cursor(&self) -> DbCursor {
-        DbCursor::new(Arc::clone(&self.state), self.point, self.bounds.clone(), self.prefix.as_deref())
+        let (state, bounds) = (Arc::clone(&self.state), self.bounds.clone());
+        let mut cursor = DbCursor::new(state, self.point, bounds, self.prefix.as_deref());
+        if self.is_lazy {
+            cursor.read_lazily();
+        }
+        cursor
     }
 }
 
@@ -51,14 +58,16 @@ impl Iter {
                 Bound::Included(lower) | Bound::Excluded(lower),
                 Bound::Included(upper) | Bound::Excluded(upper),
             ) if lower > upper => Self::failed(Error::inverted(lower, upper)),
-            _ => Self::new(IterSource { point: state.fix(point), state, bounds, prefix: None }),
+            _ => {
+                Self::new(IterSource { point: state.fix(point), state, bounds, prefix: None, is_lazy: false })
+            }
         }
     }
 
     pub(crate) fn prefix(state: Arc<ReadState>, point: ReadPoint<'_>, prefix: &[u8]) -> Self {
         let bounds = Bounds::prefix(prefix);
         let prefix = Some(Slice::copy_from(prefix));
-        Self::new(IterSource { point: state.fix(point), state, bounds, prefix })
+        Self::new(IterSource { point: state.fix(point), state, bounds, prefix, is_lazy: false })
     }
 
     /// An iterator that returns this error and ends.
@@ -70,7 +79,7 @@ impl Iter {
         Self(Ends::new(Ok(source)))
     }
 
-    /// Only the keys. No value is copied.
+    /// Only the keys. No value is copied, or read from a blob file.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -81,7 +90,7 @@ impl Iter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keys(self) -> Keys {
-        Keys(self.0)
+        Keys(self.without_values().0)
     }
 
     /// Only the values, in the order of their keys.
@@ -101,12 +110,18 @@ impl Iter {
 
     /// Whether there is no entry.
     pub(crate) fn has_none(self) -> Result<bool> {
-        self.0.has_none()
+        self.without_values().0.has_none()
+    }
+
+    /// From now on, values in blob files are not read.
+    fn without_values(mut self) -> Self {
+        self.0.change(|source| source.is_lazy = true, DbCursor::read_lazily);
+        self
     }
 
     /// Counts the entries.
     pub(crate) fn count_entries(self) -> Result<u64> {
-        self.0.count()
+        self.without_values().0.count()
     }
 }
 

@@ -14,7 +14,7 @@ mod range_deletes;
 mod search;
 mod skip;
 
-pub(crate) use bounds::{Bounds, End, borrow_range};
+pub(crate) use bounds::{Bounds, End, borrow_range, part_of};
 pub(crate) use changes::{Change, Changes};
 pub use cursor::DbCursor;
 pub(crate) use ends::{Ends, Source, Steps, copy_entry, copy_key, copy_value, iterator};

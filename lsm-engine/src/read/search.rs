@@ -31,7 +31,9 @@ impl DbCursor {
     pub(super) fn find_forward(&mut self, mut skip: bool, from: From<'_>) -> Result<()> {
         let mut passed_count = 0;
         let mut dead = Dead::new(from);
+        let mut is_blob = false;
         self.place = Place::Nowhere;
+        self.blob = None;
         while let Some(entry) = self.merge.entry() {
             if skip && entry.key == self.key {
                 passed_count += 1;
@@ -62,6 +64,7 @@ impl DbCursor {
                             passed_count = 0;
                             continue;
                         }
+                        Meaning::Blob(_) => is_blob = true,
                         _ => {}
                     }
                     self.place = Place::Forward;
@@ -94,7 +97,7 @@ impl DbCursor {
         }
         self.check()?;
         self.learn_forward(dead);
-        Ok(())
+        if is_blob { self.arrive_at_blob() } else { Ok(()) }
     }
 
     /// Skips the current dead entry, whose key is `self.key`, and the entries after it that are known to be dead. Returns
@@ -218,6 +221,7 @@ impl DbCursor {
 
     /// Finds the last live key at or before the current entry. The merge then stands before all versions of that key.
     pub(super) fn find_backward(&mut self, mut from: From<'_>) -> Result<()> {
+        self.blob = None;
         while self.search_backward(from)? {
             // The newest version of the key is an operand, and the others are needed newest first.
             self.place = Place::Nowhere;
@@ -231,7 +235,7 @@ impl DbCursor {
             }
             from = From::Here;
         }
-        Ok(())
+        if self.place == Place::BackwardBlob { self.arrive_at_blob() } else { Ok(()) }
     }
 
     /// Finds the last key at or before the current entry that is live, or whose newest version is an operand. Returns
@@ -276,6 +280,11 @@ impl DbCursor {
                         self.value.extend_from_slice(value);
                         newest = Some(Newest::Value);
                     }
+                    Meaning::Blob(pointer) if !covered => {
+                        self.value.clear();
+                        self.value.extend_from_slice(pointer);
+                        newest = Some(Newest::Blob);
+                    }
                     Meaning::Operand(_) if !covered => newest = Some(Newest::Operand),
                     Meaning::Malformed if !covered => return Err(self.pinned.malformed(entry.key)),
                     _ => {
@@ -312,13 +321,15 @@ impl DbCursor {
         self.check()?;
         if dead.watch.is_some() {
             let start = match newest {
-                Some(Newest::Value | Newest::Operand) => successor(&self.key),
+                Some(Newest::Value | Newest::Blob | Newest::Operand) => successor(&self.key),
                 Some(Newest::Absent) | None => self.bounds.start(),
             };
             self.learn_backward(dead, &start);
         }
-        if newest == Some(Newest::Value) {
-            self.place = Place::Backward;
+        match newest {
+            Some(Newest::Value) => self.place = Place::Backward,
+            Some(Newest::Blob) => self.place = Place::BackwardBlob,
+            _ => {}
         }
         Ok(newest == Some(Newest::Operand))
     }
@@ -381,6 +392,11 @@ impl DbCursor {
                 self.value.extend_from_slice(value);
                 Newest::Value
             }
+            Meaning::Blob(pointer) if !covered => {
+                self.value.clear();
+                self.value.extend_from_slice(pointer);
+                Newest::Blob
+            }
             Meaning::Operand(_) if !covered => Newest::Operand,
             Meaning::Malformed if !covered => return Err(self.pinned.malformed(entry.key)),
             _ => Newest::Absent,
@@ -396,5 +412,7 @@ enum Newest {
     Absent,
     /// It has a value, which was copied.
     Value,
+    /// It has a value in a blob file. The pointer was copied.
+    Blob,
     Operand,
 }

@@ -58,6 +58,7 @@ impl FullDisk<'_> {
         let file = vfs.open_write(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
         rewrite(&**vfs, &manifest, &*file).map_err(|error| Error::io("rewrite", &manifest, error))?;
         file.sync_data().map_err(|error| Error::io("sync", &manifest, error))?;
+        // Blob files stay: the log may point to those that the manifest does not name.
         let mut tables = state.table_numbers();
         tables.extend(ingested);
         // Followers would keep the space for the time of a lease, and cannot be asked to wait.

@@ -10,5 +10,5 @@ mod replay;
 mod report;
 
 pub(crate) use open::{existing_current, open};
-pub(crate) use replay::{malformed, wanted_bytes};
+pub(crate) use replay::{malformed, open_blob, wanted_bytes};
 pub use report::Recovery;

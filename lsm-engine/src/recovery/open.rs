@@ -32,7 +32,9 @@ use crate::version::edit::{KeyspaceRecord, LogStart};
 use crate::version::files::{self, FileKind};
 use crate::version::history::SlotRecord;
 use crate::version::manifest::{KeyspaceState, Manifest, ManifestState};
-use crate::version::{MANIFEST_BYTES_BESIDE, ManifestReader, TableOpener, VersionSet, open_tables};
+use crate::version::{
+    MANIFEST_BYTES_BESIDE, ManifestReader, TableOpener, VersionSet, open_blobs, open_tables,
+};
 use crate::write::WritePath;
 
 /// Opens the database in `directory`.
@@ -81,9 +83,11 @@ pub(crate) fn open(directory: &Path, options: Options) -> Result<(Arc<Database>,
         memory: Arc::clone(&memory),
         obsolete_files: Arc::clone(&resources.obsolete_files),
     };
+    let blobs = open_blobs(&opener, &state)?;
     let tables = tracing::info_span!("open_tables").in_scope(|| open_tables(opener, &*env, &state))?;
     let options_found = &keyspace_options;
-    let found = Found { state: &state, current: &current, options: options_found, tables, unused_number };
+    let found =
+        Found { state: &state, current: &current, options: options_found, tables, blobs, unused_number };
     let mut replay = Replay::new(&resources, &options, found)?;
     let report = {
         let span = tracing::info_span!("replay", records = Empty, bytes = Empty).entered();
@@ -188,8 +192,9 @@ impl Opening {
         let write = WritePath::new(Arc::clone(&resources), Arc::clone(&visibility), status, committer);
         let trees = Arc::new(RwLock::new(trees));
         let side = WriteSide::new(Arc::clone(&trees), versions, write);
-        // Tables of interrupted compactions may take the disk space that the log needs.
-        remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
+        // Tables of interrupted compactions may take the disk space that the log needs. Records that did not fit memory
+        // may point to blob files.
+        remove_leftovers(&side, unsettled.ingested(), false)?;
         let kept = full_disk.keep_history(&side, &unsettled, old_log, start, &slots)?;
         if let Err(error) = settle(&side.background, &mut unsettled) {
             resources.remove_obsolete_files();
@@ -204,15 +209,15 @@ impl Opening {
                 None => full_disk.resume_log(&side, &unsettled, old_log, &error)?,
             };
             recovery.waiting_for_space = Some(error.to_string());
-            remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
+            remove_leftovers(&side, unsettled.ingested(), true)?;
         } else if let Some(set_aside) = kept {
             recovery.set_aside = set_aside;
-            remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
+            remove_leftovers(&side, unsettled.ingested(), true)?;
         } else {
             full_disk.begin_log(&side, start)?;
             // From here on the old log is not needed.
             recovery.set_aside = lsm_wal::set_aside_dropped(&**vfs, directory, report)?;
-            remove_leftover_tables(&resources, &side.versions, unsettled.ingested())?;
+            remove_leftovers(&side, unsettled.ingested(), true)?;
             lsm_wal::remove_segments_below(&**vfs, directory, first_segment)?;
         }
         history::open_slots(&side, &slots);
@@ -266,17 +271,24 @@ fn remove_manifests_below(vfs: &dyn Vfs, directory: &Path, manifest: u64) -> Res
     Ok(())
 }
 
-/// Removes tables that neither the new manifest nor the log, with an ingest, names. Files with unknown names are not touched.
-fn remove_leftover_tables(
-    resources: &Resources,
-    versions: &VersionSet,
-    ingested: &BTreeSet<u64>,
-) -> Result<()> {
+/// Removes tables and blob files that neither the new manifest, nor the log with an ingest, nor a memtable names. Files with
+/// unknown names are not touched.
+fn remove_leftovers(side: &WriteSide, ingested: &BTreeSet<u64>, with_blobs: bool) -> Result<()> {
+    let (resources, versions, trees) = (&side.write.resources, &side.versions, &side.background.trees);
     let directory = &*resources.directory;
-    let tables = versions.lock().state().table_numbers();
+    let (tables, mut blobs) = {
+        let manifest = versions.lock();
+        (manifest.state().table_numbers(), manifest.state().blob_file_numbers())
+    };
+    blobs.extend(trees.read().all().flat_map(|tree| {
+        let state = tree.load();
+        let held = state.memtables().flat_map(|memtable| memtable.blobs());
+        held.map(|file| file.number()).collect::<Vec<_>>()
+    }));
     for name in files::list(&*resources.vfs, directory)? {
         let leftover = match files::parse(&name) {
             Some(FileKind::Table(number)) => !tables.contains(&number) && !ingested.contains(&number),
+            Some(FileKind::Blob(number)) => with_blobs && !blobs.contains(&number),
             Some(FileKind::CurrentNext | FileKind::Staging) => true,
             _ => false,
         };
@@ -342,9 +354,9 @@ fn sync_parents(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
 
 /// Fails if there are logs or tables without `CURRENT`. They appear only after `CURRENT` is durable, so it was lost.
 fn check_not_half_there(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
-    let orphan = files::list(vfs, directory)?
-        .into_iter()
-        .find(|name| matches!(files::parse(name), Some(FileKind::Table(_) | FileKind::Log(_))));
+    let orphan = files::list(vfs, directory)?.into_iter().find(|name| {
+        matches!(files::parse(name), Some(FileKind::Table(_) | FileKind::Blob(_) | FileKind::Log(_)))
+    });
     match orphan {
         Some(name) => {
             let detail = format!("the file is missing, but {name} exists; restore it from a backup");
@@ -375,7 +387,7 @@ fn lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Box<d
 /// A number above the numbers of all existing tables and manifests, whether they are in use or not.
 fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
     let numbers = files::list(vfs, directory)?.into_iter().filter_map(|name| match files::parse(&name)? {
-        FileKind::Table(number) | FileKind::Manifest(number) => Some(number),
+        FileKind::Table(number) | FileKind::Blob(number) | FileKind::Manifest(number) => Some(number),
         _ => None,
     });
     Ok(numbers.max().map_or(1, |highest| highest.saturating_add(1)))
@@ -385,7 +397,7 @@ fn unused_number(vfs: &dyn Vfs, directory: &Path) -> Result<u64> {
 fn create(vfs: &Arc<dyn Vfs>, directory: &Path, options: &Options, record_seed: u32) -> Result<Current> {
     let stored = options.keyspace.added_to(&StoredOptions::default(), DEFAULT_NAME, true)?;
     let record = KeyspaceRecord { id: 0, name: DEFAULT_NAME.into(), options: Arc::new(stored) };
-    let keyspace = KeyspaceState { record, flushed: 0, tables: BTreeMap::new() };
+    let keyspace = KeyspaceState::new(record);
     let state = ManifestState {
         next_keyspace: 1,
         keyspaces: BTreeMap::from([(0, keyspace)]),

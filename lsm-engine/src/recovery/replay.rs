@@ -4,12 +4,12 @@
 //! this first reading. A second reading takes them in, when memtables can be flushed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsm_core::env::Env;
 use lsm_core::vfs::Vfs;
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind};
+use lsm_core::{BlobPointer, SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_wal::{
     CleanClose, Dropped, LogExpectation, Position, Record, RecoveryMode, RecoveryReport, WalReader,
 };
@@ -26,7 +26,7 @@ use crate::version::current::Current;
 use crate::version::edit::{LogStart, VersionEdit, decode_ingested};
 use crate::version::files;
 use crate::version::manifest::{KeyspaceState, ManifestState};
-use crate::version::{Numbers, Placement, TableOpener, Version};
+use crate::version::{BlobFile, Numbers, ObsoleteFiles, Placement, TableOpener, Version, missing};
 use crate::write::{Committer, KeyspaceWriter, Operation, Operations};
 
 /// The trees of a database that is being opened.
@@ -71,6 +71,7 @@ struct OldLog {
     clean: Option<CleanClose>,
     next_keyspace: u32,
     manifest: u64,
+    obsolete_files: Arc<ObsoleteFiles>,
 }
 
 /// A memtable that was written to tables.
@@ -80,6 +81,8 @@ struct Built {
     placements: Vec<Placement>,
     /// The ingested tables that the memtable stands for. The keyspace has them already.
     ingested: Vec<Placement>,
+    /// The blob files that the tables point to.
+    blobs: Vec<Arc<BlobFile>>,
     /// `None` after the tables replaced the memtable.
     flush: Option<Flush>,
 }
@@ -109,6 +112,22 @@ impl OldLog {
     }
 }
 
+/// Opens the file that an operation of the log points to. It was durable before the record.
+pub(crate) fn open_blob(
+    memory: &Arc<Memory>,
+    directory: &Path,
+    obsolete_files: &Arc<ObsoleteFiles>,
+    operation: &Operation<'_>,
+    record: &Record<'_>,
+) -> Result<Arc<BlobFile>> {
+    let pointer = BlobPointer::decode(operation.value);
+    let blob = pointer.ok_or_else(|| malformed(record, "a blob pointer is malformed"))?.blob;
+    BlobFile::open(memory, directory, (blob, blob), None, obsolete_files).map_err(|error| {
+        let who = format!("the log record at position {} points to it", record.start);
+        missing(error, || files::blob(directory, blob), &who)
+    })
+}
+
 pub(crate) fn malformed(record: &Record<'_>, detail: &str) -> Error {
     let detail = format!("in the record at position {}: {detail}", record.start);
     Error::corruption(record.path, record.offset, detail)
@@ -122,6 +141,8 @@ pub(crate) struct Found<'d> {
     pub(crate) options: &'d BTreeMap<u32, Arc<ResolvedOptions>>,
     /// The open tables, by keyspace.
     pub(crate) tables: BTreeMap<u32, Vec<Placement>>,
+    /// The open blob files, by keyspace.
+    pub(crate) blobs: BTreeMap<u32, Vec<Arc<BlobFile>>>,
     /// No file has this number or a higher one.
     pub(crate) unused_number: u64,
 }
@@ -129,13 +150,14 @@ pub(crate) struct Found<'d> {
 impl Replay {
     /// Makes the trees from the tables of the manifest.
     pub(crate) fn new(resources: &Resources, options: &Options, found: Found<'_>) -> Result<Self> {
-        let Found { state, current, options: keyspace_options, mut tables, unused_number } = found;
+        let Found { state, current, options: keyspace_options, mut tables, mut blobs, unused_number } = found;
         let memory = &resources.memory;
         let numbers = Arc::new(Numbers::from(state.next_number.max(unused_number)));
         let (mut trees, mut writers, mut flushed) = (Trees::default(), BTreeMap::new(), BTreeMap::new());
         for (&id, keyspace) in &state.keyspaces {
             let KeyspaceState { record, flushed: up_to, .. } = keyspace;
-            let version = Version::new(tables.remove(&id).unwrap_or_default());
+            let blobs = blobs.remove(&id).unwrap_or_default();
+            let version = Version::new(tables.remove(&id).unwrap_or_default(), &blobs);
             let resolved = keyspace_options.get(&id).ok_or_else(|| Error::invalid("no such keyspace"))?;
             let tree = Arc::new(Tree::new(record, Arc::clone(resolved), version, memory));
             let writer = KeyspaceWriter::new(Arc::clone(&tree));
@@ -161,6 +183,7 @@ impl Replay {
             clean: current.clean,
             next_keyspace: state.next_keyspace,
             manifest: current.manifest,
+            obsolete_files: Arc::clone(&resources.obsolete_files),
         };
         let unsettled = Unsettled {
             env: Arc::clone(&resources.env),
@@ -296,6 +319,11 @@ impl Unsettled {
                 self.ingest(record, &operation, committer.as_deref_mut())?;
             }
             let Some(committer) = &mut committer else { continue };
+            if operation.kind == ValueKind::BlobPointer {
+                let OldLog { directory, obsolete_files, .. } = &self.log;
+                let file = open_blob(committer.memory(), directory, obsolete_files, &operation, record)?;
+                committer.set_blobs(vec![file]);
+            }
             if operation.kind == ValueKind::Ingest {
                 // Done.
             } else if operation.kind == ValueKind::KeyspaceClear {
@@ -367,8 +395,9 @@ impl Unsettled {
                 let last_sequence = memtable.last_sequence();
                 let mut flush = Flush::new(context, Arc::clone(&tree), memtable.into());
                 let placements = flush.write(context)?;
-                let (tree, ingested) = (Arc::clone(&tree), flush.ingested());
-                self.built.push(Built { tree, last_sequence, placements, ingested, flush: Some(flush) });
+                let (tree, ingested, blobs) = (Arc::clone(&tree), flush.ingested(), flush.blobs().to_vec());
+                let flush = Some(flush);
+                self.built.push(Built { tree, last_sequence, placements, ingested, blobs, flush });
                 if self.built.len() - unsynced >= UNSYNCED_FILES_MAX {
                     self.sync_built(&mut unsynced)?;
                 }
@@ -448,11 +477,12 @@ impl Unsettled {
     /// The edit that adds all tables and moves the start of the log to `log`.
     fn edit(&self, log: LogStart) -> VersionEdit {
         let mut edit = VersionEdit { log: Some(log), ..self.clears() };
-        for Built { tree, last_sequence, placements, ingested, .. } in &self.built {
+        for Built { tree, last_sequence, placements, ingested, blobs, .. } in &self.built {
             edit.last_sequence = edit.last_sequence.max(Some(*last_sequence));
             edit.flushed.push((tree.id, *last_sequence));
             let added = placements.iter().chain(ingested);
             edit.added.extend(added.map(|placement| placement.added_to(tree.id)));
+            edit.added_blobs.extend(blobs.iter().map(|file| file.added_to(tree.id)));
         }
         edit
     }

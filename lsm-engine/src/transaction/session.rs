@@ -1,7 +1,7 @@
 //! An open transaction: what all its calls use.
 
 use std::cell::RefCell;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use lsm_core::Slice;
@@ -14,6 +14,7 @@ use super::view::View;
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
+use crate::keyspaces::cut;
 use crate::locks::{LockMode, Lockable};
 use crate::read::Bounds;
 
@@ -59,6 +60,19 @@ impl Session {
     }
 
     pub(super) fn read(&self, keyspace: &Keyspace, key: &[u8], reading: Reading) -> Result<Option<Slice>> {
+        self.read_part(keyspace, key, reading, None)
+    }
+
+    /// Reads a value, or a part of it.
+    pub(super) fn read_part(
+        &self,
+        keyspace: &Keyspace,
+        key: &[u8],
+        reading: Reading,
+        part: Option<&Range<u64>>,
+    ) -> Result<Option<Slice>> {
+        let cut_own =
+            |value: Option<Slice>| value.map(|value| part.map_or(value.clone(), |part| cut(&value, part)));
         let tree = keyspace.tree_for(&self.database)?;
         if let Some(mode) = reading.lock_mode() {
             self.lock(tree, mode, || Lockable::Key(Slice::copy_from(key)))?;
@@ -70,7 +84,9 @@ impl Session {
         if let Some(writes) = writes {
             match writes.get(key) {
                 Own::Written(write) if write.is_merge() => merged = Some(Arc::clone(writes)),
-                Own::Written(write) => return writes.value_of(key, write, &tree.load(), &point),
+                Own::Written(write) => {
+                    return writes.value_of(key, write, &tree.load(), &point).map(cut_own);
+                }
                 Own::Deleted => return Ok(None),
                 Own::Unknown => {}
             }
@@ -83,8 +99,11 @@ impl Session {
         let before = tree.load();
         state.snapshot.check()?;
         let value = match merged.as_deref().map(|writes| (writes, writes.get(key))) {
-            Some((writes, Own::Written(write))) => writes.value_of(key, write, &before, &point)?,
-            _ => before.get(key, &point)?,
+            Some((writes, Own::Written(write))) => cut_own(writes.value_of(key, write, &before, &point)?),
+            _ => match part {
+                Some(part) => before.get_part(key, &point, part.clone())?,
+                None => before.get(key, &point)?,
+            },
         };
         // A drop empties the state. Check after the read: it must fail rather than see that.
         tree.check_usable()?;

@@ -19,7 +19,7 @@ use crate::keyspace::Keyspace;
 use crate::locks::{LockOwner, Lockable};
 use crate::memory::TransactionCharge;
 use crate::pins::PinKind;
-use crate::read::{Bounds, KeyRange, borrow_range};
+use crate::read::{Bounds, KeyRange, borrow_range, part_of};
 use crate::snapshot::Snapshot;
 use crate::ticket::Ticket;
 use crate::write::{after_micros, check_key, check_range, check_value, stored_value};
@@ -118,12 +118,28 @@ impl Transaction {
 
     /// Whether `key` has a value in the default keyspace.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get(key)?.is_some())
+        Ok(self.get_part(key, 0..0)?.is_some())
     }
 
     /// Whether `key` has a value in `keyspace`.
     pub fn contains_key_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get_in(keyspace, key)?.is_some())
+        Ok(self.get_part_in(keyspace, key, 0..0)?.is_some())
+    }
+
+    /// The bytes of the value of `key` in `part`, as far as it has them; `None` if the key has no value. Of a value in a blob
+    /// file only that part is read, so a large value can be read piece by piece.
+    pub fn get_part(&self, key: impl AsRef<[u8]>, part: impl RangeBounds<u64>) -> Result<Option<Slice>> {
+        self.get_part_in(&self.default, key, part)
+    }
+
+    /// A part of the value of `key` in `keyspace`; see [`get_part`](Self::get_part).
+    pub fn get_part_in(
+        &self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        part: impl RangeBounds<u64>,
+    ) -> Result<Option<Slice>> {
+        self.session.read_part(keyspace, key.as_ref(), self.reading(), Some(&part_of(&part)))
     }
 
     /// The values of several keys of the default keyspace, in the order of the keys.

@@ -16,6 +16,8 @@
 //!  10 clock           varint                       high-water mark of the wall clock, microseconds
 //!  11 log_begun       varint                       the log has a segment with this number or a higher one
 //!  12 age_clock       varint                       time of the clock of `created` and `tombstones_since`, microseconds
+//!  13 add_blob        id:varint blob:varint number:varint file_id:u128 file_bytes:varint checksum:u64 values:varint
+//!                     value_bytes:varint          the file of a blob; one that is there already is replaced
 //!  20 epoch           number:varint id:u64 position:varint sequence:varint   the database was opened for writing
 //!  21 slot            name:bytes bytes_max:varint position:bytes            a change slot is made, or has moved
 //!  22 drop_slot       name:bytes
@@ -28,6 +30,7 @@
 //!          range_tombstones:varint smallest_sequence:varint largest_sequence:varint raw_key_bytes:varint
 //!          raw_value_bytes:varint extras
 //! extras := count:varint (tag:u8 value:bytes)*count      numbers as varints; tags ascend; 128 or more as above
+//!   1 blobs           (blob:varint values:varint bytes:varint)*      what the pointers of the table point to
 //!   2 global_sequence varint                       the number of everything in an ingested table, above 0
 //! ```
 
@@ -35,7 +38,7 @@ use std::sync::Arc;
 
 use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
 use lsm_core::{DecodeError, SEQUENCE_MAX, SequenceNumber, Slice};
-use lsm_sstable::{TableId, TableMeta};
+use lsm_sstable::{BlobMeta, BlobRef, TableId, TableMeta};
 use lsm_wal::{CleanClose, LogExpectation, Position};
 
 use crate::change_position::ChangePosition;
@@ -55,6 +58,7 @@ const NEXT_KEYSPACE: u8 = 9;
 const CLOCK: u8 = 10;
 const LOG_BEGUN: u8 = 11;
 const AGE_CLOCK: u8 = 12;
+const ADD_BLOB: u8 = 13;
 const EPOCH: u8 = 20;
 const SLOT: u8 = 21;
 const DROP_SLOT: u8 = 22;
@@ -63,7 +67,8 @@ const EVENT_COUNT: u8 = 24;
 const PURGED: u8 = 30;
 const DATABASE_ID: u8 = 40;
 
-/// Tag of an extra of a table.
+/// Tags of extras of a table.
+const BLOBS: u8 = 1;
 const GLOBAL_SEQUENCE: u8 = 2;
 
 /// Maximum number of levels of a keyspace. A manifest with a higher level is damaged. Versions keep a list per level.
@@ -92,7 +97,9 @@ pub struct VersionEdit {
     pub flushed: Vec<(u32, SequenceNumber)>,
     /// Added tables.
     pub added: Vec<AddedTable>,
-    /// Keyspace ids and numbers of removed tables.
+    /// Added blob files. One whose blob has a file replaces it.
+    pub added_blobs: Vec<AddedBlob>,
+    /// Keyspace ids and numbers of removed tables. A blob that no table refers to any more goes by itself.
     pub removed: Vec<(u32, u64)>,
     /// No keyspace has this id or a higher one.
     pub next_keyspace: Option<u32>,
@@ -168,6 +175,19 @@ pub struct AddedTable {
     pub meta: TableMeta,
 }
 
+/// A blob file in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedBlob {
+    /// Id of the keyspace.
+    pub keyspace: u32,
+    /// What pointers call it: the number of the file that its values were written to first.
+    pub blob: u64,
+    /// Number of its file: another one than `blob` if it was rewritten.
+    pub number: u64,
+    /// Its id, size and checksum, and what it holds.
+    pub meta: BlobMeta,
+}
+
 impl VersionEdit {
     /// The payload of the manifest record.
     pub fn encode(&self) -> Vec<u8> {
@@ -221,6 +241,17 @@ impl VersionEdit {
                 put_bytes(&mut out, name.as_bytes());
                 put_bytes(&mut out, value);
             }
+        }
+        for AddedBlob { keyspace, blob, number, meta } in &self.added_blobs {
+            out.push(ADD_BLOB);
+            put_varint(&mut out, u64::from(*keyspace));
+            put_varint(&mut out, *blob);
+            put_varint(&mut out, *number);
+            out.extend_from_slice(&meta.id.0.to_le_bytes());
+            put_varint(&mut out, meta.file_bytes);
+            out.extend_from_slice(&meta.checksum.to_le_bytes());
+            put_varint(&mut out, meta.values);
+            put_varint(&mut out, meta.value_bytes);
         }
         for table in &self.added {
             out.push(ADD);
@@ -336,6 +367,18 @@ impl VersionEdit {
                     options: Arc::new(options(decoder)?),
                 });
             }
+            ADD_BLOB => self.added_blobs.push(AddedBlob {
+                keyspace: id(decoder)?,
+                blob: number(decoder)?,
+                number: number(decoder)?,
+                meta: BlobMeta {
+                    id: TableId(decoder.u128()?),
+                    file_bytes: decoder.varint()?,
+                    checksum: decoder.u64()?,
+                    values: decoder.varint()?,
+                    value_bytes: decoder.varint()?,
+                },
+            }),
             ADD => self.added.push(AddedTable {
                 keyspace: id(decoder)?,
                 level: id(decoder).filter(|&level| (level as usize) < LEVEL_COUNT_MAX)?,
@@ -470,6 +513,9 @@ fn encode_meta(out: &mut Vec<u8>, meta: &TableMeta) {
         put_varint(out, number);
     }
     let mut extras: Vec<(u8, Vec<u8>)> = Vec::new();
+    if !meta.blobs.is_empty() {
+        extras.push((BLOBS, BlobRef::encode_all(&meta.blobs)));
+    }
     if meta.global_sequence > 0 {
         let mut number = Vec::new();
         put_varint(&mut number, meta.global_sequence);
@@ -497,12 +543,14 @@ fn decode_meta(decoder: &mut Decoder<'_>, unknown: &mut Option<String>) -> Optio
         raw_key_bytes: decoder.varint()?,
         raw_value_bytes: decoder.varint()?,
         global_sequence: 0,
+        blobs: Arc::default(),
     };
     let mut last = 0;
     for _ in 0..decoder.varint()? {
         let (tag, value) = (decoder.u8().filter(|&tag| tag > last)?, decoder.bytes()?);
         last = tag;
         match tag {
+            BLOBS => meta.blobs = BlobRef::decode_all(value)?.into(),
             GLOBAL_SEQUENCE => {
                 let mut number = Decoder::new(value);
                 meta.global_sequence = sequence(&mut number).filter(|&number| number > 0)?;
@@ -530,7 +578,19 @@ mod tests {
         let mut options = StoredOptions::default();
         options.set("policy", "leveled");
         let options = Arc::new(options);
-        let meta = TableMeta { smallest: "a".into(), largest: "b".into(), ..TableMeta::default() };
+        let blobs = [(3, 4, 5), (6, 7, 8)].map(|(blob, values, bytes)| BlobRef { blob, values, bytes });
+        let meta = TableMeta {
+            smallest: "a".into(),
+            largest: "b".into(),
+            blobs: blobs.into(),
+            ..TableMeta::default()
+        };
+        let blob = AddedBlob {
+            keyspace: 1,
+            blob: 3,
+            number: 9,
+            meta: BlobMeta { id: TableId(1), file_bytes: 2, checksum: 3, values: 4, value_bytes: 5 },
+        };
         let table = AddedTable {
             keyspace: 1,
             level: 2,
@@ -552,6 +612,7 @@ mod tests {
             VersionEdit { flushed: vec![(1, 7)], ..none() },
             VersionEdit { added: vec![table], ..none() },
             VersionEdit { removed: vec![(1, 8)], ..none() },
+            VersionEdit { added_blobs: vec![blob], ..none() },
             VersionEdit { next_keyspace: Some(9), ..none() },
             VersionEdit { clock_micros: Some(10), ..none() },
             VersionEdit { log_begun: Some(11), ..none() },
@@ -616,7 +677,9 @@ mod tests {
 
     #[test]
     fn unknown_extras_of_a_table_are_passed_over_if_they_may_be_and_refused_by_name_if_not() {
-        let edit = &fields()[6];
+        let mut edit = fields()[6].clone();
+        assert!(!std::mem::take(&mut edit.added[0].meta.blobs).is_empty());
+        let edit = &edit;
         let known = edit.encode();
         // The last byte is the number of extras.
         let with = |extras: &[(u8, &[u8])]| {
@@ -632,6 +695,10 @@ mod tests {
         assert_eq!(with(&[(0xf0, b""), (0xfe, &[1; 200]), (0xff, b"x")]).as_ref(), Ok(edit));
         let refused = DecodeError::Unknown("extra 90 of a table in a version edit".into());
         assert_eq!(with(&[(90, b""), (0xff, b"")]), Err(refused));
+        // Two blobs that do not ascend, one without values, one cut short.
+        for blobs in [&[3, 1, 1, 3, 1, 1][..], &[3, 0, 0], &[3, 1]] {
+            assert!(matches!(with(&[(BLOBS, blobs)]), Err(DecodeError::Malformed(_))));
+        }
         for malformed in [[(0xff, b""), (0xfe, b"")], [(0xff, b""), (0xff, b"")]] {
             assert!(matches!(
                 with(&malformed.map(|(tag, value)| (tag, &value[..]))),

@@ -29,6 +29,8 @@ pub(crate) const LEASE_SLOT_COUNT: u8 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Table(u64),
+    /// A file with large values.
+    Blob(u64),
     Manifest(u64),
     /// The log names its own files; see `lsm-wal`.
     Log(u64),
@@ -68,6 +70,7 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     let number = parse_number(stem)?;
     match suffix {
         "sst" => Some(FileKind::Table(number)),
+        "blob" => Some(FileKind::Blob(number)),
         _ if [SEGMENT_SUFFIX, WINDOW_SUFFIX].iter().any(|known| known.strip_prefix('.') == Some(suffix)) => {
             Some(FileKind::Log(number))
         }
@@ -83,6 +86,10 @@ fn parse_number(text: &str) -> Option<u64> {
 
 pub(crate) fn table(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:06}.sst"))
+}
+
+pub(crate) fn blob(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:06}.blob"))
 }
 
 pub(crate) fn manifest(directory: &Path, number: u64) -> PathBuf {
@@ -128,6 +135,7 @@ mod tests {
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         for number in [0, 7, 999_999, 1_000_000, NUMBER_END - 1] {
             assert_eq!(parse(&name(table(directory, number))), Some(FileKind::Table(number)));
+            assert_eq!(parse(&name(blob(directory, number))), Some(FileKind::Blob(number)));
             assert_eq!(parse(&name(manifest(directory, number))), Some(FileKind::Manifest(number)));
             assert_eq!(parse(&name(events(directory, number))), Some(FileKind::Events(number)));
         }

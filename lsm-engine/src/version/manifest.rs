@@ -8,10 +8,11 @@ use std::sync::Arc;
 use lsm_core::SequenceNumber;
 use lsm_core::env::Env;
 use lsm_core::vfs::Vfs;
+use lsm_sstable::BlobRef;
 use lsm_wal::{CleanClose, RecordFile};
 
 use super::current::Current;
-use super::edit::{AddedTable, KeyspaceRecord, LogStart, VersionEdit};
+use super::edit::{AddedBlob, AddedTable, KeyspaceRecord, LogStart, VersionEdit};
 use super::lease::EditPosition;
 use crate::error::{Error, Result};
 use crate::version::files;
@@ -49,6 +50,56 @@ pub(crate) struct KeyspaceState {
     pub(crate) flushed: SequenceNumber,
     /// By file number.
     pub(crate) tables: BTreeMap<u64, AddedTable>,
+    pub(crate) blobs: BTreeMap<u64, BlobState>,
+}
+
+/// One blob of a keyspace.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BlobState {
+    pub(crate) added: AddedBlob,
+    /// Number of tables that point to it. Without any, it is gone.
+    tables: u64,
+}
+
+impl KeyspaceState {
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &AddedBlob> {
+        self.blobs.values().map(|blob| &blob.added)
+    }
+
+    pub(crate) fn new(record: KeyspaceRecord) -> Self {
+        Self { record, flushed: 0, tables: BTreeMap::new(), blobs: BTreeMap::new() }
+    }
+
+    /// Removes a table. Returns what it held of blobs.
+    fn remove(&mut self, number: u64) -> Result<Arc<[BlobRef]>, String> {
+        let removed = self.tables.remove(&number);
+        let removed = removed.ok_or_else(|| format!("table {number} is removed but does not exist"))?;
+        for held in removed.meta.blobs.iter() {
+            if let Some(blob) = self.blobs.get_mut(&held.blob) {
+                blob.tables = blob.tables.saturating_sub(1);
+            }
+        }
+        Ok(removed.meta.blobs)
+    }
+
+    fn add(&mut self, table: &AddedTable) -> Result<(), String> {
+        for held in table.meta.blobs.iter() {
+            let blob = self.blobs.get_mut(&held.blob);
+            let missing =
+                || format!("table {} points to blob {}, which does not exist", table.number, held.blob);
+            blob.ok_or_else(missing)?.tables += 1;
+        }
+        match self.tables.insert(table.number, table.clone()) {
+            Some(_) => Err(format!("table {} is added twice", table.number)),
+            None => Ok(()),
+        }
+    }
+
+    fn add_blob(&mut self, added: &AddedBlob) {
+        let known = self.blobs.entry(added.blob);
+        let state = known.or_insert_with(|| BlobState { added: added.clone(), tables: 0 });
+        state.added = added.clone();
+    }
 }
 
 impl ManifestState {
@@ -60,7 +111,7 @@ impl ManifestState {
     /// Applies an edit. `Err` tells how it contradicts earlier edits.
     pub(crate) fn apply(&mut self, edit: &VersionEdit) -> Result<(), String> {
         for record in &edit.keyspaces {
-            let state = KeyspaceState { record: record.clone(), flushed: 0, tables: BTreeMap::new() };
+            let state = KeyspaceState::new(record.clone());
             match self.keyspaces.entry(record.id) {
                 Entry::Vacant(free) => {
                     free.insert(state);
@@ -72,16 +123,22 @@ impl ManifestState {
                 Entry::Occupied(_) => return Err(format!("keyspace {} is created twice", record.id)),
             }
         }
+        let mut touched: Vec<(u32, u64)> = edit.added_blobs.iter().map(|it| (it.keyspace, it.blob)).collect();
         for &(id, number) in &edit.removed {
-            let keyspace = self.keyspaces.get_mut(&id).ok_or_else(|| unknown(id))?;
-            if keyspace.tables.remove(&number).is_none() {
-                return Err(format!("table {number} is removed but does not exist"));
-            }
+            let held = self.keyspaces.get_mut(&id).ok_or_else(|| unknown(id))?.remove(number)?;
+            touched.extend(held.iter().map(|held| (id, held.blob)));
+        }
+        for blob in &edit.added_blobs {
+            self.keyspaces.get_mut(&blob.keyspace).ok_or_else(|| unknown(blob.keyspace))?.add_blob(blob);
         }
         for table in &edit.added {
-            let keyspace = self.keyspaces.get_mut(&table.keyspace).ok_or_else(|| unknown(table.keyspace))?;
-            if keyspace.tables.insert(table.number, table.clone()).is_some() {
-                return Err(format!("table {} is added twice", table.number));
+            self.keyspaces.get_mut(&table.keyspace).ok_or_else(|| unknown(table.keyspace))?.add(table)?;
+        }
+        for (id, blob) in touched {
+            if let Some(keyspace) = self.keyspaces.get_mut(&id)
+                && keyspace.blobs.get(&blob).is_some_and(|blob| blob.tables == 0)
+            {
+                keyspace.blobs.remove(&blob);
             }
         }
         for &(id, sequence) in &edit.flushed {
@@ -129,6 +186,11 @@ impl ManifestState {
             keyspaces: self.keyspaces.values().map(|keyspace| keyspace.record.clone()).collect(),
             flushed: self.keyspaces.iter().map(|(&id, keyspace)| (id, keyspace.flushed)).collect(),
             added: self.keyspaces.values().flat_map(|keyspace| keyspace.tables.values().cloned()).collect(),
+            added_blobs: self
+                .keyspaces
+                .values()
+                .flat_map(|keyspace| keyspace.blobs.values().map(|blob| blob.added.clone()))
+                .collect(),
             next_keyspace: Some(self.next_keyspace),
             clock_micros: Some(self.clock_micros),
             age_clock_micros: Some(self.age_clock_micros),
@@ -162,6 +224,16 @@ impl ManifestState {
     /// Numbers of all tables.
     pub(crate) fn table_numbers(&self) -> BTreeSet<u64> {
         self.keyspaces.values().flat_map(|keyspace| keyspace.tables.keys().copied()).collect()
+    }
+
+    /// All blob files.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &AddedBlob> {
+        self.keyspaces.values().flat_map(KeyspaceState::blobs)
+    }
+
+    /// Numbers of all blob files.
+    pub(crate) fn blob_file_numbers(&self) -> BTreeSet<u64> {
+        self.blobs().map(|added| added.number).collect()
     }
 }
 

@@ -1,8 +1,11 @@
-//! Versions: which tables a keyspace has, in levels of runs, newest first, and how the disk records it.
+//! Versions: which tables and blob files a keyspace has, the tables in levels of runs, newest first, and how the disk
+//! records it.
 //!
 //! Input: tables that were written. Output: immutable versions for readers, edits in the manifest, and obsolete files.
 //! Code here does not decide what to flush or compact. No change counts before the manifest has it.
 
+mod blob_file;
+mod blobs;
 mod clock;
 mod covered;
 pub(crate) mod current;
@@ -26,13 +29,15 @@ mod table_file;
 mod version;
 mod version_set;
 
+pub(crate) use blob_file::BlobFile;
+pub(crate) use blobs::LiveBlob;
 pub(crate) use clock::Clock;
 pub(crate) use disk_reserve::DiskReserve;
 pub(crate) use leases::Leases;
-pub(crate) use live_files::LiveFile;
+pub(crate) use live_files::{LiveFile, LiveKind};
 pub(crate) use manifest_reader::ManifestReader;
 pub(crate) use numbers::Numbers;
-pub(crate) use opening::{TableOpener, open_table, open_tables};
+pub(crate) use opening::{TableOpener, missing, open_blobs, open_table, open_tables};
 pub(crate) use placement::{BusyTable, Placement};
 pub(crate) use run::{Run, RunCursor, common_prefix};
 pub(crate) use table_file::{ObsoleteFiles, Shape, TableFile};

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsm_core::env::{Env, Event, Job, Priority, Step};
-use lsm_sstable::{Table, TableExpectation, TableOpen};
+use lsm_sstable::{BlobExpectation, Table, TableExpectation, TableOpen};
 use parking_lot::Mutex;
 
-use super::edit::AddedTable;
+use super::blob_file::BlobFile;
+use super::edit::{AddedBlob, AddedTable};
 use super::manifest::ManifestState;
 use super::placement::Placement;
 use super::table_file::{ObsoleteFiles, TableFile};
@@ -94,6 +95,30 @@ pub(crate) fn open_tables(
     Ok(by_keyspace)
 }
 
+/// Opens all blob files of the manifest. Returns them by keyspace.
+pub(crate) fn open_blobs(
+    opener: &TableOpener,
+    state: &ManifestState,
+) -> Result<BTreeMap<u32, Vec<Arc<BlobFile>>>> {
+    let mut by_keyspace: BTreeMap<u32, Vec<Arc<BlobFile>>> = BTreeMap::new();
+    for added in state.blobs() {
+        let file = opener.open_blobs(added)?;
+        opener.memory.check_tables()?;
+        by_keyspace.entry(added.keyspace).or_default().push(file);
+    }
+    Ok(by_keyspace)
+}
+
+/// A missing file is corruption: `who` names it.
+pub(crate) fn missing(error: lsm_core::Error, path: impl FnOnce() -> PathBuf, who: &str) -> Error {
+    match &error {
+        lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
+            Error::corruption(&path(), 0, format!("the file is missing, but {who}"))
+        }
+        _ => error.into(),
+    }
+}
+
 /// Opens tables until none is left.
 struct Worker(Arc<Opening>);
 
@@ -133,18 +158,23 @@ impl Opening {
 }
 
 impl TableOpener {
+    /// Opens a blob file that the manifest names.
+    pub(crate) fn open_blobs(&self, added: &AddedBlob) -> Result<Arc<BlobFile>> {
+        let expected = BlobExpectation::from(&added.meta);
+        let numbers = (added.blob, added.number);
+        let file =
+            BlobFile::open(&self.memory, &self.directory, numbers, Some(&expected), &self.obsolete_files);
+        let path = || files::blob(&self.directory, added.number);
+        file.map_err(|error| missing(error, path, "the manifest names it"))
+    }
+
     /// Opens a table that `namer` names.
     pub(crate) fn open(&self, added: &AddedTable, namer: &str) -> Result<Placement> {
         let path = files::table(&self.directory, added.number);
         let expected = TableExpectation::from(&added.meta);
         let options = self.options.get(&added.keyspace).ok_or_else(|| Error::invalid("no such keyspace"))?;
         let opened = open_table(&self.memory, &path, options, Some(expected));
-        let table = opened.map_err(|error| match &error {
-            lsm_core::Error::Io { source, .. } if source.kind() == Io::NotFound => {
-                Error::corruption(&path, 0, format!("the file is missing, but {namer} names it"))
-            }
-            _ => error.into(),
-        })?;
+        let table = opened.map_err(|error| missing(error, || path.clone(), &format!("{namer} names it")))?;
         let (created, since) = (added.created_micros, added.tombstones_since_micros);
         let obsolete_files = Arc::clone(&self.obsolete_files);
         let file = TableFile::new(added.number, table, created, since, obsolete_files);

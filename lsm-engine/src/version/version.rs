@@ -9,6 +9,8 @@ use lsm_core::{SequenceNumber, Slice, ValueKind};
 use lsm_sstable::TableValue;
 use parking_lot::Mutex;
 
+use super::blob_file::BlobFile;
+use super::blobs::Blobs;
 use super::covered::{CoveredTable, covered_tables};
 use super::hidden_bytes;
 use super::placement::{BusyTable, Placement};
@@ -24,6 +26,7 @@ use crate::options::ResolvedOptions;
 pub(crate) struct Version {
     /// Level 0 first; in each level the newest run first.
     levels: Vec<Vec<Arc<Run>>>,
+    blobs: Blobs,
     has_range_tombstones: bool,
     may_expire: bool,
     /// The range tombstones of all tables, merged at the first scan.
@@ -60,6 +63,22 @@ impl Version {
         &self.levels
     }
 
+    /// The blob files.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// The version with these blob files. Tables that point to them follow, by [`changed`](Self::changed).
+    pub(crate) fn with_blobs(&self, files: &[Arc<BlobFile>]) -> Self {
+        Self { blobs: self.blobs.with(files), ..Self::of_levels(self.levels.clone()) }
+    }
+
+    /// Marks all its files as obsolete, because the manifest names none of them any more.
+    pub(crate) fn mark_obsolete(&self) {
+        self.tables().for_each(|table| table.mark_obsolete());
+        self.blobs.iter().for_each(|live| live.file.mark_obsolete());
+    }
+
     /// All runs, newest first.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.levels.iter().flatten()
@@ -81,7 +100,8 @@ impl Version {
         })
     }
 
-    /// The version without `removed` and with `added`. Runs without a change are shared.
+    /// The version without `removed` and with `added`. Runs without a change are shared. The change is in the manifest:
+    /// blob files to which nothing points any more are obsolete.
     pub(crate) fn changed(&self, removed: &[Placement], mut added: Vec<Placement>) -> Self {
         let here = |placement: &Placement| Some((placement.table.number(), self.find(placement)?));
         let gone: HashMap<u64, _> = removed.iter().filter_map(here).collect();
@@ -102,6 +122,7 @@ impl Version {
 
     fn exchanged(&self, removed: &[Placement], added: Vec<Placement>) -> Self {
         type Change<'p> = (Vec<&'p TableFile>, Vec<Arc<TableFile>>);
+        let blobs = self.blobs.changed(removed, &added);
         let mut changes: BTreeMap<(usize, u64), Change<'_>> = BTreeMap::new();
         for placement in removed {
             changes.entry((placement.level, placement.run)).or_default().0.push(&placement.table);
@@ -124,7 +145,7 @@ impl Version {
             let replaced = place..place + usize::from(known.is_some());
             runs.splice(replaced, run.map(Arc::new));
         }
-        Self::of_levels(levels)
+        Self { blobs, ..Self::of_levels(levels) }
     }
 
     /// The table with the number, level and run of `placement`, if the version has it.
@@ -134,9 +155,9 @@ impl Version {
         if run.number() == placement.run { run.with_number(placement.table.metadata()) } else { None }
     }
 
-    /// Makes a version of these tables.
-    pub(crate) fn new(placements: Vec<Placement>) -> Self {
-        Self::default().changed(&[], placements)
+    /// Makes a version of these tables and blob files.
+    pub(crate) fn new(placements: Vec<Placement>, blobs: &[Arc<BlobFile>]) -> Self {
+        Self::default().with_blobs(blobs).changed(&[], placements)
     }
 
     fn of_levels(mut levels: Vec<Vec<Arc<Run>>>) -> Self {
@@ -178,7 +199,7 @@ impl Version {
             let table = placement.table.reopened(memory, options, memory.pinnable_bytes())?;
             Ok(Placement { table: Arc::new(table), ..placement })
         };
-        Ok(Self::new(self.placements().map(reopen).collect::<Result<_>>()?))
+        Ok(Self::new(self.placements().map(reopen).collect::<Result<_>>()?, &self.blobs.files()))
     }
 
     /// Searches the runs, newest first. `covering` is the highest sequence number of range tombstones in newer sources
@@ -351,7 +372,7 @@ mod tests {
         let maker = Maker::new();
         let places = [(0, 9, 1), (0, 8, 2), (1, 5, 3), (1, 5, 4), (3, 4, 5), (3, 4, 6)];
         let placements = places.map(|(level, run, number)| maker.place(level, run, number));
-        let version = Version::new(placements.to_vec());
+        let version = Version::new(placements.to_vec(), &[]);
         assert_eq!(seen(&version), places);
         let shared = |changed: &Version| {
             let of_old = |run: &&Arc<Run>| version.runs().any(|old| Arc::ptr_eq(run, old));

@@ -1,16 +1,18 @@
 //! The commit: append to the log, insert into memtables and publish under one short lock, then sync outside the lock.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use lsm_core::{SequenceNumber, ValueKind};
 use lsm_wal::{Durability, Position};
 
 use crate::callbacks::caught;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keyspaces::Tree;
+use crate::keyspaces::{ReadState, Tree};
 use crate::memory::{Charge, Part, batch_bytes};
 use crate::metrics::Call;
 use crate::write::committer::Committer;
+use crate::write::direct_blob::DirectBlob;
 use crate::write::path::WritePath;
 use crate::write::payload::{self, Operation, Operations, Payload};
 use crate::write::reservation;
@@ -58,6 +60,18 @@ impl WritePath {
         payload::check_key(key)?;
         payload::check_value(value.unwrap_or_default())?;
         tree.check_usable()?;
+        let value_len = value.map_or(0, <[u8]>::len);
+        let mut blob = match value {
+            Some(stored) if value_len >= self.resources.memory.budget.direct_blob_bytes => {
+                self.write_direct(tree, kind, stored)?
+            }
+            _ => None,
+        };
+        let pointer = blob.as_ref().map(|blob| blob.pointer.clone());
+        let (kind, value) = match &pointer {
+            Some(pointer) => (ValueKind::BlobPointer, Some(&**pointer)),
+            None => (kind, value),
+        };
         let range_deletes = u64::from(kind == ValueKind::RangeDelete);
         let bytes = batch_bytes(key.len() + value.map_or(0, <[u8]>::len), 1, range_deletes);
         self.check_batch_bytes(bytes)?;
@@ -79,6 +93,9 @@ impl WritePath {
             let _charge = (bytes > SCRATCH_BYTES_MAX)
                 .then(|| Charge::new(&self.resources.memory, Part::Buffers, bytes));
             payload::encode_single(&mut scratch, tree.id, kind, key, value);
+            if let Some(blob) = &mut blob {
+                committer.set_blobs(vec![blob.log()]);
+            }
             let log_start = committer.log_end();
             let appended = self.append(committer, &scratch, 1, |_| deletes);
             if scratch.capacity() <= SCRATCH_BYTES_MAX {
@@ -131,6 +148,16 @@ impl WritePath {
         if database.is_some_and(|id| id != self.resources.database_id) {
             return Err(Error::foreign("the batch names keyspaces of another database"));
         }
+        let mut separated = None;
+        if encoded.len() >= self.resources.memory.budget.direct_blob_bytes {
+            self.check()?;
+            separated = self.separated(encoded)?;
+        }
+        let mut blobs = separated.as_mut().map(|separated| std::mem::take(&mut separated.blobs));
+        let (encoded, memory_bytes) = match &separated {
+            Some(separated) => (&*separated.encoded, separated.memory_bytes),
+            None => (encoded, memory_bytes),
+        };
         self.check_batch_bytes(memory_bytes)?;
         self.admit_batch(encoded)?;
         if count == 0 {
@@ -153,6 +180,9 @@ impl WritePath {
             shares
                 .iter()
                 .try_for_each(|(keyspace, share)| self.prepare(committer, keyspace, &share.reservation()))?;
+            if let Some(blobs) = &mut blobs {
+                committer.set_blobs(blobs.iter_mut().map(DirectBlob::log).collect());
+            }
             let log_start = committer.log_end();
             let (sequence, position) = self.append(committer, encoded, count, only_deletes)?;
             let mut left = count;
@@ -204,16 +234,17 @@ impl WritePath {
         Err(error)
     }
 
-    /// Logs the clear of a keyspace and empties it. The caller then logs the version edit.
-    pub(crate) fn clear_tree(&self, tree: &Tree) -> Result<SequenceNumber> {
+    /// Logs the clear of a keyspace and empties it. The caller then logs the version edit. Returns the state before.
+    pub(crate) fn clear_tree(&self, tree: &Tree) -> Result<(SequenceNumber, Arc<ReadState>)> {
         let mut committer = self.committer.lock();
         tree.check_usable()?;
         let mut payload = Vec::new();
         payload::encode_single(&mut payload, tree.id, ValueKind::KeyspaceClear, &[], None);
         let (sequence, _) = self.append(&mut committer, &payload, 1, |_| true)?;
+        let cleared = tree.load_full();
         committer.clear(tree.id, sequence).inspect_err(|error| self.status.stop_writing(error.clone()))?;
         self.visibility.publish(sequence);
-        Ok(sequence)
+        Ok((sequence, cleared))
     }
 
     /// Appends a record. On a full disk, a record that only deletes may use the disk reserve.

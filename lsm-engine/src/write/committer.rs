@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use lsm_core::env::Event;
-use lsm_core::{SEQUENCE_MAX, SequenceNumber};
+use lsm_core::{BlobPointer, SEQUENCE_MAX, SequenceNumber, ValueKind};
 use lsm_memtable::BPlusMemtable;
 use lsm_wal::{Log, Position};
 
@@ -12,11 +12,15 @@ use crate::callbacks::caught;
 use crate::error::{Error, Result};
 use crate::keyspaces::{ReadState, Tree, TreeSet};
 use crate::memory::{EMPTY_MEMTABLE_BYTES, Memory, room_for, too_large};
-use crate::version::{Numbers, Version};
+use crate::version::{BlobFile, Numbers, Version};
 use crate::write::keyspace_writer::{ActiveMemtable, KeyspaceWriter};
 use crate::write::payload::{Operation, Operations};
 use crate::write::reservation::Shares;
 use crate::write::watch::RangeWatch;
+
+/// A memtable that points to blob files of so many times its size is flushed: what was overwritten among them is garbage
+/// that nothing else finds.
+const MEMTABLE_BLOBS: u64 = 8;
 
 /// The state that the commit lock protects.
 pub(crate) struct Committer {
@@ -48,6 +52,8 @@ pub(crate) struct Committer {
     measured: u32,
     /// The ranges that transactions watch while they commit.
     pub(super) watches: Vec<Weak<RangeWatch>>,
+    /// The blob files that the record being inserted points to.
+    blobs: Vec<Arc<BlobFile>>,
 }
 
 impl Committer {
@@ -76,6 +82,7 @@ impl Committer {
             scratch: Vec::new(),
             measured: 0,
             watches: Vec::new(),
+            blobs: Vec::new(),
         }
     }
 
@@ -107,12 +114,36 @@ impl Committer {
         self.last_sequence = last_sequence;
     }
 
-    pub(super) fn numbers(&self) -> &Numbers {
+    pub(crate) fn flush_wanted(&self) -> &Event {
+        &self.flush_wanted
+    }
+
+    pub(crate) fn numbers(&self) -> &Arc<Numbers> {
         &self.numbers
     }
 
-    pub(crate) fn flush_wanted(&self) -> &Event {
-        &self.flush_wanted
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Sets the blob files that the next record points to. The memtables that get its operations take them.
+    pub(crate) fn set_blobs(&mut self, files: Vec<Arc<BlobFile>>) {
+        self.blobs = files;
+    }
+
+    /// Gives the file of a pointer that was inserted to the memtable. The write is not visible yet.
+    #[cold]
+    fn hold_blob(&mut self, operation: &Operation<'_>) {
+        let Some(pointer) = BlobPointer::decode(operation.value) else { return };
+        let Some(index) = self.blobs.iter().position(|file| file.blob() == pointer.blob) else { return };
+        let file = self.blobs.swap_remove(index);
+        let bytes_max = (self.memory.budget.memtable_bytes as u64).saturating_mul(MEMTABLE_BLOBS);
+        let active = self.writer(operation.keyspace).and_then(|writer| writer.active.as_mut());
+        let Some(active) = active else { return };
+        active.is_full_of_blobs = active.memtable.hold_blob(file) >= bytes_max;
+        if pointer.expires() {
+            active.memtable.note_expiry();
+        }
     }
 
     pub(crate) fn unflushed(&self) -> &Arc<TreeSet> {
@@ -208,6 +239,9 @@ impl Committer {
     ) -> Result<()> {
         let writer = self.writer(operation.keyspace).ok_or_else(|| Error::KeyspaceDropped("".into()))?;
         if writer.active.as_mut().is_some_and(|active| active.insert(operation)) {
+            if operation.kind == ValueKind::BlobPointer {
+                self.hold_blob(operation);
+            }
             return Ok(());
         }
         self.insert_into_next(operation, log_start, before)
@@ -260,7 +294,11 @@ impl Committer {
         let spare = ActiveMemtable::new(&tree, &BPlusMemtable::default(), number, log_start);
         self.replace_without_calls(operation.keyspace, operation.sequence - 1, Some(spare), bytes);
         let active = self.writer(operation.keyspace).and_then(|writer| writer.active.as_mut());
-        if active.is_some_and(|active| active.insert(operation)) { Ok(()) } else { Err(error.clone()) }
+        if !active.is_some_and(|active| active.insert(operation)) {
+            return Err(error.clone());
+        }
+        self.hold_blob(operation);
+        Ok(())
     }
 
     #[cold]
@@ -279,6 +317,9 @@ impl Committer {
         self.begin(operation.keyspace, operation.sequence - 1, log_start)?;
         let writer = self.writer(operation.keyspace).ok_or(Error::Closed)?;
         if writer.active.as_mut().is_some_and(|active| active.insert(operation)) {
+            if operation.kind == ValueKind::BlobPointer {
+                self.hold_blob(operation);
+            }
             return Ok(());
         }
         Err(Error::Callback(
@@ -295,7 +336,8 @@ impl Committer {
         let bytes = active.memtable.memory_bytes();
         // Chunks grow with the memtable, so its last chunk may be half of it. Use that chunk up before the rotation.
         let is_full = bytes >= budget.memtable_bytes
-            && bytes.saturating_sub(active.unused_bytes()) >= budget.memtable_bytes;
+            && bytes.saturating_sub(active.unused_bytes()) >= budget.memtable_bytes
+            || active.is_full_of_blobs;
         let before = std::mem::replace(&mut active.bytes, bytes);
         if bytes != before {
             self.account(keyspace, Some(before), Some(bytes));

@@ -23,6 +23,8 @@ pub(crate) struct ActiveMemtable {
     pub(crate) memtable: Arc<Memtable>,
     inserter: Box<dyn MemtableWriter>,
     reserved: Reserved,
+    /// Its entries point to so much data that it should be flushed.
+    pub(crate) is_full_of_blobs: bool,
     /// Memory of the memtable at the last check.
     pub(crate) bytes: usize,
 }
@@ -55,6 +57,7 @@ impl ActiveMemtable {
             memtable,
             inserter,
             reserved: Reserved::default(),
+            is_full_of_blobs: false,
         }
     }
 

@@ -122,6 +122,11 @@ impl LogPins {
         self.state.lock().is_released
     }
 
+    /// Whether somebody of this kind needs the log for longer than the database.
+    pub(crate) fn has(&self, kind: PinKind) -> bool {
+        self.state.lock().pins.values().any(|pinned| pinned.owner.kind == kind)
+    }
+
     /// Whether somebody needs the log for longer than the database.
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().pins.is_empty()

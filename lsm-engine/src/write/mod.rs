@@ -9,6 +9,7 @@ mod change_slots;
 mod commit;
 mod committer;
 mod controller;
+mod direct_blob;
 mod expiry;
 mod ingest;
 mod keyspace_writer;

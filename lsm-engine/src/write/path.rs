@@ -12,6 +12,7 @@ use crate::keyspaces::{TreeSet, Visibility, WriteExclusion};
 use crate::lock_order::{OrderedMutex, Rank};
 use crate::resources::{Resources, file_name};
 use crate::status::Status;
+use crate::version::Numbers;
 use crate::version::edit::LogStart;
 use crate::write::change_slots::ChangeSlots;
 use crate::write::committer::Committer;
@@ -29,6 +30,7 @@ pub(crate) struct WritePath {
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) status: Arc<Status>,
     pub(crate) committer: OrderedMutex<Committer>,
+    pub(super) numbers: Arc<Numbers>,
     /// Set at the end of recovery.
     log: OnceLock<Arc<LogHandle>>,
     /// Keyspaces that have memtables.
@@ -72,6 +74,7 @@ impl WritePath {
             log_pins,
             change_slots: ChangeSlots::default(),
             flush_wanted: committer.flush_wanted().clone(),
+            numbers: Arc::clone(committer.numbers()),
             unflushed: Arc::clone(committer.unflushed()),
             committer: OrderedMutex::new(Rank::Commit, database, committer),
             log: OnceLock::new(),

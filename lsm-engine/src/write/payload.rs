@@ -4,8 +4,8 @@
 //! payload   := count:u32 op*count
 //! op        := kind:u8 keyspace:varint key:bytes            Delete, SingleDelete, KeyspaceClear (empty key)
 //!            | kind:u8 keyspace:varint key:bytes value:bytes  Put, PutWithExpiry (the value begins with the time), Merge (the
-//!                                                             value is an operand), RangeDelete (the value is the end,
-//!                                                             exclusive), Ingest (empty key, and the tables)
+//!                                                             value is an operand), BlobPointer, RangeDelete (the value
+//!                                                             is the end, exclusive), Ingest (empty key, and the tables)
 //! bytes     := length:varint byte*length
 //! ```
 //!
@@ -13,7 +13,7 @@
 
 use lsm_core::coding::{Decoder, put_bytes, put_varint};
 use lsm_core::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use lsm_core::{SEQUENCE_MAX, SequenceNumber, ValueKind, expiry};
+use lsm_core::{BlobPointer, SEQUENCE_MAX, SequenceNumber, ValueKind, expiry};
 
 use crate::error::{Error, Result};
 
@@ -148,6 +148,9 @@ impl<'a> Operations<'a> {
             }
             ValueKind::PutWithExpiry => {
                 self.decoder.bytes().filter(|value| value.len() >= expiry::EXPIRY_BYTES)?
+            }
+            ValueKind::BlobPointer => {
+                self.decoder.bytes().filter(|value| BlobPointer::decode(value).is_some())?
             }
             ValueKind::Delete | ValueKind::SingleDelete | ValueKind::KeyspaceClear => &[],
             _ => return None,

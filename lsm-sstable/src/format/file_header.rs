@@ -1,11 +1,11 @@
-//! The first bytes of a table file.
+//! The first bytes of a table and of a blob file.
 //!
 //! ```text
 //! file header (80 bytes)
-//!   0..8    magic "lsmtable"
+//!   0..8    magic "lsmtable", or "lsm-blob"
 //!   8..12   format version, u32
 //!   12..16  zero
-//!   16..32  table id, u128
+//!   16..32  id, u128
 //!   32..72  encryption, see `lsm_core::Encryption`; zero
 //!   72..76  zero
 //!   76..80  CRC-32 of bytes 0..76
@@ -22,57 +22,79 @@ use lsm_core::{Encryption, Error, Result};
 
 use crate::meta::TableId;
 
-/// The format that this build reads and writes.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The format of tables that this build reads and writes.
+pub(crate) const FORMAT_VERSION: u32 = TABLE.version;
+
+/// What tells the files of one format from others.
+pub(crate) struct FileFormat {
+    pub(crate) magic: &'static [u8; 8],
+    pub(crate) version: u32,
+    pub(crate) name: &'static str,
+}
+
+pub(crate) const TABLE: FileFormat = FileFormat { magic: b"lsmtable", version: 1, name: "table" };
+pub(crate) const BLOB: FileFormat = FileFormat { magic: b"lsm-blob", version: 1, name: "blob" };
 
 pub(crate) const FILE_HEADER_BYTES: usize = 80;
 /// The bytes that the checksum covers.
 const COVERED_BYTES: usize = FILE_HEADER_BYTES - 4;
 const ENCRYPTION_OFFSET: usize = 32;
 
-pub(crate) const MAGIC: &[u8; 8] = b"lsmtable";
+pub(crate) const MAGIC: &[u8; 8] = TABLE.magic;
 
 pub(crate) fn encode(id: TableId) -> [u8; FILE_HEADER_BYTES] {
-    let mut header = [0; FILE_HEADER_BYTES];
-    header[0..8].copy_from_slice(MAGIC);
-    header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header[16..32].copy_from_slice(&id.0.to_le_bytes());
-    header[ENCRYPTION_OFFSET..][..Encryption::BYTES].copy_from_slice(&Encryption::NONE.encode());
-    let checksum = crc32(0, &header[..COVERED_BYTES]);
-    header[COVERED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
-    header
+    TABLE.encode(id)
 }
 
 pub(crate) fn decode(header: &[u8; FILE_HEADER_BYTES], path: &Path) -> Result<TableId> {
-    if &header[0..8] != MAGIC {
-        return Err(Error::corruption(path, 0, "not a table file: it does not start with \"lsmtable\""));
+    TABLE.decode(header, path)
+}
+
+impl FileFormat {
+    pub(crate) fn encode(&self, id: TableId) -> [u8; FILE_HEADER_BYTES] {
+        let mut header = [0; FILE_HEADER_BYTES];
+        header[0..8].copy_from_slice(self.magic);
+        header[8..12].copy_from_slice(&self.version.to_le_bytes());
+        header[16..32].copy_from_slice(&id.0.to_le_bytes());
+        header[ENCRYPTION_OFFSET..][..Encryption::BYTES].copy_from_slice(&Encryption::NONE.encode());
+        let checksum = crc32(0, &header[..COVERED_BYTES]);
+        header[COVERED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
+        header
     }
-    let mut fields = Decoder::new(&header[8..]);
-    let malformed = || Error::corruption(path, 0, "file header is cut short");
-    let version = fields.u32().ok_or_else(malformed)?;
-    let zero = fields.u32().ok_or_else(malformed)?;
-    let id = fields.u128().ok_or_else(malformed)?;
-    let encryption =
-        fields.take(Encryption::BYTES).and_then(|bytes| bytes.first_chunk()).ok_or_else(malformed)?;
-    let zeros = fields.u32().ok_or_else(malformed)?;
-    let stored = fields.u32().ok_or_else(malformed)?;
-    let computed = crc32(0, &header[..COVERED_BYTES]);
-    if stored != computed {
-        let detail = format!("file header checksum is {stored:#010x}, its bytes have {computed:#010x}");
-        return Err(Error::corruption(path, COVERED_BYTES as u64, detail));
+
+    pub(crate) fn decode(&self, header: &[u8; FILE_HEADER_BYTES], path: &Path) -> Result<TableId> {
+        if &header[0..8] != self.magic {
+            let detail =
+                format!("not a {} file: it does not start with \"{}\"", self.name, self.magic.escape_ascii());
+            return Err(Error::corruption(path, 0, detail));
+        }
+        let mut fields = Decoder::new(&header[8..]);
+        let malformed = || Error::corruption(path, 0, "file header is cut short");
+        let version = fields.u32().ok_or_else(malformed)?;
+        let zero = fields.u32().ok_or_else(malformed)?;
+        let id = fields.u128().ok_or_else(malformed)?;
+        let encryption =
+            fields.take(Encryption::BYTES).and_then(|bytes| bytes.first_chunk()).ok_or_else(malformed)?;
+        let zeros = fields.u32().ok_or_else(malformed)?;
+        let stored = fields.u32().ok_or_else(malformed)?;
+        let computed = crc32(0, &header[..COVERED_BYTES]);
+        if stored != computed {
+            let detail = format!("file header checksum is {stored:#010x}, its bytes have {computed:#010x}");
+            return Err(Error::corruption(path, COVERED_BYTES as u64, detail));
+        }
+        if version != self.version {
+            return Err(Error::UnsupportedVersion {
+                path: std::sync::Arc::new(path.to_owned()),
+                found: version,
+                supported: self.version,
+            });
+        }
+        Encryption::decode(encryption).map_err(|error| error.at(path, ENCRYPTION_OFFSET as u64))?;
+        if zero != 0 || zeros != 0 {
+            return Err(Error::corruption(path, 12, "file header has bytes set that version 1 keeps zero"));
+        }
+        Ok(TableId(id))
     }
-    if version != FORMAT_VERSION {
-        return Err(Error::UnsupportedVersion {
-            path: std::sync::Arc::new(path.to_owned()),
-            found: version,
-            supported: FORMAT_VERSION,
-        });
-    }
-    Encryption::decode(encryption).map_err(|error| error.at(path, ENCRYPTION_OFFSET as u64))?;
-    if zero != 0 || zeros != 0 {
-        return Err(Error::corruption(path, 12, "file header has bytes set that version 1 keeps zero"));
-    }
-    Ok(TableId(id))
 }
 
 #[cfg(test)]

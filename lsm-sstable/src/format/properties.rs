@@ -8,9 +8,9 @@
 //! mark is 0x80. If the mark is 0, it refuses the table: whoever does not know the name would read it wrongly.
 
 use lsm_core::coding::{Decoder, SKIPPABLE, put_bytes, put_varint};
-use lsm_core::{DecodeError, Entry, Slice, ValueKind, expiry};
+use lsm_core::{BlobPointer, DecodeError, Entry, Slice, ValueKind, expiry};
 
-use crate::meta::{TableId, TableMeta};
+use crate::meta::{BlobRef, BlobRefs, TableId, TableMeta};
 
 /// What a table says about itself beyond its [`TableMeta`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,10 +44,16 @@ pub struct Properties {
 impl Properties {
     /// Takes note of an entry, if it is of a kind that is counted apart.
     #[inline]
-    pub(crate) fn count(&mut self, entry: Entry<'_>) {
+    pub(crate) fn count(&mut self, entry: Entry<'_>, blobs: &mut BlobRefs) {
         match entry.kind {
             ValueKind::PutWithExpiry => self.count_expiring(entry.value),
             ValueKind::Merge => self.merge_operands += 1,
+            ValueKind::BlobPointer => {
+                blobs.count(entry);
+                if BlobPointer::decode(entry.value).is_some_and(|pointer| pointer.expires()) {
+                    self.count_expiring(entry.value);
+                }
+            }
             _ => {}
         }
     }
@@ -99,6 +105,10 @@ pub(crate) fn encode(properties: &Properties, meta: &TableMeta) -> Vec<u8> {
         fields.push((SKIPPABLE, "expiry.earliest", number(properties.earliest_expiry_micros)));
         fields.push((SKIPPABLE, "expiry.latest", number(properties.latest_expiry_micros)));
     }
+    if !meta.blobs.is_empty() {
+        // Whoever does not know blob pointers would show them as values.
+        fields.push((0, "blobs", BlobRef::encode_all(&meta.blobs)));
+    }
     fields.sort_by_key(|(_, name, _)| *name);
     let mut out = Vec::new();
     put_varint(&mut out, fields.len() as u64);
@@ -134,6 +144,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<(Properties, TableMeta), DecodeEr
         };
         let text = || String::from_utf8(value.to_vec()).map_err(|_| malformed());
         match name {
+            b"blobs" => meta.blobs = BlobRef::decode_all(value).ok_or_else(malformed)?.into(),
             b"compression" => properties.compression = text()?,
             b"data.blocks" => properties.data_blocks = number()?,
             b"data.bytes" => properties.data_bytes = number()?,
@@ -180,7 +191,13 @@ mod tests {
             merge_operands: 7,
             ..properties
         };
-        let meta = TableMeta { entries: 300, largest: Slice::from("z"), ..TableMeta::default() };
+        let blobs = [3, 5].map(|blob| BlobRef { blob, values: 2, bytes: 90_000 });
+        let meta = TableMeta {
+            entries: 300,
+            largest: Slice::from("z"),
+            blobs: blobs.into(),
+            ..TableMeta::default()
+        };
         let encoded = encode(&properties, &meta);
         assert_eq!(decode(&encoded).unwrap(), (properties, meta));
         for len in 0..encoded.len() {

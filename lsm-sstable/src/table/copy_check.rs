@@ -5,11 +5,12 @@ use std::path::Path;
 use lsm_core::checksum::Checksum;
 use lsm_core::{Error, Result};
 
+use crate::blob::blob_body_checksum;
 use crate::format::file_header::FILE_HEADER_BYTES;
 use crate::format::footer::{FOOTER_BYTES, Footer};
 use crate::meta::{TableId, TableMeta};
 
-/// Proves that bytes which pass by, from first to last, are a certain table: to be used when a file is copied. It knows
+/// Proves that bytes which pass by, from first to last, are a certain table or blob file: to be used when a file is copied. It knows
 /// nothing of blocks and keys, so it is as fast as the checksum, and finds each changed byte as [`Table::verify`] does.
 ///
 /// [`Table::verify`]: crate::Table::verify
@@ -36,6 +37,7 @@ use crate::meta::{TableId, TableMeta};
 /// ```
 #[derive(Clone, Debug)]
 pub struct CopyCheck {
+    is_blobs: bool,
     id: TableId,
     file_bytes: u64,
     checksum: u64,
@@ -49,7 +51,13 @@ pub struct CopyCheck {
 impl CopyCheck {
     /// The table has this id, length of the file and [`TableMeta::checksum`].
     pub fn new(id: TableId, file_bytes: u64, checksum: u64) -> Self {
-        Self { id, file_bytes, checksum, at: 0, body: Checksum::new(), footer: Vec::new() }
+        let (body, footer) = (Checksum::new(), Vec::new());
+        Self { is_blobs: false, id, file_bytes, checksum, at: 0, body, footer }
+    }
+
+    /// The same for a blob file; see [`BlobMeta`](crate::BlobMeta).
+    pub fn of_blobs(id: TableId, file_bytes: u64, checksum: u64) -> Self {
+        Self { is_blobs: true, ..Self::new(id, file_bytes, checksum) }
     }
 
     /// Takes in the bytes that follow.
@@ -65,7 +73,7 @@ impl CopyCheck {
 
     /// Whether all bytes were those of the table. The error is about the file at `path`.
     pub fn finish(self, path: &Path) -> Result<()> {
-        let Self { id, file_bytes, checksum, at, body, footer } = self;
+        let Self { is_blobs, id, file_bytes, checksum, at, body, footer } = self;
         if at != file_bytes || file_bytes < (FILE_HEADER_BYTES + FOOTER_BYTES) as u64 {
             let detail = format!("file has {at} bytes, table {id} has {file_bytes}");
             return Err(Error::corruption(path, at.min(file_bytes), detail));
@@ -78,11 +86,14 @@ impl CopyCheck {
         }
         let short = || Error::corruption(path, at, "the footer is not whole");
         let footer = footer.first_chunk::<FOOTER_BYTES>().ok_or_else(short)?;
-        let decoded = Footer::decode(footer, id, file_bytes, path)?;
-        if decoded.body_checksum != checksum {
-            let detail =
-                format!("footer has checksum {:#018x}, expected {checksum:#018x}", decoded.body_checksum);
-            return Err(Error::corruption(path, decoded.offset() + 48, detail));
+        let found = if is_blobs {
+            blob_body_checksum(footer, id, file_bytes, path)?
+        } else {
+            Footer::decode(footer, id, file_bytes, path)?.body_checksum
+        };
+        if found != checksum {
+            let detail = format!("footer has checksum {found:#018x}, expected {checksum:#018x}");
+            return Err(Error::corruption(path, file_bytes - FOOTER_BYTES as u64, detail));
         }
         Ok(())
     }

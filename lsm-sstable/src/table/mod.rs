@@ -2,7 +2,6 @@
 
 mod block;
 mod copy_check;
-mod file_writer;
 mod handle;
 mod lookup;
 mod open;

@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use lsm_core::checksum::Checksum;
 use lsm_core::hash::key_hash;
-use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind, expiry, key};
+use lsm_core::{
+    BlobPointer, Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice, ValueKind, expiry, key,
+};
 
 use super::handle::Table;
 use super::open::read_ends;
@@ -17,7 +19,7 @@ use crate::format::checksum::BlockChecksum;
 use crate::format::footer::Footer;
 use crate::format::properties::Properties;
 use crate::format::range_tombstones;
-use crate::meta::TableMeta;
+use crate::meta::{BlobRefs, TableMeta};
 use crate::options::TableExpectation;
 
 /// Bytes read at a time, unless a block is larger.
@@ -109,6 +111,7 @@ struct Pass<'t> {
     raw_data_bytes: u64,
     /// The entries of kinds that are counted apart.
     counted: Properties,
+    blobs: BlobRefs,
 }
 
 impl<'t> Pass<'t> {
@@ -125,6 +128,7 @@ impl<'t> Pass<'t> {
             distinct_keys: 0,
             raw_data_bytes: 0,
             counted: Properties::default(),
+            blobs: BlobRefs::default(),
         }
     }
 
@@ -197,9 +201,13 @@ impl<'t> Pass<'t> {
                 let key = entry.key.escape_ascii();
                 return Err(corruption(format!("an entry of key \"{key}\" that expires has no whole time")));
             }
+            if entry.kind == ValueKind::BlobPointer && BlobPointer::decode(entry.value).is_none() {
+                let key = entry.key.escape_ascii();
+                return Err(corruption(format!("the blob pointer of key \"{key}\" is malformed")));
+            }
             check(&entry)
                 .map_err(|detail| Error::invalid(format!("{}: {detail}", self.table.path.display())))?;
-            self.counted.count(entry);
+            self.counted.count(entry, &mut self.blobs);
             self.count(&entry);
         }
         self.frame = frame;
@@ -314,6 +322,7 @@ impl<'t> Pass<'t> {
             }
         }
         self.meta.widen(tombstones);
+        self.meta.blobs = std::mem::take(&mut self.blobs).finish();
         self.meta.range_tombstones = range_tombstones::count(tombstones);
         let mut expected = meta.clone();
         (expected.id, expected.file_bytes, expected.checksum) = Default::default();

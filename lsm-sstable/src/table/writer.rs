@@ -26,9 +26,9 @@ use lsm_core::vfs::{Vfs, VfsFile};
 use lsm_core::{Entry, Error, Result, SEQUENCE_MAX, SequenceNumber, Slice};
 
 use super::block::TableBlock;
-use super::file_writer::FileWriter;
 use super::read::blocks::KEPT_BUFFER_BYTES_MAX;
 use crate::block::{BlockBuilder, ROWS_MAX};
+use crate::file_writer::FileWriter;
 use crate::format::checksum::BlockChecksum;
 use crate::format::compression::Compressor;
 use crate::format::file_header;
@@ -37,7 +37,7 @@ use crate::format::properties::{self, Properties};
 use crate::format::range_tombstones::{self, TombstoneBuilder};
 use crate::format::section::{self, SectionTag};
 use crate::index::IndexBuilder;
-use crate::meta::{TableId, TableMeta};
+use crate::meta::{BlobRefs, TableId, TableMeta};
 use crate::options::TableOptions;
 
 /// What properties take while they are encoded, the bounds excepted.
@@ -66,6 +66,7 @@ pub struct TableWriter {
     range_tombstones: TombstoneBuilder,
     meta: TableMeta,
     properties: Properties,
+    blobs: BlobRefs,
     copied_bytes: u64,
 }
 
@@ -144,6 +145,7 @@ impl TableWriter {
                 compression: options.compression.name().into(),
                 ..Properties::default()
             },
+            blobs: BlobRefs::default(),
             copied_bytes: 0,
         })
     }
@@ -259,7 +261,7 @@ impl TableWriter {
         self.last_sequence = Some(entry.sequence);
         self.meta.entries += 1;
         self.meta.tombstones += u64::from(entry.kind.is_tombstone());
-        self.properties.count(*entry);
+        self.properties.count(*entry, &mut self.blobs);
         self.meta.smallest_sequence = self.meta.smallest_sequence.min(entry.sequence);
         self.meta.largest_sequence = self.meta.largest_sequence.max(entry.sequence);
         let bytes = (entry.key.len() + entry.value.len()) as u64;
@@ -322,6 +324,7 @@ impl TableWriter {
             + tombstones
             + hash_bytes
             + key_bytes
+            + self.blobs.memory_bytes()
             + self.last_prefix.as_ref().map_or(0, Vec::capacity);
         // One after the other: hashes and filter; the sections of range tombstones and index, when hashes and filter
         // are gone; bounds and properties, with copies of the bounds.
@@ -505,6 +508,7 @@ impl TableWriter {
         meta.largest = Slice::copy_from(&self.block_end_key);
         meta.range_tombstones = range_tombstones::count(range_tombstones);
         meta.widen(range_tombstones);
+        meta.blobs = std::mem::take(&mut self.blobs).finish();
     }
 
     /// How long the filter becomes.

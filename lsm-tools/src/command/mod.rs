@@ -1,8 +1,8 @@
 //! The commands, one file each.
 
 mod backup;
-mod checkpoint;
 mod changes;
+mod checkpoint;
 mod compact;
 mod completions;
 mod count;

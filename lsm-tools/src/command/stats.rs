@@ -80,6 +80,7 @@ fn kind(name: &str) -> &'static str {
         Some(Kind::Manifest) => "manifests",
         Some(Kind::Log) => "logs",
         Some(Kind::Table) => "tables",
+        Some(Kind::Blob) => "blobs",
         Some(Kind::Reserve) => "reserve",
         Some(Kind::Lock) => "lock",
         Some(Kind::Events) => "events",
@@ -92,6 +93,9 @@ fn print(out: &mut Output, metrics: &Metrics, files: &Files) -> Result<()> {
         tree::print(out, "", keyspace)?;
         if let Some(space) = tree::space_amplification(keyspace) {
             out.line(format_args!("  amplification: read {}, space {space:.2}", tree::total(keyspace).runs))?;
+        }
+        if let Some(space) = tree::blob_space_amplification(keyspace) {
+            out.line(format_args!("  space amplification of blob files: {space:.2}"))?;
         }
         out.line(format_args!(""))?;
     }
@@ -141,6 +145,10 @@ fn keyspace_as_json(keyspace: &KeyspaceMetrics) -> Value {
         "merge_operator": keyspace.merge_operator,
         "failure": keyspace.failure,
         "levels": levels,
+        "blob_files": keyspace.blob_files,
+        "blob_bytes": keyspace.blob_bytes,
+        "blob_garbage_bytes": keyspace.blob_garbage_bytes,
+        "blob_space_amplification": tree::blob_space_amplification(keyspace),
         "read_amplification": tree::total(keyspace).runs,
         "space_amplification": tree::space_amplification(keyspace),
     })

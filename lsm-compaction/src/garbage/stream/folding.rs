@@ -20,7 +20,12 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         let is_missing = below == Below::Deleted || (below == Below::NextKey && self.nothing_older());
         let is_zeroed = at_bottom && self.rules.zero_sequences && self.nothing_covers();
         let Some(merging) = &mut self.merging else { return Ok(false) };
+        let blob;
         let base = match self.cursor.entry() {
+            Some(entry) if below == Below::Value && entry.kind == ValueKind::BlobPointer => {
+                blob = self.blobs.as_ref().and_then(|blobs| blobs.read(entry.value));
+                blob.as_ref().map_or(Base::Unknown, |value| Base::Value(value))
+            }
             Some(entry) if below == Below::Value => Base::Value(entry.value),
             _ if is_missing => Base::Missing,
             _ => Base::Unknown,
@@ -29,7 +34,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
         self.counts.operands_folded += merging.folded_count();
         let mut is_filtered = false;
         if let (true, Folded::Value, Some(filtering)) = (asks_filter, &folded, &mut self.filtering) {
-            match merging.ready(&self.key).map(|entry| filtering.ask(entry)) {
+            match merging.ready(&self.key).map(|entry| filtering.ask(entry, None)) {
                 Some(Filtered::Deleted) => {
                     self.counts.filter_deleted += 1;
                     is_filtered = true;
@@ -38,7 +43,7 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 }
                 Some(Filtered::Replaced) => {
                     self.counts.filter_replaced += 1;
-                    merging.replace(ValueKind::Put, filtering.replacement());
+                    merging.replace(ValueKind::Put, filtering.replacement().1);
                 }
                 Some(Filtered::Kept) | None => {}
             }
@@ -75,7 +80,9 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 return Ok(Below::Other);
             }
             let expiry_micros = match kind {
-                ValueKind::PutWithExpiry => expiry::split(entry.value).map(|(micros, _)| micros),
+                ValueKind::PutWithExpiry | ValueKind::BlobPointer => {
+                    expiry::split(entry.value).map(|(micros, _)| micros)
+                }
                 _ => None,
             };
             if self.is_covered(sequence, stripe_end) {
@@ -86,10 +93,13 @@ impl<C: Cursor, O: OlderVersions> CompactionStream<C, O> {
                 ValueKind::Delete | ValueKind::SingleDelete => return Ok(Below::Deleted),
                 ValueKind::Put => return Ok(Below::Value),
                 // Until it has expired, what the operands apply to depends on the time of the reader.
-                ValueKind::PutWithExpiry
+                ValueKind::PutWithExpiry | ValueKind::BlobPointer
                     if expiry_micros.is_some_and(|expiry| self.rules.is_expired(stripe, expiry)) =>
                 {
                     return Ok(Below::Deleted);
+                }
+                ValueKind::BlobPointer if self.blobs.is_some() && expiry_micros == Some(expiry::NEVER) => {
+                    return Ok(Below::Value);
                 }
                 _ => return Ok(Below::Other),
             }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use lsm_compaction::{CompactionStream, OlderVersions};
 use lsm_core::Cursor;
 
-use super::output::{NewTable, Output};
+use super::output::{NewFiles, Output};
 use crate::error::Result;
 use crate::keyspaces::Merging;
 
@@ -32,7 +32,7 @@ pub(crate) enum Progress {
     /// The build needs more steps.
     More,
     /// The build is done. The tables are not installed yet, and not synced if [`OutputOptions::sync_later`] is set.
-    Done(Vec<NewTable>),
+    Done(NewFiles),
 }
 
 impl<C: Cursor, O: OlderVersions> Build<C, O> {
@@ -54,9 +54,9 @@ impl<C: Cursor, O: OlderVersions> Build<C, O> {
             let copied = (self.source.copy_block)(&mut self.stream, &mut self.output)?;
             if copied == 0 {
                 let Some(entry) = self.stream.next()? else {
-                    let tables = self.output.finish()?;
+                    let files = self.output.finish()?;
                     self.report_merges();
-                    return Ok(Progress::Done(tables));
+                    return Ok(Progress::Done(files));
                 };
                 bytes += entry.key.len() + entry.value.len();
                 self.output.add(entry)?;

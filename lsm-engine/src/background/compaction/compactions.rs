@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use lsm_compaction::{Action, Compaction, ManualOptions, TreeShape, manual, tables_in_range, validate};
 use lsm_core::env::Priority;
 
+use super::blob_rewrite;
 use super::covered::{drop_covered_tables, unseen_tables};
 use super::install::{count, relocate};
 use super::job::{self, Plan, Running, Starter};
@@ -85,7 +86,7 @@ impl Compactions {
         if self.context.status.control.is_paused() {
             return;
         }
-        let (mut scheduler, _inside) = self.lock_to_ask();
+        let (mut scheduler, inside) = self.lock_to_ask();
         drop_covered_tables(&self.context, &mut scheduler);
         let parallel_max = self.context.resources.env.worker_count().saturating_sub(1).max(1);
         // A small compaction does not wait for a large one to end: runs would pile up in level 0.
@@ -96,6 +97,8 @@ impl Compactions {
             }
         }
         self.adjust_write_rates(&mut scheduler);
+        drop((scheduler, inside));
+        blob_rewrite::start_due(&self.context);
     }
 
     /// Queues some keyspaces, in turn, although nothing changed: some compactions become due by time alone.
@@ -108,8 +111,12 @@ impl Compactions {
         }
     }
 
-    /// Whether no compaction runs and none is due.
+    /// Whether no compaction or rewriting of blob files runs and none is due.
     pub(crate) fn are_settled(&self) -> bool {
+        let rewrites = &self.context.blob_rewrites;
+        if rewrites.is_running() || rewrites.is_due() {
+            return false;
+        }
         let (scheduler, _inside) = self.lock_to_ask();
         scheduler.running.is_empty()
             && self.context.compaction_queue.to_ask().iter().filter(|tree| tree.is_healthy()).all(|tree| {

@@ -11,7 +11,7 @@ use crate::events::EventKind;
 use crate::keyspaces::{ReadState, Tree};
 use crate::version::edit::VersionEdit;
 use crate::version::manifest::Manifest;
-use crate::version::{Placement, Version};
+use crate::version::{BlobFile, Placement, Version};
 
 /// Moves tables to `run` in the output level without rewriting them (a trivial move). Without `run`, drops them.
 pub(super) fn relocate(
@@ -62,7 +62,7 @@ pub(super) fn count(tables: &[Placement]) -> (u64, u64) {
 fn drop_tables(context: &JobContext, tree: &Arc<Tree>, removed: &[Placement], reason: Reason) {
     let newest = removed.iter().map(|dropped| dropped.table.meta().largest_sequence).max().unwrap_or(0);
     let untraced = |sequence| if reason == Reason::Manual { sequence } else { newest };
-    change_data(context, tree, removed, Vec::new(), untraced);
+    change_data(context, tree, removed, Vec::new(), &[], untraced);
 }
 
 /// Makes a logged change of tables visible in which a compaction filter has deleted or changed data.
@@ -71,9 +71,10 @@ pub(super) fn install_for_later_readers(
     tree: &Arc<Tree>,
     removed: &[Placement],
     added: Vec<Placement>,
+    blobs: &[Arc<BlobFile>],
 ) {
     // A write since then has a trace that the filter leaves, so transactions need no other.
-    change_data(context, tree, removed, added, |_| 0);
+    change_data(context, tree, removed, added, blobs, |_| 0);
 }
 
 /// Replaces tables by others with other data. Like a clear, the change has a sequence number: older snapshots keep the
@@ -83,6 +84,7 @@ fn change_data(
     tree: &Arc<Tree>,
     removed: &[Placement],
     added: Vec<Placement>,
+    blobs: &[Arc<BlobFile>],
     untraced: impl FnOnce(SequenceNumber) -> SequenceNumber,
 ) {
     let mut committer = context.write.committer.lock();
@@ -91,7 +93,7 @@ fn change_data(
     tree.empty_spans.outdate_older_states();
     tree.update(|state| ReadState {
         begun_count: state.begun_count + 1,
-        version: Arc::new(state.version.changed(removed, added)),
+        version: Arc::new(state.version.with_blobs(blobs).changed(removed, added)),
         cleared: sequence,
         before_clear: Some(Arc::clone(state)),
         untraced: state.untraced.max(untraced),
@@ -112,7 +114,7 @@ pub(super) fn replace_tables(
     added: Vec<Placement>,
 ) -> Result<()> {
     log_replacement(context, manifest, tree, removed, &added)?;
-    install(tree, removed, added);
+    install(tree, removed, added, &[]);
     Ok(())
 }
 
@@ -143,9 +145,9 @@ pub(super) fn holds_all(version: &Version, inputs: &[Placement]) -> bool {
 }
 
 /// Makes a logged change of tables visible.
-pub(super) fn install(tree: &Tree, removed: &[Placement], added: Vec<Placement>) {
+pub(super) fn install(tree: &Tree, removed: &[Placement], added: Vec<Placement>, blobs: &[Arc<BlobFile>]) {
     tree.update(|state| ReadState {
-        version: Arc::new(state.version.changed(removed, added)),
+        version: Arc::new(state.version.with_blobs(blobs).changed(removed, added)),
         ..(**state).clone()
     });
 }

@@ -14,14 +14,14 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::install::{count, holds_all, install, install_for_later_readers};
-use super::{Build, BuildInput, NewTable, Older, Output, OutputOptions, Progress};
+use super::{Build, BuildInput, NewFiles, Older, Output, OutputOptions, Progress};
 use crate::background::context::JobContext;
 use crate::background::context::JobToken;
 use crate::callbacks::caught;
 use crate::control::Uncancelled;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
-use crate::keyspaces::Tree;
+use crate::keyspaces::{BlobBases, Tree};
 use crate::memory_pool::Turn;
 use crate::options::ResolvedOptions;
 use crate::reentry::Inside;
@@ -48,7 +48,7 @@ pub(crate) struct Running {
     parts_left: AtomicUsize,
     /// A compaction filter has deleted or changed something.
     has_filtered: AtomicBool,
-    outputs: Mutex<Vec<NewTable>>,
+    outputs: Mutex<NewFiles>,
     failure: Mutex<Option<Error>>,
     /// The turn to merge, among the databases of the pool. It ends when the parts have given their buffers back.
     turn: Mutex<Option<Turn>>,
@@ -151,10 +151,13 @@ impl Running {
             .collect()
     }
 
-    fn install(&self, context: &JobContext, outputs: &[NewTable]) -> Result<()> {
+    fn install(&self, context: &JobContext, outputs: &NewFiles) -> Result<()> {
         let options = &self.tree.options();
         let since = self.inputs.iter().filter_map(|input| input.table.oldest_tombstone_micros()).min();
+        let blobs =
+            outputs.blobs.iter().map(|blobs| blobs.open(&context.resources)).collect::<Result<Vec<_>>>()?;
         let added = outputs
+            .tables
             .iter()
             .map(|table| {
                 let place = (self.output_level, self.run);
@@ -167,23 +170,30 @@ impl Running {
             for placement in &added {
                 placement.table.mark_obsolete();
             }
+            for file in &blobs {
+                file.mark_obsolete();
+            }
             return Ok(());
         }
         let edit = VersionEdit {
             removed: self.inputs.iter().map(|input| (self.tree.id, input.table.number())).collect(),
             added: added.iter().map(|placement| placement.added_to(self.tree.id)).collect(),
+            added_blobs: blobs.iter().map(|file| file.added_to(self.tree.id)).collect(),
             ..VersionEdit::default()
         };
         context.versions.log_edit(&mut manifest, edit)?;
         self.inputs.iter().for_each(|input| input.table.mark_obsolete());
         if self.has_filtered.load(Ordering::Acquire) {
-            install_for_later_readers(context, &self.tree, &self.inputs, added);
+            install_for_later_readers(context, &self.tree, &self.inputs, added, &blobs);
         } else {
-            install(&self.tree, &self.inputs, added);
+            install(&self.tree, &self.inputs, added, &blobs);
         }
         drop(manifest);
+        if !blobs.is_empty() {
+            context.blob_rewrites.trees.add(&self.tree);
+        }
         let (_, read) = count(&self.inputs);
-        let written: u64 = outputs.iter().map(|table| table.bytes).sum();
+        let written = outputs.bytes();
         let micros = context.resources.env.monotonic_micros() - self.started_micros;
         context.status.compaction_error.report_again();
         context.resources.counters.compactions.add(1);
@@ -191,12 +201,12 @@ impl Running {
         context.resources.counters.compaction_bytes_out.add(written);
         context.resources.counters.compaction_times.record_micros(micros);
         self.tree.count_compaction(self.output_level, read, written);
-        self.span.record("tables_out", outputs.len()).record("bytes_out", written);
+        self.span.record("tables_out", outputs.tables.len()).record("bytes_out", written);
         context.write.controller.observe(read, micros);
         context.resources.events.emit(EventKind::CompactionEnd {
             keyspace: Arc::clone(&self.tree.name),
             level: self.output_level as u64,
-            tables: outputs.len() as u64,
+            tables: outputs.tables.len() as u64,
             bytes: written,
             micros,
         });
@@ -238,10 +248,10 @@ impl CompactionJob {
                 self.count(bytes);
                 return false;
             }
-            Ok(Progress::Done(tables)) => {
+            Ok(Progress::Done(written)) => {
                 self.running.has_filtered.fetch_or(build.has_filtered(), Ordering::AcqRel);
-                self.count(tables.iter().map(|table| table.bytes).sum());
-                self.running.outputs.lock().extend(tables);
+                self.count(written.bytes());
+                self.running.outputs.lock().extend(written);
             }
             Err(error) => self.running.fail(error),
         }
@@ -428,13 +438,17 @@ impl Parts<'_> {
         let options = &running.tree.options();
         let now_micros = rules.times_micros.last().copied().unwrap_or(0);
         let at = CompactionAt::new(compaction.output_level, last_level, now_micros);
-        let stream = stream.with_filter(options.compaction_filter.clone(), at);
+        let reads_blobs = options.compaction_filter.is_some() || options.merge_operator.is_some();
+        let files = if reads_blobs { version.blobs().files() } else { Vec::new() };
+        let blobs = BlobBases::of(files, &context.resources.memory);
+        let stream = stream.with_filter(options.compaction_filter.clone(), at).with_blobs(blobs);
         let output_options = OutputOptions {
             target_bytes: compaction.target_table_bytes,
             is_one_table: compaction.reason == Reason::SmallTables,
             boundaries: compaction.tables_below(tree_shape).map(|table| table.smallest.clone()).collect(),
             compression: if last_level { options.compression } else { options.compression_above },
             filter: filter(options, tree_shape, compaction),
+            with_blobs: true,
             sync_later: false,
             sources: source_count,
             lower,

@@ -2,11 +2,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsm_core::range_tombstone::FragmentedRangeTombstones;
-use lsm_core::{Entry, Slice};
+use lsm_core::{Entry, Slice, ValueKind};
 use lsm_sstable::{
-    Compression, FilterPolicy, TableBlock, TableId, TableMeta, TableOptions, TableWriter, UnsyncedTable,
+    Compression, FilterPolicy, TableBlock, TableMeta, TableOptions, TableWriter, UnsyncedTable,
 };
 
+use super::blob_output::{BlobOutput, NewBlobs, separable};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::memory::{Charge, Part};
@@ -33,6 +34,10 @@ pub(crate) struct Output {
     /// The table being written, and its number.
     writer: Option<(u64, TableWriter)>,
     finished: Vec<NewTable>,
+    /// Values of this length or more go to blob files.
+    blobs_from: usize,
+    /// Boxed, since most outputs have no such values.
+    blobs: Option<Box<BlobOutput>>,
     /// The range tombstones to write. Each table gets the part in its key range.
     range_tombstones: Arc<FragmentedRangeTombstones>,
     /// Lower end of the key range of the current table.
@@ -52,6 +57,8 @@ pub(crate) struct OutputOptions {
     pub(crate) boundaries: Vec<Slice>,
     pub(crate) compression: Compression,
     pub(crate) filter: Option<Arc<dyn FilterPolicy>>,
+    /// Large values go to blob files.
+    pub(crate) with_blobs: bool,
     /// The caller syncs the tables and the directory later, together with others.
     pub(crate) sync_later: bool,
     /// Number of runs that are read.
@@ -70,6 +77,37 @@ pub(crate) struct NewTable {
     unsynced: Option<UnsyncedTable>,
     /// Set when it is complete.
     meta: Option<TableMeta>,
+}
+
+/// The files that an output has written.
+#[derive(Default)]
+pub(crate) struct NewFiles {
+    pub(crate) tables: Vec<NewTable>,
+    pub(crate) blobs: Vec<NewBlobs>,
+}
+
+impl NewFiles {
+    /// Syncs all of them. The directory is for the caller to sync.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.blobs.iter_mut().try_for_each(NewBlobs::sync)?;
+        self.tables.iter_mut().try_for_each(NewTable::sync)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let blobs: u64 = self.blobs.iter().map(|blobs| blobs.meta.file_bytes).sum();
+        blobs + self.tables.iter().map(|table| table.bytes).sum::<u64>()
+    }
+
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.tables.extend(more.tables);
+        self.blobs.extend(more.blobs);
+    }
+
+    /// The paths of all files.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.tables.iter().map(|table| &table.path).chain(self.blobs.iter().map(|blobs| &blobs.path))
+    }
 }
 
 impl Output {
@@ -98,6 +136,8 @@ impl Output {
             table_options,
             writer: None,
             finished: Vec::new(),
+            blobs_from: if options.with_blobs { keyspace.blobs_from } else { usize::MAX },
+            blobs: None,
             range_tombstones,
             lower: options.lower.clone(),
             options,
@@ -109,6 +149,30 @@ impl Output {
     /// Adds the next entry.
     #[inline]
     pub(crate) fn add(&mut self, entry: Entry<'_>) -> Result<()> {
+        if entry.value.len() >= self.blobs_from {
+            return self.add_large(entry);
+        }
+        self.add_here(entry)
+    }
+
+    /// Adds an entry with a large value: if it is of a kind that may be, the value goes to a blob file.
+    #[cold]
+    fn add_large(&mut self, entry: Entry<'_>) -> Result<()> {
+        let separable = separable(&entry).filter(|(_, value)| value.len() >= self.blobs_from);
+        let Some((expiry_micros, value)) = separable else { return self.add_here(entry) };
+        let mut blobs = self.blobs.take().unwrap_or_else(|| {
+            let (resources, versions) = (Arc::clone(&self.resources), Arc::clone(&self.versions));
+            Box::new(BlobOutput::new(resources, versions, self.table_options.write_buffer_bytes))
+        });
+        let written = blobs.add(expiry_micros, value).and_then(|()| {
+            self.add_here(Entry { kind: ValueKind::BlobPointer, value: blobs.pointer(), ..entry })
+        });
+        self.blobs = Some(blobs);
+        written
+    }
+
+    #[inline]
+    fn add_here(&mut self, entry: Entry<'_>) -> Result<()> {
         self.cut(entry.key)?;
         let writer = self.writer()?;
         writer.add(entry)?;
@@ -170,9 +234,10 @@ impl Output {
 
     /// Accounts for the memory of the output and its inputs. The inputs take `read_bytes`.
     pub(crate) fn charge(&mut self, read_bytes: usize) {
-        let written = self.writer.as_ref().map_or(0, |(_, writer)| writer.memory_bytes());
+        let tables = self.writer.as_ref().map_or(0, |(_, writer)| writer.memory_bytes());
+        let written = tables + self.blobs.as_ref().map_or(0, |blobs| blobs.memory_bytes());
         self.is_large =
-            !self.options.is_one_table && written > self.resources.memory.budget.table_writer_bytes_max;
+            !self.options.is_one_table && tables > self.resources.memory.budget.table_writer_bytes_max;
         self.charge.set(self.bytes_min.max(read_bytes + written));
     }
 
@@ -194,11 +259,12 @@ impl Output {
 
     /// Estimated bytes of all tables so far.
     pub(super) fn written_bytes(&self) -> u64 {
-        self.finished.iter().map(|table| table.bytes).sum::<u64>() + self.bytes()
+        let blobs = self.blobs.as_ref().map_or(0, |blobs| blobs.written_bytes());
+        self.finished.iter().map(|table| table.bytes).sum::<u64>() + self.bytes() + blobs
     }
 
     /// Finishes the last table, including range tombstones after the last entry.
-    pub(crate) fn finish(&mut self) -> Result<Vec<NewTable>> {
+    pub(crate) fn finish(&mut self) -> Result<NewFiles> {
         let upper = self.options.upper.clone();
         if self.writer.is_none() {
             let rest = self.range_tombstones.truncated(self.lower.as_deref(), upper.as_deref());
@@ -207,10 +273,22 @@ impl Output {
             }
         }
         self.finish_table(upper.as_deref())?;
-        if !self.finished.is_empty() && !self.options.sync_later {
-            self.resources.sync_directory()?;
+        let mut blobs = match &mut self.blobs {
+            Some(blobs) => blobs.finish()?,
+            None => Vec::new(),
+        };
+        if !self.options.sync_later {
+            let synced = blobs.iter_mut().try_for_each(NewBlobs::sync);
+            let synced = synced.and_then(|()| {
+                if self.finished.is_empty() { Ok(()) } else { self.resources.sync_directory() }
+            });
+            if let Err(error) = synced {
+                let paths = blobs.into_iter().map(|blobs| blobs.path);
+                paths.for_each(|path| self.resources.obsolete_files.remove_later(path));
+                return Err(error);
+            }
         }
-        Ok(std::mem::take(&mut self.finished))
+        Ok(NewFiles { tables: std::mem::take(&mut self.finished), blobs })
     }
 
     /// Whether the key is the first one at or after a boundary.
@@ -226,8 +304,7 @@ impl Output {
 
     fn start_table(&mut self) -> Result<()> {
         let number = self.versions.numbers.next();
-        let env = &*self.resources.env;
-        let id = TableId(u128::from(env.random()) << 64 | u128::from(env.random()));
+        let id = self.resources.random_id();
         let path = files::table(&self.resources.directory, number);
         let writer = TableWriter::create(&*self.resources.vfs, &path, id, &self.table_options)?;
         self.writer = Some((number, writer));

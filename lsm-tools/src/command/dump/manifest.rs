@@ -92,6 +92,18 @@ fn dump_edit(edit: &VersionEdit, dumper: &mut Dumper) -> Result<()> {
     for &(keyspace, number) in &edit.removed {
         dumper.item(&Item::new("table_removed").number("keyspace", keyspace).number("number", number))?;
     }
+    for blob in &edit.added_blobs {
+        dumper.item(
+            &Item::new("blob_file_added")
+                .number("keyspace", blob.keyspace)
+                .number("blob", blob.blob)
+                .number("number", blob.number)
+                .text("id", blob.meta.id.to_string())
+                .number("file_bytes", blob.meta.file_bytes)
+                .number("values", blob.meta.values)
+                .number("value_bytes", blob.meta.value_bytes),
+        )?;
+    }
     for table in &edit.added {
         let item = Item::new("table_added")
             .number("keyspace", table.keyspace)

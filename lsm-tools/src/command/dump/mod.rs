@@ -1,5 +1,6 @@
 //! What is in a file of a database, as it stands there.
 
+mod blob;
 mod current;
 mod dumper;
 mod events;
@@ -26,6 +27,7 @@ Examples:
   lsm dump db/000005.wal              # every record of the log and its writes
   lsm dump db/000005.window           # what is not in a segment yet, and older
   lsm dump db/000012.sst --no-values  # a table and its entries, tombstones too
+  lsm dump db/000013.blob --no-values # which large values are where
   lsm dump db/MANIFEST-000001         # every change of the set of tables
   lsm dump db/CURRENT --format json
   lsm dump db/EVENTS-000001         # the flight recorder; see `lsm events`
@@ -57,6 +59,8 @@ enum FileType {
     Window,
     /// A sorted table.
     Sst,
+    /// A file with large values.
+    Blob,
     /// A log of version edits.
     Manifest,
     /// The pointer to the manifest.
@@ -81,6 +85,7 @@ impl Dump {
             FileType::Wal => log::dump(&self.file, &mut dumper),
             FileType::Window => window::dump(&self.file, &mut dumper),
             FileType::Sst => table::dump(&self.file, &mut dumper),
+            FileType::Blob => blob::dump(&self.file, &mut dumper),
             FileType::Manifest => manifest::dump(&self.file, &mut dumper),
             FileType::Current => current::dump(&self.file, &mut dumper),
             FileType::Events => events::dump(&self.file, &mut dumper),
@@ -102,6 +107,7 @@ impl Dump {
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         match kind_of(&name) {
             Some(Kind::Table) => Ok(FileType::Sst),
+            Some(Kind::Blob) => Ok(FileType::Blob),
             Some(Kind::Manifest) => Ok(FileType::Manifest),
             Some(Kind::Current) => Ok(FileType::Current),
             Some(Kind::Log) if name.ends_with(lsm_wal::SEGMENT_SUFFIX) => Ok(FileType::Wal),

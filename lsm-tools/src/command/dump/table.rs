@@ -42,6 +42,10 @@ pub(super) fn dump(path: &Path, dumper: &mut Dumper) -> Result<()> {
             .number("earliest_expiry_micros", properties.earliest_expiry_micros)
             .number("latest_expiry_micros", properties.latest_expiry_micros),
     )?;
+    for held in meta.blobs.iter() {
+        let item = Item::new("points_to").number("blob", held.blob).number("values", held.values);
+        dumper.item(&item.number("value_bytes", held.bytes))?;
+    }
     for fragment in table.range_tombstones().iter() {
         for &sequence in fragment.sequences {
             let item = Item::new("range_delete").number("sequence", sequence);

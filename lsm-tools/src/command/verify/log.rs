@@ -1,13 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsm_core::vfs::{PosixFs, Vfs};
-use lsm_core::{DecodeError, Error, ValueKind};
+use lsm_core::{BlobPointer, DecodeError, Error, ValueKind};
 use lsm_engine::inspect::{AddedTable, Current, Operation, Operations, current, decode_ingested};
 use lsm_wal::{Extent, LogExpectation, Position, VerifyReport};
 
-use super::{Contents, Verifier, read_manifest};
+use super::{Contents, OnlyInLog, Verifier, read_manifest};
 use crate::exit::{Failure, Result};
 use crate::output::grouped;
 
@@ -17,13 +17,15 @@ struct LogCheck {
     writes: u64,
     /// Tables that are not in the manifest yet.
     ingested: BTreeMap<u64, AddedTable>,
+    /// Blob files that writes point to which are not in tables.
+    blobs: BTreeSet<u64>,
     /// What is wrong, and in which file.
     wrong: Vec<(PathBuf, Failure)>,
 }
 
 impl Verifier<'_> {
-    /// Checks the log. Returns the tables that only it names.
-    pub(super) fn log(&mut self, found: &Current, contents: &Contents) -> Result<BTreeMap<u64, AddedTable>> {
+    /// Checks the log. Returns the tables, and the numbers of the blob files, that only it names.
+    pub(super) fn log(&mut self, found: &Current, contents: &Contents) -> Result<OnlyInLog> {
         let mut check = self.check_log(found, contents);
         if !check.wrong.is_empty() {
             // A process that writes may have changed what was being read; damage stays.
@@ -32,7 +34,7 @@ impl Verifier<'_> {
             let before = std::mem::replace(&mut check, self.check_log(&found, &contents)).wrong;
             check.wrong.retain(|(_, failure)| before.iter().any(|(_, known)| known == failure));
         }
-        let LogCheck { report, writes, ingested, wrong } = check;
+        let LogCheck { report, writes, ingested, blobs, wrong } = check;
         for file in &report.files {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
             let what = &file.what;
@@ -54,12 +56,12 @@ impl Verifier<'_> {
             self.sound("log", format_args!("{records} records to replay, {} writes", grouped(writes)))?;
         }
         wrong.into_iter().try_for_each(|(_, failure)| self.wrong(failure))?;
-        Ok(ingested)
+        Ok((ingested, blobs))
     }
 
     fn check_log(&self, current: &Current, contents: &Contents) -> LogCheck {
         let start = contents.log.unwrap_or_default();
-        let (mut writes, mut ingested) = (0, BTreeMap::new());
+        let (mut writes, mut ingested, mut blobs) = (0, BTreeMap::new(), BTreeSet::new());
         let mut wrong = Vec::new();
         let mut unknown_keyspace = None;
         let vfs: Arc<dyn Vfs> = Arc::new(PosixFs);
@@ -75,6 +77,15 @@ impl Verifier<'_> {
                 match operation {
                     Ok(operation) => {
                         writes += 1;
+                        if operation.kind == ValueKind::BlobPointer
+                            && contents
+                                .flushed
+                                .get(&operation.keyspace)
+                                .is_some_and(|&flushed| operation.sequence > flushed)
+                            && let Some(pointer) = BlobPointer::decode(operation.value)
+                        {
+                            blobs.insert(pointer.blob);
+                        }
                         if operation.keyspace >= contents.next_keyspace {
                             unknown_keyspace.get_or_insert((record.start.0, operation.keyspace));
                         }
@@ -109,7 +120,7 @@ impl Verifier<'_> {
             );
             wrong.push((manifest.clone(), Error::corruption(&manifest, 0, detail).into()));
         }
-        LogCheck { report, writes, ingested, wrong }
+        LogCheck { report, writes, ingested, blobs, wrong }
     }
 }
 

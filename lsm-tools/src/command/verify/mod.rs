@@ -1,15 +1,15 @@
 mod log;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{
-    AddedTable, Current, Kind, LogStart, RecordedEvents, VersionEdit, current, kind_of,
+    AddedBlob, AddedTable, Current, Kind, LogStart, RecordedEvents, VersionEdit, current, kind_of,
 };
-use lsm_sstable::{Table, TableOpen};
+use lsm_sstable::{BlobExpectation, BlobReader, Table, TableOpen};
 use lsm_wal::{RecordFileReader, RecoveryMode, RecoveryReport};
 
 use crate::exit::{Failure, Result};
@@ -23,7 +23,7 @@ Examples:
   lsm verify db && echo sound
   lsm verify db --quiet          # print only what is wrong
 
-Reads CURRENT, the manifest, every table that it names, and the segments and the window of the log. Compares \
+Reads CURRENT, the manifest, every table and blob file that it names, and the segments and the window of the log. Compares \
 every checksum, and every copy with the other. Goes on after damage, so that all of it is listed; then the \
 exit code is 3, or 4 if nothing is damaged but a file could not be read. Nothing is changed.")]
 pub(crate) struct Verify {
@@ -58,12 +58,17 @@ struct Verifier<'a> {
     wrong: Vec<Failure>,
 }
 
+/// Tables, and numbers of blob files, that only the log names.
+type OnlyInLog = (BTreeMap<u64, AddedTable>, BTreeSet<u64>);
+
 /// What the manifest says there is.
 #[derive(Default)]
 struct Contents {
     tables: BTreeMap<u64, AddedTable>,
     /// By keyspace: the writes up to this number are in those tables.
     flushed: BTreeMap<u32, u64>,
+    /// By the number of their files.
+    blobs: BTreeMap<u64, AddedBlob>,
     log: Option<LogStart>,
     /// The log has a segment of this number or a higher one.
     log_begun: u64,
@@ -77,10 +82,12 @@ impl Verifier<'_> {
         self.sound("CURRENT", format_args!("points at manifest {}", current.manifest))?;
         let contents = self.manifest(&current)?;
         self.tables(&contents)?;
-        let ingested = self.log(&current, &contents)?;
-        self.ingested(&ingested)?;
+        self.blobs(&contents)?;
+        let in_log = self.log(&current, &contents)?;
+        self.ingested(&in_log.0)?;
+        in_log.1.iter().try_for_each(|&number| self.blob_of_log(number))?;
         self.events()?;
-        self.left_over(&current, &contents, &ingested)
+        self.left_over(&current, &contents, &in_log)
     }
 
     /// Reads all version edits; without them nothing else can be judged, so damage here ends the check.
@@ -92,7 +99,12 @@ impl Verifier<'_> {
         let (contents, report) = read_manifest(&path, current)?;
         self.sound(
             &manifest_name(current),
-            format_args!("{} edits, {} tables", grouped(report.records), contents.tables.len()),
+            format_args!(
+                "{} edits, {} tables, {} blob files",
+                grouped(report.records),
+                contents.tables.len(),
+                contents.blobs.len()
+            ),
         )?;
         for dropped in &report.dropped {
             self.note(format_args!("torn tail, promised to nobody: {dropped}"))?;
@@ -144,6 +156,30 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    fn blobs(&mut self, contents: &Contents) -> Result<()> {
+        let total = contents.blobs.values().map(|blobs| blobs.meta.file_bytes).sum();
+        let progress = Progress::bytes("verifying", Some(total));
+        let mut done = 0;
+        for (number, added) in &contents.blobs {
+            let name = format!("{number:06}.blob");
+            let path = self.db.join(&name);
+            match verify_blobs(&path, Some(added)) {
+                Err(_) if !exists(&path)? && !self.is_in_use(*number)? => {
+                    self.note(format_args!("{name} was rewritten or dropped meanwhile"))?;
+                }
+                Err(_) if !exists(&path)? => self.wrong(missing(&path))?,
+                Ok(()) => {
+                    let (size, values) = (bytes(added.meta.file_bytes), grouped(added.meta.values));
+                    self.sound(&name, format_args!("{size}, {values} values"))?;
+                }
+                Err(failure) => self.wrong(failure)?,
+            }
+            done += added.meta.file_bytes;
+            progress.set(done);
+        }
+        Ok(())
+    }
+
     /// Whether the manifest, read again, does without the log record of an ingested table.
     fn is_flushed(&self, added: &AddedTable) -> Result<bool> {
         let current = current(&PosixFs, self.db)?;
@@ -151,11 +187,22 @@ impl Verifier<'_> {
         Ok(contents.flushed.get(&added.keyspace).is_none_or(|&flushed| flushed >= added.meta.global_sequence))
     }
 
-    /// Whether the manifest, read again, still names the table: another process may be writing.
+    /// Checks a blob file that only the log points to.
+    fn blob_of_log(&mut self, number: u64) -> Result<()> {
+        let name = format!("{number:06}.blob");
+        let path = self.db.join(&name);
+        match verify_blobs(&path, None) {
+            Ok(()) => self.sound(&name, format_args!("the log points to it")),
+            Err(_) if !exists(&path)? => self.wrong(missing(&path)),
+            Err(failure) => self.wrong(failure),
+        }
+    }
+
+    /// Whether the manifest, read again, still names the table or blob file: another process may be writing.
     fn is_in_use(&self, number: u64) -> Result<bool> {
         let current = current(&PosixFs, self.db)?;
         let (contents, _) = read_manifest(&self.manifest_path(&current), &current)?;
-        Ok(contents.tables.contains_key(&number))
+        Ok(contents.tables.contains_key(&number) || contents.blobs.contains_key(&number))
     }
 
     fn manifest_path(&self, current: &Current) -> PathBuf {
@@ -181,7 +228,7 @@ impl Verifier<'_> {
         &mut self,
         current: &Current,
         contents: &Contents,
-        ingested: &BTreeMap<u64, AddedTable>,
+        (ingested, blobs): &OnlyInLog,
     ) -> Result<()> {
         let names = PosixFs
             .read_dir(self.db)
@@ -192,6 +239,10 @@ impl Verifier<'_> {
                 Some(Kind::Table) => {
                     let mut numbers = contents.tables.keys().chain(ingested.keys());
                     !numbers.any(|number| name == format!("{number:06}.sst"))
+                }
+                Some(Kind::Blob) => {
+                    let mut numbers = contents.blobs.keys().chain(blobs);
+                    !numbers.any(|number| name == format!("{number:06}.blob"))
                 }
                 Some(Kind::Manifest) => name != manifest,
                 Some(_) => false,
@@ -254,6 +305,7 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryRe
         for (_, number) in edit.removed {
             contents.tables.remove(&number);
         }
+        contents.blobs.extend(edit.added_blobs.into_iter().map(|blobs| (blobs.blob, blobs)));
         contents.tables.extend(edit.added.into_iter().map(|table| (table.number, table)));
         contents.tables.retain(|_, table| !edit.dropped.contains(&table.keyspace));
         for keyspace in &edit.keyspaces {
@@ -268,7 +320,23 @@ fn read_manifest(path: &Path, current: &Current) -> Result<(Contents, RecoveryRe
         contents.log_begun = contents.log_begun.max(edit.log_begun.unwrap_or(0));
         contents.next_keyspace = contents.next_keyspace.max(edit.next_keyspace.unwrap_or(0));
     }
+    // A blob that no table points to any more went by itself.
+    let held: BTreeSet<u64> =
+        contents.tables.values().flat_map(|table| table.meta.blobs.iter().map(|held| held.blob)).collect();
+    let blobs = std::mem::take(&mut contents.blobs).into_values().filter(|blobs| held.contains(&blobs.blob));
+    contents.blobs = blobs.map(|blobs| (blobs.number, blobs)).collect();
     Ok((contents, reader.report().clone()))
+}
+
+fn verify_blobs(path: &Path, added: Option<&AddedBlob>) -> Result<()> {
+    let expected = added.map(|added| BlobExpectation::from(&added.meta));
+    let blobs = BlobReader::open(&PosixFs, path, expected.as_ref())?;
+    blobs.verify()?;
+    if added.is_none_or(|added| blobs.meta() == added.meta) {
+        return Ok(());
+    }
+    let detail = "the blob file is sound, but not the one that the manifest describes";
+    Err(lsm_core::Error::corruption(path, 0, detail).into())
 }
 
 fn verify_table(path: &Path, added: &AddedTable) -> Result<()> {

@@ -9,7 +9,7 @@ use lsm_core::{Error, Result};
 const PAGE_BYTES: u64 = 4096;
 
 /// A file that is written from front to back, the bytes that wait to be written to it, and the checksum of all.
-pub(super) struct FileWriter {
+pub(crate) struct FileWriter {
     file: Arc<dyn VfsFile>,
     path: Arc<PathBuf>,
     /// Never grows.
@@ -21,7 +21,7 @@ pub(super) struct FileWriter {
 
 impl FileWriter {
     /// Writes whenever `buffer_bytes_max` bytes have come together; `piece_bytes` are what comes at a time.
-    pub(super) fn new(
+    pub(crate) fn new(
         file: Arc<dyn VfsFile>,
         path: &Path,
         buffer_bytes_max: usize,
@@ -38,24 +38,24 @@ impl FileWriter {
     }
 
     /// Where the next byte goes.
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.written_bytes + self.buffer.len() as u64
     }
 
     /// The checksum of all bytes so far, if none wait.
-    pub(super) fn checksum(&self) -> u64 {
+    pub(crate) fn checksum(&self) -> u64 {
         debug_assert!(self.buffer.is_empty());
         self.checksum.value()
     }
 
     /// Bytes of memory held, the struct itself excepted.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         self.buffer.capacity() + self.path.capacity() + size_of::<PathBuf>()
     }
 
     /// Appends bytes. Those that do not fit the buffer are not copied but written from where they are.
     #[inline]
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() > self.buffer.capacity() - self.buffer.len() {
             return self.put_past_buffer(bytes);
         }
@@ -73,12 +73,12 @@ impl FileWriter {
         self.write_out(bytes)
     }
 
-    pub(super) fn write_if_full(&mut self) -> Result<()> {
+    pub(crate) fn write_if_full(&mut self) -> Result<()> {
         if self.buffer.len() < self.buffer_bytes_max { Ok(()) } else { self.write() }
     }
 
     /// Writes all that waits.
-    pub(super) fn write(&mut self) -> Result<()> {
+    pub(crate) fn write(&mut self) -> Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl FileWriter {
     }
 
     /// The file and its path; what waits to be written is lost.
-    pub(super) fn into_file(self) -> (Arc<dyn VfsFile>, Arc<PathBuf>) {
+    pub(crate) fn into_file(self) -> (Arc<dyn VfsFile>, Arc<PathBuf>) {
         (self.file, self.path)
     }
 
