@@ -33,6 +33,8 @@ enum Step {
     PopFirst(&'static str),
     /// Puts a large value into the default keyspace, which fills memtables and log segments soon.
     Large(u32),
+    /// Puts a value of so many bytes.
+    Sized(&'static str, u32, usize),
     /// Writes one key in each of two keyspaces, in one batch.
     Batch(&'static str, &'static str, u32),
     /// Reads and writes two keyspaces in a transaction.
@@ -62,7 +64,7 @@ enum Step {
 }
 use Step::{
     Batch, Clear, Compact, CompactIn, Create, Delete, DeleteFiles, DeleteRange, Drop, DropAndReopen, Flush,
-    Large, Merge, PopFirst, Purge, Put, PutExpiring, Reopen, SingleDelete, Submit, Sync, Transact,
+    Large, Merge, PopFirst, Purge, Put, PutExpiring, Reopen, SingleDelete, Sized, Submit, Sync, Transact,
     TransactAll, Update, Wait,
 };
 
@@ -87,6 +89,8 @@ const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const DEFAULT: &str = "default";
 /// The keyspace with a compaction filter.
 const GARDEN: &str = "garden";
+/// The keyspace whose large values go to blob files.
+const BLOBS: &str = "blobs";
 /// The keyspace with a bound for purges.
 const PURGED: &str = "purged";
 
@@ -184,6 +188,9 @@ impl Model {
             Put(keyspace, at, _) | Submit(keyspace, at) | PutExpiring(keyspace, at, DECADE) => {
                 put(keyspace, at);
             }
+            Sized(keyspace, at, bytes) => {
+                state.get_mut(keyspace).unwrap().insert(key(at), value(number, bytes));
+            }
             Large(at) => {
                 state.get_mut(DEFAULT).unwrap().insert(key(at), value(number, BYTES_LARGE));
             }
@@ -259,6 +266,7 @@ impl Model {
                 | Update(..)
                 | PopFirst(_)
                 | Large(_)
+                | Sized(..)
                 | Batch(..)
                 | Transact(..)
                 | TransactAll(..)
@@ -287,6 +295,7 @@ fn keyspace(db: &Db, name: &str) -> Result<Keyspace> {
     let options = KeyspaceOptions::new().merge_operator(Arc::new(BuiltInMerge::append(",")));
     let options = match name {
         GARDEN => options.compaction_filter(Arc::new(&GARDENER)),
+        BLOBS => options.blobs_from(1024).blob_garbage_max(0.05),
         PURGED => options.purge_within(Duration::from_secs(10)),
         _ => options,
     };
@@ -324,6 +333,9 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
             }
             PopFirst(name) => drop(keyspace(&db, name)?.pop_first()?),
             Wait => tickets.last().unwrap().wait()?,
+            Sized(name, at, bytes) => {
+                keyspace(&db, name)?.put(key(at), self::value(model.states.len() - 1, bytes))?;
+            }
             Large(at) => db.put(key(at), self::value(model.states.len() - 1, BYTES_LARGE))?,
             Batch(one, other, at) => {
                 let mut batch = WriteBatch::new();
@@ -629,6 +641,44 @@ fn purges_and_deleted_files() {
         ],
         6,
         1,
+    );
+}
+
+/// Values of a blob file that is written by a flush and rewritten later, and values that have a file of their own from the
+/// moment at which they are written.
+#[test]
+fn large_values() {
+    use Durability::{Buffered, Sync as Synced};
+    const LARGE: usize = 3000;
+    const HUGE: usize = 66_000;
+    crash_everywhere(
+        &[
+            Create(BLOBS),
+            Sized(BLOBS, 1, LARGE),
+            Sized(BLOBS, 2, LARGE),
+            Sized(BLOBS, 3, HUGE),
+            Flush,
+            Sized(BLOBS, 1, LARGE),
+            Merge(BLOBS, 2),
+            Sized(BLOBS, 3, HUGE),
+            CompactIn(BLOBS),
+            Put(BLOBS, 5, Synced),
+            Flush,
+            Sized(BLOBS, 4, HUGE),
+            Delete(BLOBS, 3),
+            Put(DEFAULT, 1, Synced),
+            Reopen,
+            Sized(BLOBS, 6, HUGE),
+            Put(BLOBS, 4, Buffered),
+            DropAndReopen,
+            CompactIn(BLOBS),
+            Sized(BLOBS, 7, HUGE),
+            Clear(BLOBS),
+            Sized(BLOBS, 8, LARGE),
+            Flush,
+        ],
+        6,
+        2,
     );
 }
 
