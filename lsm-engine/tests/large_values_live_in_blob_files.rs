@@ -9,8 +9,8 @@ use std::time::Duration;
 use lsm_engine::env::{Env, SimEnv};
 use lsm_engine::vfs::{AllLost, SimFs, Vfs};
 use lsm_engine::{
-    BuiltInMerge, CompactionAt, CompactionFilter, Db, Decision, Durability, ErrorKind, KeyspaceOptions,
-    LazyValue, Options, WriteBatch,
+    Backup, BuiltInMerge, CompactionAt, CompactionFilter, Db, Decision, DirectoryStore, Durability,
+    ErrorKind, KeyspaceOptions, LazyValue, Options, WriteBatch,
 };
 
 const FROM: u64 = 1024;
@@ -543,4 +543,52 @@ fn a_damaged_file_is_reported_and_stops_the_rewriting_of_no_other() {
     assert!(db.metrics().blob_bytes_rewritten > 3000);
     assert!(db.get("b 00").unwrap().unwrap() == value(0, 3000));
     assert_eq!(db.get("a 00").unwrap_err().kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn copies_of_the_database_and_readers_of_its_changes_have_the_large_values() {
+    let world = World::new();
+    let db = world.open();
+    let from = db.snapshot().unwrap().change_position().unwrap();
+    let mut model = overwrite(&world, &db, 3, |_| ());
+    assert!(db.metrics().blob_bytes_rewritten > 0, "a copy has rewritten files, too");
+    for (key, len) in [("direct", HUGE), ("small", 10), ("unflushed", 5000)] {
+        db.put(key, value(7, len)).unwrap();
+        model.insert(key.into(), value(7, len));
+    }
+    let open = |path: &str| {
+        let env = Arc::new(SimEnv::new(5));
+        let options = Options::new().vfs(Arc::new(world.fs.clone())).env(Arc::clone(&env) as Arc<dyn Env>);
+        (options.memory(1 << 20).open(path).unwrap(), env)
+    };
+    db.checkpoint("/copy").unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(world.fs.clone());
+    let store = DirectoryStore::create_on(Arc::clone(&vfs), "/backups").unwrap();
+    let backup = Backup::open(store).unwrap().vfs(vfs);
+    let generation = backup.create(&db).unwrap();
+    assert!(backup.verify().unwrap().damage.is_empty());
+    backup.restore(generation.number, "/restored").unwrap();
+    for path in ["/copy", "/restored"] {
+        let (copy, env) = open(path);
+        check(&copy, &model);
+        drop(copy);
+        env.drop_jobs();
+    }
+    db.sync().unwrap();
+    let mut seen = BTreeMap::new();
+    let mut changes = db.changes(&from).unwrap();
+    while let Some(batch) = changes.try_next().unwrap() {
+        for change in batch.changes {
+            if let lsm_engine::ChangeKind::Put { key, value } = change.kind {
+                seen.insert(key.to_vec(), value.to_vec());
+            }
+        }
+    }
+    assert!(seen == model);
+    // A slot keeps the log, so values stay in it.
+    let files = world.files(".blob").len();
+    let slot = db.change_slot("slot", 1 << 30).unwrap();
+    db.put("direct", value(8, HUGE)).unwrap();
+    assert_eq!(world.files(".blob").len(), files);
+    drop((changes, slot));
 }
