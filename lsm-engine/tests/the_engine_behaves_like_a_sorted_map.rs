@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lsm_engine::{
-    Backup, BuiltInMerge, CheckpointOptions, CompareAndSwap, Db, DirectoryStore, Ingest, Options, Result,
-    Snapshot, WriteBatch,
+    Backup, BuiltInMerge, CheckpointOptions, CompareAndSwap, Db, DirectoryStore, Ingest, KeyspaceOptions,
+    Options, Result, Snapshot, WriteBatch,
 };
 use proptest::prelude::*;
 
@@ -89,7 +89,12 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![4 => prop::collection::vec(any::<u8>(), 0..8), 1 => prop::collection::vec(any::<u8>(), 0..3000)]
+    // The longer ones go to blob files when they are flushed, the longest when they are written.
+    prop_oneof![
+        16 => prop::collection::vec(any::<u8>(), 0..8),
+        4 => prop::collection::vec(any::<u8>(), 0..3000),
+        1 => any::<u8>().prop_map(|byte| vec![byte; 66_000]),
+    ]
 }
 
 /// A value that may be there already.
@@ -158,7 +163,8 @@ fn owned((key, value): (&Vec<u8>, &Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
 
 fn open(path: &Path) -> Result<Db> {
     let operator = Arc::new(BuiltInMerge::append(","));
-    let options = Options::new().memory(2 << 20).memtable_bytes(100_000).merge_operator(operator);
+    let keyspace = KeyspaceOptions::new().merge_operator(operator).blobs_from(1024).blob_garbage_max(0.1);
+    let options = Options::new().memory(2 << 20).memtable_bytes(100_000).keyspace(keyspace);
     // Reads take another way with statistics.
     options.statistics(true).open(path)
 }
