@@ -18,8 +18,12 @@ pub(crate) struct Settings {
     pub(crate) sync_num: u32,
 
     /// Bytes of a value, half of which compress away
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=65_536))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=134_217_728))]
     pub(crate) value_bytes: u32,
+
+    /// Values of so many bytes or more go to blob files, in the engines that have them (lsm, RocksDB); 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub(crate) blobs_from: u32,
 
     /// MiB at which a memtable becomes immutable; four of them may fill memory (fjall: five, fixed)
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
@@ -81,6 +85,7 @@ impl Settings {
             ("--open-num", self.open_num.to_string()),
             ("--sync-num", self.sync_num.to_string()),
             ("--value-bytes", self.value_bytes.to_string()),
+            ("--blobs-from", self.blobs_from.to_string()),
             ("--memtable-mib", self.memtable_mib.to_string()),
             ("--cache-mib", self.cache_mib.to_string()),
             ("--bloom-bits", self.bloom_bits.to_string()),

@@ -267,6 +267,12 @@ impl Options {
         self
     }
 
+    /// From which length on values of the default keyspace go to blob files; see [`KeyspaceOptions::blobs_from`].
+    pub fn blobs_from(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.keyspace = self.keyspace.blobs_from(bytes);
+        self
+    }
+
     /// Filter bits per key of the default keyspace; see [`KeyspaceOptions::filter_bits_per_key`].
     pub fn filter_bits_per_key(mut self, bits: f64) -> Self {
         self.keyspace = self.keyspace.filter_bits_per_key(bits);

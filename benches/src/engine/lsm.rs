@@ -30,6 +30,7 @@ impl Engine for Lsm {
                 settings::Compression::None => Compression::None,
                 settings::Compression::Lz4 => Compression::Lz4,
             })
+            .blobs_from((settings.blobs_from > 0).then_some(settings.blobs_from.into()))
             .open(dir)?;
         Ok(Self(db))
     }

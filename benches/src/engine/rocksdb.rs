@@ -37,6 +37,11 @@ pub(super) fn options(settings: &Settings) -> Options {
         Compression::None => DBCompressionType::None,
         Compression::Lz4 => DBCompressionType::Lz4,
     });
+    if settings.blobs_from > 0 {
+        options.set_enable_blob_files(true);
+        options.set_min_blob_size(settings.blobs_from.into());
+        options.set_enable_blob_gc(true);
+    }
     options
 }
 
