@@ -12,6 +12,7 @@ pub use crate::version::edit::{
     AddedBlob, AddedTable, KeyspaceRecord, LogStart, VersionEdit, decode_ingested,
 };
 pub use crate::version::history::{Epoch, KeyspaceEvent, SlotRecord};
+pub use crate::version::lease::{EditPosition, Lease};
 pub use crate::write::{Operation, Operations};
 
 use crate::error::Result;

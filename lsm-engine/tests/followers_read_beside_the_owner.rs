@@ -307,3 +307,107 @@ fn a_database_has_a_bounded_number_of_followers() {
     drop(followers);
     assert_eq!(world.files("FOLLOWER-"), Vec::<String>::new());
 }
+
+/// What the follower shows after each step of an owner that dies at one of its operations.
+fn follow_until_the_owner_dies(world: &World, follower: &Follower) -> Vec<Contents> {
+    let mut states = vec![Contents::from([("default".to_owned(), BTreeMap::new())])];
+    let opened = world.options(&world.owner).open(DIRECTORY);
+    let Ok(db) = opened else { return states };
+    let mut owned = || -> lsm_engine::Result<()> {
+        let other = db.keyspace("other", KeyspaceOptions::new())?;
+        for step in 0..9_u32 {
+            let mut batch = WriteBatch::new();
+            batch.put(format!("key{}", step % 4), [b'a' + step as u8; 9000]);
+            batch.put_in(&other, "step", step.to_string());
+            let mut next = contents(&db);
+            next.get_mut("default")
+                .unwrap()
+                .insert(format!("key{}", step % 4).into(), vec![b'a' + step as u8; 9000]);
+            next.get_mut("other").unwrap().insert(b"step".to_vec(), step.to_string().into());
+            let before = states.last().cloned().unwrap();
+            let written = db.write(batch);
+            if written.is_ok() {
+                states.push(next);
+            } else {
+                // Perhaps the log has it.
+                states.extend([before, next]);
+            }
+            written?;
+            if step % 3 == 1 {
+                db.flush()?;
+            }
+            if step == 6 {
+                db.compact_range::<&str>(..)?;
+            }
+            // The follower's operations are not counted: it only reads, apart from its lease.
+            if step % 2 == 0
+                && let Ok(progress) = follower.catch_up()
+            {
+                assert_eq!(progress.lag, 0);
+                assert!(contents(&follower.db()) == contents(&db), "step {step}");
+            }
+        }
+        Ok(())
+    };
+    let _ = owned();
+    drop(db);
+    states
+}
+
+/// The disk goes on after the owner has died, and so does the follower. Then the owner comes back, and the follower goes on
+/// with it.
+#[test]
+fn a_follower_outlives_an_owner_that_dies_at_any_operation() {
+    let total = {
+        let world = World::new(3);
+        world.open().close().unwrap();
+        let follower = world.follow();
+        follow_until_the_owner_dies(&world, &follower);
+        drop(follower);
+        world.fs.operations()
+    };
+    for operation in (0..total).step_by(3) {
+        let mut world = World::new(3);
+        world.open().close().unwrap();
+        world.owner.drop_jobs();
+        if operation < world.fs.operations() {
+            continue;
+        }
+        let follower = world.follow();
+        world.fs.crash_at(operation);
+        let states = follow_until_the_owner_dies(&world, &follower);
+        if !world.fs.crashed() {
+            continue;
+        }
+        let shown = contents(&follower.db());
+        let at = |state: &Contents| states.iter().rposition(|known| known == state);
+        let before = at(&shown);
+        // Both have died with the simulated machine's process; the files are what the page cache has.
+        std::mem::forget(follower);
+        world.owner.drop_jobs();
+        world.follower.drop_jobs();
+        world.fs = world.fs.process_crash();
+        world.owner = Arc::new(SimEnv::new(77));
+        world.follower = Arc::new(SimEnv::new(78));
+        // With nobody writing.
+        let follower = world.follow();
+        let alone = contents(&follower.db());
+        let is_complete = |state: &Contents| state.contains_key("other");
+        if is_complete(&alone) && before.is_some() {
+            assert!(at(&alone) >= before, "operation {operation}: the follower went back");
+        }
+        // Beside the owner that comes back.
+        let db = world.open();
+        assert!(
+            contents(&db) == alone,
+            "operation {operation}: the owner recovers what the follower had shown"
+        );
+        follower.catch_up().unwrap();
+        assert!(contents(&follower.db()) == contents(&db), "operation {operation}");
+        db.put("key0", "again").unwrap();
+        db.flush().unwrap();
+        follower.catch_up().unwrap();
+        assert!(contents(&follower.db()) == contents(&db), "operation {operation}");
+        drop(db);
+    }
+}

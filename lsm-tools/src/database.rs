@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lsm_core::vfs::{PosixFs, Vfs};
 use lsm_engine::inspect::{Kind, kind_of};
-use lsm_engine::{Db, Error, ErrorKind, Keyspace, KeyspaceOptions, MEMORY_BYTES_DEFAULT, Options};
+use lsm_engine::{Db, Error, ErrorKind, Follower, Keyspace, KeyspaceOptions, MEMORY_BYTES_DEFAULT, Options};
 
 use crate::escape::{decode_hex, escaped, unescape};
 use crate::exit::{Failure, Result};
@@ -37,8 +37,33 @@ const MEMORY_PER_LOG_BYTE: usize = 4;
 
 /// Opens an existing database without changing anything on disk.
 pub(crate) fn open_for_reading(path: &Path) -> Result<Db> {
+    open(options_for_reading(path), path)
+}
+
+fn options_for_reading(path: &Path) -> Options {
     let memory = log_bytes(path).saturating_mul(MEMORY_PER_LOG_BYTE).max(MEMORY_BYTES_DEFAULT);
-    open(Options::new().memory(memory).read_only(true).create_if_missing(false), path)
+    Options::new().memory(memory).read_only(true).create_if_missing(false)
+}
+
+/// Whether to read beside the process that writes the database.
+#[derive(Args, Debug)]
+pub(crate) struct FollowArg {
+    /// Read while another process has the database open for writing
+    ///
+    /// Shows all that was written before the command began. Writes nothing but a lease, a small file that keeps the
+    /// other process from removing what is being read, and that is gone at the end.
+    #[arg(long)]
+    follow: bool,
+}
+
+impl FollowArg {
+    /// Opens an existing database. If it is followed, the handle holds the lease.
+    pub(crate) fn open_for_reading(&self, path: &Path) -> Result<Db> {
+        if !self.follow {
+            return open_for_reading(path);
+        }
+        Ok(Follower::open_with(path, options_for_reading(path))?.db())
+    }
 }
 
 /// Bytes of all files of the log; what cannot be read is reported by whoever opens the database.

@@ -153,6 +153,14 @@ fn a_database_that_another_process_has_open_is_locked() {
         let message = lsm(arguments).failure(4);
         assert!(message.contains("db is locked"), "{arguments:?}: {message}");
     }
+    // What only reads can do so beside it.
+    assert_eq!(lsm(["get", &db, "key", "--follow"]).stdout(), "value\n");
+    let count: u64 = lsm(["count", &db, "--follow"]).stdout().trim().parse().expect("a number");
+    assert!(count >= 2);
+    let scanned = lsm(["scan", &db, "--keys", "--follow"]).stdout();
+    assert!(scanned.lines().count() as u64 >= count && scanned.lines().any(|key| key == "key"));
+    assert!(lsm(["stats", &db, "--follow"]).stdout().contains("leases"));
+    assert!(!directory.path("db/FOLLOWER-00").exists(), "each has removed its lease");
     holder.kill().expect("killed");
     holder.wait().expect("it ends");
     assert_eq!(lsm(["get", &db, "key"]).stdout(), "value\n");

@@ -34,22 +34,28 @@ const NO_LOG: u64 = u64::MAX;
 
 /// A place in the sequence of all edits: number of the manifest, and position of the end of the edit in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct EditPosition {
-    pub(crate) manifest: u64,
-    pub(crate) position: u64,
+#[non_exhaustive]
+pub struct EditPosition {
+    /// Number of the manifest.
+    pub manifest: u64,
+    /// Position in it.
+    pub position: u64,
 }
 
-/// The content of a lease.
+/// The content of a lease of a [follower](crate::Follower).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) id: u64,
-    pub(crate) renewals: u64,
-    /// How long it lasts after a renewal.
-    pub(crate) micros: u64,
+#[non_exhaustive]
+pub struct Lease {
+    /// Random.
+    pub id: u64,
+    /// How often it was renewed.
+    pub renewals: u64,
+    /// How long it lasts after a renewal, in microseconds.
+    pub micros: u64,
     /// Files that were removed by later edits are needed.
-    pub(crate) edits: EditPosition,
+    pub edits: EditPosition,
     /// The log is needed from here on, if at all.
-    pub(crate) log: Option<u64>,
+    pub log: Option<u64>,
 }
 
 impl Lease {
@@ -69,7 +75,7 @@ impl Lease {
     }
 
     /// `None` for a lease that is being written, is damaged, or has another version.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, crc) = bytes.split_at_checked(BYTES - 4)?;
         if crc != crc32(0, head).to_le_bytes() {
             return None;
@@ -96,7 +102,7 @@ impl Lease {
     }
 
     /// The bytes of a lease, as many as a lease has at most and one more. `None` if there is no such file.
-    pub(crate) fn read(vfs: &dyn Vfs, path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    pub fn read(vfs: &dyn Vfs, path: &Path) -> std::io::Result<Option<Vec<u8>>> {
         let file = match vfs.open_read(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::scan::RangeArgs;
-use crate::database::open_for_reading;
+use crate::database::FollowArg;
 use crate::exit::Result;
 use crate::output::Output;
 use crate::progress::Progress;
@@ -19,12 +19,14 @@ pub(crate) struct Count {
     db: PathBuf,
     #[command(flatten)]
     range: RangeArgs,
+    #[command(flatten)]
+    follow: FollowArg,
 }
 
 impl Count {
     pub(crate) fn run(self) -> Result<()> {
         const PROGRESS_STEP: u64 = 1 << 16;
-        let db = open_for_reading(&self.db)?;
+        let db = self.follow.open_for_reading(&self.db)?;
         let progress = Progress::count("counting", None);
         let mut count = 0_u64;
         for record in self.range.records(&db)? {

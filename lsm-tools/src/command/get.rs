@@ -2,7 +2,7 @@ use clap::Args;
 use lsm_engine::inspect::versions;
 use lsm_engine::{ErrorKind, Keyspace};
 
-use crate::database::{KeyArgs, open_for_reading};
+use crate::database::{FollowArg, KeyArgs};
 use crate::exit::Result;
 use crate::item::{Item, ItemFormat, name_of};
 use crate::output::{Format, Output};
@@ -32,12 +32,14 @@ pub(crate) struct Get {
     /// Print the stored versions of the key, the newest first
     #[arg(long, conflicts_with = "raw")]
     versions: bool,
+    #[command(flatten)]
+    follow: FollowArg,
 }
 
 impl Get {
     pub(crate) fn run(self) -> Result<()> {
         let key = self.key.key()?;
-        let db = open_for_reading(&self.key.db)?;
+        let db = self.follow.open_for_reading(&self.key.db)?;
         let keyspace = self.key.keyspace.existing(&db)?;
         let mut out = Output::stdout();
         if self.versions {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lsm_engine::Keyspace;
 
-use crate::database::{KeyspaceArg, bytes_of_argument, open_for_reading};
+use crate::database::{FollowArg, KeyspaceArg, bytes_of_argument};
 use crate::escape::escaped;
 use crate::exit::{Failure, Result};
 use crate::output::{Format, Output};
@@ -19,6 +19,7 @@ Examples:
   lsm scan lsm-demo --prefix Japan/ --reverse --limit 5
   lsm scan lsm-demo --format json | jq .key
   lsm scan old | lsm load new -            # a copy
+  lsm scan db --follow                     # while a program has it open
 
 Records are written one a line, key TAB value, so that `load` reads them back as they were.")]
 pub(crate) struct Scan {
@@ -38,11 +39,13 @@ pub(crate) struct Scan {
     /// Print the keys only
     #[arg(long)]
     keys: bool,
+    #[command(flatten)]
+    follow: FollowArg,
 }
 
 impl Scan {
     pub(crate) fn run(self) -> Result<()> {
-        let db = open_for_reading(&self.db)?;
+        let db = self.follow.open_for_reading(&self.db)?;
         let mut records = self.range.records(&db)?;
         let mut out = Output::stdout();
         let mut left = self.limit.unwrap_or(u64::MAX);

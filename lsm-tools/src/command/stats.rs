@@ -7,7 +7,7 @@ use lsm_engine::inspect::{Kind, kind_of};
 use lsm_engine::{KeyspaceMetrics, Metrics};
 use serde_json::{Value, json};
 
-use crate::database::open_for_reading;
+use crate::database::FollowArg;
 use crate::exit::{Failure, Result};
 use crate::output::{Output, bytes, grouped};
 use crate::tree;
@@ -35,11 +35,13 @@ pub(crate) struct Stats {
     /// serves its own with `Metrics::to_prometheus`.
     #[arg(long, conflicts_with = "json")]
     prometheus: bool,
+    #[command(flatten)]
+    follow: FollowArg,
 }
 
 impl Stats {
     pub(crate) fn run(self) -> Result<()> {
-        let db = open_for_reading(&self.db)?;
+        let db = self.follow.open_for_reading(&self.db)?;
         let metrics = db.metrics();
         let files = files(&self.db)?;
         let mut out = Output::stdout();
@@ -84,6 +86,7 @@ fn kind(name: &str) -> &'static str {
         Some(Kind::Reserve) => "reserve",
         Some(Kind::Lock) => "lock",
         Some(Kind::Events) => "events",
+        Some(Kind::Lease) => "leases",
         _ => "others",
     }
 }

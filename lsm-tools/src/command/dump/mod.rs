@@ -4,6 +4,7 @@ mod blob;
 mod current;
 mod dumper;
 mod events;
+mod lease;
 mod log;
 mod manifest;
 mod table;
@@ -71,6 +72,8 @@ enum FileType {
     Lock,
     /// A file of the flight recorder.
     Events,
+    /// The lease of a follower.
+    Lease,
 }
 
 impl Dump {
@@ -89,6 +92,7 @@ impl Dump {
             FileType::Manifest => manifest::dump(&self.file, &mut dumper),
             FileType::Current => current::dump(&self.file, &mut dumper),
             FileType::Events => events::dump(&self.file, &mut dumper),
+            FileType::Lease => lease::dump(&self.file, &mut dumper),
             FileType::Reserve => nothing(
                 &self.file,
                 "reserve",
@@ -115,6 +119,7 @@ impl Dump {
             Some(Kind::Reserve) => Ok(FileType::Reserve),
             Some(Kind::Lock) => Ok(FileType::Lock),
             Some(Kind::Events) => Ok(FileType::Events),
+            Some(Kind::Lease) => Ok(FileType::Lease),
             _ if !is_file(&self.file)? => {
                 let what = "is a directory: name a file in it, or try `lsm stats`";
                 Err(Failure::Usage(format!("{} {what}", self.file.display())))
