@@ -34,7 +34,6 @@ pub(crate) use controller::Pressure;
 pub(crate) use expiry::{after_micros, stored_value};
 pub(crate) use ingest::{PreparedIngest, PreparedTable};
 pub(crate) use keyspace_writer::KeyspaceWriter;
-#[allow(unused_imports, reason = "for followers and checkpoints")]
 pub(crate) use log_pins::{LogPin, LogPinOwner};
 pub(crate) use path::{Compactor, WritePath};
 pub(crate) use payload::{COUNT_BYTES, Payload, check_key, check_range, check_value, encode_operation};
