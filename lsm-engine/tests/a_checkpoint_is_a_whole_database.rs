@@ -269,6 +269,40 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     assert_eq!(contents_of(&fs, TARGET), expected);
 }
 
+/// The log goes on where an earlier process wrote it, since there was no space for the flush at the open.
+#[test]
+fn a_database_that_was_opened_on_a_full_disk_is_copied_with_its_old_log() {
+    let fs = file_system();
+    let process = Process::open(&fs, DIRECTORY);
+    fill(&process.db, 1);
+    for number in 0..60 {
+        process.db.put(format!("{number:03}"), "value ".repeat(200)).unwrap();
+    }
+    let expected = contents(&process.db);
+    process.kill();
+    let used = (1_u64 << 60) - fs.free_bytes(Path::new("/")).unwrap();
+    let waiting = (0..60).find_map(|pages| {
+        let fs = fs.process_crash();
+        fs.set_capacity(Some(used + pages * 4096));
+        let process = Process::try_open(&fs, DIRECTORY).ok()?;
+        if process.db.recovery().waiting_for_space.is_some() {
+            return Some((fs, process));
+        }
+        process.kill();
+        None
+    });
+    let (fs, process) = waiting.expect("a disk with space for a manifest, but not for a flush");
+    fs.set_capacity(None);
+    process.db.put("after", "1").unwrap();
+    let options = CheckpointOptions::new().flush_above(u64::MAX);
+    let made = process.db.checkpoint_with(TARGET, &options).unwrap();
+    assert!(made.log_bytes > 60 * 1200, "{made:?}");
+    process.kill();
+    let mut found = contents_of(&fs.power_cut(&mut AllLost), TARGET);
+    assert_eq!(found.get_mut("default").unwrap().remove(&b"after"[..]), Some(b"1".to_vec()));
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn each_operation_may_fail_and_the_next_checkpoint_works() {
     let fs = file_system();

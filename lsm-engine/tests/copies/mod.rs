@@ -29,7 +29,11 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn open(fs: &SimFs, directory: &str) -> Self {
-        Self::open_with(fs, directory, options()).unwrap_or_else(|error| panic!("{directory}: {error}"))
+        Self::try_open(fs, directory).unwrap_or_else(|error| panic!("{directory}: {error}"))
+    }
+
+    pub(crate) fn try_open(fs: &SimFs, directory: &str) -> Result<Self> {
+        Self::open_with(fs, directory, options())
     }
 
     pub(crate) fn open_read_only(fs: &SimFs, directory: &str) -> Self {
