@@ -110,10 +110,12 @@ fn flush_if_long(database: &Database, side: &WriteSide, options: &CheckpointOpti
 fn freeze_written(database: &Database, side: &WriteSide) -> Result<Frozen> {
     let resources = &database.resources;
     let manifest = side.lock_manifest();
-    let (end, sequence, held) = {
+    let (end, sequence) = {
         let committer = side.write.committer.lock();
-        (Position(committer.log_end()), committer.last_sequence(), Held::of(database))
+        (Position(committer.log_end()), committer.last_sequence())
     };
+    // After the end was read, so that it has all that the log up to there names. What it has beyond that does no harm.
+    let held = Held::of(database);
     let mut state = manifest.state().clone();
     let owner = LogPinOwner { kind: PinKind::Checkpoint, label: None, bytes_max: u64::MAX };
     let pin = side.write.log_pins.pin(state.log.position, owner, resources.env.monotonic_micros());
