@@ -712,3 +712,67 @@ fn tables_that_only_the_log_names_are_in_it_though_compactions_replace_them() {
     assert_eq!(backup.prune(1).unwrap().files, 0);
     assert_eq!(restored(&backup, made.number), expected);
 }
+
+/// Batches give two keyspaces the same number, one after another.
+#[test]
+fn threads_write_back_up_and_prune_at_the_same_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let db = copies::options().memory(8 << 20).open(path("db")).unwrap();
+    let other = db.keyspace("other", lsm_engine::KeyspaceOptions::new()).unwrap();
+    let store = || Backup::open(DirectoryStore::create(path("store")).unwrap()).unwrap();
+    let ended = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let _end = Ended(&ended);
+                for _ in 0..6 {
+                    if let Err(error) = store().create(&db) {
+                        // The store is being pruned.
+                        assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while ended.load(Ordering::SeqCst) < 2 {
+                if let Err(error) = store().prune(2) {
+                    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+                }
+                std::thread::yield_now();
+            }
+        });
+        for number in 0_u64.. {
+            if ended.load(Ordering::SeqCst) == 2 {
+                break;
+            }
+            let mut batch = lsm_engine::WriteBatch::new();
+            batch.put("number", number.to_string()).put_in(&other, "number", number.to_string());
+            batch.put_in(&other, format!("{:03}", number % 1000), vec![7; 500]);
+            db.write(batch).unwrap();
+        }
+    });
+    let backup = store();
+    backup.create(&db).unwrap();
+    let report = backup.verify().unwrap();
+    assert!(report.damage.is_empty(), "{report:?}");
+    for found in backup.list().unwrap().generations {
+        let target = path(&format!("restored{}", found.number));
+        backup.restore(found.number, &target).unwrap();
+        let restored = copies::options().open(&target).unwrap();
+        let other = restored.existing_keyspace("other").unwrap();
+        let number = |value: lsm_engine::Result<Option<_>>| value.unwrap();
+        let both = (number(restored.get("number")), other.and_then(|other| number(other.get("number"))));
+        assert_eq!(both.0, both.1);
+        assert_eq!(restored.snapshot().unwrap().sequence(), found.sequence);
+    }
+}
+
+/// Counts threads that end, also by a panic.
+struct Ended<'e>(&'e AtomicU64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
