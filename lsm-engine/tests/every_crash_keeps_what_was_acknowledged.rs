@@ -48,6 +48,10 @@ enum Step {
     Delete(&'static str, u32),
     SingleDelete(&'static str, u32),
     DeleteRange(&'static str, u32, u32),
+    /// A table that replaces a range: it puts the first key of it, and merges into the key behind it.
+    Ingest(&'static str, u32, u32),
+    /// A bulk load of a key and the next one.
+    Load(&'static str, u32),
     Create(&'static str),
     Drop(&'static str),
     Clear(&'static str),
@@ -64,8 +68,8 @@ enum Step {
 }
 use Step::{
     Batch, Clear, Compact, CompactIn, Create, Delete, DeleteFiles, DeleteRange, Drop, DropAndReopen, Flush,
-    Large, Merge, PopFirst, Purge, Put, PutExpiring, Reopen, SingleDelete, Sized, Submit, Sync, Transact,
-    TransactAll, Update, Wait,
+    Ingest, Large, Load, Merge, PopFirst, Purge, Put, PutExpiring, Reopen, SingleDelete, Sized, Submit, Sync,
+    Transact, TransactAll, Update, Wait,
 };
 
 type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -232,6 +236,16 @@ impl Model {
                 let (from, to) = (key(from), key(to));
                 state.get_mut(keyspace).unwrap().retain(|key, _| *key < from || *key >= to);
             }
+            Ingest(keyspace, from, to) => {
+                let entries = state.get_mut(keyspace).unwrap();
+                entries.retain(|other, _| *other < key(from) || *other >= key(to));
+                entries.insert(key(from), value(number, BYTES));
+                merge(entries, to, number);
+            }
+            Load(keyspace, at) => {
+                put(keyspace, at);
+                put(keyspace, at + 1);
+            }
             Create(keyspace) => {
                 state.insert(keyspace.to_owned(), BTreeMap::new());
             }
@@ -376,6 +390,21 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
             Delete(name, at) => keyspace(&db, name)?.delete(key(at))?,
             SingleDelete(name, at) => keyspace(&db, name)?.single_delete(key(at))?,
             DeleteRange(name, from, to) => keyspace(&db, name)?.delete_range(key(from)..key(to))?,
+            Ingest(name, from, to) => {
+                let path = format!("/data/given {}", model.states.len());
+                let keyspace = keyspace(&db, name)?;
+                let mut table = keyspace.table_builder(&path)?;
+                table.put(key(from), &value)?;
+                table.merge(key(to), &value)?;
+                table.finish()?;
+                keyspace.ingest(lsm_engine::Ingest::new().table(&path).replace(key(from)..key(to)).link())?;
+            }
+            Load(name, at) => {
+                let mut load = keyspace(&db, name)?.bulk_load()?;
+                load.put(key(at), &value)?;
+                load.put(key(at + 1), &value)?;
+                load.finish()?;
+            }
             Create(name) => drop(keyspace(&db, name)?),
             Drop(name) => db.drop_keyspace(name)?,
             Clear(name) => keyspace(&db, name)?.clear()?,
@@ -878,6 +907,35 @@ fn batches_across_keyspaces() {
         ],
         10,
         1,
+    );
+}
+
+#[test]
+fn ingests_and_bulk_loads() {
+    use Durability::{Buffered, Sync as Synced};
+    crash_everywhere(
+        &[
+            Create("other"),
+            Put("other", 1, Buffered),
+            Put(DEFAULT, 1, Synced),
+            Flush,
+            Batch(DEFAULT, "other", 4),
+            Put(DEFAULT, 2, Buffered),
+            Ingest(DEFAULT, 1, 4),
+            Put(DEFAULT, 3, Buffered),
+            Load("other", 4),
+            Ingest("other", 1, 5),
+            DropAndReopen,
+            Merge(DEFAULT, 4),
+            Load(DEFAULT, 2),
+            Clear("other"),
+            Load("other", 1),
+            Compact,
+            Ingest(DEFAULT, 2, 3),
+            Reopen,
+        ],
+        6,
+        2,
     );
 }
 
