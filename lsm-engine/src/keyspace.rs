@@ -409,7 +409,7 @@ impl Keyspace {
     /// Begins a bulk load: puts in ascending order of keys go straight to tables, past the log and the memtables. Nothing
     /// is visible before [`BulkLoad::finish`]. Other writes may go on meanwhile; at the finish the load is the newest write.
     ///
-    /// It takes the memory of one table writer, and no part of the tables stays in memory but their indexes and filters.
+    /// Another thread builds the tables. It takes the memory of one table writer and of some chunks, and no part of the tables stays in memory but their indexes and filters.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
