@@ -84,8 +84,8 @@ struct Model {
     durable: usize,
     /// The last step whose ticket said that it is durable.
     told: Arc<AtomicUsize>,
-    /// Steps whose values must be in no file any more.
-    purged: Vec<usize>,
+    /// Steps whose values must be in no file once the database says that writes up to this number are purged.
+    purged: (u64, Vec<usize>),
 }
 
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -178,7 +178,13 @@ fn all_tended(state: &State) -> State {
 impl Model {
     fn new() -> Self {
         let empty = State::from([(DEFAULT.to_owned(), BTreeMap::new())]);
-        Self { states: vec![empty], acknowledged: 0, durable: 0, told: Arc::default(), purged: Vec::new() }
+        Self {
+            states: vec![empty],
+            acknowledged: 0,
+            durable: 0,
+            told: Arc::default(),
+            purged: (0, Vec::new()),
+        }
     }
 
     /// The state after `step`, the next one.
@@ -258,21 +264,22 @@ impl Model {
         self.states.push(state);
     }
 
+    /// All writes up to the number `visible` are to be purged.
+    fn purge(&mut self, visible: u64) {
+        let values = |state: &State| {
+            let values = state.get(PURGED).into_iter().flat_map(|entries| entries.values().cloned());
+            values.collect::<Vec<_>>()
+        };
+        let live = self.states.last().map(values).unwrap_or_default();
+        let is_garbage = |step: &usize| {
+            let value = value(*step, BYTES);
+            !live.contains(&value) && self.states.iter().any(|state| values(state).contains(&value))
+        };
+        self.purged = (visible, (0..self.states.len()).filter(is_garbage).collect());
+    }
+
     fn acknowledge(&mut self, step: &Step) {
         self.acknowledged = self.states.len() - 1;
-        if matches!(step, Purge) {
-            let values = |state: &State| {
-                let values = state.get(PURGED).into_iter().flat_map(|entries| entries.values().cloned());
-                values.collect::<Vec<_>>()
-            };
-            let live = self.states.last().map(values).unwrap_or_default();
-            self.purged = (0..self.states.len())
-                .filter(|&step| {
-                    let value = value(step, BYTES);
-                    !live.contains(&value) && self.states.iter().any(|state| values(state).contains(&value))
-                })
-                .collect();
-        }
         if !matches!(
             step,
             Put(_, _, Durability::Buffered)
@@ -411,6 +418,7 @@ fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) ->
             Flush => db.flush()?,
             Purge => {
                 let visible = db.metrics().visible_sequence;
+                model.purge(visible);
                 for _ in 0..20 {
                     env.advance(1_000_000);
                     env.run_until_idle();
@@ -462,19 +470,21 @@ fn later(seed: u64) -> Arc<SimEnv> {
     env
 }
 
+/// A file that holds the value that a step wrote.
+fn holder(fs: &SimFs, step: usize) -> Option<String> {
+    let value = format!("step {step} .");
+    let holds = |name: &String| {
+        let file = fs.read_all(&Path::new(DIRECTORY).join(name)).unwrap();
+        let begins = |(_, byte): &(usize, &u8)| **byte == b's';
+        file.iter().enumerate().filter(begins).any(|(at, _)| file[at..].starts_with(value.as_bytes()))
+    };
+    fs.read_dir(Path::new(DIRECTORY)).ok()?.into_iter().find(holds)
+}
+
 /// Opens the files after a crash and compares the data with the model.
 fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> String) {
     verify_log(fs, Path::new(DIRECTORY), what);
-    for step in &model.purged {
-        let value = format!("step {step} .");
-        let holds = |name: &String| {
-            let file = fs.read_all(&Path::new(DIRECTORY).join(name)).unwrap();
-            let begins = |(_, byte): &(usize, &u8)| **byte == b's';
-            file.iter().enumerate().filter(begins).any(|(at, _)| file[at..].starts_with(value.as_bytes()))
-        };
-        let holder = fs.read_dir(Path::new(DIRECTORY)).unwrap().into_iter().find(holds);
-        assert_eq!(holder, None, "{}: the value of step {step} was purged", what());
-    }
+    let held: Vec<_> = model.purged.1.iter().filter_map(|step| holder(fs, *step)).collect();
     // The flight recorder can be read, whatever the crash left of it.
     if fs.metadata(Path::new(DIRECTORY)).is_ok() {
         let mut recorded = RecordedEvents::of(Arc::new(fs.clone()), Path::new(DIRECTORY)).unwrap();
@@ -483,6 +493,9 @@ fn recover(fs: &SimFs, model: &Model, power_lost: bool, what: &dyn Fn() -> Strin
     // Time has passed since the crash.
     let env = later(3);
     let db = options(fs, &env).open(DIRECTORY).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    if db.purged_through() >= model.purged.0 {
+        assert_eq!(held, [""; 0], "{}: hold what was purged", what());
+    }
     let found = read_state(&db).unwrap_or_else(|error| panic!("{}: {error}", what()));
     let durable = model.durable.max(model.told.load(Ordering::Relaxed));
     let least = if power_lost { durable } else { model.acknowledged };

@@ -236,6 +236,8 @@ fn an_iterator_holds_back_the_files_that_it_reads() {
     world.pass(60);
     assert!(db.purged_through() >= deleted, "it is looked at each second");
     assert_eq!(world.holders(SECRET), [""; 0]);
+    // The file stays gone.
+    assert_eq!(holders(&world.fs.power_cut(&mut AllLost), SECRET), [""; 0]);
 }
 
 #[test]
