@@ -241,6 +241,41 @@ fn an_iterator_holds_back_the_files_that_it_reads() {
 }
 
 #[test]
+fn a_change_slot_holds_back_its_history() {
+    let world = World::new();
+    let db = world.open();
+    let users = db.keyspace("users", bounded()).unwrap();
+    db.change_slot("audit", 1 << 30).unwrap();
+    users.put("key", SECRET).unwrap();
+    users.delete("key").unwrap();
+    let deleted = db.metrics().visible_sequence;
+    world.pass(3 * BOUND.as_secs());
+    assert!(db.purged_through() < deleted);
+    assert!(!world.holders(SECRET).is_empty());
+    let held = db.pins().into_iter().find(|pin| pin.kind == PinKind::ChangeSlot).unwrap();
+    assert_eq!(held.label.as_deref(), Some("audit"));
+    db.drop_change_slot("audit").unwrap();
+    world.pass(60);
+    assert!(db.purged_through() >= deleted);
+    assert_eq!(world.holders(SECRET), [""; 0]);
+}
+
+#[test]
+fn parts_of_the_log_that_were_set_aside_leave() {
+    let world = World::new();
+    let db = world.open();
+    let users = db.keyspace("users", bounded()).unwrap();
+    let aside = world.fs.create_new(Path::new("/db/000001.wal.dropped")).unwrap();
+    aside.write_at(SECRET.as_bytes(), 0).unwrap();
+    let foreign = world.fs.create_new(Path::new("/db/notes.txt")).unwrap();
+    foreign.write_at(b"not ours", 0).unwrap();
+    users.put("key", "value").unwrap();
+    world.pass(BOUND.as_secs());
+    assert_eq!(world.holders(SECRET), [""; 0]);
+    assert_eq!(world.holders("not ours"), ["notes.txt"]);
+}
+
+#[test]
 fn what_only_a_snapshot_kept_in_the_last_level_leaves() {
     let world = World::new();
     let db = world.open();
