@@ -241,6 +241,28 @@ fn an_iterator_holds_back_the_files_that_it_reads() {
 }
 
 #[test]
+fn a_keyspace_that_is_dropped_leaves_all_files() {
+    let world = World::new();
+    let db = world.open();
+    db.put("stays", "here").unwrap();
+    let users = db.keyspace("users", bounded()).unwrap();
+    fill(&users, SECRET);
+    world.pass(60);
+    users.put("last", SECRET).unwrap();
+    world.pass(60);
+    drop(users);
+    db.drop_keyspace("users").unwrap();
+    world.pass(BOUND.as_secs());
+    assert_eq!(world.holders(SECRET), [""; 0]);
+    // Then there is no bound any more.
+    let purged = db.purged_through();
+    db.put("more", "written").unwrap();
+    world.pass(2 * BOUND.as_secs());
+    assert_eq!((db.purged_through(), db.metrics().purge_lag_micros), (purged, 0));
+    assert_eq!(db.get("stays").unwrap().unwrap(), b"here");
+}
+
+#[test]
 fn a_change_slot_holds_back_its_history() {
     let world = World::new();
     let db = world.open();

@@ -32,6 +32,8 @@ const RETRY_MICROS: u64 = 10_000_000;
 #[derive(Default)]
 pub(super) struct Purge {
     cycle: Option<Cycle>,
+    /// The bound at the last look.
+    bound_micros: Option<u64>,
     /// When the last cycle began.
     begun_micros: Option<u64>,
     /// No cycle begins before this.
@@ -78,12 +80,15 @@ impl Purge {
             let trees = context.trees.read();
             trees.all().map(|tree| tree.options().purge_micros).filter(|micros| *micros > 0).min()
         };
-        let Some(bound_micros) = bound_micros else {
-            self.cycle = None;
-            context.status.set_purge_lag_micros(0);
+        let is_bounded = bound_micros.is_some();
+        // The last keyspace with a bound may have been dropped. What it held must leave all the same.
+        self.bound_micros = bound_micros.or(self.bound_micros);
+        let Some(bound_micros) = self.bound_micros else { return false };
+        self.note_lag(context, bound_micros, is_bounded);
+        if !is_bounded && self.oldest.is_none() {
+            *self = Self::default();
             return false;
-        };
-        self.note_lag(context, bound_micros);
+        }
         match self.advance(context, compactions, bound_micros) {
             Ok(more) => more,
             Err(error) => {
@@ -96,11 +101,11 @@ impl Purge {
     }
 
     /// Notes how long the oldest write is visible whose garbage is not purged.
-    fn note_lag(&mut self, context: &JobContext, bound_micros: u64) {
+    fn note_lag(&mut self, context: &JobContext, bound_micros: u64, is_bounded: bool) {
         let now_micros = context.resources.env.monotonic_micros();
         let (visible, purged) = (context.visibility.sequence(), context.visibility.purged());
         if self.oldest.is_none_or(|(sequence, _)| sequence <= purged) {
-            self.oldest = (visible > purged).then_some((visible, now_micros));
+            self.oldest = (is_bounded && visible > purged).then_some((visible, now_micros));
             self.warned = false;
         }
         let lag_micros = self.oldest.map_or(0, |(_, since_micros)| now_micros - since_micros);
