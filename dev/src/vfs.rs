@@ -102,6 +102,10 @@ pub trait FileLayer: Send + Sync {
         self.below().read_at(buffer, offset)
     }
 
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.below().write_at(bytes, offset)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.below().sync_data()
     }
@@ -113,7 +117,7 @@ impl<L: FileLayer> VfsFile for Layer<L> {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.below().write_at(bytes, offset)
+        self.0.write_at(bytes, offset)
     }
 
     fn len(&self) -> io::Result<u64> {

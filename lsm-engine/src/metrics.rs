@@ -52,6 +52,7 @@ pub(crate) struct Counters {
     pub(crate) blob_bytes_rewritten: Counter,
     pub(crate) open_micros: Counter,
     pub(crate) flush_times: Histogram,
+    pub(crate) log_sync_times: Histogram,
     pub(crate) compaction_times: Histogram,
 }
 
@@ -181,7 +182,7 @@ pub struct Metrics {
     /// Compaction debt: bytes that compactions still have to rewrite.
     pub compaction_debt_bytes: u64,
     /// Time that writers waited, in microseconds: the sum of the next fields. The time of a writer that still waits
-    /// counts, too. Not counted is the time that a write works itself: it encodes, copies, and writes to the log.
+    /// counts, too. Not counted is the time that a write works itself: it encodes, and copies to the log.
     pub stall_micros: u64,
     /// Time that writers were slowed by a rate limit; see [`write_rate_limit`](Self::write_rate_limit).
     pub stall_rate_micros: u64,
@@ -194,6 +195,10 @@ pub struct Metrics {
     /// Time that writers with [`Durability::Sync`](crate::Durability::Sync), and [`Db::sync`](crate::Db::sync), waited
     /// for the sync of the log.
     pub stall_sync_micros: u64,
+    /// Time that writers wrote the log to its file: when its window was full, or for records that are too long for it.
+    pub stall_write_micros: u64,
+    /// Time that updates, such as [`Db::update`](crate::Db::update), waited for others of the same key.
+    pub stall_update_micros: u64,
     /// Number of writers that wait for memory now.
     pub writers_waiting: u64,
     /// The background error of flushes, if the last flush failed with an error of the operating system. The flush is
@@ -391,6 +396,8 @@ pub struct BackgroundMetrics {
     pub flush: Latency,
     /// Compactions that merged tables.
     pub compaction: Latency,
+    /// Syncs of the log, by writers and in the background. Several writers may wait for one.
+    pub log_sync: Latency,
     /// Changes of the manifest, with their sync.
     pub manifest_edit: Latency,
     /// How long opening the database took, recovery included.
@@ -400,7 +407,12 @@ pub struct BackgroundMetrics {
 impl BackgroundMetrics {
     /// Each kind, with its name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Latency)> + Clone {
-        [("flush", &self.flush), ("compaction", &self.compaction), ("manifest_edit", &self.manifest_edit)]
-            .into_iter()
+        [
+            ("flush", &self.flush),
+            ("compaction", &self.compaction),
+            ("manifest_edit", &self.manifest_edit),
+            ("log_sync", &self.log_sync),
+        ]
+        .into_iter()
     }
 }

@@ -82,13 +82,32 @@ impl Waits {
     }
 
     fn begun_at(&self, micros: u64, why: WaitReason, keyspace: Option<&Arc<str>>) -> Waiting<'_> {
+        Waiting { waits: self, id: self.register(micros, why, keyspace) }
+    }
+
+    /// Registers a wait until [`end`](Self::end) is called with the result.
+    pub(crate) fn begin_alone(&self, why: WaitReason) -> u64 {
+        self.register(self.env.monotonic_micros(), why, None)
+    }
+
+    fn register(&self, micros: u64, why: WaitReason, keyspace: Option<&Arc<str>>) -> u64 {
         let mut current = self.current.lock();
         let id = current.next_id;
         current.next_id += 1;
         let keyspace = keyspace.cloned();
         current.waits.push(Registered { id, why, keyspace, began_micros: micros, since_micros: micros });
         self.enter(&mut current, why, micros);
-        Waiting { waits: self, id }
+        id
+    }
+
+    /// Ends a registered wait.
+    pub(crate) fn end(&self, id: u64) {
+        let now_micros = self.env.monotonic_micros();
+        let mut current = self.current.lock();
+        if let Some(index) = current.waits.iter().position(|wait| wait.id == id) {
+            let wait = current.waits.swap_remove(index);
+            self.leave(&mut current, wait.why, wait.since_micros, now_micros);
+        }
     }
 
     /// Takes something that `quickly` gets in a short time or `slowly` in any time, and counts the time.
@@ -211,13 +230,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let waits = self.waits;
-        let now_micros = waits.env.monotonic_micros();
-        let mut current = waits.current.lock();
-        if let Some(index) = current.waits.iter().position(|wait| wait.id == self.id) {
-            let wait = current.waits.swap_remove(index);
-            waits.leave(&mut current, wait.why, wait.since_micros, now_micros);
-        }
+        self.waits.end(self.id);
     }
 }
 

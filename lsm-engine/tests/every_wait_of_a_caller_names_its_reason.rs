@@ -2,8 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "threads that wait for each other")]
 
-use std::io::ErrorKind as Io;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind as Io};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -11,11 +11,11 @@ use lsm_engine::compaction_policies::{
     Action, Compaction, CompactionPolicy, InputLevel, LevelShape, OutputRun, Reason, TreeShape,
 };
 use lsm_engine::env::{Env, SimEnv};
-use lsm_engine::vfs::{Fault, OperationKind, PosixFs, SimFs};
+use lsm_engine::vfs::{Fault, OperationKind, PosixFs, SimFs, Vfs, VfsFile};
 use lsm_engine::{Db, Durability, ErrorKind, EventKind, Health, KeyspaceOptions, Options, Wait, WaitReason};
 use lsm_memtable::{BPlusMemtable, MemtableFactory, MemtableReader, MemtableWriter};
 
-use lsm_dev::{Hook, Layer, Observed, Synced};
+use lsm_dev::{FileLayer, Hook, Layer, Observed, Synced, VfsLayer};
 
 /// What was seen at one wait.
 #[derive(Clone, Debug)]
@@ -271,6 +271,70 @@ fn a_write_that_waits_for_the_sync_of_the_log_says_so() {
     db.submit_put("key", "other").unwrap().wait().unwrap();
     assert!(db.metrics().stall_sync_micros > 0);
     assert_eq!(db.waits(), []);
+}
+
+/// A disk whose next write of the log takes a while.
+struct Slow {
+    fs: SimFs,
+    env: Arc<SimEnv>,
+    db: Arc<Mutex<Option<Db>>>,
+    health: Arc<Mutex<Option<Health>>>,
+}
+
+struct SlowFile(Arc<dyn VfsFile>, Slow);
+
+impl Slow {
+    fn clone(&self) -> Self {
+        let Self { fs, env, db, health } = self;
+        Self { fs: fs.clone(), env: Arc::clone(env), db: Arc::clone(db), health: Arc::clone(health) }
+    }
+}
+
+impl VfsLayer for Slow {
+    fn below(&self) -> &dyn Vfs {
+        &self.fs
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        let file = self.fs.create_new(path)?;
+        let is_log = path.extension().is_some_and(|extension| extension == "wal");
+        if is_log { Ok(Arc::new(Layer(SlowFile(file, self.clone())))) } else { Ok(file) }
+    }
+}
+
+impl FileLayer for SlowFile {
+    fn below(&self) -> &dyn VfsFile {
+        &*self.0
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(db) = &*self.1.db.lock().unwrap() {
+            self.1.env.advance(200_000);
+            *self.1.health.lock().unwrap() = Some(db.health());
+        }
+        self.0.write_at(bytes, offset)
+    }
+}
+
+#[test]
+fn a_write_that_waits_for_the_disk_inside_the_append_says_so() {
+    let env = Arc::new(SimEnv::new(1));
+    let slow = Slow { fs: SimFs::new(), env: Arc::clone(&env), db: Arc::default(), health: Arc::default() };
+    let options = Options::new().memory(8 << 20).vfs(Arc::new(Layer(slow.clone())));
+    let db = options.env(Arc::clone(&env) as Arc<dyn Env>).open("/db").unwrap();
+    *slow.db.lock().unwrap() = Some(db.clone());
+    db.put("short", "it is only copied").unwrap();
+    assert!(slow.health.lock().unwrap().is_none());
+    db.put("long", vec![b'v'; 300_000]).unwrap();
+    let health = slow.health.lock().unwrap().take();
+    assert!(matches!(health, Some(Health::Waiting { why: WaitReason::LogWrite, .. })), "{health:?}");
+    slow.db.lock().unwrap().take();
+    let metrics = db.metrics();
+    assert!(metrics.stall_write_micros >= 200_000);
+    assert_eq!(metrics.stall_micros, metrics.stall_write_micros);
+    assert!(matches!(db.health(), Health::Writing));
+    drop(db);
+    env.drop_jobs();
 }
 
 #[test]

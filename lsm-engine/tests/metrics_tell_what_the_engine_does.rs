@@ -93,6 +93,7 @@ fn background_work_and_waits_are_always_measured_and_levels_add_up() {
     assert!(metrics.compactions > 0);
     assert_eq!(metrics.background.compaction.count(), metrics.compactions);
     assert!(metrics.background.manifest_edit.count() >= metrics.flushes + metrics.compactions);
+    assert!(metrics.background.log_sync.count() > 0);
     let levels = || metrics.keyspaces.iter().flat_map(|keyspace| &keyspace.levels);
     assert_eq!(levels().map(|level| level.compactions).sum::<u64>(), metrics.compactions);
     assert_eq!(levels().map(|level| level.compaction_bytes_in).sum::<u64>(), metrics.compaction_bytes_in);

@@ -120,6 +120,13 @@ pub enum LogChange<'a> {
     Removed(&'a Path),
     /// A sync failed with this error: the log takes no more records.
     Stopped(&'a Error),
+    /// An append begins to write to files: the window is full, or the record is too long for it. Most appends only copy.
+    /// [`Written`](Self::Written) follows.
+    Writing,
+    /// The append has written to files, or failed to.
+    Written,
+    /// A sync ended that took so many microseconds.
+    Synced(u64),
 }
 
 /// What [`LogSync::on_durable`] calls.

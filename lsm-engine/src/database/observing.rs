@@ -60,6 +60,8 @@ impl Database {
             stall_space_micros: waited(WaitReason::DiskSpace),
             stall_lock_micros: waited(WaitReason::CommitLock),
             stall_sync_micros: waited(WaitReason::LogSync),
+            stall_write_micros: waited(WaitReason::LogWrite),
+            stall_update_micros: waited(WaitReason::Update),
             merge_operands_folded: self.resources.counters.merge_operands_folded.get(),
             merges_refused: self.resources.counters.merges_refused.get(),
             transactions: self.transaction_metrics(),
@@ -72,7 +74,9 @@ impl Database {
             + metrics.stall_memory_micros
             + metrics.stall_space_micros
             + metrics.stall_lock_micros
-            + metrics.stall_sync_micros;
+            + metrics.stall_sync_micros
+            + metrics.stall_write_micros
+            + metrics.stall_update_micros;
         let Some(side) = &self.writer else {
             self.note_memory(&trees, &mut metrics);
             return metrics;
@@ -135,7 +139,7 @@ impl Database {
             | WaitReason::DiskSpace
             | WaitReason::MemoryWhilePaused
             | WaitReason::PoolMemory => true,
-            WaitReason::CommitLock | WaitReason::LogSync => wait.micros >= LONG_MICROS,
+            WaitReason::CommitLock | WaitReason::LogSync | WaitReason::LogWrite => wait.micros >= LONG_MICROS,
             _ => false,
         };
         if let Some(Wait { why, since, .. }) = self.resources.waits.list().into_iter().find(is_long) {
@@ -182,6 +186,7 @@ impl Database {
         let counters = &self.resources.counters;
         BackgroundMetrics {
             flush: counters.flush_times.snapshot(),
+            log_sync: counters.log_sync_times.snapshot(),
             compaction: counters.compaction_times.snapshot(),
             manifest_edit: self.writer.as_ref().map(|side| side.versions.edit_times()).unwrap_or_default(),
             open: Duration::from_micros(counters.open_micros.get()),

@@ -39,10 +39,12 @@ pub enum WaitReason {
     /// A write waits for memory of the [pool](crate::MemoryPool), which other databases hold that cannot flush now: they are
     /// paused, or their disks are full.
     PoolMemory,
+    /// A write writes the log to its file, because the window of the log is full or the record is too long for it.
+    LogWrite,
 }
 
 /// All reasons; the position of each is its number.
-pub(crate) const REASONS: [WaitReason; 17] = [
+pub(crate) const REASONS: [WaitReason; 18] = [
     WaitReason::Level0Runs,
     WaitReason::CompactionDebt,
     WaitReason::Memory,
@@ -60,6 +62,7 @@ pub(crate) const REASONS: [WaitReason; 17] = [
     WaitReason::Paused,
     WaitReason::MemoryWhilePaused,
     WaitReason::PoolMemory,
+    WaitReason::LogWrite,
 ];
 
 impl WaitReason {
@@ -89,6 +92,7 @@ impl WaitReason {
             Self::Paused => "paused",
             Self::MemoryWhilePaused => "memory_while_paused",
             Self::PoolMemory => "pool_memory",
+            Self::LogWrite => "log_write",
         }
     }
 
@@ -104,6 +108,7 @@ impl WaitReason {
                 | Self::PoolMemory
                 | Self::CommitLock
                 | Self::LogSync
+                | Self::LogWrite
         )
     }
 
@@ -121,6 +126,7 @@ impl WaitReason {
             Self::DiskSpace => "free disk space: flushes are tried again twice a second",
             Self::CommitLock => "the end of the write that holds the lock",
             Self::LogSync => "the sync of the log",
+            Self::LogWrite => "the operating system, which takes what is written",
             Self::Update => {
                 "the updates that came before; after five milliseconds it tries again in any case"
             }
@@ -147,6 +153,7 @@ impl fmt::Display for WaitReason {
             Self::DiskSpace => "memory is used up and the disk is full",
             Self::CommitLock => "another write holds the commit lock",
             Self::LogSync => "the log is synced",
+            Self::LogWrite => "the log is written to its file",
             Self::Update => "other updates of the same key have their turn",
             Self::Flush => "flushes are running",
             Self::Compaction => "compactions are running",

@@ -346,6 +346,8 @@ impl Metrics {
                 ("space", self.stall_space_micros),
                 ("lock", self.stall_lock_micros),
                 ("sync", self.stall_sync_micros),
+                ("write", self.stall_write_micros),
+                ("update", self.stall_update_micros),
             ]
             .map(|(reason, micros)| seconds(&[("reason", reason)], micros as f64 / 1e6)),
         );

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use lsm_core::env::Event;
 use lsm_wal::{CleanClose, Log, LogChange, LogSync, Position};
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::events::EventKind;
+use crate::events::{EventKind, WaitReason};
 use crate::keyspaces::{TreeSet, Visibility, WriteExclusion};
 use crate::lock_order::{OrderedMutex, Rank};
 use crate::resources::{Resources, file_name};
@@ -101,7 +102,13 @@ impl WritePath {
     /// Sets the log.
     pub(crate) fn start_log(&self, log: Box<dyn Log>) {
         let (events, status) = (Arc::clone(&self.resources.events), Arc::clone(&self.status));
+        let (resources, writing) = (Arc::clone(&self.resources), Mutex::new(None));
         let observer = move |change: LogChange<'_>| match change {
+            LogChange::Writing => *writing.lock() = Some(resources.waits.begin_alone(WaitReason::LogWrite)),
+            LogChange::Written => {
+                writing.lock().take().into_iter().for_each(|wait| resources.waits.end(wait))
+            }
+            LogChange::Synced(micros) => resources.counters.log_sync_times.record_micros(micros),
             LogChange::Begun(path) => events.emit(EventKind::LogSegment { file: file_name(path) }),
             LogChange::Removed(path) => events.emit(EventKind::FileDeleted { file: file_name(path) }),
             LogChange::Stopped(error) => status.stop_writing(error.clone().into()),

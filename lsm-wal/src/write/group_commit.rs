@@ -89,6 +89,7 @@ impl GroupCommit {
     /// Makes everything durable that was appended, on this thread. One at a time.
     fn sync(&self) -> Result<()> {
         let Some(unsynced) = self.writer.lock().prepare_sync()? else { return Ok(()) };
+        let began_micros = self.env.monotonic_micros();
         for segment in &unsynced.segments {
             if let Err(error) = segment.sync() {
                 // What the disk has of the file is anyone's guess now, and asking again would not tell.
@@ -96,7 +97,11 @@ impl GroupCommit {
                 return Err(error);
             }
         }
-        self.writer.lock().finish_sync(&unsynced);
+        let micros = self.env.monotonic_micros().saturating_sub(began_micros);
+        let mut writer = self.writer.lock();
+        writer.finish_sync(&unsynced);
+        writer.tell(LogChange::Synced(micros));
+        drop(writer);
         self.durable.fetch_max(unsynced.end, Ordering::Release);
         self.advanced.notify();
         Ok(())

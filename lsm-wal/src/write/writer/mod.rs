@@ -202,6 +202,13 @@ impl Writer {
     #[cold]
     fn append_slowly(&mut self, header: &RecordHeader, payload: &[u8]) -> Result<()> {
         self.check()?;
+        self.tell(LogChange::Writing);
+        let appended = self.append_to_files(header, payload);
+        self.tell(LogChange::Written);
+        appended
+    }
+
+    fn append_to_files(&mut self, header: &RecordHeader, payload: &[u8]) -> Result<()> {
         let bytes = header.record_bytes();
         self.flush(bytes)?;
         if !self.segment.fits(header.end()) {
