@@ -106,7 +106,7 @@ impl WritePath {
         let observer = move |change: LogChange<'_>| match change {
             LogChange::Writing => *writing.lock() = Some(resources.waits.begin_alone(WaitReason::LogWrite)),
             LogChange::Written => {
-                writing.lock().take().into_iter().for_each(|wait| resources.waits.end(wait))
+                writing.lock().take().into_iter().for_each(|wait| resources.waits.end(wait));
             }
             LogChange::Synced(micros) => resources.counters.log_sync_times.record_micros(micros),
             LogChange::Begun(path) => events.emit(EventKind::LogSegment { file: file_name(path) }),
