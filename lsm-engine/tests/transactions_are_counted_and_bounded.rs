@@ -130,6 +130,34 @@ fn savepoints_are_counted() {
     env.drop_jobs();
 }
 
+/// An iterator keeps the writes as they were when it was made, so the next write copies them.
+#[test]
+fn what_iterators_hold_of_the_writes_is_counted() {
+    let (db, env) = open();
+    let transaction = db.transaction().unwrap();
+    transaction.put("key", vec![b'v'; 100_000]).unwrap();
+    let before = transaction.memory_bytes();
+    let mut iterators = Vec::new();
+    let refused = loop {
+        let mut iterator = transaction.iter();
+        assert_eq!(iterator.next().unwrap().unwrap().1, vec![b'v'; 100_000]);
+        iterators.push(iterator);
+        assert!(iterators.len() < 15, "what iterators hold is not counted");
+        if let Err(error) = transaction.put("short", iterators.len().to_string()) {
+            break error;
+        }
+        check_memory(&db);
+    };
+    assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
+    assert!(iterators.len() > 5, "{}", iterators.len());
+    drop(iterators);
+    transaction.put("short", "room again").unwrap();
+    assert!(transaction.memory_bytes() < before + 2000, "{} after {before}", transaction.memory_bytes());
+    transaction.commit().unwrap();
+    db.close().unwrap();
+    env.drop_jobs();
+}
+
 #[test]
 fn metrics_count_transactions() {
     let (db, env) = open();

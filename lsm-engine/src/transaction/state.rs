@@ -1,7 +1,7 @@
 //! What a transaction has read and written so far.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::overlay::{Overlay, Undo};
 use super::tracked::Tracked;
@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) walks: Walks,
     /// What was read at an older snapshot than the current one.
     pub(super) old_walks: Vec<Walk>,
+    /// Earlier states of the writes of a keyspace that iterators may still hold, with the memory of each.
+    copies: Vec<(Weak<Overlay>, usize)>,
     /// How to take back the writes since the first savepoint, with the index of the keyspace.
     undo: Vec<(usize, Undo)>,
     undo_bytes: usize,
@@ -62,6 +64,7 @@ impl State {
             parts: Vec::new(),
             walks: Walks::default(),
             old_walks: Vec::new(),
+            copies: Vec::new(),
             undo: Vec::new(),
             undo_bytes: 0,
             savepoints: Vec::new(),
@@ -91,11 +94,13 @@ impl State {
         self.parts.iter().any(|part| !part.writes.is_empty())
     }
 
-    /// Memory of the writes, of what takes them back, of the locks, and of what is tracked.
+    /// Memory of the writes, of what takes them back, of what iterators hold of them, of the locks, and of what is tracked.
     #[inline]
     pub(super) fn memory_bytes(&self) -> usize {
         let of_part = |part: &Part| part.writes.memory_bytes() + part.tracked.memory_bytes();
-        self.locked_bytes() + self.taking_back_bytes() + self.parts.iter().map(of_part).sum::<usize>()
+        let held = self.copies.iter().filter(|(copy, _)| copy.strong_count() > 0).map(|(_, bytes)| bytes);
+        let rest = self.locked_bytes() + self.taking_back_bytes() + held.sum::<usize>();
+        rest + self.parts.iter().map(of_part).sum::<usize>()
     }
 
     /// Memory of the savepoints, and of what takes back the writes since the first.
@@ -155,6 +160,9 @@ impl State {
 
     /// Changes the writes of a keyspace. Fails, and changes nothing, if all writes then take too much memory.
     pub(super) fn write(&mut self, part: usize, change: impl FnOnce(&mut Overlay) -> Undo) -> Result<()> {
+        if self.parts.get(part).is_some_and(|part| Arc::strong_count(&part.writes) > 1) {
+            self.note_copy(part);
+        }
         let Some(writes) = self.parts.get_mut(part).map(|part| Arc::make_mut(&mut part.writes)) else {
             return Ok(());
         };
@@ -171,6 +179,15 @@ impl State {
             self.undo.push((part, undo));
         }
         Ok(())
+    }
+
+    /// An iterator keeps the writes of a keyspace as they are now.
+    #[cold]
+    fn note_copy(&mut self, part: usize) {
+        self.copies.retain(|(copy, _)| copy.strong_count() > 0);
+        if let Some(Part { writes, .. }) = self.parts.get(part) {
+            self.copies.push((Arc::downgrade(writes), writes.memory_bytes()));
+        }
     }
 
     /// Fails if the writes and locks take too much memory with `bytes` more, for this transaction or beside others.
