@@ -203,6 +203,8 @@ fn a_deadlock_fails_the_call_that_closes_the_cycle_and_names_it() {
         two.rollback();
         waiting.join().unwrap().unwrap();
     });
+    let counts = db.metrics().transactions;
+    assert_eq!((counts.deadlocks, counts.lock_waits, counts.lock_timeouts, counts.commits), (1, 1, 0, 1));
     assert_eq!((db.get("a").unwrap().unwrap(), db.get("b").unwrap().unwrap()), ("one".into(), "one".into()));
     assert!(db.waits().is_empty());
 }
