@@ -16,6 +16,12 @@ const SLOT: &str = "replica";
 const HISTORY_BYTES_MAX: u64 = 1 << 30;
 
 /// A second database that follows a first one.
+#[expect(clippy::disallowed_methods, reason = "an application has the clock of its system")]
+fn time_until(unix_micros: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_micros(unix_micros).saturating_sub(now)
+}
+
 struct Replica {
     db: Db,
     notes: Keyspace,
@@ -89,17 +95,21 @@ impl Replica {
     fn apply(&self, change: &Change, write: &mut WriteBatch) -> Result<()> {
         let keyspace = || self.keyspace(&change.keyspace);
         match &change.kind {
-            ChangeKind::Put { key, value } => drop(write.put_in(&keyspace()?, key, value)),
+            ChangeKind::Put { key, value } => {
+                write.put_in(&keyspace()?, key, value);
+            }
             ChangeKind::PutExpiring { key, value, expires_at_micros } => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let left = Duration::from_micros(*expires_at_micros).saturating_sub(now);
-                write.put_expiring_in(&keyspace()?, key, value, left);
+                write.put_expiring_in(&keyspace()?, key, value, time_until(*expires_at_micros));
             }
             ChangeKind::Delete { key } | ChangeKind::SingleDelete { key } => {
-                drop(write.delete_in(&keyspace()?, key))
+                write.delete_in(&keyspace()?, key);
             }
-            ChangeKind::DeleteRange { start, end } => drop(write.delete_range_in(&keyspace()?, start..end)),
-            ChangeKind::Merge { key, operand } => drop(write.merge_in(&keyspace()?, key, operand)),
+            ChangeKind::DeleteRange { start, end } => {
+                write.delete_range_in(&keyspace()?, start..end);
+            }
+            ChangeKind::Merge { key, operand } => {
+                write.merge_in(&keyspace()?, key, operand);
+            }
             // These have no place in a batch, but may be done twice: a crash now has them told again.
             ChangeKind::Clear => keyspace()?.clear()?,
             ChangeKind::KeyspaceCreated => drop(keyspace()?),
@@ -108,7 +118,8 @@ impl Replica {
                     self.db.drop_keyspace(&change.keyspace)?;
                 }
             }
-            kind => unimplemented!("the first database does not do this: {kind:?}"),
+            // After an ingest a replica reads the range of its tables from the first database.
+            kind => panic!("the first database does not do this: {kind:?}"),
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::lsm;
+use lsm_engine::vfs::{PosixFs, Vfs};
 use lsm_engine::{Db, KeyspaceOptions, WriteBatch};
 
 #[test]
@@ -57,8 +60,9 @@ fn verify_and_dump_know_a_log_that_keeps_history() {
     lsm(["verify", path]).stdout();
     let told = lsm(["changes", path]).stdout();
     assert_eq!(told.lines().filter(|line| line.starts_with("put")).count(), 160);
-    let manifest = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-    let manifest = manifest.into_iter().find(|path| path.to_string_lossy().contains("MANIFEST")).unwrap();
-    let dump = lsm(["dump", manifest.to_str().unwrap()]).stdout();
+    let names = PosixFs.read_dir(Path::new(path)).unwrap();
+    let manifest = names.iter().find(|name| name.starts_with("MANIFEST")).unwrap();
+    let manifest = format!("{path}/{manifest}");
+    let dump = lsm(["dump", &manifest]).stdout();
     assert!(dump.contains("change_slot") && dump.contains("epoch"), "{dump}");
 }

@@ -46,7 +46,7 @@ impl Changes {
             }
             print_position(&batch.position, self.format, &mut out)?;
         }
-        Ok(out.flush()?)
+        out.flush()
     }
 }
 
