@@ -438,7 +438,7 @@ impl Db {
     }
 
     /// Everything that a write up to this sequence number deleted or overwrote, in keyspaces with
-    /// [`KeyspaceOptions::purge_within`], is in no file of the database any more: no table, no part of the log, no manifest.
+    /// [`KeyspaceOptions::purge_within`], is in no file of the database any more: no table, no blob file, no part of the log, no manifest.
     /// 0 if nothing was purged yet. [`Metrics::visible_sequence`] is the number of the last write.
     ///
     /// It does not grow while something holds old data: a snapshot, an iterator that was made before, a checkpoint that is

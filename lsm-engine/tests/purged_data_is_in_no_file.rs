@@ -263,6 +263,33 @@ fn a_keyspace_that_is_dropped_leaves_all_files() {
 }
 
 #[test]
+fn large_values_leave_blob_files() {
+    let world = World::new();
+    let db = world.open();
+    let users = db.keyspace("users", bounded().blobs_from(1024)).unwrap();
+    let large =
+        |number: u32| format!("{number} {SECRET} {}", "x".repeat(3000 + 300_000 * (number as usize % 2)));
+    for number in 0..6 {
+        users.put([number as u8], large(number)).unwrap();
+    }
+    db.flush().unwrap();
+    // One is deleted, one overwritten, one never comes to a table.
+    users.delete([0]).unwrap();
+    users.put([1], "small").unwrap();
+    users.put([7], large(7)).unwrap();
+    users.delete([7]).unwrap();
+    let deleted = db.metrics().visible_sequence;
+    world.pass(BOUND.as_secs());
+    assert!(db.purged_through() >= deleted);
+    for number in [0, 1, 7] {
+        assert_eq!(world.holders(&format!("{number} {SECRET}")), [""; 0]);
+    }
+    for number in 2..6 {
+        assert_eq!(users.get([number as u8]).unwrap().unwrap(), large(number).as_bytes());
+    }
+}
+
+#[test]
 fn a_change_slot_holds_back_its_history() {
     let world = World::new();
     let db = world.open();

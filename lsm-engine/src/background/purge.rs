@@ -6,13 +6,13 @@
 //!
 //! 1. The log begins a segment, and all memtables are flushed: so nothing needs the log before that segment.
 //! 2. Each keyspace with a bound is merged down to the last level, like in a manual compaction. Tables of the last level
-//!    that may hold what only a snapshot needed are rewritten.
+//!    that may hold what only a snapshot needed are rewritten. Blob files with garbage are rewritten by another job.
 //! 3. A new manifest begins without the keys of the tables that are gone, and the log is truncated.
 //! 4. Once no reader keeps a file of a removed table, and the directory is durable without it, the number is logged.
 //!
 //! A step never waits. What holds a cycle back (a reader, a full disk, a pin of the log) is looked at again each second.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use lsm_core::SequenceNumber;
@@ -57,8 +57,16 @@ enum Stage {
     Flush(Vec<(Arc<Tree>, Vec<Arc<Memtable>>)>),
     /// Keyspaces are merged, the last one first.
     Merge(Vec<Arc<Tree>>, Option<Merge>),
-    /// Files that hold removed data must go. Tables with this number or a higher one are new.
-    Files(u64),
+    /// Files that hold removed data must go.
+    Files(Old),
+}
+
+/// The files that must go, apart from those of the log and old manifests.
+struct Old {
+    /// Tables and blob files below this number that belong to no version.
+    numbers_end: u64,
+    /// Blob files with garbage, which are rewritten.
+    blobs: BTreeSet<u64>,
 }
 
 /// The merge of one keyspace, whose policy is on hold.
@@ -125,8 +133,13 @@ impl Purge {
         compactions: &Arc<Compactions>,
         bound_micros: u64,
     ) -> Result<bool> {
+        let now_micros = context.resources.env.monotonic_micros();
+        let is_late = self.begun_micros.is_some_and(|begun| now_micros - begun >= bound_micros);
+        if is_late && self.cycle.as_ref().is_some_and(|cycle| matches!(cycle.stage, Stage::Files(_))) {
+            // What holds it back may belong to a write that came while it began: then only a new one ends.
+            self.cycle = None;
+        }
         let Some(cycle) = &mut self.cycle else {
-            let now_micros = context.resources.env.monotonic_micros();
             let through = context.visibility.oldest_read();
             let is_due = self.begun_micros.is_none_or(|begun| now_micros - begun >= bound_micros / 2);
             if !is_due || now_micros < self.paused_until_micros || through <= context.visibility.purged() {
@@ -147,7 +160,7 @@ impl Purge {
             Stage::Merge(trees, merging) => {
                 let Some(tree) = trees.last() else {
                     forget_in_files(context)?;
-                    cycle.stage = Stage::Files(context.versions.numbers.next());
+                    cycle.stage = Stage::Files(Old::of(context));
                     return Ok(true);
                 };
                 if tree.is_dropped() {
@@ -206,7 +219,7 @@ impl Cycle {
 
     /// Whether no file holds what the cycle purges, and none will after a power cut.
     fn is_forgotten(&self, context: &JobContext) -> Result<bool> {
-        let Stage::Files(new_number) = self.stage else { return Ok(false) };
+        let Stage::Files(old) = &self.stage else { return Ok(false) };
         let resources = &context.resources;
         resources.obsolete_files.try_again();
         resources.remove_obsolete_files();
@@ -215,16 +228,23 @@ impl Cycle {
         if context.write.log_pins.start() < self.log_begin {
             return Ok(false);
         }
-        let (current, tables) = {
+        let (current, tables, blobs) = {
             let manifest = context.versions.lock();
-            (manifest.number(), manifest.state().table_numbers())
+            let state = manifest.state();
+            (manifest.number(), state.table_numbers(), state.blob_file_numbers())
         };
         let directory = &resources.directory;
         let failed = |what, error| Error::io(what, directory, error);
         for name in resources.vfs.read_dir(directory).map_err(|error| failed("read", error))? {
             match files::parse(&name) {
                 // A reader has it.
-                Some(FileKind::Table(number)) if number < new_number && !tables.contains(&number) => {
+                Some(FileKind::Table(number)) if number < old.numbers_end && !tables.contains(&number) => {
+                    return Ok(false);
+                }
+                Some(FileKind::Blob(number))
+                    if old.blobs.contains(&number)
+                        || (number < old.numbers_end && !blobs.contains(&number)) =>
+                {
                     return Ok(false);
                 }
                 Some(FileKind::Manifest(number)) if number != current => {}
@@ -236,6 +256,18 @@ impl Cycle {
         }
         resources.sync_directory()?;
         Ok(true)
+    }
+}
+
+impl Old {
+    fn of(context: &JobContext) -> Self {
+        let mut blobs = BTreeSet::new();
+        for tree in bounded_trees(context) {
+            let state = tree.load();
+            let with_garbage = state.version.blobs().iter().filter(|live| live.garbage_bytes() > 0);
+            blobs.extend(with_garbage.map(|live| live.file.number()));
+        }
+        Self { numbers_end: context.versions.numbers.next(), blobs }
     }
 }
 
