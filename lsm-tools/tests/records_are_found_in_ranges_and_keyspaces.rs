@@ -88,3 +88,12 @@ fn a_deleted_key_is_gone_and_compaction_changes_nothing_else() {
     lsm(["compact", &db]).stdout();
     assert_eq!(keys(&db, &[]), "apple blackberry blueberry cherry");
 }
+
+#[test]
+fn a_key_that_is_put_with_a_time_is_there_until_then() {
+    let (_directory, db) = fruit();
+    lsm(["put", &db, "apple", "later", "--expires-in", "3600"]).stdout();
+    lsm(["put", &db, "cherry", "at once", "--expires-in", "0"]).stdout();
+    assert_eq!(lsm(["get", &db, "apple"]).stdout().trim_end(), "later");
+    assert_eq!(keys(&db, &[]), "apple banana blackberry blueberry");
+}

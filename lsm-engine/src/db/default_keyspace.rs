@@ -30,7 +30,8 @@ impl Db {
     }
 
     /// Sets `key` to `value`, until `after` from now on. Then the key is absent, as if it had been deleted, and the value
-    /// leaves the disk by itself. A put without a time replaces it as usual.
+    /// leaves the disk by itself. A put without a time replaces it as usual. A value with a time of zero has expired at once;
+    /// a [time to live](crate::KeyspaceOptions::ttl) of zero is none.
     ///
     /// The clock is the wall clock, also while the database is closed, but it never runs back. Fails with
     /// [`Error::InvalidArgument`] if `after` is longer than 292,000 years. See "Expiry" in docs/GUIDE.md.

@@ -96,8 +96,8 @@ impl KeyspaceOptions {
     }
 
     /// The time to live: each put expires so long after it was written, unless it is
-    /// [`put_expiring`](crate::Db::put_expiring) with a time of its own. `None` or zero takes a stored time to live away. None by
-    /// default.
+    /// [`put_expiring`](crate::Db::put_expiring) with a time of its own. `None` or zero takes a stored time to live away, whereas
+    /// a value that is put with a time of zero has expired at once. None by default.
     ///
     /// It is applied when a value is written: values that are there already keep their time when it changes. From 1
     /// microsecond to 292,000 years.

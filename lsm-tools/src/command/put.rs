@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use lsm_core::key::VALUE_BYTES_MAX;
@@ -18,6 +19,7 @@ Examples:
   lsm put db --hex 00ff 0102           # bytes that are not text
   lsm put db picture < in.png          # no value: standard input, byte for byte
   lsm put db -- -key -value            # arguments that begin with a dash
+  lsm put db session Ada --expires-in 3600
 
 The write is on disk, safe from a power cut, when the command ends.")]
 pub(crate) struct Put {
@@ -32,6 +34,9 @@ pub(crate) struct Put {
     /// Key and value are given in hex digits; standard input is read as it is
     #[arg(long)]
     hex: bool,
+    /// The key is absent again after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u64>,
 }
 
 impl Put {
@@ -42,7 +47,11 @@ impl Put {
             None => read_value()?,
         };
         let db = open_or_create(&self.db, Options::new())?;
-        self.keyspace.or_create(&db)?.put_with(&key, &value, Durability::Sync)?;
+        let keyspace = self.keyspace.or_create(&db)?;
+        match self.expires_in.map(Duration::from_secs) {
+            Some(after) => keyspace.put_expiring_with(&key, &value, after, Durability::Sync)?,
+            None => keyspace.put_with(&key, &value, Durability::Sync)?,
+        }
         Ok(db.close()?)
     }
 }
