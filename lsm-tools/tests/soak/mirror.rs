@@ -103,7 +103,9 @@ fn add<'b>(
         ChangeKind::DeleteRange { start, end } => writes.delete_range_in(keyspace, start..end),
         ChangeKind::Merge { key, operand } => writes.merge_in(keyspace, key, operand),
         ChangeKind::Ingest { tables } => {
-            tables.iter().for_each(|table| copy(writes, keyspace, source, &change.keyspace, table));
+            for table in tables {
+                copy(writes, keyspace, source, &change.keyspace, table);
+            }
             writes
         }
         ChangeKind::KeyspaceCreated => writes,

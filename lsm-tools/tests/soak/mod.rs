@@ -5,6 +5,7 @@ mod bank;
 mod copies;
 mod counters;
 mod followers;
+mod large;
 mod load;
 mod loaded;
 mod map;
@@ -47,6 +48,7 @@ fn loads(db: &Db) -> Vec<Box<dyn Load>> {
         Box::new(sessions::Sessions::new(db)),
         Box::new(views::Views::new()),
         Box::new(copies::Copies::new(db)),
+        Box::new(large::Large::new(db)),
         Box::new(followers::Followers::new()),
         Box::new(backups::Backups::new(db)),
         Box::new(loaded::Loaded::new(db)),
