@@ -225,11 +225,11 @@ fn a_follower_shows_prefixes_of_what_an_owner_wrote_that_is_killed_again_and_aga
                 );
                 checks += 1;
                 if kept.len() < 4 {
-                    let seen = entries(snapshot.iter());
-                    kept.push((snapshot, seen));
+                    let shown = entries(snapshot.iter());
+                    kept.push((snapshot, shown));
                 } else {
-                    let (snapshot, seen) = kept.swap_remove(line as usize % kept.len());
-                    assert!(entries(snapshot.iter()) == seen, "seed {seed}: a snapshot has changed");
+                    let (snapshot, shown) = kept.swap_remove(line as usize % kept.len());
+                    assert!(entries(snapshot.iter()) == shown, "seed {seed}: a snapshot has changed");
                 }
             }
         }

@@ -412,6 +412,27 @@ fn copied(db: &Db, path: &Path, op: Op) -> PathBuf {
     target
 }
 
+fn write_batch(db: &Db, model: &mut Model, writes: Writes) {
+    let mut batch = WriteBatch::new();
+    for (key, value, merges) in writes {
+        match value {
+            Some(operand) if merges => {
+                batch.merge(&key, &operand);
+                merge(model, key, &operand);
+            }
+            Some(value) => {
+                batch.put(&key, &value);
+                model.insert(key, value);
+            }
+            None => {
+                batch.delete(&key);
+                model.remove(&key);
+            }
+        }
+    }
+    db.write(batch).unwrap();
+}
+
 fn run(ops: Vec<Op>) {
     let directory = tempfile::tempdir().unwrap();
     let mut path = directory.path().join("0");
@@ -455,26 +476,7 @@ fn run(ops: Vec<Op>) {
                 db.delete_files_in_range(start.clone()..end.clone()).unwrap();
                 model.retain(|key, _| *key < start || *key >= end);
             }
-            Op::Batch(writes) => {
-                let mut batch = WriteBatch::new();
-                for (key, value, merges) in writes {
-                    match value {
-                        Some(operand) if merges => {
-                            batch.merge(&key, &operand);
-                            merge(&mut model, key, &operand);
-                        }
-                        Some(value) => {
-                            batch.put(&key, &value);
-                            model.insert(key, value);
-                        }
-                        None => {
-                            batch.delete(&key);
-                            model.remove(&key);
-                        }
-                    }
-                }
-                db.write(batch).unwrap();
-            }
+            Op::Batch(writes) => write_batch(&db, &mut model, writes),
             Op::Transaction(writes, kept, commits) => {
                 if let Some(after) = transact(&db, &model, writes, kept, commits) {
                     model = after;
