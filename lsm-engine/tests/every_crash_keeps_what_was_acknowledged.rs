@@ -330,6 +330,7 @@ fn run(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step]) -> (Model, Result<()>) {
     (model, result)
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each step")]
 fn run_into(fs: &SimFs, env: &Arc<SimEnv>, steps: &[Step], model: &mut Model) -> Result<()> {
     let mut db = options(fs, env).open(DIRECTORY)?;
     let mut tickets: Vec<Ticket> = Vec::new();

@@ -34,7 +34,10 @@ impl World {
     fn tables(&self) -> usize {
         self.env.run_until_idle();
         let names = self.fs.read_dir(Path::new("/db")).unwrap();
-        names.iter().filter(|name| name.ends_with(".sst")).count()
+        names
+            .iter()
+            .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "sst"))
+            .count()
     }
 }
 

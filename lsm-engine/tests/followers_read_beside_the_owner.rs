@@ -135,7 +135,9 @@ fn a_follower_shows_what_the_owner_had_acknowledged_when_it_caught_up() {
                 14 => {
                     let mut load = keyspace.bulk_load().unwrap();
                     let keys: BTreeSet<_> = (0..random.random() % 20).map(|_| key()).collect();
-                    keys.iter().for_each(|key| load.put(key, value(step)).unwrap());
+                    for key in &keys {
+                        load.put(key, value(step)).unwrap();
+                    }
                     load.finish().unwrap();
                 }
                 15 if step % 7 == 0 => {

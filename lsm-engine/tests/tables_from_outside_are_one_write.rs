@@ -70,8 +70,8 @@ fn ingest(db: &Db, path: &str, entries: &[(&str, Entry)]) -> u64 {
     db.ingest(Ingest::new().table(path)).unwrap()
 }
 
-fn text(slice: lsm_engine::Slice) -> String {
-    String::from_utf8(slice.to_vec()).unwrap()
+fn text(slice: impl AsRef<[u8]>) -> String {
+    String::from_utf8(slice.as_ref().to_vec()).unwrap()
 }
 
 /// Everything, as a scan sees it; gets and a scan backward must agree.

@@ -176,6 +176,9 @@ fn every_flipped_byte_and_every_cut_of_a_table_is_refused() {
     process.kill();
 }
 
+/// Puts a key, in one of the two ways.
+type Put<'p> = &'p mut dyn FnMut(&str) -> Result<()>;
+
 #[test]
 fn keys_that_do_not_ascend_are_refused_with_both_keys_and_the_load_goes_on() {
     let fs = SimFs::new();
@@ -184,7 +187,6 @@ fn keys_that_do_not_ascend_are_refused_with_both_keys_and_the_load_goes_on() {
     let mut table = process.db.default_keyspace().table_builder("/one.sst").unwrap();
     load.put("b\u{ff}", "1").unwrap();
     table.put("b\u{ff}", "1").unwrap();
-    type Put<'p> = &'p mut dyn FnMut(&str) -> Result<()>;
     let puts: [Put<'_>; 2] = [&mut |key| load.put(key, "2"), &mut |key| table.put(key, "2")];
     for put in puts {
         let error = put("a").unwrap_err();

@@ -43,6 +43,7 @@ pub(super) enum Faults {
     Healed,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own of the seed")]
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) fs: SimFs,
