@@ -34,7 +34,7 @@ impl Db {
     /// a [time to live](crate::KeyspaceOptions::ttl) of zero is none.
     ///
     /// The clock is the wall clock, also while the database is closed, but it never runs back. Fails with
-    /// [`Error::InvalidArgument`] if `after` is longer than 292,000 years. See "Expiry" in docs/GUIDE.md.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `after` is longer than 292,000 years. See "Expiry" in docs/GUIDE.md.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -134,7 +134,7 @@ impl Db {
         self.default.delete_range_with(range, durability)
     }
 
-    /// Merges `operand` into the value of `key` in the default keyspace; see [`Keyspace::merge`].
+    /// Merges `operand` into the value of `key` in the default keyspace; see [`Keyspace::merge`](crate::Keyspace::merge).
     ///
     /// ```
     /// use std::sync::Arc;
@@ -165,7 +165,7 @@ impl Db {
         self.default.submit_merge(key, operand)
     }
 
-    /// Replaces the value of `key` by what `change` makes of it; see [`Keyspace::update`].
+    /// Replaces the value of `key` by what `change` makes of it; see [`Keyspace::update`](crate::Keyspace::update).
     pub fn update<V: AsRef<[u8]>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -174,7 +174,7 @@ impl Db {
         self.default.update(key, change)
     }
 
-    /// Replaces the value of `key` by `new` if it is `expected`; see [`Keyspace::compare_and_swap`].
+    /// Replaces the value of `key` by `new` if it is `expected`; see [`Keyspace::compare_and_swap`](crate::Keyspace::compare_and_swap).
     pub fn compare_and_swap(
         &self,
         key: impl AsRef<[u8]>,
@@ -184,7 +184,7 @@ impl Db {
         self.default.compare_and_swap(key, expected, new)
     }
 
-    /// The value of `key`, or the one that `make` returns; see [`Keyspace::get_or_insert_with`].
+    /// The value of `key`, or the one that `make` returns; see [`Keyspace::get_or_insert_with`](crate::Keyspace::get_or_insert_with).
     pub fn get_or_insert_with<V: AsRef<[u8]>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -198,12 +198,12 @@ impl Db {
         self.default.take(key)
     }
 
-    /// Deletes the first key and returns it with its value; see [`Keyspace::pop_first`].
+    /// Deletes the first key and returns it with its value; see [`Keyspace::pop_first`](crate::Keyspace::pop_first).
     pub fn pop_first(&self) -> Result<Option<(Slice, Slice)>> {
         self.default.pop_first()
     }
 
-    /// Deletes the last key and returns it with its value; see [`Keyspace::pop_last`].
+    /// Deletes the last key and returns it with its value; see [`Keyspace::pop_last`](crate::Keyspace::pop_last).
     pub fn pop_last(&self) -> Result<Option<(Slice, Slice)>> {
         self.default.pop_last()
     }
@@ -277,12 +277,12 @@ impl Db {
         self.default.is_empty()
     }
 
-    /// Counts the keys of a range; see [`Keyspace::count`].
+    /// Counts the keys of a range; see [`Keyspace::count`](crate::Keyspace::count).
     pub fn count<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<u64> {
         self.default.count(range)
     }
 
-    /// An estimate of the number of keys; see [`Keyspace::len_estimate`].
+    /// An estimate of the number of keys; see [`Keyspace::len_estimate`](crate::Keyspace::len_estimate).
     pub fn len_estimate(&self) -> Result<u64> {
         self.default.len_estimate()
     }

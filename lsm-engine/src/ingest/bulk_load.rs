@@ -81,7 +81,7 @@ impl BulkLoad {
     /// Adds `key` with `value`. The key must come after the one before, bytewise; if not, the call fails with
     /// [`ErrorKind::NotAscending`](crate::ErrorKind::NotAscending), adds nothing, and the load can go on.
     ///
-    /// In a keyspace with a [time to live](crate::KeyspaceOptions::time_to_live) the entry expires that long after this call.
+    /// In a keyspace with a [time to live](crate::KeyspaceOptions::ttl) the entry expires that long after this call.
     #[inline]
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let (key, value) = (key.as_ref(), value.as_ref());
