@@ -34,7 +34,8 @@ impl Db {
     /// a [time to live](crate::KeyspaceOptions::ttl) of zero is none.
     ///
     /// The clock is the wall clock, also while the database is closed, but it never runs back. Fails with
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `after` is longer than 292,000 years. See "Expiry" in docs/GUIDE.md.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `after` is longer than 292,000 years. See "Expiry" in
+    /// docs/GUIDE.md.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
