@@ -23,8 +23,7 @@ impl From<Error> for Failure {
             ErrorKind::InvalidArgument
             | ErrorKind::OptionsMismatch
             | ErrorKind::RefusedTable
-            | ErrorKind::NotAscending
-            | ErrorKind::OperatorMissing => Self::Usage(message),
+            | ErrorKind::NotAscending => Self::Usage(message),
             ErrorKind::Corruption | ErrorKind::Unsupported => Self::Corruption(message),
             _ => Self::Io(message),
         }

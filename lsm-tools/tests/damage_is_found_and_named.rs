@@ -11,6 +11,9 @@ use std::path::Path;
 use common::{Directory, files, killed, lsm, lsm_with_input};
 use lsm_engine::{Db, KeyspaceOptions};
 
+/// Where the records of a window begin.
+const WINDOW_AREA: usize = 4096;
+
 /// A database that was closed cleanly, with tables and a blob file.
 fn closed(directory: &Directory) -> String {
     let db = directory.arg("db");
@@ -45,29 +48,38 @@ fn data_files(db: &str) -> Vec<(String, Vec<u8>)> {
     files(Path::new(db)).into_iter().filter(|(name, _)| holds_data(name)).collect()
 }
 
-/// A database whose writer was killed before it had filled the window of the log once, so that the last record ends at the
-/// last byte that is not zero. On a busy machine the signal may come too late: then another writer is killed.
-fn killed_early() -> (Directory, String) {
+/// A database whose writer was killed while records were in the window of the log, the name of that window, and the offset
+/// at which the newest of them ends. A writer may be killed just when the window is empty: then another one is.
+fn killed_with_window() -> (Directory, String, String, usize) {
     for _ in 0..50 {
         let directory = Directory::new();
         let db = killed(&directory);
-        let count: u64 = lsm(["count", &db]).stdout().trim().parse().unwrap();
-        if count < 1500 {
-            return (directory, db);
+        let (name, _) = data_files(&db).into_iter().find(|(name, _)| is(name, ".window")).unwrap();
+        let path = Path::new(&db).join(&name);
+        let dump = lsm(["dump", path.to_str().unwrap(), "--format", "json"]).stdout();
+        let items: Vec<serde_json::Value> =
+            dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let last = |what: &str, field: &str| {
+            let numbers = items.iter().filter(|item| item["what"] == what).map(|item| item[field].as_u64());
+            numbers.max().flatten()
+        };
+        let base = last("slot", "base").unwrap();
+        if let Some(end) = last("record", "end") {
+            return (directory, db, name, WINDOW_AREA + usize::try_from(end - base).unwrap());
         }
     }
-    panic!("all writers wrote too much before they were killed");
+    panic!("all writers were killed with an empty window");
 }
 
 #[test]
 fn a_log_that_ends_early_is_reported() {
-    let (_directory, db) = killed_early();
+    let (_directory, db, name, end) = killed_with_window();
     lsm(["get", &db, "first"]).stdout();
-    let (name, mut bytes) = data_files(&db).into_iter().find(|(name, _)| is(name, ".window")).unwrap();
-    // A power cut may lose the page in which the records end. They are 32 bytes at least, so this is in one.
-    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
-    bytes[end - 40..=end].fill(0);
-    fs::write(Path::new(&db).join(&name), &bytes).unwrap();
+    let path = Path::new(&db).join(&name);
+    let mut bytes = fs::read(&path).unwrap();
+    // A power cut may lose the page in which the records end. They are longer than this.
+    bytes[end - 24..end].fill(0);
+    fs::write(&path, &bytes).unwrap();
     let outcome = lsm(["count", &db]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stderr.starts_with("lsm: warning: the log ends early"), "{outcome:?}");

@@ -33,7 +33,7 @@ fn events_are_printed_in_order_with_their_times() {
     let position = |text: &str| lines.iter().position(|line| line.contains(text));
     let flushed = position("flush of \"default\" ends: 1 tables").expect(&events);
     assert!(
-        position("opened").expect(&events) < flushed && flushed < position("  closed").unwrap(),
+        position("  created").expect(&events) < flushed && flushed < position("  closed").unwrap(),
         "{events}"
     );
     assert_eq!(
