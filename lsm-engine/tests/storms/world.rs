@@ -241,6 +241,8 @@ impl World {
                 let given = KeyspaceOptions::new()
                     .block_bytes(256 << self.random.below(4))
                     .filter_bits_per_key(self.random.below(20) as f64)
+                    .blobs_from([None, Some(1024)][self.random.below(2)])
+                    .blob_garbage_max(0.1)
                     .compaction(self.policy())
                     .change_compaction(true);
                 let keyspace = self.spaces[self.random.below(self.spaces.len())].keyspace();
