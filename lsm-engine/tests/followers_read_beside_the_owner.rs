@@ -416,3 +416,22 @@ fn a_follower_outlives_an_owner_that_dies_at_any_operation() {
         drop(db);
     }
 }
+
+#[test]
+fn a_follower_reads_large_values_from_blob_files() {
+    let world = World::new(1);
+    let db = world.open();
+    let large = db.keyspace("large", KeyspaceOptions::new().blobs_from(Some(1024))).unwrap();
+    let follower = world.follow();
+    for round in 0..3_u8 {
+        for number in 0..8_u8 {
+            large.put([number], vec![16 * round + number; 3000]).unwrap();
+        }
+        db.flush().unwrap();
+        db.sync().unwrap();
+        world.advance(SECOND);
+        follower.catch_up().unwrap();
+        assert!(!world.files(".blob").is_empty());
+        assert!(contents(&follower.db()) == contents(&db));
+    }
+}
